@@ -1,0 +1,109 @@
+"""Any text, of any length, as chunks of at most ``limit`` tokens whose spans cover it exactly."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.tokenizer import TextTokenizer
+
+# A text is tokenised in blocks: a BPE without a pre-tokenizer needs about 180 bytes per character.
+BLOCK_CHARACTERS = 1 << 15
+
+# Where a chunk may end, best first, and how full it must be for that place to be taken: a blank
+# line near the start is worth less than a line break near the end.
+_BOUNDARIES = (
+    (re.compile(r"\n[ \t\r]*\n+"), 1 / 2),  # blank lines
+    (re.compile(r"\n"), 1 / 4),  # lines
+    (re.compile(r"\s+"), 1 / 4),  # words
+)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a text: ``text[start:end]``, which has ``tokens`` tokens of its own."""
+
+    start: int
+    end: int
+    tokens: int
+
+
+def split(text: str, tokenizer: TextTokenizer, limit: int) -> Iterator[Chunk]:
+    """Cut a text into chunks of at most ``limit`` tokens, at natural boundaries.
+
+    Boundaries are blank lines, then lines, then words, then tokens; a boundary's white space stays
+    with the chunk before it. ``text[chunk.start:chunk.end]`` over all chunks is the whole text; an
+    empty text has no chunks. Works through the text in blocks, so memory stays bounded.
+
+    Raises:
+        ClaraError: a single character has more than ``limit`` tokens.
+    """
+    start = 0
+    while start < len(text):
+        block = text[start : start + BLOCK_CHARACTERS]
+        is_last = start + len(block) == len(text)
+        cuts = _cuts(block, tokenizer.ends(block), limit, is_last)
+        yield from _verified(text, start, cuts, tokenizer, limit)
+        start += cuts[-1]
+
+
+def _cuts(text: str, token_ends: list[int], limit: int, is_last: bool) -> list[int]:
+    """Ends of successive chunks of a block, at least one; the last block is used up."""
+    cuts: list[int] = []
+    start = 0
+    while start < len(text):
+        first = bisect_right(token_ends, start)  # tokens that end after the chunk's start
+        if len(token_ends) - first <= limit:
+            if is_last:
+                cuts.append(len(text))
+            elif not cuts:  # a whole block fits one chunk: leave its end to the next block
+                cuts.append(_boundary(text, start, len(text)))
+            break
+        # The first token that doesn't fit; it may share its character with the one before.
+        end = max(_token_end(token_ends, first + limit), start + 1)
+        start = _boundary(text, start, end)
+        cuts.append(start)
+    return cuts
+
+
+def _token_end(token_ends: list[int], index: int) -> int:
+    """The last whole character before token ``index``."""
+    while index > 0 and token_ends[index - 1] == token_ends[index]:
+        index -= 1
+    return token_ends[index - 1] if index else 0
+
+
+def _boundary(text: str, start: int, end: int) -> int:
+    """The best place to end a chunk that could at most be ``text[start:end]``."""
+    for pattern, fullness in _BOUNDARIES:
+        least = start + max(1, int((end - start) * fullness))
+        places = [m.end() for m in pattern.finditer(text, start, end) if m.end() >= least]
+        if places:
+            return places[-1]
+    return end
+
+
+def _verified(
+    text: str, start: int, cuts: list[int], tokenizer: TextTokenizer, limit: int
+) -> Iterator[Chunk]:
+    """The chunks with their own token counts; one that grew past the limit is halved.
+
+    A piece tokenised alone can have a token more than inside its block, since merges across the
+    cut are gone and a leading space is added.
+    """
+    starts = [start, *(start + cut for cut in cuts[:-1])]
+    pieces = [(a, start + cut) for a, cut in zip(starts, cuts, strict=True)]
+    counts = [len(ids) for ids in tokenizer.encode_batch([text[a:b] for a, b in pieces])]
+    for (a, b), count in zip(pieces, counts, strict=True):
+        if count <= limit:
+            yield Chunk(a, b, count)
+        elif b - a == 1:
+            raise ClaraError(
+                f"character {a} ({text[a:b]!r}) alone has {count} tokens, but a chunk holds {limit}"
+            )
+        else:
+            half = _boundary(text, a, (a + b + 1) // 2)
+            yield from _verified(text, a, [half - a, b - a], tokenizer, limit)

@@ -1,0 +1,108 @@
+"""ClaraConfig: what a CLaRa checkpoint says about itself, as numbers and token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from clara_mlx.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ClaraConfig:
+    """The fields of a CLaRa ``config.json`` that shape inference, and those of its base.
+
+    The added tokens follow the base vocabulary in this order: the memory tokens, ``<AE>``,
+    ``<ENC>``, ``<SEP>`` (reference behaviour; CLaRa paper, section 3).
+    """
+
+    doc_max_length: int  # text tokens one chunk holds, e.g. 256
+    compr_rate: int  # text tokens per memory token, e.g. 16
+    lora_r: int  # rank of every adapter; the reference fixes alpha = 2r
+    hidden_size: int  # width of the base, and so of a latent
+    base_vocab_size: int  # rows before the added tokens; the first added token's id
+    window: int  # tokens the base can attend to
+    bos_id: int = 1
+    eos_id: int = 2
+    different_mem_tokens: bool = True  # false: one <MEM> token, repeated
+    sep: bool = True
+    training_stage: str = ""  # stage1 (Base), stage1_2 (Instruct), stage2 (E2E)
+    generation_top_k: int = 5  # documents per question at training time
+    max_new_tokens: int = 128
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            # bool is an int to Python, but not to a config.
+            if type(value).__name__ != field.type:
+                raise CheckpointError(
+                    f"config: {field.name} must be of type {field.type}, got {value!r}"
+                )
+        for name in ("doc_max_length", "compr_rate", "lora_r", "hidden_size", "window"):
+            if getattr(self, name) < 1:
+                raise CheckpointError(f"config: {name} must be positive, got {getattr(self, name)}")
+        # 2**20 is far above any published value; it keeps a hostile config from costing memory.
+        if not 1 <= self.memory_tokens <= 2**20:
+            raise CheckpointError(
+                f"config: doc_max_length {self.doc_max_length} // compr_rate {self.compr_rate} "
+                f"leaves {self.memory_tokens} memory tokens"
+            )
+
+    @property
+    def memory_tokens(self) -> int:
+        """M, the number of vectors that one chunk becomes."""
+        return self.doc_max_length // self.compr_rate
+
+    @property
+    def added_tokens(self) -> list[str]:
+        """Names of the added tokens, in the order of their ids."""
+        if self.different_mem_tokens:
+            memory = [f"<MEM{i}>" for i in range(self.memory_tokens)]
+        else:
+            memory = ["<MEM>"]
+        return [*memory, "<AE>", "<ENC>", "<SEP>"]
+
+    @property
+    def memory_ids(self) -> list[int]:
+        """Token ids of the M memory tokens, in order."""
+        first = self.base_vocab_size
+        step = 1 if self.different_mem_tokens else 0
+        return [first + i * step for i in range(self.memory_tokens)]
+
+    @property
+    def enc_id(self) -> int:
+        """Id of ``<ENC>``, which opens every encoder input."""
+        return self.vocab_size - 2
+
+    @property
+    def sep_id(self) -> int:
+        """Id of ``<SEP>``, which follows the memory tokens of each document."""
+        return self.vocab_size - 1
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table, added tokens included."""
+        return self.base_vocab_size + len(self.added_tokens)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for ``clara.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], *, where: str) -> tuple[ClaraConfig, list[str]]:
+        """Read the fields from a mapping; also return the names that were ignored.
+
+        Raises:
+            CheckpointError: a field is missing or has the wrong type; ``where`` names the file.
+        """
+        names = {field.name for field in fields(cls)}
+        try:
+            config = cls(**{name: raw[name] for name in raw if name in names})
+        except TypeError as error:
+            missing = [n for n in ("doc_max_length", "compr_rate", "lora_r") if n not in raw]
+            detail = f"it has no {', '.join(missing)}" if missing else str(error)
+            raise CheckpointError(f"{where}: not a CLaRa config: {detail}") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+        return config, sorted(set(raw) - names)

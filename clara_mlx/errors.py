@@ -1,0 +1,52 @@
+"""The errors a user can act on: each says what happened, where, and what to do next."""
+
+
+class ClaraError(Exception):
+    """Base of all clara-mlx errors; the CLI prints it as one line and exits with 1."""
+
+
+class CheckpointError(ClaraError):
+    """A checkpoint or model folder is missing, damaged, or not what it claims to be."""
+
+
+class TextTooLong(ClaraError):
+    """A text has more tokens than one chunk holds; nothing was cut.
+
+    Attributes:
+        index: position of the text in the list that was given.
+        tokens: how many tokens it has; with ``exact`` false, at least this many.
+        limit: how many fit (``doc_max_length``).
+        exact: whether ``tokens`` is the full count.
+    """
+
+    def __init__(self, index: int, tokens: int, limit: int, *, exact: bool = True) -> None:
+        self.index, self.tokens, self.limit, self.exact = index, tokens, limit, exact
+        count = f"{tokens}" if exact else f"at least {tokens}"
+        super().__init__(
+            f"text {index} has {count} tokens, but one chunk holds {limit}; "
+            "use compress() to split it into chunks, or shorten it"
+        )
+
+
+class PromptTooLong(ClaraError):
+    """A question with its memory tokens does not fit the model's window; nothing was cut.
+
+    Attributes:
+        tokens: tokens needed, prompt and answer together.
+        window: tokens the model can see.
+        documents: how many documents were given.
+        largest_k: how many of them would fit with this question (0: not even one).
+    """
+
+    def __init__(self, tokens: int, window: int, documents: int, largest_k: int) -> None:
+        self.tokens, self.window = tokens, window
+        self.documents, self.largest_k = documents, largest_k
+        remedy = (
+            f"at most {largest_k} fit with this question"
+            if largest_k
+            else "the question alone is too long; shorten it or lower max_tokens"
+        )
+        super().__init__(
+            f"{documents} documents and the question need {tokens} tokens with the answer, "
+            f"but the model's window is {window}: {remedy}"
+        )

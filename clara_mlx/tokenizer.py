@@ -1,0 +1,72 @@
+"""TextTokenizer: text from outside becomes ids of ordinary text, never layout tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from clara_mlx.errors import CheckpointError
+
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class TextTokenizer:
+    """A ``tokenizer.json`` read as it is, with all special tokens taken out of its reach.
+
+    ``</s>``, ``<MEM0>`` or ``[/INST]`` in a text are the characters they are. Text is encoded as
+    the reference encodes it after a special token: a Prepend normaliser still puts its ``▁`` in
+    front, a Metaspace pre-tokenizer with ``first`` does not. A lone surrogate, which UTF-8 cannot
+    carry, is read as U+FFFD; the caller's string is not changed, so character offsets hold.
+    """
+
+    def __init__(self, tokenizer_json: str, *, where: str = "tokenizer.json") -> None:
+        try:
+            spec: dict[str, Any] = json.loads(tokenizer_json)
+            self._decoder = Tokenizer.from_str(tokenizer_json)
+            spec["added_tokens"] = []
+            spec["post_processor"] = spec["truncation"] = spec["padding"] = None
+            _never_first(spec.get("pre_tokenizer"))
+            self._tokenizer = Tokenizer.from_str(json.dumps(spec))
+        except Exception as error:  # the library raises bare Exception on malformed files
+            raise CheckpointError(f"{where}: not a usable tokenizer: {error}") from error
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._byte_ids = frozenset(
+            id for token, id in vocabulary.items() if re.fullmatch("<0x[0-9A-F]{2}>", token)
+        )
+        #: The longest entry of the vocabulary, in characters: no token covers more text.
+        self.longest_token = max(map(len, vocabulary), default=1)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        return self._tokenizer.encode(_readable(text)).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts, on all cores."""
+        return [e.ids for e in self._tokenizer.encode_batch_fast([_readable(t) for t in texts])]
+
+    def ends(self, text: str) -> list[int]:
+        """For each token of a text, the character offset at which it ends."""
+        return [end for _, end in self._tokenizer.encode(_readable(text)).offsets]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids, special tokens left out."""
+        return self._decoder.decode(list(ids), skip_special_tokens=True)
+
+    def is_byte(self, id: int) -> bool:
+        """Whether an id is a byte-fallback token, whose text depends on its neighbours."""
+        return id in self._byte_ids
+
+
+def _readable(text: str) -> str:
+    return _LONE_SURROGATES.sub("\ufffd", text)
+
+
+def _never_first(pre_tokenizer: dict[str, Any] | None) -> None:
+    """Make every text a continuation: no ``▁`` is due to the first piece only."""
+    for part in (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}]):
+        if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
+            part["prepend_scheme"] = "never"
