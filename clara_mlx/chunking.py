@@ -13,6 +13,10 @@ from clara_mlx.tokenizer import TextTokenizer
 # A text is tokenised in blocks: a BPE without a pre-tokenizer needs about 180 bytes per character.
 BLOCK_CHARACTERS = 1 << 15
 
+# A piece tokenised alone can have a token or two more than inside its block: merges across the cut
+# are gone, and a leading space is added.
+SLACK = 2
+
 # Where a chunk may end, best first, and how full it must be for that place to be taken: a blank
 # line near the start is worth less than a line break near the end.
 _BOUNDARIES = (
@@ -52,18 +56,21 @@ def split(text: str, tokenizer: TextTokenizer, limit: int) -> Iterator[Chunk]:
 
 def _cuts(text: str, token_ends: list[int], limit: int, is_last: bool) -> list[int]:
     """Ends of successive chunks of a block, at least one; the last block is used up."""
+    if is_last and len(token_ends) <= limit:
+        return [len(text)]
+    room = max(1, limit - SLACK)
     cuts: list[int] = []
     start = 0
     while start < len(text):
         first = bisect_right(token_ends, start)  # tokens that end after the chunk's start
-        if len(token_ends) - first <= limit:
+        if len(token_ends) - first <= room:
             if is_last:
                 cuts.append(len(text))
             elif not cuts:  # a whole block fits one chunk: leave its end to the next block
                 cuts.append(_boundary(text, start, len(text)))
             break
         # The first token that doesn't fit; it may share its character with the one before.
-        end = max(_token_end(token_ends, first + limit), start + 1)
+        end = max(_token_end(token_ends, first + room), start + 1)
         start = _boundary(text, start, end)
         cuts.append(start)
     return cuts
@@ -89,11 +96,7 @@ def _boundary(text: str, start: int, end: int) -> int:
 def _verified(
     text: str, start: int, cuts: list[int], tokenizer: TextTokenizer, limit: int
 ) -> Iterator[Chunk]:
-    """The chunks with their own token counts; one that grew past the limit is halved.
-
-    A piece tokenised alone can have a token more than inside its block, since merges across the
-    cut are gone and a leading space is added.
-    """
+    """The chunks with their own token counts; one that grew past the limit all the same is halved."""
     starts = [start, *(start + cut for cut in cuts[:-1])]
     pieces = [(a, start + cut) for a, cut in zip(starts, cuts, strict=True)]
     counts = [len(ids) for ids in tokenizer.encode_batch([text[a:b] for a, b in pieces])]

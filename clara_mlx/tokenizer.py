@@ -26,7 +26,8 @@ class TextTokenizer:
     def __init__(self, tokenizer_json: str, *, where: str = "tokenizer.json") -> None:
         try:
             spec: dict[str, Any] = json.loads(tokenizer_json)
-            self._decoder = Tokenizer.from_str(tokenizer_json)
+            #: The tokenizer with its special tokens, for decoding.
+            self.full = Tokenizer.from_str(tokenizer_json)
             spec["added_tokens"] = []
             spec["post_processor"] = spec["truncation"] = spec["padding"] = None
             _never_first(spec.get("pre_tokenizer"))
@@ -54,7 +55,7 @@ class TextTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids, special tokens left out."""
-        return self._decoder.decode(list(ids), skip_special_tokens=True)
+        return self.full.decode(list(ids), skip_special_tokens=True)
 
     def is_byte(self, id: int) -> bool:
         """Whether an id is a byte-fallback token, whose text depends on its neighbours."""

@@ -1,0 +1,41 @@
+"""clara-mlx: CLaRa's memory tokens on Apple Silicon, beside the untouched original."""
+
+from typing import TYPE_CHECKING, Any
+
+from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, TextTooLong
+from clara_mlx.version import __version__
+
+if TYPE_CHECKING:
+    from clara_mlx.chunking import Chunk
+    from clara_mlx.config import ClaraConfig
+    from clara_mlx.model import Clara, Compressed, load
+
+__all__ = [
+    "CheckpointError",
+    "Chunk",
+    "Clara",
+    "ClaraConfig",
+    "ClaraError",
+    "Compressed",
+    "PromptTooLong",
+    "TextTooLong",
+    "__version__",
+    "load",
+]
+
+_HOMES = {
+    "Chunk": "chunking",
+    "ClaraConfig": "config",
+    "Clara": "model",
+    "Compressed": "model",
+    "load": "model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import MLX only when it is needed, so that ``clara-mlx --help`` answers at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"clara_mlx.{_HOMES[name]}"), name)

@@ -1,0 +1,331 @@
+"""Clara: compress text into memory tokens, rank them for a question, and answer from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from clara_mlx import checkpoint, chunking
+from clara_mlx.chunking import Chunk
+from clara_mlx.config import ClaraConfig
+from clara_mlx.decoder import Decoder, Sampling
+from clara_mlx.encoder import MemoryTokenEmbedding, encode_batch
+from clara_mlx.errors import ClaraError, PromptTooLong, TextTooLong
+from clara_mlx.lora import Adapters
+from clara_mlx.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
+from clara_mlx.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Padded tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
+BATCH_TOKENS = 4096
+
+#: Called with (chunks done, chunks in all).
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A text as memory tokens: ``latents[i]`` is ``text[chunks[i].start:chunks[i].end]``.
+
+    Attributes:
+        latents: (chunks, memory_tokens, hidden) float32.
+        chunks: spans of the text in order; together they cover it exactly.
+    """
+
+    latents: mx.array
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def source_tokens(self) -> int:
+        """Tokens of the text, summed over its chunks."""
+        return sum(chunk.tokens for chunk in self.chunks)
+
+    @property
+    def memory_tokens(self) -> int:
+        """Memory tokens that stand for the text."""
+        return self.latents.shape[0] * self.latents.shape[1]
+
+    @property
+    def ratio(self) -> float:
+        """Source tokens per memory token; 0 for an empty text."""
+        return self.source_tokens / self.memory_tokens if self.chunks else 0.0
+
+
+def load(path_or_hub_id: str | Path, *, revision: str | None = None) -> Clara:
+    """Load a model folder, made by ``clara-mlx convert``, from a path or the hub.
+
+    The base is read now, each adapter when a pass first uses it. Activations are float32 on a CPU
+    (its half-precision kernels are many times slower) and in the folder's dtype on a GPU.
+
+    Raises:
+        CheckpointError: the folder can't be found, or is damaged; the message says which file.
+    """
+    folder = checkpoint.ModelFolder(checkpoint.resolve(path_or_hub_id, revision))
+    return from_folder(folder)
+
+
+def from_folder(folder: checkpoint.ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
+    """Build `Clara` from an opened model folder, with another compute dtype if asked."""
+    dtype = dtype or folder.compute_dtype()
+    model = folder.load_base()
+    # Quantised weights and their companions stay as stored; activations bring the compute dtype.
+    if not folder.is_quantised:
+        model.set_dtype(dtype)
+    embedding, first_id = model.model.embed_tokens, folder.config.base_vocab_size
+    model.model.embed_tokens = MemoryTokenEmbedding(
+        embedding, folder.memory_rows(), first_id, dtype
+    )
+    mx.eval(model.parameters())
+
+    def read_adapter(name: str) -> dict[str, mx.array]:
+        tensors = folder.adapter(name)
+        if folder.is_quantised:
+            return tensors
+        return {key: tensor.astype(dtype) for key, tensor in tensors.items()}
+
+    adapters = Adapters(model, folder.adapters, read_adapter)
+    return Clara(
+        folder.config, model, adapters, folder.tokenizer(), folder.query_adapter, folder.fingerprint
+    )
+
+
+class Clara:
+    """A CLaRa model: one base, one adapter active per pass. Made by `load`.
+
+    Text is content, whatever it holds: special-token strings in it are plain characters, a lone
+    surrogate is read as U+FFFD, and nothing is ever cut unless ``truncate`` asks for it. Not
+    thread-safe: MLX arrays belong to one thread.
+
+    Attributes:
+        config: token counts and ids.
+        model: the base with its adapted layers (an mlx-lm model).
+        tokenizer: text to ids and back.
+        fingerprint: identifies checkpoint, quantisation and dtype; latents of different
+            fingerprints must not be mixed.
+    """
+
+    def __init__(
+        self,
+        config: ClaraConfig,
+        model: nn.Module,
+        adapters: Adapters,
+        tokenizer: TextTokenizer,
+        query_adapter: str,
+        fingerprint: str,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.fingerprint = fingerprint
+        self._adapters = adapters
+        self._query_adapter = query_adapter
+        self._prompts = Prompts(config, tokenizer)
+        self._decoder = Decoder(model, adapters, tokenizer, config.eos_id)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters the checkpoint brought."""
+        return self._adapters.names
+
+    # -- encoding --------------------------------------------------------------------------------
+
+    def encode(self, texts: str | Sequence[str], *, truncate: bool = False) -> mx.array:
+        """Compress texts of one chunk each: (n, memory_tokens, hidden) float32.
+
+        An empty text has a latent of its own (the reference's behaviour); no texts give n = 0.
+
+        Args:
+            texts: one text or several.
+            truncate: cut longer texts as the reference does, silently; for parity only.
+
+        Raises:
+            TextTooLong: a text has more than doc_max_length tokens and ``truncate`` is off.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        return self._encode(self._inputs(texts, truncate), "encoder")
+
+    def encode_query(self, text: str, *, truncate: bool = False) -> mx.array:
+        """Encode a question for `rank`: (memory_tokens, hidden) float32.
+
+        Uses the query reasoner; a checkpoint without one uses its encoder adapter, which is how
+        the reference starts training the reasoner.
+
+        Raises:
+            TextTooLong: as `encode`.
+        """
+        return self._encode(self._inputs([text], truncate), self._query_adapter)[0]
+
+    def compress(self, text: str, *, progress: Progress | None = None) -> Compressed:
+        """Split a text of any length into chunks and compress them; see `Compressed`."""
+        return self.compress_batch([text], progress=progress)[0]
+
+    def compress_batch(
+        self, texts: Sequence[str], *, progress: Progress | None = None
+    ) -> list[Compressed]:
+        """Compress several texts; their chunks share batches. An empty text has no chunks."""
+        limit = self.config.doc_max_length
+        chunked = [tuple(chunking.split(text, self.tokenizer, limit)) for text in texts]
+        pieces = [
+            text[chunk.start : chunk.end]
+            for text, chunks in zip(texts, chunked, strict=True)
+            for chunk in chunks
+        ]
+        latents = self._encode(self._inputs(pieces, truncate=False), "encoder", progress)
+        compressed, start = [], 0
+        for chunks in chunked:
+            compressed.append(Compressed(latents[start : start + len(chunks)], chunks))
+            start += len(chunks)
+        return compressed
+
+    def _inputs(self, texts: Sequence[str], truncate: bool) -> list[list[int]]:
+        limit = self.config.doc_max_length
+        # Above this length a text can't fit; don't tokenise 50 MB to find that out.
+        longest = 4 * self.tokenizer.longest_token * (limit + 2)
+        for index, text in enumerate(texts):
+            if len(text) > longest and not truncate:
+                raise TextTooLong(index, limit + 1, limit, exact=False)
+        tokenised = self.tokenizer.encode_batch([text[:longest] for text in texts])
+        for index, ids in enumerate(tokenised):
+            if len(ids) > limit and not truncate:
+                raise TextTooLong(index, len(ids), limit)
+        return [self._prompts.encoder_input(ids, truncate=truncate) for ids in tokenised]
+
+    def _encode(
+        self, inputs: list[list[int]], adapter: str, progress: Progress | None = None
+    ) -> mx.array:
+        """Encoder inputs to (n, memory_tokens, hidden) float32, one evaluation per batch."""
+        shape = (0, self.config.memory_tokens, self.config.hidden_size)
+        if not inputs:
+            return mx.zeros(shape)
+        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
+        done: list[mx.array] = []
+        finished = 0
+        for batch in _batches(order, inputs):
+            with self._adapters.use(adapter):
+                states = encode_batch(self.model, [inputs[i] for i in batch], shape[1])
+            done.append(states.astype(mx.float32))
+            mx.eval(done[-1])
+            finished += len(batch)
+            if progress:
+                progress(finished, len(inputs))
+        return mx.concatenate(done)[mx.argsort(mx.array(order))]
+
+    # -- ranking ---------------------------------------------------------------------------------
+
+    def rank(self, query: str | mx.array, latents: mx.array | np.ndarray) -> mx.array:
+        """Cosine of a question and each of n latents, flattened: (n,) float32.
+
+        Args:
+            query: a question, or what `encode_query` gave for it.
+            latents: (n, memory_tokens, hidden).
+        """
+        encoded = self.encode_query(query) if isinstance(query, str) else query
+        q = self._latents(encoded).reshape(-1)
+        documents = self._latents(latents)
+        d = documents.reshape(documents.shape[0], -1)
+        norms = mx.linalg.norm(d, axis=-1) * mx.linalg.norm(q)
+        return (d @ q) / mx.maximum(norms, 1e-12)
+
+    def _latents(self, latents: mx.array | np.ndarray) -> mx.array:
+        """Latents as (k, memory_tokens, hidden) float32; a single one gains its k."""
+        array = mx.array(latents).astype(mx.float32)
+        if array.ndim == 2:
+            array = array[None]
+        expected = (self.config.memory_tokens, self.config.hidden_size)
+        if array.ndim != 3 or array.shape[1:] != expected:
+            raise ClaraError(
+                f"latents have shape {tuple(array.shape)}, but this model's are "
+                f"(k, {expected[0]}, {expected[1]})"
+            )
+        return array
+
+    # -- generation ------------------------------------------------------------------------------
+
+    def answer(
+        self,
+        question: str,
+        latents: mx.array | np.ndarray,
+        max_tokens: int = 128,
+        **sampling: Unpack[Sampling],
+    ) -> str:
+        """Answer a question from compressed documents, greedily unless sampling options are given.
+
+        Args:
+            question: the question, never cut.
+            latents: (k, memory_tokens, hidden), best document first.
+            max_tokens: tokens to generate at most; the answer ends earlier at ``</s>``.
+            sampling: options as mlx-lm names them, see `Sampling`.
+
+        Raises:
+            PromptTooLong: question, documents and answer exceed the window; it says how many
+                documents would fit.
+        """
+        return "".join(self.stream_answer(question, latents, max_tokens, **sampling))
+
+    def stream_answer(
+        self,
+        question: str,
+        latents: mx.array | np.ndarray,
+        max_tokens: int = 128,
+        **sampling: Unpack[Sampling],
+    ) -> Iterator[str]:
+        """`answer` piece by piece, as the text becomes certain. Errors come at once."""
+        documents = self._latents(latents)
+        prompt = self._prompts.answer(question, documents.shape[0])
+        return self._stream(prompt, documents, max_tokens, sampling)
+
+    def paraphrase(
+        self,
+        latents: mx.array | np.ndarray,
+        max_tokens: int = 128,
+        *,
+        instruction: str = PARAPHRASE_USER,
+        **sampling: Unpack[Sampling],
+    ) -> str:
+        """Write out what compressed documents hold, as the model was pretrained to.
+
+        Args:
+            latents: (k, memory_tokens, hidden).
+            max_tokens: tokens to generate at most.
+            instruction: the user turn, with ``{slots}`` where the memory tokens go.
+            sampling: as for `answer`.
+        """
+        documents = self._latents(latents)
+        prompt = self._prompts.paraphrase(documents.shape[0], instruction)
+        return "".join(self._stream(prompt, documents, max_tokens, sampling))
+
+    def _stream(
+        self, prompt: DecoderPrompt, documents: mx.array, max_tokens: int, sampling: Sampling
+    ) -> Iterator[str]:
+        if max_tokens < 1:
+            raise ClaraError(f"max_tokens must be at least 1, got {max_tokens}")
+        self._check_window(len(prompt.ids), documents.shape[0], max_tokens)
+        responses = self._decoder.stream(prompt, documents, max_tokens, sampling)
+        return (response.text for response in responses if response.text)
+
+    def _check_window(self, prompt_tokens: int, k: int, max_tokens: int) -> None:
+        if k == 0:
+            raise ClaraError("no latents were given, so there is nothing to answer from")
+        window, per_document = self.config.window, self.config.memory_tokens + 1
+        needed = prompt_tokens + max_tokens
+        if needed > window:
+            room = window - (needed - k * per_document)
+            raise PromptTooLong(needed, window, k, max(0, room // per_document))
+
+
+def _batches(order: list[int], inputs: list[list[int]]) -> Iterator[list[int]]:
+    """Consecutive runs of ``order``, sorted by length, within BATCH_TOKENS when padded."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * len(inputs[i]) > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    yield batch
