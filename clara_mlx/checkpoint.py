@@ -84,6 +84,8 @@ class ModelFolder:
                 f"{self.path / LAYOUT.clara}: damaged ({error!r}); convert the checkpoint again"
             ) from error
         self._check_files(files)
+        #: The base's ``config.json``, as mlx-lm reads it.
+        self.base_config = self._json(LAYOUT.config)
 
     def compute_dtype(self) -> mx.Dtype:
         """float32 on a CPU, whose half-precision kernels are many times slower; else as stored."""

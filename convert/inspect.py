@@ -1,0 +1,98 @@
+"""What is inside a checkpoint or a model folder, told without loading weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from clara_mlx.checkpoint import LAYOUT, ModelFolder
+from clara_mlx.config import ClaraConfig
+from clara_mlx.convert.source import (
+    licence_of,
+    locate_checkpoint,
+    read_adapters,
+    read_json,
+    read_tables,
+)
+from clara_mlx.convert.tensors import TensorRef
+from clara_mlx.convert.weight_map import TABLES
+
+
+def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]:
+    """Describe a model folder or a checkpoint, given as a folder or a hub id.
+
+    Returns a JSON-ready dict with ``kind`` (``model folder`` or ``checkpoint``), ``path``,
+    ``config``, ``tensors`` (one summary per part) and ``licence``.
+
+    Raises:
+        CheckpointError: it is neither, or damaged.
+    """
+    if (Path(path) / LAYOUT.clara).is_file():
+        return _model_folder(ModelFolder(path))
+    return _checkpoint(path, subfolder)
+
+
+def _model_folder(folder: ModelFolder) -> dict[str, Any]:
+    parts: dict[str, list[Path]] = {"base": sorted(folder.path.glob("model*.safetensors"))}
+    for name in folder.adapters:
+        parts[f"adapter {name}"] = [folder.path / LAYOUT.adapter.format(name)]
+    parts["memory-token rows"] = [folder.path / LAYOUT.memory_tokens]
+    keep = ("fingerprint", "dtype", "quantization", "query_adapter", "source", "notes")
+    return {
+        "kind": "model folder",
+        "path": str(folder.path),
+        "config": folder.config.to_dict(),
+        "licence": folder.description.get("licences"),
+        "tensors": {part: _stored_summary(files) for part, files in parts.items()},
+        **{key: folder.description.get(key) for key in keep},
+    }
+
+
+def _stored_summary(files: list[Path]) -> dict[str, Any]:
+    dtypes: Counter[str] = Counter()
+    for file in files:
+        with safe_open(file, framework="numpy") as opened:
+            dtypes.update(opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118
+    return {
+        "tensors": sum(dtypes.values()),
+        "bytes": sum(file.stat().st_size for file in files),
+        "dtypes": dict(dtypes),
+    }
+
+
+def _checkpoint(path: str | Path, subfolder: str | None) -> dict[str, Any]:
+    folder, revision = locate_checkpoint(path, subfolder, None)
+    raw = read_json(folder / "config.json")
+    tables = read_tables(folder)
+    parts = {"tables": _summary(list(tables.values()))}
+    adapters = read_adapters(folder)
+    for name, tensors in adapters.items():
+        lora = [ref for key, ref in tensors.items() if key not in TABLES]
+        parts[name] = _summary(lora)
+        extra = sorted(set(tensors) & set(TABLES))
+        if extra:
+            parts[name]["also holds"] = extra
+    used = set(ClaraConfig.__dataclass_fields__)
+    return {
+        "kind": "checkpoint",
+        "path": str(folder),
+        "revision": revision,
+        "base": raw.get("decoder_model_name"),
+        "config": {key: value for key, value in raw.items() if key in used},
+        "ignored config fields": sorted(set(raw) - used),
+        "licence": licence_of(folder),
+        "tensors": parts,
+        "files": {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()},
+    }
+
+
+def _summary(refs: list[TensorRef]) -> dict[str, Any]:
+    return {
+        "tensors": len(refs),
+        "parameters": sum(ref.size for ref in refs),
+        "bytes": sum(ref.nbytes for ref in refs),
+        "dtypes": dict(Counter(ref.dtype for ref in refs)),
+    }

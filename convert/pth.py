@@ -1,0 +1,288 @@
+"""Reading ``torch.save`` files without torch and without unpickling.
+
+Such a file is a zip archive: ``data.pkl`` describes nested dicts of tensors, ``data/<key>`` holds
+one storage each, uncompressed. The description is interpreted here opcode by opcode. No opcode can
+call anything: a global is only a name, one of the few in `_KNOWN`, and `_reduce` says what it means.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
+from clara_mlx.errors import CheckpointError
+
+#: Real descriptions have about 300 bytes per tensor; a limit keeps hostile ones from costing memory.
+MAX_DESCRIPTION = 4 << 20
+
+_STORAGES = {
+    "torch BFloat16Storage": "bfloat16",
+    "torch HalfStorage": "float16",
+    "torch FloatStorage": "float32",
+}
+_KNOWN = {
+    *_STORAGES,
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "collections OrderedDict",
+}
+
+# numpy has no bfloat16: its bits travel as uint16.
+_NUMPY = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
+
+
+def read_pth(path: Path) -> dict[str, Any]:
+    """The nested dicts of a ``torch.save`` file, with a TensorRef for each tensor.
+
+    Parameters become plain tensors. Storages are mapped when a tensor is read, not before; strides
+    and shared storages are honoured, and each storage's CRC is checked.
+
+    Raises:
+        CheckpointError: not such a file, damaged, or it names a global that is not a tensor's.
+    """
+    try:
+        archive = _Archive(path)
+        content = _interpret(archive.description(), archive)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no dict of tensors")
+    return content
+
+
+@dataclass(frozen=True)
+class _Global:
+    name: str
+
+
+@dataclass(frozen=True)
+class _Storage:
+    key: str
+    dtype: str
+    elements: int
+
+
+class _Archive:
+    """The zip file: where each entry's bytes are, after checking that they are plain bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._checked: set[str] = set()
+        try:
+            with zipfile.ZipFile(path) as file:
+                self._entries = {info.filename: info for info in file.infolist()}
+        except OSError:
+            raise
+        except Exception as error:  # zipfile answers odd bytes with many kinds of exception
+            raise CheckpointError(
+                "not a zip file of torch.save (damaged, or in the format before torch 1.6; "
+                f"download it again or re-save it): {error}"
+            ) from error
+        descriptions = [name for name in self._entries if name.split("/")[1:] == ["data.pkl"]]
+        if len(descriptions) != 1:
+            raise CheckpointError(f"not a file of torch.save: {len(descriptions)} data.pkl inside")
+        self._prefix = descriptions[0].removesuffix("data.pkl")
+        order = f"{self._prefix}byteorder"
+        if order in self._entries and self._bytes(order, 16) != b"little":
+            raise CheckpointError("saved on a big-endian machine, which is not supported")
+
+    def description(self) -> bytes:
+        """The pickled description."""
+        return self._bytes(f"{self._prefix}data.pkl", MAX_DESCRIPTION)
+
+    def tensor(
+        self, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
+    ) -> TensorRef:
+        """A view of a storage, checked to lie inside it."""
+        elements = 1
+        last = offset
+        for size, step in zip(shape, stride, strict=True):
+            elements *= size
+            last += (size - 1) * step
+        # elements > storage: an expanded tensor, which could be of any size in memory.
+        if elements > storage.elements or (elements and last >= storage.elements):
+            raise CheckpointError(f"a tensor of shape {shape} lies outside its storage")
+        entry = f"{self._prefix}data/{storage.key}"
+        nbytes = storage.elements * ITEM_SIZES[storage.dtype]
+        if self._entry(entry).file_size != nbytes:
+            raise CheckpointError(f"{entry} does not have the {nbytes} bytes it should")
+
+        def read() -> mx.array:
+            flat = self._map(entry).view(_NUMPY[storage.dtype])
+            steps = tuple(step * flat.itemsize for step in stride)
+            view = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+            array = mx.array(np.ascontiguousarray(view).reshape(shape))
+            return array.view(mx.bfloat16) if storage.dtype == "bfloat16" else array
+
+        return TensorRef("", shape, storage.dtype, self.path, read)
+
+    def _entry(self, name: str) -> zipfile.ZipInfo:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise CheckpointError(f"{name} is missing inside")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise CheckpointError(f"{name} is compressed inside, which torch.save never does")
+        return entry
+
+    def _map(self, name: str) -> np.ndarray[Any, Any]:
+        """Bytes of an entry, mapped; its CRC is checked the first time."""
+        entry = self._entry(name)
+        if entry.file_size == 0:
+            return np.empty(0, np.uint8)
+        with self.path.open("rb") as file:
+            file.seek(entry.header_offset)
+            header = file.read(30)  # the local header has name and extra lengths of its own
+        if len(header) != 30 or header[:4] != b"PK\x03\x04":
+            raise CheckpointError(f"{self.path}: {name} has no header inside")
+        name_length, extra_length = struct.unpack("<HH", header[26:30])
+        start = entry.header_offset + 30 + name_length + extra_length
+        if start + entry.file_size > self.path.stat().st_size:
+            raise CheckpointError(f"{self.path}: {name} ends after the file")
+        data = np.memmap(self.path, np.uint8, "r", start, (entry.file_size,))
+        if name not in self._checked and zlib.crc32(data) != entry.CRC:
+            raise CheckpointError(
+                f"{self.path}: {name} is damaged (its checksum differs); download it again"
+            )
+        self._checked.add(name)
+        return data
+
+    def _bytes(self, name: str, limit: int) -> bytes:
+        entry = self._entry(name)
+        if entry.file_size > limit:
+            raise CheckpointError(f"{name} has {entry.file_size} bytes, more than {limit}")
+        return self._map(name).tobytes()
+
+
+def _interpret(description: bytes, archive: _Archive) -> Any:
+    """Run the description on a stack of plain values.
+
+    Only the opcodes that torch.save writes are known. Dict keys are strings, so nothing that a
+    file nests is ever hashed or compared.
+    """
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def pop_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    def set_items(pairs: list[Any]) -> None:
+        target = stack[-1]
+        if not isinstance(target, dict) or len(pairs) % 2:
+            raise CheckpointError("damaged description: items without a dict")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if not isinstance(key, str):
+                raise CheckpointError("a dict key is not a string")
+            target[key] = value
+
+    constants: dict[str, Callable[[], Any]] = {
+        "EMPTY_DICT": dict,
+        "EMPTY_LIST": list,
+        "EMPTY_TUPLE": tuple,
+        "NONE": lambda: None,
+        "NEWTRUE": lambda: True,
+        "NEWFALSE": lambda: False,
+    }
+    try:
+        for opcode, argument, _ in pickletools.genops(description):
+            match opcode.name:
+                case "PROTO" | "FRAME":
+                    pass
+                case name if name in constants:
+                    stack.append(constants[name]())
+                case "BININT" | "BININT1" | "BININT2" | "LONG1":
+                    stack.append(argument)
+                case "BINUNICODE" | "SHORT_BINUNICODE":
+                    stack.append(argument)
+                case "GLOBAL":
+                    stack.append(_known(argument))
+                case "STACK_GLOBAL":
+                    attribute, module = stack.pop(), stack.pop()
+                    if not isinstance(module, str) or not isinstance(attribute, str):
+                        raise CheckpointError("damaged description: a global without a name")
+                    stack.append(_known(f"{module} {attribute}"))
+                case "BINPERSID":
+                    stack.append(_storage(stack.pop()))
+                case "MARK":
+                    marks.append(len(stack))
+                case "TUPLE":
+                    stack.append(tuple(pop_mark()))
+                case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+                    count = int(name[-1])
+                    if len(stack) < count:
+                        raise CheckpointError("damaged description: a tuple lacks items")
+                    stack[-count:] = [tuple(stack[-count:])]
+                case "BINPUT" | "LONG_BINPUT":
+                    memo[argument] = stack[-1]
+                case "MEMOIZE":
+                    memo[len(memo)] = stack[-1]
+                case "BINGET" | "LONG_BINGET":
+                    stack.append(memo[argument])
+                case "SETITEM":
+                    pair = stack[-2:]
+                    del stack[-2:]
+                    set_items(pair)
+                case "SETITEMS":
+                    set_items(pop_mark())
+                case "REDUCE":
+                    arguments, function = stack.pop(), stack.pop()
+                    stack.append(_reduce(function, arguments, archive))
+                case "BUILD":  # a state dict's _metadata, which holds versions only
+                    stack.pop()
+                    if not isinstance(stack[-1], dict):
+                        raise CheckpointError("damaged description: a state without a dict")
+                case "STOP":
+                    return stack.pop()
+                case name:
+                    raise CheckpointError(f"refused: pickle opcode {name} is not a tensor file's")
+    except (ValueError, IndexError, KeyError, struct.error, OverflowError) as error:
+        raise CheckpointError(f"damaged description ({type(error).__name__})") from error
+    raise CheckpointError("damaged description: it does not end")
+
+
+def _known(name: str) -> _Global:
+    if name not in _KNOWN:
+        raise CheckpointError(
+            f"refused: it names the global {name.replace(' ', '.')[:200]!r}, which a file of "
+            "tensors does not need; nothing of it was run"
+        )
+    return _Global(name)
+
+
+def _storage(value: Any) -> _Storage:
+    match value:
+        case ("storage", _Global(name), str(key), str(), int(elements)) if name in _STORAGES:
+            if elements >= 0 and key.isalnum():
+                return _Storage(key, _STORAGES[name], elements)
+    raise CheckpointError("damaged description: not a storage of bf16, fp16 or fp32")
+
+
+def _reduce(function: Any, arguments: Any, archive: _Archive) -> Any:
+    match function, arguments:
+        case _Global("collections OrderedDict"), ():
+            return {}
+        case _Global("torch._utils _rebuild_parameter"), (TensorRef() as tensor, *_):
+            return tensor
+        case (
+            _Global("torch._utils _rebuild_tensor_v2"),
+            (_Storage() as storage, int(offset), tuple(shape), tuple(stride), *_),
+        ):
+            numbers = (offset, *shape, *stride)
+            if len(shape) == len(stride) <= 8 and all(type(n) is int and n >= 0 for n in numbers):
+                return archive.tensor(storage, offset, shape, stride)
+    raise CheckpointError("damaged description: not a call that rebuilds a tensor")

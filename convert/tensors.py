@@ -1,0 +1,75 @@
+"""TensorRef: a tensor in a file, described at once and read when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import mlx.core as mx
+from safetensors import SafetensorError, safe_open
+
+from clara_mlx.errors import CheckpointError
+
+#: dtype name -> bytes per element; a checkpoint tensor has one of these.
+ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+_SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """Name, shape and dtype of a tensor in ``file``; `read` brings its values."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # a key of ITEM_SIZES
+    file: Path
+    read: Callable[[], mx.array] = field(repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return self.size * ITEM_SIZES[self.dtype]
+
+
+def read_safetensors(path: Path) -> dict[str, TensorRef]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: the file is damaged, or a tensor's dtype is not a float one.
+    """
+    refs = {}
+    try:
+        # The library checks that the header fits the file; then mlx reads single tensors.
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                view = file.get_slice(name)
+                dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
+                if dtype is None:
+                    raise CheckpointError(f"{path}: {name} has dtype {view.get_dtype()}")
+                refs[name] = TensorRef(
+                    name, tuple(view.get_shape()), dtype, path, _reader(path, name)
+                )
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a usable safetensors file: {error}") from error
+    return refs
+
+
+def _reader(path: Path, name: str) -> Callable[[], mx.array]:
+    def read() -> mx.array:
+        try:
+            # Loaded anew each time: mlx's dict of lazy arrays would keep all it has read.
+            array: mx.array = mx.load(str(path))[name]
+            mx.eval(array)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path}: {name}: {error}") from error
+        return array
+
+    return read

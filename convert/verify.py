@@ -1,0 +1,175 @@
+"""A model folder against its source: tensor by tensor, and by the latents that come out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.llama import ModelArgs, TransformerBlock
+
+from clara_mlx import model
+from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.convert.quantise import MOST_STEPS, Error, Quantisation, error_of
+from clara_mlx.convert.source import Source
+from clara_mlx.convert.tensors import TensorRef
+from clara_mlx.convert.weight_map import ADAPTER, BASE, inverse
+from clara_mlx.convert.write import Progress, memory_rows
+from clara_mlx.lora import SCALE, TARGETS
+from clara_mlx.prompts import Prompts
+
+#: Texts whose latents are compared: a test failure, code, and prose.
+PROBES = (
+    "FAILED tests/test_io.py::test_load - FileNotFoundError: data/config.toml\n1 failed, 41 passed",
+    "def parse(line: str) -> int:\n    return int(line.split(':')[1], base=16)\n",
+    "The scheduler retries a failed job three times and then reports the last error it saw.",
+)
+
+
+@dataclass
+class Verification:
+    """What the comparison found; ``problems`` is empty when the folder is its source's."""
+
+    tensors: int = 0
+    problems: list[str] = field(default_factory=list)
+    errors: dict[str, Error] = field(default_factory=dict)  # worst by kind of tensor
+    cosines: dict[str, list[float]] = field(default_factory=dict)  # by adapter, one per probe
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return asdict(self)
+
+
+def verify(folder: str | Path, source: Source, *, progress: Progress | None = None) -> Verification:
+    """Compare every tensor of a model folder with its source, then latents with float32 ones.
+
+    Unquantised tensors, adapters and the added tokens' rows must be equal (after the cast to the
+    folder's dtype; the rows exactly). Quantised values must lie within two steps of their group's
+    scale, which rounding never exceeds and damage does. The float32 latents are computed from the
+    source layer by layer, so the source never has to fit in memory.
+    """
+    opened = ModelFolder(folder)
+    result = Verification()
+    _compare_base(opened, source, result, progress)
+    for name, tensors in source.adapters.items():
+        _compare_adapter(opened, name, tensors, source.sizes["layers"], result)
+    rows = memory_rows(source)
+    kept = opened.memory_rows()
+    result.tensors += 1
+    if kept.dtype != rows.dtype or not mx.array_equal(kept, rows):
+        result.problems.append("the added tokens' rows are not exactly the checkpoint's")
+    _compare_latents(opened, source, result, progress)
+    return result
+
+
+def _compare_base(
+    folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
+) -> None:
+    described = folder.description["quantization"]
+    quantisation = Quantisation(**described) if described else None
+    stored: dict[str, mx.array] = {}  # lazy: read when compared
+    for file in sorted(folder.path.glob("model*.safetensors")):
+        stored |= mx.load(str(file))
+    lines = inverse(BASE, source.sizes["layers"])
+    for number, (name, line) in enumerate(lines.items(), 1):
+        original = source.base[line.source].read()
+        path = name.removesuffix(".weight")
+        names = [n for n in (name, f"{path}.scales", f"{path}.biases") if n in stored]
+        result.tensors += 1
+        if name not in names:
+            result.problems.append(f"missing {name}")
+            continue
+        arrays = {n: stored.pop(n) for n in names}
+        error = error_of(name, original, arrays, quantisation)
+        kind = name.split(".")[-2]
+        worst = result.errors.get(kind, error)
+        result.errors[kind] = max(error, worst, key=lambda e: e.rms)
+        if len(arrays) == 1:
+            if not mx.array_equal(arrays[name], original.astype(folder.dtype)):
+                result.problems.append(f"{name} differs from its source")
+        elif error.steps > MOST_STEPS:
+            result.problems.append(f"{name} is {error.steps:.1f} quantisation steps off its source")
+        if progress:
+            progress(name, number, len(lines))
+    result.problems += [f"unexpected {name}" for name in stored]
+
+
+def _compare_adapter(
+    folder: ModelFolder, name: str, tensors: dict[str, TensorRef], layers: int, result: Verification
+) -> None:
+    if name not in folder.adapters:
+        result.problems.append(f"missing adapter {name}")
+        return
+    kept = folder.adapter(name)
+    for target, line in inverse(ADAPTER, layers).items():
+        expected = tensors[line.source].read().T.astype(folder.dtype)
+        result.tensors += 1
+        if target not in kept or not mx.array_equal(kept.pop(target), expected):
+            result.problems.append(f"adapter {name}: {target} is missing or differs")
+    result.problems += [f"adapter {name}: unexpected {target}" for target in kept]
+
+
+def _compare_latents(
+    folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
+) -> None:
+    clara = model.from_folder(folder)
+    texts = [text for text in PROBES if _fits(clara, text)]
+    for adapter in dict.fromkeys(("encoder", folder.query_adapter)):
+        exact = _float32_latents(folder, source, clara, texts, adapter, progress)
+        if adapter == "encoder":
+            latents = clara.encode(texts)
+        else:
+            latents = mx.stack([clara.encode_query(text) for text in texts])
+        result.cosines[adapter] = [
+            clara.rank(e, latent).item() for e, latent in zip(exact, latents, strict=True)
+        ]
+
+
+def _fits(clara: model.Clara, text: str) -> bool:
+    return len(clara.tokenizer.encode(text)) <= clara.config.doc_max_length
+
+
+def _float32_latents(
+    folder: ModelFolder,
+    source: Source,
+    clara: model.Clara,
+    texts: list[str],
+    adapter: str,
+    progress: Progress | None,
+) -> list[mx.array]:
+    """Latents of each text from the source's weights in float32, one layer in memory at a time."""
+    prompts = Prompts(source.config, clara.tokenizer)
+    inputs = [mx.array(prompts.encoder_input(clara.tokenizer.encode(text))) for text in texts]
+    table = source.base["model.embed_tokens.weight"].read()
+    states = [table[ids].astype(mx.float32)[None] for ids in inputs]  # (1, tokens, hidden)
+    mx.eval(states)
+    del table
+    args = ModelArgs.from_dict(folder.base_config)
+    layers = source.sizes["layers"]
+    for i in range(layers):
+        block = TransformerBlock(args)
+        block.load_weights(_merged_layer(source, adapter, i))
+        states = [block(h, "causal") for h in states]
+        mx.eval(states)
+        if progress:
+            progress(f"float32 {adapter} pass", i + 1, layers)
+    norm = source.base["model.norm.weight"].read().astype(mx.float32)
+    memory = source.config.memory_tokens
+    return [mx.fast.rms_norm(h[0, -memory:], norm, args.rms_norm_eps) for h in states]
+
+
+def _merged_layer(source: Source, adapter: str, layer: int) -> list[tuple[str, mx.array]]:
+    """One layer's float32 weights with an adapter merged into them."""
+    prefix = f"model.layers.{layer}."
+    weights = {
+        name.removeprefix(prefix): ref.read().astype(mx.float32)
+        for name, ref in source.base.items()
+        if name.startswith(prefix)
+    }
+    lora = source.adapters[adapter]
+    for target in TARGETS:
+        a = lora[f"{prefix}{target}.lora_A.weight"].read().astype(mx.float32)
+        b = lora[f"{prefix}{target}.lora_B.weight"].read().astype(mx.float32)
+        weights[f"{target}.weight"] += SCALE * (b @ a)
+    return list(weights.items())

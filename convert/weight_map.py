@@ -1,0 +1,122 @@
+"""Where each tensor of a checkpoint goes in a model folder, as one table with an inverse.
+
+The modules keep Hugging Face's names, so the base maps to itself. Adapters take mlx-lm's names and
+orientation: A (rank, in) becomes ``lora_a`` (in, rank), B (out, rank) becomes ``lora_b``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clara_mlx.errors import CheckpointError
+
+#: Adapter names in a checkpoint -> in a model folder.
+ADAPTER_NAMES = {
+    "encoder_adapter": "encoder",
+    "decoder_adapter": "decoder",
+    "query_reasoner_adapter": "query_reasoner",
+}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One line of the table; ``{i}`` is the layer, shapes are names from `dimensions`."""
+
+    source: str
+    target: str | None  # None: dropped on purpose
+    shape: tuple[str, ...] = ()
+    transposed: bool = False
+
+
+def _same(name: str, *shape: str) -> Weight:
+    return Weight(name, name, shape)
+
+
+BASE = (
+    # The two tables come from decoder_first_last_layers.pth, not from the base.
+    _same("model.embed_tokens.weight", "rows", "hidden"),
+    _same("model.layers.{i}.input_layernorm.weight", "hidden"),
+    _same("model.layers.{i}.self_attn.q_proj.weight", "heads", "hidden"),
+    _same("model.layers.{i}.self_attn.k_proj.weight", "kv_heads", "hidden"),
+    _same("model.layers.{i}.self_attn.v_proj.weight", "kv_heads", "hidden"),
+    _same("model.layers.{i}.self_attn.o_proj.weight", "hidden", "heads"),
+    _same("model.layers.{i}.post_attention_layernorm.weight", "hidden"),
+    _same("model.layers.{i}.mlp.gate_proj.weight", "mlp", "hidden"),
+    _same("model.layers.{i}.mlp.up_proj.weight", "mlp", "hidden"),
+    _same("model.layers.{i}.mlp.down_proj.weight", "hidden", "mlp"),
+    _same("model.norm.weight", "hidden"),
+    _same("lm_head.weight", "rows", "hidden"),
+    Weight("model.layers.{i}.self_attn.rotary_emb.inv_freq", None),
+)
+
+TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def _adapted(path: str, out_dims: str, in_dims: str) -> tuple[Weight, Weight]:
+    name = "model.layers.{i}." + path
+    return (
+        Weight(f"{name}.lora_A.weight", f"{name}.lora_a", ("rank", in_dims), transposed=True),
+        Weight(f"{name}.lora_B.weight", f"{name}.lora_b", (out_dims, "rank"), transposed=True),
+    )
+
+
+ADAPTER = (
+    *_adapted("self_attn.q_proj", "heads", "hidden"),
+    *_adapted("self_attn.k_proj", "kv_heads", "hidden"),
+    *_adapted("self_attn.v_proj", "kv_heads", "hidden"),
+    *_adapted("self_attn.o_proj", "hidden", "heads"),
+    *_adapted("mlp.gate_proj", "mlp", "hidden"),
+    *_adapted("mlp.up_proj", "mlp", "hidden"),
+    *_adapted("mlp.down_proj", "hidden", "mlp"),
+    # What peft adds to a freshly created adapter: copies of the two tables.
+    Weight("model.embed_tokens.weight", None),
+    Weight("lm_head.weight", None),
+)
+
+
+def expand(table: tuple[Weight, ...], layers: int) -> dict[str, Weight]:
+    """The table with a line per layer, by source name."""
+    lines = {}
+    for weight in table:
+        for i in range(layers if "{i}" in weight.source else 1):
+            target = weight.target and weight.target.replace("{i}", str(i))
+            source = weight.source.replace("{i}", str(i))
+            lines[source] = Weight(source, target, weight.shape, weight.transposed)
+    return lines
+
+
+def inverse(table: tuple[Weight, ...], layers: int) -> dict[str, Weight]:
+    """The same lines by target name: from a model folder back to the checkpoint."""
+    return {line.target: line for line in expand(table, layers).values() if line.target}
+
+
+def clean_adapter_key(key: str) -> str:
+    """An adapter's tensor name without peft's prefix and without an adapter name left inside."""
+    key = key.removeprefix("base_model.model.")
+    return re.sub(r"\.(lora_[AB])\.\w+_adapter\.weight$", r".\1.weight", key)
+
+
+def dimensions(base_config: Mapping[str, Any], rows: int, rank: int, *, where: str) -> dict[str, int]:
+    """The sizes that the table's shape names stand for, from a base's ``config.json``."""
+    try:
+        hidden, heads = base_config["hidden_size"], base_config["num_attention_heads"]
+        head_dim = base_config.get("head_dim") or hidden // heads
+        kv_heads = base_config.get("num_key_value_heads") or heads
+        sizes = {
+            "hidden": hidden,
+            "heads": heads * head_dim,
+            "kv_heads": kv_heads * head_dim,
+            "mlp": base_config["intermediate_size"],
+            "rows": rows,
+            "rank": rank,
+            "layers": base_config["num_hidden_layers"],
+        }
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{where}: not a Mistral config: {error!r}") from error
+    for name, size in sizes.items():
+        if type(size) is not int or not 1 <= size <= 2**24:
+            raise CheckpointError(f"{where}: {name} is {size!r}")
+    return sizes
