@@ -109,19 +109,11 @@ class ModelFolder:
 
     def memory_rows(self) -> mx.array:
         """Trained embedding rows of the added tokens (added_tokens, hidden), source dtype."""
-        return self._tensors(LAYOUT.memory_tokens)["embed_tokens.weight"]
+        return load_arrays(self.path / LAYOUT.memory_tokens)["embed_tokens.weight"]
 
     def adapter(self, name: str) -> dict[str, mx.array]:
         """One adapter's tensors, named ``<target>.lora_a`` and ``<target>.lora_b``."""
-        return self._tensors(LAYOUT.adapter.format(name))
-
-    def _tensors(self, name: str) -> dict[str, mx.array]:
-        path = self.path / name
-        try:
-            tensors: dict[str, mx.array] = mx.load(str(path))
-        except (ValueError, RuntimeError, OSError) as error:
-            raise CheckpointError(f"{path}: {error}; convert the checkpoint again") from error
-        return tensors
+        return load_arrays(self.path / LAYOUT.adapter.format(name))
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
@@ -145,6 +137,16 @@ class ModelFolder:
             raise CheckpointError(
                 f"{self.path}: {'; '.join(problems)}; copy it again or convert the checkpoint again"
             )
+
+
+def load_arrays(path: Path) -> dict[str, mx.array]:
+    """The arrays of a safetensors file, read when they are used."""
+    try:
+        arrays = mx.load(str(path))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path}: {error}; the file is damaged or gone") from error
+    assert isinstance(arrays, dict)  # what mlx gives for .safetensors
+    return arrays
 
 
 def resolve(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
@@ -182,4 +184,6 @@ def download(repo: str, patterns: list[str], revision: str | None = None) -> Pat
             "(private or gated repositories need `hf auth login`)"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"{repo}: download failed: {error}; run it again to resume") from error
+        raise CheckpointError(
+            f"{repo}: download failed: {error}; run it again to resume"
+        ) from error

@@ -83,7 +83,7 @@ class _DecoderPass(nn.Module):
     """
 
     def __init__(self, base: nn.Module, adapters: Adapters) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.base = base
         self._adapters = adapters
 

@@ -17,14 +17,15 @@ class MemoryTokenEmbedding(nn.Module):
     """
 
     def __init__(self, table: nn.Module, rows: mx.array, first_id: int, dtype: mx.Dtype) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.table = table
         self.rows = rows.astype(dtype)
         self._first_id = first_id
         self._dtype = dtype
 
     def __call__(self, ids: mx.array) -> mx.array:
-        added = mx.maximum(ids - self._first_id, 0)
+        """Embeddings of ids (...) as (..., hidden)."""
+        added = mx.maximum(ids, self._first_id) - self._first_id  # ids may be unsigned
         is_added = (ids >= self._first_id)[..., None]
         return mx.where(is_added, self.rows[added], self.table(ids).astype(self._dtype))
 
@@ -62,7 +63,7 @@ def _last_layer(
 ) -> mx.array:
     """The last block at the memory positions: (batch, memory_tokens, hidden)."""
     attention = layer.self_attn
-    batch, length, hidden = h.shape
+    batch, length, _ = h.shape
     positions = starts[:, None] + mx.arange(memory_tokens)  # (batch, memory_tokens)
     at_memory = mx.take_along_axis(h, positions[..., None], axis=1)
 
@@ -74,10 +75,10 @@ def _last_layer(
     queries = attention.rope(heads(queries, attention.n_heads), offset=starts)
     keys = attention.rope(heads(attention.k_proj(normed), attention.n_kv_heads))
     values = heads(attention.v_proj(normed), attention.n_kv_heads)
+    # Without padding the memory tokens end every row, which is the kernel's own causal mask.
+    mask: mx.array | str = "causal"
     if ragged:
         mask = mx.arange(length) <= positions[:, None, :, None]  # (batch, 1, memory_tokens, length)
-    else:
-        mask = "causal"  # the memory tokens are the last positions of every row
     x = mx.fast.scaled_dot_product_attention(
         queries, keys, values, scale=attention.scale, mask=mask
     )

@@ -11,7 +11,6 @@ from mlx.utils import tree_unflatten
 
 from clara_mlx.errors import CheckpointError
 
-
 #: The linear layers that every CLaRa adapter changes, in each block.
 TARGETS = (
     "self_attn.q_proj",
@@ -41,12 +40,13 @@ class AdaptedLinear(nn.Module):
     """
 
     def __init__(self, linear: nn.Module, active: _Active) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.linear = linear
         self.adapters: dict[str, dict[str, mx.array]] = {}
         self._active = active
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Output (..., out) for inputs (..., in)."""
         y = self.linear(x)
         if self._active.name is None:
             return y
@@ -118,7 +118,7 @@ class Adapters:
             if a is None or b is None:
                 problems.append(f"missing {path}")
                 continue
-            out_dims, in_dims = _dims(layer.linear)
+            out_dims, in_dims = dims(layer.linear)
             if a.ndim != 2 or b.shape != (a.shape[1], out_dims) or a.shape[0] != in_dims:
                 problems.append(f"{path}: shapes {a.shape} and {b.shape} do not fit the base")
             fitting[path] = {"lora_a": a, "lora_b": b}
@@ -131,7 +131,8 @@ class Adapters:
         self._loaded.append(name)
 
 
-def _dims(linear: nn.Module) -> tuple[int, int]:
+def dims(linear: nn.Module) -> tuple[int, int]:
+    """Outputs and inputs of a linear layer, plain or quantised."""
     out_dims, in_dims = linear.weight.shape
     if isinstance(linear, nn.QuantizedLinear):
         in_dims = in_dims * 32 // linear.bits

@@ -22,6 +22,7 @@ from clara_mlx.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
+    from mlx_lm.generate import GenerationResponse
 
 #: Padded tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
 BATCH_TOKENS = 4096
@@ -277,9 +278,19 @@ class Clara:
         **sampling: Unpack[Sampling],
     ) -> Iterator[str]:
         """`answer` piece by piece, as the text becomes certain. Errors come at once."""
+        return _texts(self.stream_responses(question, latents, max_tokens, **sampling))
+
+    def stream_responses(
+        self,
+        question: str,
+        latents: mx.array | np.ndarray,
+        max_tokens: int = 128,
+        **sampling: Unpack[Sampling],
+    ) -> Iterator[GenerationResponse]:
+        """`answer` token by token: mlx-lm's responses, with token ids, counts and rates."""
         documents = self._latents(latents)
         prompt = self._prompts.answer(question, documents.shape[0])
-        return self._stream(prompt, documents, max_tokens, sampling)
+        return self._responses(prompt, documents, max_tokens, sampling)
 
     def paraphrase(
         self,
@@ -299,16 +310,15 @@ class Clara:
         """
         documents = self._latents(latents)
         prompt = self._prompts.paraphrase(documents.shape[0], instruction)
-        return "".join(self._stream(prompt, documents, max_tokens, sampling))
+        return "".join(_texts(self._responses(prompt, documents, max_tokens, sampling)))
 
-    def _stream(
+    def _responses(
         self, prompt: DecoderPrompt, documents: mx.array, max_tokens: int, sampling: Sampling
-    ) -> Iterator[str]:
+    ) -> Iterator[GenerationResponse]:
         if max_tokens < 1:
             raise ClaraError(f"max_tokens must be at least 1, got {max_tokens}")
         self._check_window(len(prompt.ids), documents.shape[0], max_tokens)
-        responses = self._decoder.stream(prompt, documents, max_tokens, sampling)
-        return (response.text for response in responses if response.text)
+        return self._decoder.stream(prompt, documents, max_tokens, sampling)
 
     def _check_window(self, prompt_tokens: int, k: int, max_tokens: int) -> None:
         if k == 0:
@@ -318,6 +328,10 @@ class Clara:
         if needed > window:
             room = window - (needed - k * per_document)
             raise PromptTooLong(needed, window, k, max(0, room // per_document))
+
+
+def _texts(responses: Iterator[GenerationResponse]) -> Iterator[str]:
+    return (response.text for response in responses if response.text)
 
 
 def _batches(order: list[int], inputs: list[list[int]]) -> Iterator[list[int]]:

@@ -60,7 +60,9 @@ class Prompts:
     def answer(self, question: str, documents: int) -> DecoderPrompt:
         """The prompt that asks a question about ``documents`` compressed documents."""
         before, after = ANSWER_USER.split(SLOTS)
-        return self._decoder(ANSWER_SYSTEM, before, after + question, documents)
+        # The reference rewrites its user turn so; "C:\\ drive" was never seen in training.
+        after = (after + question).replace(":\\ ", ": ")
+        return self._decoder(ANSWER_SYSTEM, before, after, documents)
 
     def paraphrase(self, documents: int, instruction: str = PARAPHRASE_USER) -> DecoderPrompt:
         """The prompt that asks for the text of compressed documents.

@@ -28,7 +28,7 @@ class Quantisation:
             )
 
     def applies(self, shape: tuple[int, ...]) -> bool:
-        """Whether mlx can quantise a matrix of this shape; others stay as they are (as in mlx-lm)."""
+        """Whether mlx can quantise a matrix of this shape; others stay as in mlx-lm."""
         return len(shape) == 2 and shape[-1] % self.group_size == 0
 
     def nbytes(self, shape: tuple[int, ...], dtype_size: int) -> int:
@@ -108,10 +108,10 @@ def error_of(
                 mx.abs(values).max(),
                 in_steps.max(),
             ]
-        ).tolist()
-        squares, norm = squares + figures[0], norm + figures[1]
-        largest, peak = max(largest, figures[2]), max(peak, figures[3])
-        steps = max(steps, figures[4])
+        )
+        e2, w2, e, w, s = (float(figure) for figure in figures)
+        squares, norm = squares + e2, norm + w2
+        largest, peak, steps = max(largest, e), max(peak, w), max(steps, s)
     if not squares + norm < float("inf"):  # NaN fails this too
         raise CheckpointError(f"{name}: holds values that are not finite; the file is damaged")
     return Error((squares / norm) ** 0.5 if norm else 0.0, largest / peak if peak else 0.0, steps)

@@ -63,7 +63,7 @@ class Source:
         subfolder: str | None = None,
         revision: str | None = None,
     ) -> None:
-        self.name = str(checkpoint)
+        self.name = _name(checkpoint)
         self.subfolder = subfolder
         self.notes: list[str] = []
         self.path, self.revision = locate_checkpoint(checkpoint, subfolder, revision)
@@ -99,10 +99,10 @@ class Source:
         """``--base``, else what the checkpoint names, else Mistral if all shapes are Mistral's."""
         remedy = "name the base with --base FOLDER_OR_HUB_ID"
         if base is not None:
-            return str(base), _folder_or_hub(base, _BASE_FILES)
+            return _name(base), _folder_or_hub(base, _BASE_FILES)
         named = raw.get("decoder_model_name")
         if isinstance(named, str) and Path(named).is_dir():
-            return named, Path(named)
+            return _name(named), Path(named)
         if isinstance(named, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named):
             try:
                 return named, download(named, list(_BASE_FILES))
@@ -122,7 +122,12 @@ class Source:
     def _fits_default_base(self, raw: dict[str, Any]) -> bool:
         try:
             config, _ = ClaraConfig.from_dict(
-                {**raw, "hidden_size": 4096, "base_vocab_size": _DEFAULT_BASE_VOCABULARY, "window": 1},
+                {
+                    **raw,
+                    "hidden_size": 4096,
+                    "base_vocab_size": _DEFAULT_BASE_VOCABULARY,
+                    "window": 1,
+                },
                 where="config.json",
             )
         except CheckpointError:
@@ -180,7 +185,9 @@ class Source:
             adapters[ADAPTER_NAMES[name]] = {
                 key: ref for key, ref in tensors.items() if key not in TABLES
             }
-        problems += [f"missing adapter {n}_adapter" for n in ("encoder", "decoder") if n not in adapters]
+        problems += [
+            f"missing adapter {n}_adapter" for n in ("encoder", "decoder") if n not in adapters
+        ]
         if problems:
             raise CheckpointError(
                 f"{self.path} does not fit the base {self.base_path}; nothing was written:\n  "
@@ -205,7 +212,9 @@ def _misfits(
     lines = expand(table, sizes["layers"])
     if only:
         lines = {name: lines[name] for name in only}
-    problems = [f"missing {name}" for name, line in lines.items() if line.target and name not in tensors]
+    problems = [
+        f"missing {name}" for name, line in lines.items() if line.target and name not in tensors
+    ]
     for name, ref in tensors.items():
         if name not in lines:
             problems.append(f"unexpected {name}")
@@ -228,6 +237,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return content
+
+
+def _name(path_or_hub_id: str | Path) -> str:
+    """A place as it is recorded: a hub id as it is, a path in full."""
+    path = Path(path_or_hub_id).expanduser()
+    return str(path.resolve()) if path.exists() else str(path_or_hub_id)
 
 
 def _folder_or_hub(
@@ -345,7 +360,9 @@ def _add_tokens(tokenizer: dict[str, Any], config: ClaraConfig, where: Path) -> 
             )
         if content not in present:
             flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            tokenizer["added_tokens"].append({"id": id, "content": content, **flags, "special": True})
+            tokenizer["added_tokens"].append(
+                {"id": id, "content": content, **flags, "special": True}
+            )
 
 
 def licence_of(path: Path) -> str | None:

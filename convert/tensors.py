@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
+from clara_mlx.checkpoint import load_arrays
 from clara_mlx.errors import CheckpointError
 
 #: dtype name -> bytes per element; a checkpoint tensor has one of these.
@@ -66,7 +67,7 @@ def _reader(path: Path, name: str) -> Callable[[], mx.array]:
     def read() -> mx.array:
         try:
             # Loaded anew each time: mlx's dict of lazy arrays would keep all it has read.
-            array: mx.array = mx.load(str(path))[name]
+            array = load_arrays(path)[name]
             mx.eval(array)
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path}: {name}: {error}") from error

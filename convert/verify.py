@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlx_lm.models.llama import ModelArgs, TransformerBlock
 
 from clara_mlx import model
-from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.checkpoint import ModelFolder, load_arrays
 from clara_mlx.convert.quantise import MOST_STEPS, Error, Quantisation, error_of
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import TensorRef
@@ -70,7 +70,7 @@ def _compare_base(
     quantisation = Quantisation(**described) if described else None
     stored: dict[str, mx.array] = {}  # lazy: read when compared
     for file in sorted(folder.path.glob("model*.safetensors")):
-        stored |= mx.load(str(file))
+        stored |= load_arrays(file)
     lines = inverse(BASE, source.sizes["layers"])
     for number, (name, line) in enumerate(lines.items(), 1):
         original = source.base[line.source].read()
@@ -122,7 +122,7 @@ def _compare_latents(
         else:
             latents = mx.stack([clara.encode_query(text) for text in texts])
         result.cosines[adapter] = [
-            clara.rank(e, latent).item() for e, latent in zip(exact, latents, strict=True)
+            float(clara.rank(e, latent)[0]) for e, latent in zip(exact, latents, strict=True)
         ]
 
 

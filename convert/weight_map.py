@@ -99,7 +99,9 @@ def clean_adapter_key(key: str) -> str:
     return re.sub(r"\.(lora_[AB])\.\w+_adapter\.weight$", r".\1.weight", key)
 
 
-def dimensions(base_config: Mapping[str, Any], rows: int, rank: int, *, where: str) -> dict[str, int]:
+def dimensions(
+    base_config: Mapping[str, Any], rows: int, rank: int, *, where: str
+) -> dict[str, int]:
     """The sizes that the table's shape names stand for, from a base's ``config.json``."""
     try:
         hidden, heads = base_config["hidden_size"], base_config["num_attention_heads"]

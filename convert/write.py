@@ -227,7 +227,9 @@ class _Writer:
     ) -> None:
         error = error_of(tensor.name, values, stored, quantisation)
         if error.steps > MOST_STEPS:
-            raise CheckpointError(f"{tensor.name}: quantising went wrong by {error.steps:.1f} steps")
+            raise CheckpointError(
+                f"{tensor.name}: quantising went wrong by {error.steps:.1f} steps"
+            )
         if tensor.line.transposed:  # an adapter's, which is only cast
             return
         worst = self.report.errors.get(tensor.kind, Error())
@@ -317,9 +319,7 @@ def _shards(tensors: list[_Tensor]) -> list[list[_Tensor]]:
     return shards
 
 
-def _mlx_config(
-    source: Source, dtype: str, quantisation: dict[str, Any] | None
-) -> dict[str, Any]:
+def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None) -> dict[str, Any]:
     """The base's ``config.json`` as mlx-lm reads it."""
     config = dict(source.base_config)
     # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.

@@ -1,0 +1,72 @@
+"""Fixtures: the golden data, and its checkpoints converted once by the real CLI."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import clara_mlx
+from clara_mlx.cli import app
+
+HERE = Path(__file__).parent
+SHARED = HERE.parent.parent / "shared" / "golden"
+GOLDEN = SHARED if SHARED.is_dir() else HERE / "golden"
+
+VARIANTS = ("c16", "c4")
+CHECKPOINTS = ("base", "instruct", "e2e")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The golden folder: ../shared's where there is one, else the copy beside these tests."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Any]:
+    """Run the command line in this process; fails the test if it fails, unless ``ok=False``."""
+
+    def run(*args: object, ok: bool = True, **kwargs: Any) -> Any:
+        result = CliRunner().invoke(app, [str(arg) for arg in args], **kwargs)
+        if ok and result.exit_code:
+            raise AssertionError(f"clara-mlx {args}: {result.output}") from result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def folder(
+    cli: Callable[..., Any], golden: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Model folder of a golden checkpoint: ``folder("c16", "e2e", "-q", "8")``; else float32."""
+    root = tmp_path_factory.mktemp("models")
+
+    @functools.cache
+    def convert(variant: str, checkpoint: str, *options: str) -> Path:
+        to = root / "-".join((variant, checkpoint, *options))
+        options = options or ("-q", "none", "--dtype", "float32")
+        source = golden / variant / checkpoint
+        cli("convert", source, "--base", golden / "tiny-base", "--to", to, *options)
+        return to
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def clara(folder: Callable[..., Path]) -> Callable[..., clara_mlx.Clara]:
+    """A loaded golden checkpoint: ``clara("c16", "e2e")``."""
+    return functools.cache(lambda *args: clara_mlx.load(folder(*args)))
+
+
+@functools.cache
+def expected(variant: str) -> dict[str, Any]:
+    """A variant's golden.json."""
+    content: dict[str, Any] = json.loads((GOLDEN / variant / "golden" / "golden.json").read_text())
+    return content
