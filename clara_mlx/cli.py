@@ -126,7 +126,7 @@ def convert(
         with _progress("verifying") as progress:
             verification = compare(done.folder, opened, progress=progress)
         result["verification"] = verification.to_dict()
-        tables += report.verification(verification)
+        tables += report.verification(verification, errors=False)
     _print(result, tables, as_json)
     if verify and verification.problems:
         raise ClaraError(f"{to}: {len(verification.problems)} differences from its source")

@@ -2,16 +2,18 @@
 
 Such a file is a zip archive: ``data.pkl`` describes nested dicts of tensors, ``data/<key>`` holds
 one storage each, uncompressed. The description is interpreted here opcode by opcode. No opcode can
-call anything: a global is only a name, one of the few in `_KNOWN`, and `_reduce` says what it means.
+call anything: a global is only a name, one of the few in `_KNOWN`; `_reduce` says what it means.
 """
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ import numpy as np
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.errors import CheckpointError
 
-#: Real descriptions have about 300 bytes per tensor; a limit keeps hostile ones from costing memory.
+#: Real descriptions have about 300 bytes per tensor, and a zip file's directory has fewer; a limit
+#: keeps hostile ones from costing memory.
 MAX_DESCRIPTION = 4 << 20
 
 _STORAGES = {
@@ -50,16 +53,21 @@ def read_pth(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: not such a file, damaged, or it names a global that is not a tensor's.
     """
-    try:
+    with _naming(path):
         archive = _Archive(path)
         content = _interpret(archive.description(), archive)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds no dict of tensors")
+        if not isinstance(content, dict):
+            raise CheckpointError("holds no dict of tensors")
     return content
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Make whatever a file's bytes bring about a CheckpointError that names the file."""
+    try:
+        yield
+    except (CheckpointError, OSError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,14 @@ class _Storage:
     elements: int
 
 
+class _Capped(io.FileIO):
+    """A file that never gives much at once: zipfile asks for a directory of any size."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        most = MAX_DESCRIPTION
+        return super().read(most if size is None or size < 0 else min(size, most))
+
+
 class _Archive:
     """The zip file: where each entry's bytes are, after checking that they are plain bytes."""
 
@@ -81,7 +97,7 @@ class _Archive:
         self.path = path
         self._checked: set[str] = set()
         try:
-            with zipfile.ZipFile(path) as file:
+            with _Capped(path) as raw, zipfile.ZipFile(raw) as file:
                 self._entries = {info.filename: info for info in file.infolist()}
         except OSError:
             raise
@@ -90,7 +106,8 @@ class _Archive:
                 "not a zip file of torch.save (damaged, or in the format before torch 1.6; "
                 f"download it again or re-save it): {error}"
             ) from error
-        descriptions = [name for name in self._entries if name.split("/")[1:] == ["data.pkl"]]
+        names = [name for name in self._entries if name.isprintable()]
+        descriptions = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(descriptions) != 1:
             raise CheckpointError(f"not a file of torch.save: {len(descriptions)} data.pkl inside")
         self._prefix = descriptions[0].removesuffix("data.pkl")
@@ -120,10 +137,11 @@ class _Archive:
             raise CheckpointError(f"{entry} does not have the {nbytes} bytes it should")
 
         def read() -> mx.array:
-            flat = self._map(entry).view(_NUMPY[storage.dtype])
-            steps = tuple(step * flat.itemsize for step in stride)
-            view = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
-            array = mx.array(np.ascontiguousarray(view).reshape(shape))
+            with _naming(self.path):
+                flat = self._map(entry).view(_NUMPY[storage.dtype])
+                steps = tuple(step * flat.itemsize for step in stride)
+                view = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
+                array = mx.array(np.ascontiguousarray(view).reshape(shape))
             return array.view(mx.bfloat16) if storage.dtype == "bfloat16" else array
 
         return TensorRef("", shape, storage.dtype, self.path, read)
@@ -145,16 +163,14 @@ class _Archive:
             file.seek(entry.header_offset)
             header = file.read(30)  # the local header has name and extra lengths of its own
         if len(header) != 30 or header[:4] != b"PK\x03\x04":
-            raise CheckpointError(f"{self.path}: {name} has no header inside")
+            raise CheckpointError(f"{name} has no header inside")
         name_length, extra_length = struct.unpack("<HH", header[26:30])
         start = entry.header_offset + 30 + name_length + extra_length
         if start + entry.file_size > self.path.stat().st_size:
-            raise CheckpointError(f"{self.path}: {name} ends after the file")
+            raise CheckpointError(f"{name} ends after the file")
         data = np.memmap(self.path, np.uint8, "r", start, (entry.file_size,))
-        if name not in self._checked and zlib.crc32(data) != entry.CRC:
-            raise CheckpointError(
-                f"{self.path}: {name} is damaged (its checksum differs); download it again"
-            )
+        if name not in self._checked and zlib.crc32(data.data) != entry.CRC:
+            raise CheckpointError(f"{name} is damaged (its checksum differs); download it again")
         self._checked.add(name)
         return data
 
@@ -186,8 +202,8 @@ def _interpret(description: bytes, archive: _Archive) -> Any:
         if not isinstance(target, dict) or len(pairs) % 2:
             raise CheckpointError("damaged description: items without a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if not isinstance(key, str):
-                raise CheckpointError("a dict key is not a string")
+            if not isinstance(key, str) or not key.isprintable():  # keys get into messages
+                raise CheckpointError("a dict key is not plain text")
             target[key] = value
 
     constants: dict[str, Callable[[], Any]] = {
@@ -198,6 +214,7 @@ def _interpret(description: bytes, archive: _Archive) -> Any:
         "NEWTRUE": lambda: True,
         "NEWFALSE": lambda: False,
     }
+    argument: Any
     try:
         for opcode, argument, _ in pickletools.genops(description):
             match opcode.name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import mlx.core as mx
 
@@ -56,17 +57,11 @@ def store(
 class Error:
     """How far a stored tensor is from its source.
 
-    ``rms`` is relative to the source's root mean square, ``largest`` to its largest value;
-    ``steps`` is the largest difference in units of its own group's scale (0 if not quantised).
+    ``rms`` is relative to the source's root mean square, ``largest`` to its largest value.
     """
 
     rms: float = 0.0
     largest: float = 0.0
-    steps: float = 0.0
-
-
-#: Rounding, of the value and of its bfloat16 scale and bias, stays below this many steps.
-MOST_STEPS = 2.0
 
 
 def error_of(
@@ -77,41 +72,60 @@ def error_of(
     Raises:
         CheckpointError: the source has values that are not finite.
     """
-    weight = stored[name]
-    path = name.removesuffix(".weight")
-    scales, biases = stored.get(f"{path}.scales"), stored.get(f"{path}.biases")
-    rows = source.shape[0] if source.ndim else 1
-    step = max(1, _BLOCK_ELEMENTS * rows // max(1, source.size))
-    squares = norm = largest = peak = steps = 0.0
-    for i in range(0, rows, step):
-        block = slice(i, i + step)
+    squares = norm = largest = peak = 0.0
+    for block in _blocks(source.shape):
         values = source[block].astype(mx.float32)
-        if scales is not None and biases is not None and quantisation is not None:
-            kept = mx.dequantize(
-                weight[block],
-                scales[block],
-                biases[block],
-                group_size=quantisation.group_size,
-                bits=quantisation.bits,
-            )
-            difference = mx.abs(kept.astype(mx.float32) - values)
-            by_group = difference.reshape(*scales[block].shape, -1).max(-1)
-            in_steps = by_group / mx.maximum(mx.abs(scales[block]).astype(mx.float32), 1e-30)
-        else:
-            difference = mx.abs(weight[block].astype(mx.float32) - values)
-            in_steps = mx.array(0.0)
+        difference = restored(name, stored, quantisation, block) - values
         figures = mx.stack(
             [
                 difference.square().sum(),
                 values.square().sum(),
-                difference.max(),
+                mx.abs(difference).max(),
                 mx.abs(values).max(),
-                in_steps.max(),
             ]
         )
-        e2, w2, e, w, s = (float(figure) for figure in figures)
-        squares, norm = squares + e2, norm + w2
-        largest, peak, steps = max(largest, e), max(peak, w), max(steps, s)
+        e2, w2, e, w = (float(figure) for figure in figures)
+        squares, norm, largest, peak = squares + e2, norm + w2, max(largest, e), max(peak, w)
     if not squares + norm < float("inf"):  # NaN fails this too
         raise CheckpointError(f"{name}: holds values that are not finite; the file is damaged")
-    return Error((squares / norm) ** 0.5 if norm else 0.0, largest / peak if peak else 0.0, steps)
+    return Error((squares / norm) ** 0.5 if norm else 0.0, largest / peak if peak else 0.0)
+
+
+def steps_between(
+    name: str, a: dict[str, mx.array], b: dict[str, mx.array], quantisation: Quantisation
+) -> float:
+    """The largest difference of two quantised forms, in units of b's own group scales."""
+    scales = b[f"{name.removesuffix('.weight')}.scales"]
+    largest = 0.0
+    for block in _blocks(b[name].shape):
+        difference = mx.abs(
+            restored(name, a, quantisation, block) - restored(name, b, quantisation, block)
+        )
+        by_group = difference.reshape(*scales[block].shape, -1).max(-1)
+        steps = by_group / mx.maximum(mx.abs(scales[block].astype(mx.float32)), 1e-30)
+        largest = max(largest, float(steps.max()))
+    return largest
+
+
+def restored(
+    name: str, stored: dict[str, mx.array], quantisation: Quantisation | None, block: slice
+) -> mx.array:
+    """Some rows of a stored tensor in float32, dequantised if need be."""
+    path = name.removesuffix(".weight")
+    if quantisation is None or f"{path}.scales" not in stored:
+        return stored[name][block].astype(mx.float32)
+    return mx.dequantize(
+        stored[name][block],
+        # In float32, so that the arithmetic adds no error of its own.
+        stored[f"{path}.scales"][block].astype(mx.float32),
+        stored[f"{path}.biases"][block].astype(mx.float32),
+        group_size=quantisation.group_size,
+        bits=quantisation.bits,
+    )
+
+
+def _blocks(shape: tuple[int, ...]) -> list[slice]:
+    """Rows in runs of about _BLOCK_ELEMENTS elements."""
+    rows, columns = shape[0], prod(shape[1:])
+    step = max(1, _BLOCK_ELEMENTS // max(1, columns))
+    return [slice(i, i + step) for i in range(0, rows, step)]

@@ -371,10 +371,10 @@ def licence_of(path: Path) -> str | None:
 
     for folder in (path, path.parent):
         card = folder / "README.md"
-        if card.is_file():
+        if card.is_file() and card.read_bytes()[:3] == b"---":  # a model card's metadata
             try:
                 data = ModelCard.load(card).data.to_dict()
-            except Exception:  # a README need not be a model card, nor its YAML valid
+            except Exception:  # the YAML need not be valid
                 continue
             licence = data.get("license_name") or data.get("license")
             if licence:

@@ -16,6 +16,9 @@ from clara_mlx.errors import CheckpointError
 #: dtype name -> bytes per element; a checkpoint tensor has one of these.
 ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
+#: Real headers have about 120 bytes per tensor; a limit keeps hostile ones from costing memory.
+MAX_HEADER = 4 << 20
+
 _SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
@@ -48,6 +51,12 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
     """
     refs = {}
     try:
+        if path.suffix != ".safetensors":  # mlx would read it in another format
+            raise ValueError("its name does not end with .safetensors")
+        with path.open("rb") as raw:
+            header = int.from_bytes(raw.read(8), "little")
+        if header > MAX_HEADER:
+            raise ValueError(f"its header would have {header} bytes")
         # The library checks that the header fits the file; then mlx reads single tensors.
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (not a dict)
@@ -55,9 +64,12 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
                 dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
                 if dtype is None:
                     raise CheckpointError(f"{path}: {name} has dtype {view.get_dtype()}")
-                refs[name] = TensorRef(
-                    name, tuple(view.get_shape()), dtype, path, _reader(path, name)
-                )
+                shape = tuple(view.get_shape())
+                if not name.isprintable():  # names get into messages
+                    raise ValueError("a tensor's name is not plain text")
+                if len(shape) > 8 or max(shape, default=0) >= 2**31:  # mlx has 32 bits for a size
+                    raise ValueError(f"{name} has an impossible shape")
+                refs[name] = TensorRef(name, shape, dtype, path, _reader(path, name))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: not a usable safetensors file: {error}") from error
     return refs
