@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.tokenizer import TextTokenizer
 
 # A text is tokenised in blocks: a BPE without a pre-tokenizer needs about 180 bytes per character.
+# A block is longer than any chunk, so this is a minimum.
 BLOCK_CHARACTERS = 1 << 15
 
 # A piece tokenised alone can have a token or two more than inside its block: merges across the cut
@@ -20,7 +21,7 @@ SLACK = 2
 # Where a chunk may end, best first, and how full it must be for that place to be taken: a blank
 # line near the start is worth less than a line break near the end.
 _BOUNDARIES = (
-    (re.compile(r"\n[ \t\r]*\n+"), 1 / 2),  # blank lines
+    (re.compile(r"\n(?:[ \t\r]*\n)+"), 1 / 2),  # blank lines
     (re.compile(r"\n"), 1 / 4),  # lines
     (re.compile(r"\s+"), 1 / 4),  # words
 )
@@ -45,9 +46,10 @@ def split(text: str, tokenizer: TextTokenizer, limit: int) -> Iterator[Chunk]:
     Raises:
         ClaraError: a single character has more than ``limit`` tokens.
     """
+    size = max(BLOCK_CHARACTERS, (limit + 1) * tokenizer.longest_token)
     start = 0
     while start < len(text):
-        block = text[start : start + BLOCK_CHARACTERS]
+        block = text[start : start + size]
         is_last = start + len(block) == len(text)
         cuts = _cuts(block, tokenizer.ends(block), limit, is_last)
         yield from _verified(text, start, cuts, tokenizer, limit)
@@ -63,31 +65,31 @@ def _cuts(text: str, token_ends: list[int], limit: int, is_last: bool) -> list[i
     start = 0
     while start < len(text):
         first = bisect_right(token_ends, start)  # tokens that end after the chunk's start
-        if len(token_ends) - first <= room:
-            if is_last:
+        ends = token_ends[first : first + room + 1]
+        if len(ends) <= room:
+            if is_last or not cuts:
                 cuts.append(len(text))
-            elif not cuts:  # a whole block fits one chunk: leave its end to the next block
-                cuts.append(_boundary(text, start, len(text)))
-            break
-        # The first token that doesn't fit; it may share its character with the one before.
-        end = max(_token_end(token_ends, first + room), start + 1)
-        start = _boundary(text, start, end)
+            break  # the rest belongs to the next block's first chunk
+        # The last token doesn't fit; it may share its character with the one before.
+        end = max(_last_whole(ends), start + 1)
+        start = _boundary(text, start, end, [ends[int(room * full)] for _, full in _BOUNDARIES])
         cuts.append(start)
     return cuts
 
 
-def _token_end(token_ends: list[int], index: int) -> int:
-    """The last whole character before token ``index``."""
-    while index > 0 and token_ends[index - 1] == token_ends[index]:
-        index -= 1
-    return token_ends[index - 1] if index else 0
+def _last_whole(ends: list[int]) -> int:
+    """The last character that ends before the last token does, as an end; 0 if there is none."""
+    before = bisect_left(ends, ends[-1])
+    return ends[before - 1] if before else 0
 
 
-def _boundary(text: str, start: int, end: int) -> int:
-    """The best place to end a chunk that could at most be ``text[start:end]``."""
-    for pattern, fullness in _BOUNDARIES:
-        least = start + max(1, int((end - start) * fullness))
-        places = [m.end() for m in pattern.finditer(text, start, end) if m.end() >= least]
+def _boundary(text: str, start: int, end: int, least: list[int]) -> int:
+    """The best place to end a chunk that could at most be ``text[start:end]``.
+
+    ``least`` has, for each kind of boundary, where the chunk is full enough for it.
+    """
+    for (pattern, _), enough in zip(_BOUNDARIES, least, strict=True):
+        places = [m.end() for m in pattern.finditer(text, start, end) if m.end() >= enough]
         if places:
             return places[-1]
     return end
@@ -96,7 +98,7 @@ def _boundary(text: str, start: int, end: int) -> int:
 def _verified(
     text: str, start: int, cuts: list[int], tokenizer: TextTokenizer, limit: int
 ) -> Iterator[Chunk]:
-    """The chunks with their own token counts; one that grew past the limit all the same is halved."""
+    """The chunks with their own token counts; one that grew past the limit is halved."""
     starts = [start, *(start + cut for cut in cuts[:-1])]
     pieces = [(a, start + cut) for a, cut in zip(starts, cuts, strict=True)]
     counts = [len(ids) for ids in tokenizer.encode_batch([text[a:b] for a, b in pieces])]
@@ -108,5 +110,6 @@ def _verified(
                 f"character {a} ({text[a:b]!r}) alone has {count} tokens, but a chunk holds {limit}"
             )
         else:
-            half = _boundary(text, a, (a + b + 1) // 2)
+            middle = (a + b + 1) // 2
+            half = _boundary(text, a, middle, [(a + middle + 1) // 2] * len(_BOUNDARIES))
             yield from _verified(text, a, [half - a, b - a], tokenizer, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from clara_mlx.errors import CheckpointError
@@ -39,9 +39,16 @@ class ClaraConfig:
                 raise CheckpointError(
                     f"config: {field.name} must be of type {field.type}, got {value!r}"
                 )
-        for name in ("doc_max_length", "compr_rate", "lora_r", "hidden_size", "window"):
+        sizes = ("doc_max_length", "compr_rate", "lora_r", "hidden_size", "window")
+        for name in (*sizes, "base_vocab_size"):
             if getattr(self, name) < 1:
                 raise CheckpointError(f"config: {name} must be positive, got {getattr(self, name)}")
+        for name in ("bos_id", "eos_id"):
+            if not 0 <= getattr(self, name) < self.base_vocab_size:
+                raise CheckpointError(
+                    f"config: {name} {getattr(self, name)} is not in the base vocabulary of "
+                    f"{self.base_vocab_size}"
+                )
         # 2**20 is far above any published value; it keeps a hostile config from costing memory.
         if not 1 <= self.memory_tokens <= 2**20:
             raise CheckpointError(
@@ -97,12 +104,12 @@ class ClaraConfig:
             CheckpointError: a field is missing or has the wrong type; ``where`` names the file.
         """
         names = {field.name for field in fields(cls)}
+        required = [field.name for field in fields(cls) if field.default is MISSING]
+        missing = [name for name in required if name not in raw]
+        if missing:
+            raise CheckpointError(f"{where}: not a CLaRa config: it has no {', '.join(missing)}")
         try:
-            config = cls(**{name: raw[name] for name in raw if name in names})
-        except TypeError as error:
-            missing = [n for n in ("doc_max_length", "compr_rate", "lora_r") if n not in raw]
-            detail = f"it has no {', '.join(missing)}" if missing else str(error)
-            raise CheckpointError(f"{where}: not a CLaRa config: {detail}") from error
+            config = cls(**{name: raw[name] for name in names if name in raw})
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}") from error
         return config, sorted(set(raw) - names)

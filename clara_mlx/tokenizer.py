@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from clara_mlx.errors import CheckpointError
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
+_GROUP = 256  # texts per call of the library
 
 
 class TextTokenizer:
@@ -28,6 +29,7 @@ class TextTokenizer:
             spec: dict[str, Any] = json.loads(tokenizer_json)
             #: The tokenizer with its special tokens, for decoding.
             self.full = Tokenizer.from_str(tokenizer_json)
+            _never_whole(spec)
             spec["added_tokens"] = []
             spec["post_processor"] = spec["truncation"] = spec["padding"] = None
             _never_first(spec.get("pre_tokenizer"))
@@ -47,7 +49,12 @@ class TextTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores."""
-        return [e.ids for e in self._tokenizer.encode_batch_fast([_readable(t) for t in texts])]
+        ids: list[list[int]] = []
+        # In groups, because the library's own results are many times larger than the ids.
+        for start in range(0, len(texts), _GROUP):
+            group = [_readable(text) for text in texts[start : start + _GROUP]]
+            ids += [encoded.ids for encoded in self._tokenizer.encode_batch_fast(group)]
+        return ids
 
     def ends(self, text: str) -> list[int]:
         """For each token of a text, the character offset at which it ends."""
@@ -64,6 +71,15 @@ class TextTokenizer:
 
 def _readable(text: str) -> str:
     return _LONE_SURROGATES.sub("\ufffd", text)
+
+
+def _never_whole(spec: dict[str, Any]) -> None:
+    """Take special tokens from a vocabulary whose entries stand for whole words of a text."""
+    model = spec["model"]
+    if model.get("ignore_merges"):
+        for token in spec.get("added_tokens", []):
+            if token["special"] and token["content"] != model.get("unk_token"):
+                model["vocab"].pop(token["content"], None)
 
 
 def _never_first(pre_tokenizer: dict[str, Any] | None) -> None:

@@ -4,9 +4,9 @@ Installed as ``clara_mlx.convert``. Only this package knows ``.pth`` files and H
 names; no part of it imports torch.
 """
 
-from clara_mlx.convert.inspect import inspect
+from clara_mlx.convert.inspection import inspect
 from clara_mlx.convert.source import Source
-from clara_mlx.convert.verify import verify
+from clara_mlx.convert.verification import verify
 from clara_mlx.convert.write import convert
 
 __all__ = ["Source", "convert", "inspect", "verify"]

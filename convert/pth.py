@@ -66,8 +66,10 @@ def _naming(path: Path) -> Iterator[None]:
     """Make whatever a file's bytes bring about a CheckpointError that names the file."""
     try:
         yield
-    except (CheckpointError, OSError, ValueError, OverflowError) as error:
+    except (CheckpointError, OSError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except (ValueError, OverflowError) as error:  # numbers that no file nor array can have
+        raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert.quantise import Error
 from clara_mlx.convert.source import Source
-from clara_mlx.convert.verify import Verification
+from clara_mlx.convert.verification import Verification
 from clara_mlx.convert.write import Report
 
 

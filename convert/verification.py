@@ -51,7 +51,7 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
     Unquantised tensors, adapters and the added tokens' rows must be equal (after the cast to the
     folder's dtype; the rows exactly). Quantised tensors must equal the source quantised anew, up to
     the rounding of another device. The float32 latents are computed from the source layer by layer,
-    so the source never has to fit in memory.
+    so the source never has to fit in memory; they are left out if tensors differ.
     """
     opened = ModelFolder(folder)
     result = Verification()
@@ -65,7 +65,8 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
         result.identical += 1
     else:
         result.problems.append("the added tokens' rows are not exactly the checkpoint's")
-    _compare_latents(opened, source, result, progress)
+    if not result.problems:
+        _compare_latents(opened, source, result, progress)
     return result
 
 
@@ -87,16 +88,17 @@ def _compare_base(
             result.problems.append(f"missing {name}")
             continue
         arrays = {n: stored.pop(n) for n in names}
-        error = error_of(name, original, arrays, quantisation)
-        kind = name.split(".")[-2]
-        worst = result.errors.get(kind, error)
-        result.errors[kind] = max(error, worst, key=lambda e: e.rms)
         anew = store(name, original, folder.dtype, quantisation)
         if anew.keys() != arrays.keys() or any(
             anew[n].shape != arrays[n].shape or anew[n].dtype != arrays[n].dtype for n in anew
         ):
             result.problems.append(f"{name} is stored in another form than its source asks for")
-        elif all(mx.array_equal(anew[n], arrays[n]) for n in anew):
+            continue
+        error = error_of(name, original, arrays, quantisation)
+        kind = name.split(".")[-2]
+        worst = result.errors.get(kind, error)
+        result.errors[kind] = max(error, worst, key=lambda e: e.rms)
+        if all(mx.array_equal(anew[n], arrays[n]) for n in anew):
             result.identical += 1
         elif quantisation is None or len(anew) == 1:
             result.problems.append(f"{name} differs from its source")
