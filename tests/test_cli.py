@@ -1,0 +1,150 @@
+"""The command line: help that teaches, errors of one message, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import clara_mlx
+from clara_mlx.cli import app
+
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_teaches_and_stands_in_the_readme(cli: Any, name: str) -> None:
+    command = COMMANDS[name]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", cli(name, "--help").output)
+    assert f"clara-mlx {name}" in (command.help or "")  # an example
+    for parameter in command.params:
+        assert parameter.help, f"{name}: {parameter.name} has no help"
+    assert "Usage" in text
+    assert f"clara-mlx {name}" in (ROOT / "README.md").read_text()
+    assert any("--json" in p.opts for p in command.params)
+
+
+def test_version_and_no_arguments(cli: Any) -> None:
+    assert cli("--version").output == f"clara-mlx {clara_mlx.__version__}\n"
+    assert "Usage" in cli(ok=False).output
+
+
+def test_help_does_not_import_mlx() -> None:
+    script = "import clara_mlx.cli, sys; print(any(m.split('.')[0] == 'mlx' for m in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_an_error_is_one_message_and_exit_code_1(cli: Any, tmp_path: Path) -> None:
+    for arguments in (
+        ("inspect", tmp_path),
+        ("compress", tmp_path, "no such file"),
+        ("bench", tmp_path),
+        ("convert", tmp_path, "--to", tmp_path / "to"),
+    ):
+        result = cli(*arguments, ok=False)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("clara-mlx: ")
+        assert "Traceback" not in result.output
+        assert not result.stdout
+
+
+def test_wrong_options_exit_with_2(cli: Any, folder: Any, tmp_path: Path) -> None:
+    assert cli("convert", tmp_path, "--to", "x", "-q", "5", ok=False).exit_code == 2
+    assert cli("bench", folder("c16", "e2e"), "--lengths", "a", ok=False).exit_code == 2
+    assert cli("convert", tmp_path, "--to", "x", "--group-size", "48", ok=False).exit_code == 1
+    assert cli("unheard-of", ok=False).exit_code == 2
+
+
+def test_convert_prints_its_closing_table(cli: Any, golden: Path, tmp_path: Path) -> None:
+    source = ("convert", golden / "c16/instruct", "--base", golden / "tiny-base")
+    result = cli(*source, "--to", tmp_path / "a", "-q", "8", "--verify")
+    for part in ("adapter decoder", "bits per weight", "licence", "q_proj", "cosine", "down_proj"):
+        assert part in result.stdout
+    assert "note: no query reasoner" in result.stderr
+    report = json.loads(cli(*source, "--to", tmp_path / "b", "--json", "--verify").stdout)
+    assert report["adapters"] == ["decoder", "encoder"]
+    assert report["errors"]["q_proj"]["rms"] < 0.02
+    assert report["verification"]["problems"] == []
+    assert 8.5 < report["bits_per_weight"] < 16
+    assert report["bytes"]["base"] == sum(
+        f.stat().st_size - header_bytes(f) for f in (tmp_path / "b").glob("model*.safetensors")
+    )
+
+
+def header_bytes(file: Path) -> int:
+    return 8 + int.from_bytes(file.read_bytes()[:8], "little")
+
+
+def test_inspect(cli: Any, folder: Any, golden: Path) -> None:
+    to = folder("c16", "e2e", "-q", "8")
+    assert json.loads(cli("inspect", to, "--json").stdout)["kind"] == "model folder"
+    assert "query_reasoner_adapter" in cli("inspect", golden / "c4/e2e").stdout
+    verified = cli("inspect", to, "--verify", "--source", golden / "c16/e2e")
+    assert "the folder is its source's" in verified.stdout
+    other = cli("inspect", to, "--verify", "--source", golden / "c16/instruct", ok=False)
+    assert other.exit_code == 1
+    assert "differs:" in other.stdout
+
+
+def test_compress(cli: Any, folder: Any, tmp_path: Path) -> None:
+    (tmp_path / "long").write_text("a line of words\n" * 200)
+    (tmp_path / "bytes").write_bytes(b"\xff\x00\xfe not text")
+    (tmp_path / "empty").write_text("")
+    files = [tmp_path / name for name in ("long", "bytes", "empty")]
+    figures = json.loads(cli("compress", folder("c16", "e2e"), *files, "--json").stdout)
+    long, raw, empty = (figures[str(file)] for file in files)
+    assert long["chunks"] > 5
+    assert long["memory_tokens"] == 4 * long["chunks"]
+    assert raw["characters"] == 12
+    assert empty == {"characters": 0, "chunks": 0, "source_tokens": 0} | dict(
+        memory_tokens=0, ratio=0.0
+    )
+    piped = cli("compress", folder("c16", "e2e"), input="some output\n")
+    assert "ratio" in piped.stdout
+
+
+def test_a_pipe_into_a_process(folder: Any) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "clara_mlx.cli", "compress", str(folder("c16", "e2e")), "--json"],
+        input=b"1 failed, 2 passed\n",
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["-"]["chunks"] == 1
+    assert done.stderr == b""
+
+
+def test_bench(cli: Any, folder: Any) -> None:
+    options = (
+        "--lengths",
+        "16,64,999",
+        "--batches",
+        "1,2",
+        "--repeats",
+        "2",
+        "--answer-tokens",
+        "3",
+    )
+    result = json.loads(cli("bench", folder("c16", "e2e", "-q", "8"), *options, "--json").stdout)
+    assert [(row["batch"], len(row["all_seconds"])) for row in result["compress"]] == [
+        (1, 2), (2, 2), (1, 2), (2, 2),
+    ]  # fmt: skip
+    assert all(0 < row["chunk_tokens"] <= 64 for row in result["compress"])
+    assert [row["documents"] for row in result["answer"]] == [1, 5]
+    assert result["machine"]["cores"] == os.cpu_count()
+    assert result["memory"]["array_bytes_with_adapters"] > 0
+    assert result["matmul_flops"] > 1e6
+    shown = cli("bench", folder("c16", "e2e"), *options).stdout
+    assert "of matmul peak" in shown
