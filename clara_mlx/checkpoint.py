@@ -95,7 +95,7 @@ class ModelFolder:
     def tokenizer(self) -> TextTokenizer:
         """The folder's tokenizer, for text as content."""
         path = self.path / LAYOUT.tokenizer
-        return TextTokenizer(path.read_text(encoding="utf-8"), where=str(path))
+        return TextTokenizer(path.read_bytes().decode("utf-8", "replace"), where=str(path))
 
     def load_base(self) -> nn.Module:
         """The base as an mlx-lm model, weights as stored and not yet read from disk."""

@@ -105,7 +105,7 @@ def convert(
     adapter of the checkpoint is converted, and any tensor that is missing, unexpected or of the
     wrong shape ends the conversion with all of them listed.
     """
-    from clara_mlx.convert import Source, report
+    from clara_mlx.convert import Source, tables
     from clara_mlx.convert import convert as run
     from clara_mlx.convert import verify as compare
     from clara_mlx.convert.quantise import Quantisation
@@ -121,13 +121,13 @@ def convert(
             opened, to, quantisation=quantisation, dtype=dtype, force=force, progress=progress
         )
     result = done.to_dict()
-    tables = report.conversion(done)
+    shown = tables.conversion(done)
     if verify:
         with _progress("verifying") as progress:
             verification = compare(done.folder, opened, progress=progress)
         result["verification"] = verification.to_dict()
-        tables += report.verification(verification, errors=False)
-    _print(result, tables, as_json)
+        shown += tables.verification(verification, errors=False)
+    _print(result, shown, as_json)
     if verify and verification.problems:
         raise ClaraError(f"{to}: {len(verification.problems)} differences from its source")
 
@@ -152,19 +152,19 @@ def inspect(
     `clara-mlx inspect clara-7b-q8 --verify`
     """
     from clara_mlx.convert import inspect as describe
-    from clara_mlx.convert import report
+    from clara_mlx.convert import tables
 
     if not verify:
         described = describe(path, subfolder=subfolder)
-        _print(described, report.inspection(described), as_json)
+        _print(described, tables.inspection(described), as_json)
         return
 
     from clara_mlx.convert import verify as compare
 
-    opened = report.source_of(path, source=source, base=base)
+    opened = tables.source_of(path, source=source, base=base)
     with _progress("verifying") as progress:
         verification = compare(path, opened, progress=progress)
-    _print(verification.to_dict(), report.verification(verification), as_json)
+    _print(verification.to_dict(), tables.verification(verification), as_json)
     if verification.problems:
         raise ClaraError(f"{path}: {len(verification.problems)} differences from its source")
 

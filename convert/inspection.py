@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from clara_mlx.checkpoint import LAYOUT, ModelFolder
 from clara_mlx.config import ClaraConfig
-from clara_mlx.convert.source import (
+from clara_mlx.convert.files import (
     licence_of,
     locate_checkpoint,
     read_adapters,

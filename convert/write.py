@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +12,12 @@ import mlx.core as mx
 
 from clara_mlx.checkpoint import LAYOUT
 from clara_mlx.convert import disk
+from clara_mlx.convert.describe import adapter_config, describe, hashed_beside, write_json
 from clara_mlx.convert.quantise import Error, Quantisation, error_of, store
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, BASE, Weight, expand
 from clara_mlx.errors import CheckpointError
-from clara_mlx.lora import SCALE, TARGETS
-from clara_mlx.version import __version__
 
 #: Weights are written in files of about this size, one file in memory at a time.
 SHARD_BYTES = 1 << 30
@@ -83,19 +78,19 @@ def convert(
     if dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
     to = Path(to).expanduser().absolute()
-    disk.clear_leftovers(to)
-    disk.check_target(to, force)
     writer = _Writer(source, to, quantisation, dtype, progress)
-    disk.check_space(to.parent, writer.total)
-    with ThreadPoolExecutor(1) as pool, disk.partial_folder(to) as folder:
-        hashes = pool.submit(_hashes, source)  # reads beside the quantising
-        try:
-            writer.write(folder)
-            writer.describe(folder, hashes.result())
-        except BaseException:
-            hashes.cancel()
-            raise
-        disk.put_in_place(folder, to)
+    try:
+        disk.clear_leftovers(to)
+        disk.check_target(to, force)
+        disk.check_space(to.parent, writer.total)
+        with disk.partial_folder(to) as folder:
+            with hashed_beside(source) as hashes:
+                writer.write(folder)
+                described = {k: asdict(e) for k, e in writer.report.errors.items()}
+                describe(folder, source, dtype, quantisation, described, hashes())
+            disk.put_in_place(folder, to)
+    except OSError as error:
+        raise CheckpointError(f"{to}: can't be written: {error}") from error
     writer.report.seconds = time.perf_counter() - started
     return writer.report
 
@@ -153,21 +148,16 @@ class _Writer:
         lines: dict[str, Weight],
         quantisation: Quantisation | None,
     ) -> list[_Tensor]:
-        size = ITEM_SIZES[self.dtype]
+        item_size = ITEM_SIZES[self.dtype]
         plan = []
         for name, line in lines.items():
-            if line.target:
-                ref = refs[name]
-                quantised = quantisation and quantisation.applies(ref.shape)
-                plan.append(
-                    _Tensor(
-                        ref,
-                        line,
-                        quantisation.nbytes(ref.shape, size)
-                        if quantisation and quantised
-                        else ref.size * size,
-                    )
-                )
+            if line.target is None:
+                continue
+            ref = refs[name]
+            nbytes = ref.size * item_size
+            if quantisation and quantisation.applies(ref.shape):
+                nbytes = quantisation.nbytes(ref.shape, item_size)
+            plan.append(_Tensor(ref, line, nbytes))
         return plan
 
     def write(self, folder: Path) -> None:
@@ -182,7 +172,7 @@ class _Writer:
         total_size = sum(tensor.nbytes for tensor in self._base)
         self._count("base", self._base)
         self.report.bits_per_weight = 8 * total_size / self.report.parameters["base"]
-        _write_json(
+        write_json(
             folder / LAYOUT.index,
             {
                 "metadata": {
@@ -195,7 +185,7 @@ class _Writer:
         for name, tensors in self._adapters.items():
             _save(folder / LAYOUT.adapter.format(name), self._stored(tensors, None))
             self._count(f"adapter {name}", tensors)
-            _write_json(folder / LAYOUT.adapter_config.format(name), self._adapter_config())
+            write_json(folder / LAYOUT.adapter_config.format(name), adapter_config(self.source))
         rows = memory_rows(self.source)
         _save(folder / LAYOUT.memory_tokens, {"embed_tokens.weight": rows})
         self.report.bytes["memory-token rows"] = rows.nbytes
@@ -238,62 +228,6 @@ class _Writer:
         self.report.parameters[part] = sum(tensor.ref.size for tensor in tensors)
         self.report.bytes[part] = sum(tensor.nbytes for tensor in tensors)
 
-    def _adapter_config(self) -> dict[str, Any]:
-        """mlx-lm's ``adapter_config.json``."""
-        return {
-            "fine_tune_type": "lora",
-            "num_layers": self.source.sizes["layers"],
-            "lora_parameters": {
-                "rank": self.source.config.lora_r,
-                "scale": SCALE,
-                "dropout": 0.0,
-                "keys": list(TARGETS),
-            },
-        }
-
-    def describe(self, folder: Path, hashes: dict[str, dict[str, str]]) -> None:
-        """Write what says what the weights are: configs, tokenizer, ``clara.json`` last."""
-        source, config = self.source, self.source.config
-        quantisation = asdict(self.quantisation) if self.quantisation else None
-        _write_json(folder / LAYOUT.config, _mlx_config(source, self.dtype, quantisation))
-        _write_json(folder / LAYOUT.tokenizer, source.tokenizer)
-        _copy_companions(source, folder)
-        identity = {"files": hashes, "quantization": quantisation, "dtype": self.dtype}
-        files = {
-            str(path.relative_to(folder)): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-        _write_json(
-            folder / LAYOUT.clara,
-            {
-                "format": LAYOUT.format,
-                "clara_mlx": __version__,
-                "fingerprint": _digest(identity),
-                "config": config.to_dict(),
-                "dtype": self.dtype,
-                "quantization": quantisation,
-                "adapters": self.report.adapters,
-                "query_adapter": "query_reasoner"
-                if "query_reasoner" in source.adapters
-                else "encoder",
-                "added_tokens": dict(
-                    zip(config.added_tokens, range(config.base_vocab_size, 2**31), strict=False)
-                ),
-                "source": {
-                    "checkpoint": source.name,
-                    "subfolder": source.subfolder,
-                    "revision": source.revision,
-                    "base": source.base_name,
-                    "sha256": hashes,
-                },
-                "licences": source.licences,
-                "quantisation_error": {k: asdict(e) for k, e in self.report.errors.items()},
-                "notes": source.notes,
-                "files": files,
-            },
-        )
-
 
 def memory_rows(source: Source) -> mx.array:
     """The trained embedding rows of the added tokens, exactly as the checkpoint has them."""
@@ -315,53 +249,9 @@ def _shards(tensors: list[_Tensor]) -> list[list[_Tensor]]:
     return shards
 
 
-def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None) -> dict[str, Any]:
-    """The base's ``config.json`` as mlx-lm reads it."""
-    config = dict(source.base_config)
-    # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.
-    rope = config.pop("rope_parameters", None) or {}
-    config.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
-    if rope.get("rope_type", "default") != "default":
-        config["rope_scaling"] = rope
-    config["vocab_size"] = source.config.vocab_size
-    config["tie_word_embeddings"] = False
-    config["torch_dtype"] = dtype
-    if quantisation:
-        config["quantization"] = config["quantization_config"] = quantisation
-    return config
-
-
-def _copy_companions(source: Source, folder: Path) -> None:
-    for pattern in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-        if (source.base_path / pattern).is_file():
-            shutil.copyfile(source.base_path / pattern, folder / pattern)
-    if (source.base_path / "generation_config.json").is_file():
-        shutil.copyfile(
-            source.base_path / "generation_config.json", folder / "generation_config.json"
-        )
-    for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
-        shutil.copyfile(licence, folder / "LICENSE")
-
-
 def _save(path: Path, arrays: dict[str, mx.array]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _hashes(source: Source) -> dict[str, dict[str, str]]:
-    """SHA-256 of every source file, by its name, for checkpoint and base."""
-    hashes: dict[str, dict[str, str]] = {}
-    for part, paths in source.files.items():
-        hashes[part] = {}
-        for path in paths:
-            with path.open("rb") as file:
-                hashes[part][path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
-
-
-def _digest(identity: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    try:
+        mx.save_safetensors(str(path), arrays, metadata={"format": "mlx"})
+    except RuntimeError as error:  # mlx's word for a full disk
+        raise OSError(f"{error} ({path.name})") from error

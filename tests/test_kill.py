@@ -1,4 +1,4 @@
-"""Killed at any moment, a conversion leaves no folder that looks complete, and the next tidies up."""
+"""Killed at any moment, a conversion leaves no folder that looks complete; the next tidies up."""
 
 from __future__ import annotations
 

@@ -1,0 +1,172 @@
+"""The encoder pass beside the ways it replaces, on one machine in one run.
+
+    python bench/encoder.py [--layers 8 --hidden 512 --repeats 5]
+
+Three ways to encode the same chunks, timed in turn and compared as ratios of medians:
+
+- padded: as the reference does it, every input left-padded to the longest a chunk can be, a mask
+  array, all positions through all layers and lm_head;
+- plain: one unpadded input at a time through the whole base, no lm_head;
+- fast: `clara_mlx.encoder.encode_batch`, in the batches that `Clara.encode` makes.
+
+The model is random, with CLaRa-7B's proportions; chunk lengths are those of this repository's own
+Python files, cut by `clara_mlx.chunking`. Results go to bench/results/encoder.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.llama import Model, ModelArgs
+
+from clara_mlx import chunking, machine
+from clara_mlx.encoder import encode_batch
+from clara_mlx.lora import TARGETS, Adapters
+from clara_mlx.model import _batches
+from clara_mlx.tokenizer import TextTokenizer
+
+ROOT = Path(__file__).parent.parent
+VOCABULARY, MEMORY, LIMIT, RANK = 32019, 16, 256, 16
+
+
+def build(hidden: int, layers: int) -> tuple[Any, Adapters]:
+    """A random base with CLaRa's vocabulary and a random encoder adapter."""
+    args = ModelArgs(
+        model_type="mistral",
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        intermediate_size=hidden * 7 // 2,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=max(1, hidden // 256),
+        rms_norm_eps=1e-5,
+        vocab_size=VOCABULARY,
+        rope_theta=1e6,
+        tie_word_embeddings=False,
+    )
+    model = Model(args)
+
+    def read(name: str) -> dict[str, mx.array]:
+        tensors = {}
+        for i, layer in enumerate(model.model.layers):
+            modules = dict(layer.named_modules())
+            for target in TARGETS:
+                out_dims, in_dims = modules[target].linear.weight.shape
+                path = f"model.layers.{i}.{target}"
+                tensors[f"{path}.lora_a"] = 0.02 * mx.random.normal((in_dims, RANK))
+                tensors[f"{path}.lora_b"] = 0.02 * mx.random.normal((RANK, out_dims))
+        return tensors
+
+    adapters = Adapters(model, ("encoder",), read)
+    mx.eval(model.parameters())
+    return model, adapters
+
+
+def inputs(count: int) -> list[list[int]]:
+    """Encoder inputs as long as real chunks are; which ids they hold does not matter."""
+    tokenizer = TextTokenizer((ROOT / "tests/golden/tiny-base/tokenizer.json").read_text())
+    files = sorted((ROOT / "clara_mlx").glob("*.py")) + sorted((ROOT / "convert").glob("*.py"))
+    lengths = [
+        chunk.tokens
+        for file in files
+        for chunk in chunking.split(file.read_text(), tokenizer, LIMIT)
+    ]
+    chosen = lengths[:: max(1, len(lengths) // count)][:count]
+    ids = mx.random.randint(3, 32000, (len(chosen), LIMIT)).tolist()
+    memory = list(range(32000, 32000 + MEMORY))
+    return [[32017, 1, *row[:length], 2, *memory] for row, length in zip(ids, chosen, strict=True)]
+
+
+def padded(model: Any, texts: list[list[int]]) -> mx.array:
+    """The reference's way, in batches of 16."""
+    done = []
+    longest = LIMIT + 3 + MEMORY
+    for start in range(0, len(texts), 16):
+        batch = texts[start : start + 16]
+        pad = mx.array([longest - len(text) for text in batch])
+        ids = mx.array([[1] * (longest - len(text)) + text for text in batch])
+        positions = mx.arange(longest)
+        causal = positions[:, None] >= positions
+        # Padding rows see themselves, so that their softmax is defined.
+        seen = (positions >= pad[:, None])[:, None, None] | mx.eye(longest).astype(mx.bool_)
+        mask = causal & seen
+        h = model.model.embed_tokens(ids)
+        for layer in model.model.layers:
+            h = layer(h, mask)
+        h = model.model.norm(h)
+        logits = model.lm_head(h)
+        done.append(h[:, -MEMORY:])
+        mx.eval(done[-1], logits)
+    return mx.concatenate(done)
+
+
+def plain(model: Any, texts: list[list[int]]) -> mx.array:
+    """One at a time, unpadded, through all of the base but lm_head."""
+    done = []
+    for text in texts:
+        done.append(model.model(mx.array([text]))[:, -MEMORY:])
+        mx.eval(done[-1])
+    return mx.concatenate(done)
+
+
+def fast(model: Any, texts: list[list[int]]) -> mx.array:
+    """As Clara.encode does it."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    done = []
+    for batch in _batches(order, texts):
+        done.append(encode_batch(model, [texts[i] for i in batch], MEMORY))
+        mx.eval(done[-1])
+    return mx.concatenate(done)[mx.argsort(mx.array(order))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--chunks", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    mx.random.seed(0)
+    model, adapters = build(options.hidden, options.layers)
+    texts = inputs(options.chunks)
+    ways: dict[str, Callable[[Any, list[list[int]]], mx.array]] = {
+        "padded": padded,
+        "plain": plain,
+        "fast": fast,
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    with adapters.use("encoder"):
+        states = {name: way(model, texts) for name, way in ways.items()}  # warms up
+        for _ in range(options.repeats):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way(model, texts)
+                times[name].append(time.perf_counter() - start)
+    lengths = [len(text) - 3 - MEMORY for text in texts]
+    result = {
+        "machine": machine.describe(),
+        "hidden": options.hidden,
+        "layers": options.layers,
+        "chunks": len(texts),
+        "chunk_tokens": {"mean": sum(lengths) / len(lengths), "all": lengths},
+        "seconds": times,
+        "medians": {name: median(values) for name, values in times.items()},
+        "times_as_fast": {n: median(times[n]) / median(times["fast"]) for n in ("padded", "plain")},
+        "largest_difference": {
+            name: mx.abs(states[name] - states["fast"]).max().item() for name in ("padded", "plain")
+        },
+    }
+    path = Path(__file__).parent / "results" / "encoder.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps({k: v for k, v in result.items() if k != "chunk_tokens"}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
