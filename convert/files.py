@@ -39,6 +39,7 @@ def recorded_name(path_or_hub_id: str | Path) -> str:
 
 
 def folder_or_hub(name: str | Path, patterns: tuple[str, ...], revision: str | None = None) -> Path:
+    """A local folder, or the matching files of a hub repository."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -103,6 +104,7 @@ def _named(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
 
 
 def read_base(path: Path) -> dict[str, TensorRef]:
+    """All tensors of a base in safetensors, by its index where it has one."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")

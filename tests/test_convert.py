@@ -216,7 +216,7 @@ def test_values_that_are_not_finite(checkpoint: Path, golden: Path, tmp_path: Pa
 
 
 def test_no_checkpoint_there(golden: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no adapters.pth"):
+    with pytest.raises(CheckpointError, match=r"no adapters\.pth"):
         Source(golden / "tiny-base")
     shutil.copytree(golden / "c16/e2e", tmp_path / "repo/compression-16")
     with pytest.raises(CheckpointError, match="--subfolder: compression-16"):
