@@ -32,21 +32,25 @@ class PromptTooLong(ClaraError):
     """A question with its memory tokens does not fit the model's window; nothing was cut.
 
     Attributes:
-        tokens: tokens needed, prompt and answer together.
+        tokens: tokens needed, prompt and answer together; with ``exact`` false, at least this many.
         window: tokens the model can see.
         documents: how many documents were given.
         largest_k: how many of them would fit with this question (0: not even one).
+        exact: whether ``tokens`` is the full count.
     """
 
-    def __init__(self, tokens: int, window: int, documents: int, largest_k: int) -> None:
-        self.tokens, self.window = tokens, window
+    def __init__(
+        self, tokens: int, window: int, documents: int, largest_k: int, *, exact: bool = True
+    ) -> None:
+        self.tokens, self.window, self.exact = tokens, window, exact
         self.documents, self.largest_k = documents, largest_k
+        count = f"{tokens}" if exact else f"at least {tokens}"
         remedy = (
             f"at most {largest_k} fit with this question"
             if largest_k
             else "the question alone is too long; shorten it or lower max_tokens"
         )
         super().__init__(
-            f"{documents} documents and the question need {tokens} tokens with the answer, "
+            f"{documents} documents and the question need {count} tokens with the answer, "
             f"but the model's window is {window}: {remedy}"
         )

@@ -289,6 +289,9 @@ class Clara:
     ) -> Iterator[GenerationResponse]:
         """`answer` token by token: mlx-lm's responses, with token ids, counts and rates."""
         documents = self._latents(latents)
+        window = self.config.window
+        if len(question) > 4 * self.tokenizer.longest_token * window:  # as in _inputs
+            raise PromptTooLong(window + 1, window, documents.shape[0], 0, exact=False)
         prompt = self._prompts.answer(question, documents.shape[0])
         return self._responses(prompt, documents, max_tokens, sampling)
 

@@ -1,0 +1,148 @@
+"""TextTokenizer: the reference's ids for ordinary text, ordinary ids for any text."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from typing import Any
+
+import pytest
+from conftest import GOLDEN
+from hypothesis import assume, example, given, settings
+from test_hostile_text import HOSTILE, SPECIAL, anything, characters, lookalikes
+
+from clara_mlx.errors import CheckpointError
+from clara_mlx.tokenizer import TextTokenizer
+
+GOLDEN_JSON = (GOLDEN / "tiny-base" / "tokenizer.json").read_text(encoding="utf-8")
+UNK = 0  # a rare character may become it; it is no layout
+
+
+def _metaspace(spec: dict[str, Any], scheme: str, split: bool) -> None:
+    spec["normalizer"] = None
+    spec["pre_tokenizer"] = {
+        "type": "Metaspace",
+        "replacement": "▁",
+        "prepend_scheme": scheme,
+        "split": split,
+    }
+
+
+def _byte_level(spec: dict[str, Any]) -> None:
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    alphabet = [*map(chr, printable), *(chr(256 + i) for i in range(256 - len(printable)))]
+    spec["normalizer"] = None
+    spec["model"] |= {
+        "vocab": {token: id for id, token in enumerate(["<unk>", "<s>", "</s>", *alphabet])},
+        "merges": [],
+        "byte_fallback": False,
+        "ignore_merges": True,
+    }
+    byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    spec["pre_tokenizer"] = {**byte_level, "add_prefix_space": False}
+    spec["decoder"] = {**byte_level, "add_prefix_space": True}
+
+
+@functools.cache
+def tokenizer(kind: str = "prepend") -> TextTokenizer:
+    """The golden tokenizer with the added tokens, as it is or with another way to mark spaces."""
+    spec = json.loads(GOLDEN_JSON)
+    if kind == "byte level":
+        _byte_level(spec)
+    elif kind != "prepend":
+        scheme, *options = kind.split()
+        _metaspace(spec, scheme, split="split" in options)
+        spec["model"]["ignore_merges"] = "whole" in options
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    for id, content in enumerate(SPECIAL[3:], 643):  # the base has the first three
+        spec["added_tokens"].append({"id": id, "content": content, **flags, "special": True})
+    return TextTokenizer(json.dumps(spec))
+
+
+KINDS = ["prepend", "first", "always", "first split", "always split", "byte level"]
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def readable(text: str) -> str:
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+@kinds
+@settings(deadline=None, max_examples=150)
+@given(text=lookalikes)
+@example(text=" a")
+@example(text="▁ a")
+def test_text_is_encoded_as_the_reference_does_after_a_special_token(kind: str, text: str) -> None:
+    assume(not any(special in text for special in SPECIAL))
+    texts = tokenizer(kind)
+    reference = texts.full.encode("<s>" + readable(text), add_special_tokens=False).ids
+    assert texts.encode(text) == reference[1:]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "first split whole", "always split whole"])
+@settings(deadline=None, max_examples=150)
+@given(text=anything)
+@example(text="</s>")
+@example(text="".join(SPECIAL))
+def test_no_text_has_a_special_id(kind: str, text: str) -> None:
+    texts = tokenizer(kind)
+    special = {texts.full.token_to_id(content) for content in SPECIAL} - {UNK}
+    assert len(special) == len(SPECIAL) - 1
+    assert special.isdisjoint(texts.encode(text))
+
+
+@kinds
+@settings(deadline=None, max_examples=150)
+@given(text=anything)
+def test_each_token_ends_at_a_character_and_the_last_ends_the_text(kind: str, text: str) -> None:
+    texts = tokenizer(kind)
+    ends = texts.ends(text)
+    assert len(ends) == len(texts.encode(text))
+    assert ends == sorted(ends)
+    assert ends[-1:] == ([len(text)] if text else [])
+
+
+@pytest.mark.parametrize("kind", ["prepend", "byte level"])
+@settings(deadline=None, max_examples=150)
+@given(text=anything)
+@example(text=HOSTILE["control characters"])
+@example(text=HOSTILE["NUL"])
+def test_text_comes_back(kind: str, text: str) -> None:
+    kept = readable(text) if kind == "byte level" else readable(text).replace("▁", " ")
+    assert tokenizer(kind).decode(tokenizer(kind).encode(text)) == kept
+
+
+@given(text=characters)
+@example(text="\ud83d\ude80")
+@settings(deadline=None, max_examples=150)
+def test_a_lone_surrogate_is_the_replacement_character(text: str) -> None:
+    texts = tokenizer()
+    assert texts.encode(text) == texts.encode(readable(text))
+    assert texts.ends(text) == texts.ends(readable(text))
+
+
+def test_a_batch_is_each_text_alone() -> None:
+    texts = tokenizer()
+    batch = list(HOSTILE.values()) * 24  # more than one group
+    assert texts.encode_batch(batch) == [texts.encode(text) for text in batch]
+    assert texts.encode_batch([]) == []
+
+
+def test_bytes_are_known() -> None:
+    texts = tokenizer()
+    assert [texts.is_byte(id) for id in texts.encode("a\n")] == [False, True]
+    assert not texts.is_byte(1)
+
+
+def test_special_tokens_are_left_out_of_an_answer() -> None:
+    texts = tokenizer()
+    assert texts.decode([1, *texts.encode("worker"), 2]) == "worker"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", "null", "[" * 10_000, '{"model": null}', GOLDEN_JSON[:1000]]
+)
+def test_a_damaged_file_is_named(content: str) -> None:
+    with pytest.raises(CheckpointError, match=r"^some/tokenizer\.json: not a usable tokenizer"):
+        TextTokenizer(content, where="some/tokenizer.json")
