@@ -29,7 +29,7 @@ from mlx_lm.models.llama import Model, ModelArgs
 from clara_mlx import chunking, machine
 from clara_mlx.encoder import encode_batch
 from clara_mlx.lora import TARGETS, Adapters
-from clara_mlx.model import _batches
+from clara_mlx.model import batches
 from clara_mlx.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -117,9 +117,10 @@ def plain(model: Any, texts: list[list[int]]) -> mx.array:
 
 def fast(model: Any, texts: list[list[int]]) -> mx.array:
     """As Clara.encode does it."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    lengths = [len(text) for text in texts]
+    order = sorted(range(len(texts)), key=lengths.__getitem__)
     done = []
-    for batch in _batches(order, texts):
+    for batch in batches(order, lengths):
         done.append(encode_batch(model, [texts[i] for i in batch], MEMORY))
         mx.eval(done[-1])
     return mx.concatenate(done)[mx.argsort(mx.array(order))]

@@ -150,7 +150,8 @@ class Clara:
             TextTooLong: a text has more than doc_max_length tokens and ``truncate`` is off.
         """
         texts = [texts] if isinstance(texts, str) else texts
-        return self._encode(self._inputs(texts, truncate), "encoder")
+        inputs = self._inputs(texts, truncate)
+        return self._encode([len(ids) for ids in inputs], lambda i: inputs[i], "encoder")
 
     def encode_query(self, text: str, *, truncate: bool = False) -> mx.array:
         """Encode a question for `rank`: (memory_tokens, hidden) float32.
@@ -161,7 +162,8 @@ class Clara:
         Raises:
             TextTooLong: as `encode`.
         """
-        return self._encode(self._inputs([text], truncate), self._query_adapter)[0]
+        inputs = self._inputs([text], truncate)
+        return self._encode([len(inputs[0])], lambda i: inputs[i], self._query_adapter)[0]
 
     def compress(self, text: str, *, progress: Progress | None = None) -> Compressed:
         """Split a text of any length into chunks and compress them; see `Compressed`."""
@@ -174,11 +176,16 @@ class Clara:
         limit = self.config.doc_max_length
         chunked = [tuple(chunking.split(text, self.tokenizer, limit)) for text in texts]
         pieces = [
-            text[chunk.start : chunk.end]
-            for text, chunks in zip(texts, chunked, strict=True)
-            for chunk in chunks
+            (text, chunk) for text, chunks in zip(texts, chunked, strict=True) for chunk in chunks
         ]
-        latents = self._encode(self._inputs(pieces, truncate=False), "encoder", progress)
+
+        def input_of(i: int) -> list[int]:  # made when its batch is: ids take far more than text
+            text, chunk = pieces[i]
+            return self._inputs([text[chunk.start : chunk.end]], truncate=False)[0]
+
+        layout = 3 + self.config.memory_tokens  # <ENC>, <s>, </s> and the memory tokens
+        lengths = [chunk.tokens + layout for _, chunk in pieces]
+        latents = self._encode(lengths, input_of, "encoder", progress)
         compressed, start = [], 0
         for chunks in chunked:
             compressed.append(Compressed(latents[start : start + len(chunks)], chunks))
@@ -199,23 +206,30 @@ class Clara:
         return [self._prompts.encoder_input(ids, truncate=truncate) for ids in tokenised]
 
     def _encode(
-        self, inputs: list[list[int]], adapter: str, progress: Progress | None = None
+        self,
+        lengths: list[int],
+        input_of: Callable[[int], list[int]],
+        adapter: str,
+        progress: Progress | None = None,
     ) -> mx.array:
-        """Encoder inputs to (n, memory_tokens, hidden) float32, one evaluation per batch."""
-        shape = (0, self.config.memory_tokens, self.config.hidden_size)
-        if not inputs:
-            return mx.zeros(shape)
-        order = sorted(range(len(inputs)), key=lambda i: len(inputs[i]))
+        """Encoder inputs to (n, memory_tokens, hidden) float32, one evaluation per batch.
+
+        ``lengths`` sorts the inputs into batches; ``input_of`` gives the ids of one.
+        """
+        memory_tokens = self.config.memory_tokens
+        if not lengths:
+            return mx.zeros((0, memory_tokens, self.config.hidden_size))
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
         done: list[mx.array] = []
         finished = 0
-        for batch in _batches(order, inputs):
+        for batch in batches(order, lengths):
             with self._adapters.use(adapter):
-                states = encode_batch(self.model, [inputs[i] for i in batch], shape[1])
+                states = encode_batch(self.model, [input_of(i) for i in batch], memory_tokens)
             done.append(states.astype(mx.float32))
             mx.eval(done[-1])
             finished += len(batch)
             if progress:
-                progress(finished, len(inputs))
+                progress(finished, len(lengths))
         return mx.concatenate(done)[mx.argsort(mx.array(order))]
 
     # -- ranking ---------------------------------------------------------------------------------
@@ -337,11 +351,11 @@ def _texts(responses: Iterator[GenerationResponse]) -> Iterator[str]:
     return (response.text for response in responses if response.text)
 
 
-def _batches(order: list[int], inputs: list[list[int]]) -> Iterator[list[int]]:
+def batches(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
     """Consecutive runs of ``order``, sorted by length, within BATCH_TOKENS when padded."""
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) + 1) * len(inputs[i]) > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
             yield batch
             batch = []
         batch.append(i)
