@@ -281,7 +281,7 @@ def _console() -> Console:
     from rich.console import Console
 
     # A pipe has no width: give tables room instead of cutting them at 80 columns.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
 
 
 @contextmanager
