@@ -16,6 +16,7 @@ from typing import Any
 from clara_mlx.checkpoint import LAYOUT
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.source import Source
+from clara_mlx.errors import CheckpointError
 from clara_mlx.lora import SCALE, TARGETS
 from clara_mlx.version import __version__
 
@@ -107,6 +108,8 @@ def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None)
     config = dict(source.base_config)
     # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.
     rope = config.pop("rope_parameters", None) or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(f"{source.base_path / 'config.json'}: rope_parameters is {rope!r}")
     config.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
     if rope.get("rope_type", "default") != "default":
         config["rope_scaling"] = rope

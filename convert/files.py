@@ -24,7 +24,10 @@ _SUBFOLDERS = "compression-*"
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or a CheckpointError that names the file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if "\\ud" in text.lower():  # an escaped lone surrogate could not be written or printed
+            json.dumps(content, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     if not isinstance(content, dict):
@@ -35,15 +38,23 @@ def read_json(path: Path) -> dict[str, Any]:
 def recorded_name(path_or_hub_id: str | Path) -> str:
     """A place as it is recorded: a hub id as it is, a path in full."""
     path = Path(path_or_hub_id).expanduser()
-    return str(path.resolve()) if path.exists() else str(path_or_hub_id)
+    return str(path.resolve()) if is_there(path) else str(path_or_hub_id)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; one that no file system could have does not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def folder_or_hub(name: str | Path, patterns: tuple[str, ...], revision: str | None = None) -> Path:
     """A local folder, or the matching files of a hub repository."""
     path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
+    if is_there(path):
+        if path.is_dir():
+            return path
         raise CheckpointError(f"{path}: a folder is needed, not a file")
     return download(str(name), list(patterns), revision)
 
@@ -127,25 +138,42 @@ def read_tokenizer(base: Path, checkpoint: Path) -> dict[str, Any]:
     """The base's tokenizer, which is what the reference uses; else the checkpoint's own."""
     for folder in (base, checkpoint):
         if (folder / "tokenizer.json").is_file():
-            return read_json(folder / "tokenizer.json")
+            tokenizer = read_json(folder / "tokenizer.json")
+            if not _has_vocabulary(tokenizer):
+                raise CheckpointError(f"{folder / 'tokenizer.json'}: it has no vocabulary of ids")
+            return tokenizer
     raise CheckpointError(f"no tokenizer.json in {base}, nor in {checkpoint}")
 
 
-def vocabulary_size(tokenizer: dict[str, Any], where: Path) -> int:
+def _has_vocabulary(tokenizer: dict[str, Any]) -> bool:
+    model, added = tokenizer.get("model"), tokenizer.setdefault("added_tokens", [])
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    return (
+        isinstance(vocabulary, dict)
+        and len(vocabulary) > 0
+        and all(type(id) is int for id in vocabulary.values())
+        and isinstance(added, list)
+        and all(
+            isinstance(token, dict)
+            and type(token.get("id")) is int
+            and isinstance(token.get("content"), str)
+            for token in added
+        )
+    )
+
+
+def vocabulary_size(tokenizer: dict[str, Any]) -> int:
     """Ids of the base vocabulary; CLaRa's own tokens are not counted if they are there already."""
-    try:
-        ids = [int(id) for id in tokenizer["model"]["vocab"].values()]
-        for token in tokenizer.get("added_tokens", []):
-            if not re.fullmatch(r"<(MEM\d*|AE|ENC|SEP)>", token["content"]):
-                ids.append(int(token["id"]))
-        return max(ids) + 1
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{where}: tokenizer.json: no vocabulary: {error!r}") from error
+    ids = [*tokenizer["model"]["vocab"].values()]
+    for token in tokenizer["added_tokens"]:
+        if not re.fullmatch(r"<(MEM\d*|AE|ENC|SEP)>", token["content"]):
+            ids.append(token["id"])
+    return max(ids) + 1
 
 
 def add_tokens(tokenizer: dict[str, Any], config: ClaraConfig, where: Path) -> None:
     """Append CLaRa's tokens to a parsed tokenizer.json, or check those that are there."""
-    present = {token["content"]: token["id"] for token in tokenizer.setdefault("added_tokens", [])}
+    present = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     for id, content in enumerate(config.added_tokens, config.base_vocab_size):
         if present.get(content, id) != id:
             raise CheckpointError(
@@ -171,5 +199,5 @@ def licence_of(path: Path) -> str | None:
                 continue
             licence = data.get("license_name") or data.get("license")
             if licence:
-                return str(licence)
+                return "".join(c if c.isprintable() else "?" for c in str(licence))
     return None

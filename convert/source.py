@@ -12,6 +12,7 @@ from clara_mlx.convert.files import (
     BASE_FILES,
     add_tokens,
     folder_or_hub,
+    is_there,
     licence_of,
     locate_checkpoint,
     read_adapters,
@@ -108,7 +109,7 @@ class Source:
         if base is not None:
             return recorded_name(base), folder_or_hub(base, BASE_FILES)
         named = raw.get("decoder_model_name")
-        if isinstance(named, str) and Path(named).is_dir():
+        if isinstance(named, str) and is_there(Path(named)) and Path(named).is_dir():
             return recorded_name(named), Path(named)
         if isinstance(named, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named):
             try:
@@ -161,7 +162,7 @@ class Source:
         merged = {
             **raw,
             "hidden_size": base.get("hidden_size"),
-            "base_vocab_size": vocabulary_size(self.tokenizer, self.base_path),
+            "base_vocab_size": vocabulary_size(self.tokenizer),
             "window": min((w for w in windows if type(w) is int), default=None),
             "bos_id": base.get("bos_token_id", 1),
             "eos_id": base.get("eos_token_id", 2),

@@ -99,26 +99,41 @@ def clean_adapter_key(key: str) -> str:
     return re.sub(r"\.(lora_[AB])\.\w+_adapter\.weight$", r".\1.weight", key)
 
 
+#: No real model is deeper or wider; a hostile config must not cost memory.
+_MOST_LAYERS, _MOST_SIZE = 1024, 1 << 20
+
+
 def dimensions(
     base_config: Mapping[str, Any], rows: int, rank: int, *, where: str
 ) -> dict[str, int]:
-    """The sizes that the table's shape names stand for, from a base's ``config.json``."""
-    try:
-        hidden, heads = base_config["hidden_size"], base_config["num_attention_heads"]
-        head_dim = base_config.get("head_dim") or hidden // heads
-        kv_heads = base_config.get("num_key_value_heads") or heads
-        sizes = {
-            "hidden": hidden,
-            "heads": heads * head_dim,
-            "kv_heads": kv_heads * head_dim,
-            "mlp": base_config["intermediate_size"],
-            "rows": rows,
-            "rank": rank,
-            "layers": base_config["num_hidden_layers"],
-        }
-    except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{where}: not a Mistral config: {error!r}") from error
-    for name, size in sizes.items():
-        if type(size) is not int or not 1 <= size <= 2**24:
-            raise CheckpointError(f"{where}: {name} is {size!r}")
-    return sizes
+    """The sizes that the table's shape names stand for, from a base's ``config.json``.
+
+    Raises:
+        CheckpointError: a field is missing, not a number, or out of all proportion.
+    """
+
+    def field(name: str, default: int | None = None) -> int:
+        value = base_config.get(name)
+        value = default if value is None else value
+        if type(value) is not int or not 1 <= value <= _MOST_SIZE:
+            shown = (
+                value if value is None or isinstance(value, int | float) else type(value).__name__
+            )
+            raise CheckpointError(f"{where}: {name} can't be {shown!s:.40}; not a Mistral config")
+        return value
+
+    hidden, heads, layers = (
+        field(name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
+    )
+    if layers > _MOST_LAYERS:
+        raise CheckpointError(f"{where}: num_hidden_layers can't be {layers}")
+    head_dim = field("head_dim", max(1, hidden // heads))
+    return {
+        "hidden": hidden,
+        "heads": heads * head_dim,
+        "kv_heads": field("num_key_value_heads", heads) * head_dim,
+        "mlp": field("intermediate_size"),
+        "rows": rows,
+        "rank": rank,
+        "layers": layers,
+    }
