@@ -20,7 +20,7 @@ from clara_mlx.convert.weight_map import ADAPTER, BASE, Weight, expand
 from clara_mlx.errors import CheckpointError
 
 #: Weights are written in files of about this size, one file in memory at a time.
-SHARD_BYTES = 1 << 30
+SHARD_BYTES = 1 << 29
 
 _DTYPES = {name: getattr(mx, name) for name in ITEM_SIZES}
 
