@@ -69,8 +69,6 @@ class Decoder:
             self._model,
             self._tokenizer,
             prompt.ids,
-            # mlx-lm would make a stream per thread; on the CPU such a thread's can abort the exit.
-            stream=mx.default_stream(mx.default_device()),
             max_tokens=max_tokens,
             sampler=make_sampler(**options),
             logits_processors=make_logits_processors(**processing),
