@@ -102,7 +102,8 @@ class Clara:
 
     Text is content, whatever it holds: special-token strings in it are plain characters, a lone
     surrogate is read as U+FFFD, and nothing is ever cut unless ``truncate`` asks for it. Not
-    thread-safe: MLX arrays belong to one thread.
+    thread-safe: use it from one thread at a time. A thread other than the main one should call
+    ``mx.clear_streams()`` before it ends; on the CPU, MLX can abort the process otherwise.
 
     Attributes:
         config: token counts and ids.
