@@ -1,0 +1,137 @@
+"""Which SQLite: the one module that picks the driver and opens connections.
+
+vec0 needs a driver that loads extensions, which Apple's, python.org's and pyenv's default Python do
+not have. Two SQLite libraries must never open one file in one process (their POSIX locks would undo
+each other), so the choice is made once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import sqlite_vec
+
+from clara_mlx.errors import ClaraError
+
+if TYPE_CHECKING:
+    Connection = sqlite3.Connection
+else:
+    Connection = Any
+
+# contentless_delete and secure-delete of FTS5.
+_LEAST_VERSION = (3, 43, 0)
+
+#: Seconds that a writer waits for others before it gives up. SQLite's waiting is not a queue: with
+#: four that write without a pause, the unluckiest of 8,000 writes waited 8 s.
+BUSY_SECONDS = 30.0
+
+
+class StoreError(ClaraError):
+    """The memory file can't be opened, is damaged, or another process holds it."""
+
+
+@functools.cache
+def driver() -> ModuleType:
+    """The standard library's sqlite3 if it can do what is needed, else pysqlite3.
+
+    Raises:
+        StoreError: neither can; the message says what to install.
+    """
+    reasons = []
+    for name in ("sqlite3", "pysqlite3"):
+        try:
+            module = __import__(name)
+            _probe(module)
+            return module
+        except (ImportError, AttributeError, _Unfit) as error:
+            reasons.append(f"{name}: {error}")
+        except sqlite3.Error as error:
+            reasons.append(f"{name}: {error}")
+    raise StoreError(
+        "no SQLite here can load sqlite-vec (" + "; ".join(reasons) + "); "
+        "install one with: pip install pysqlite3"
+    )
+
+
+class _Unfit(Exception):
+    pass
+
+
+def _probe(module: ModuleType) -> None:
+    if module.sqlite_version_info < _LEAST_VERSION:
+        raise _Unfit(f"SQLite {module.sqlite_version} is older than 3.43")
+    connection = module.connect(":memory:")
+    try:
+        _load_vec(connection)
+        connection.execute("CREATE VIRTUAL TABLE probe USING fts5(x)")
+    except module.Error as error:
+        raise _Unfit(str(error)) from error
+    finally:
+        connection.close()
+
+
+def _load_vec(connection: Connection) -> None:
+    connection.enable_load_extension(True)
+    try:
+        sqlite_vec.load(connection)
+    finally:
+        connection.enable_load_extension(False)
+
+
+def connect(path: Path) -> Connection:
+    """A connection with everything set: foreign keys, secure deletion, full durability.
+
+    Transactions are explicit (``BEGIN IMMEDIATE``). A new file is readable by its owner alone.
+    Nothing is written yet: the file may be another program's (`use_wal` comes later).
+
+    Raises:
+        StoreError: the file can't be opened or is no database.
+    """
+    module = driver()
+    connection: Connection | None = None
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = module.connect(
+            str(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.row_factory = module.Row
+        _load_vec(connection)
+        connection.execute("PRAGMA page_size = 16384")  # fewer reads per blob; new files only
+        connection.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives power loss
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA mmap_size = 0")  # cold blob reads are ten times slower with it
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except (OSError, module.Error) as error:
+        if connection is not None:
+            connection.close()
+        raise StoreError(f"{path}: can't be opened as a memory: {error}") from error
+    return connection
+
+
+def use_wal(connection: Connection) -> None:
+    """Make the file a write-ahead-logged one, so that readers and a writer don't block each other.
+
+    The file stays one; SQLite doesn't always wait by itself when several processes do this at once.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except driver().OperationalError as error:
+            if not is_passing(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether an error of the driver may pass by itself: another process writes, a full disk."""
+    words = ("locked", "busy", "full", "disk I/O", "unable to open")
+    return isinstance(error, driver().OperationalError) and any(w in str(error) for w in words)

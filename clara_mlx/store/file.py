@@ -1,0 +1,84 @@
+"""File: the connections and transactions of a memory file, and its errors in plain words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clara_mlx.store.driver import Connection, StoreError, connect, driver
+from clara_mlx.store.migrations import migrate
+
+
+class File:
+    """A memory file, brought up to date; each thread has a connection of its own.
+
+    Raises:
+        StoreError: the file is of a newer format, another program's, damaged, or locked.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._local = threading.local()
+        self._connections: list[Connection] = []
+        with self.errors():
+            migrate(self.connection, self.path)
+
+    @property
+    def connection(self) -> Connection:
+        """This thread's connection."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = connect(self.path)
+            self._connections.append(self._local.connection)
+        return self._local.connection
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        self._local = threading.local()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's errors into a StoreError that says what to do."""
+        module = driver()
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            raise StoreError(f"source, session and filters must be Unicode: {error}") from error
+        except OverflowError as error:  # a number of more than 64 bits
+            raise StoreError(f"{self.path}: SQLite can't hold this value: {error}") from error
+        except module.OperationalError as error:
+            text = str(error)
+            if "locked" in text or "busy" in text:
+                text = "another process has been writing for too long; try again"
+            elif "full" in text:
+                text = "the disk is full; nothing of this step was kept"
+            raise StoreError(f"{self.path}: {text}") from error
+        except module.DatabaseError as error:
+            raise StoreError(
+                f"{self.path}: {error}; `clara-mlx verify` says what can still be read"
+            ) from error
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes: all of it or nothing."""
+        with self.errors():
+            connection = self.connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Rows of a query."""
+        with self.errors():
+            return self.connection.execute(sql, parameters).fetchall()

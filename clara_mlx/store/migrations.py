@@ -1,0 +1,176 @@
+"""The schema, as numbered steps: ``PRAGMA user_version`` says how many a file has had."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from clara_mlx.store.driver import Connection, StoreError, connect, driver, use_wal
+
+
+def m001_create_originals(connection: Connection) -> None:
+    """Originals, each stored once; memories, which are their occurrences; full text."""
+    for statement in (
+        """
+        CREATE TABLE contents (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: processes cache texts by it
+            sha256 BLOB NOT NULL,            -- of the original's bytes
+            kind TEXT NOT NULL CHECK (kind IN ('text', 'bytes')),
+            length INTEGER NOT NULL,         -- bytes before compression
+            compression TEXT NOT NULL,       -- 'zlib' or 'none'
+            data BLOB NOT NULL,
+            UNIQUE (sha256, kind)
+        )""",
+        """
+        CREATE TABLE memories (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            handle TEXT NOT NULL UNIQUE,
+            content_id INTEGER NOT NULL REFERENCES contents (id),
+            source TEXT,
+            session TEXT,
+            created_at REAL NOT NULL,        -- seconds since 1970
+            metadata TEXT NOT NULL DEFAULT '{}' CHECK (json_valid(metadata))
+        )""",
+        "CREATE INDEX memories_content ON memories (content_id)",
+        "CREATE INDEX memories_source ON memories (source, created_at)",
+        "CREATE INDEX memories_session ON memories (session, created_at)",
+        "CREATE INDEX memories_created ON memories (created_at)",
+        """
+        CREATE TABLE chunks (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            content_id INTEGER NOT NULL REFERENCES contents (id) ON DELETE CASCADE,
+            start INTEGER NOT NULL,          -- span in characters of the content's text
+            end INTEGER NOT NULL,
+            tokens INTEGER                   -- NULL: cut without a tokenizer, to be cut again
+        )""",
+        "CREATE INDEX chunks_content ON chunks (content_id, start)",
+        """
+        CREATE VIRTUAL TABLE chunk_text USING fts5(
+            text, parts, content = '', contentless_delete = 1,
+            tokenize = "unicode61 tokenchars '_'"
+        )""",
+        "INSERT INTO chunk_text (chunk_text, rank) VALUES ('secure-delete', 1)",
+        """
+        CREATE TRIGGER chunks_forget AFTER DELETE ON chunks BEGIN
+            DELETE FROM chunk_text WHERE rowid = old.id;
+        END""",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    ):
+        connection.execute(statement)
+
+
+def m002_create_latents(connection: Connection) -> None:
+    """Spaces of latents (one per model fingerprint), pending marks and the compressor's lease.
+
+    Each space's sketches are a vec0 table of their own, ``sketches_<id>``, made with the space.
+    """
+    for statement in (
+        """
+        CREATE TABLE spaces (
+            id INTEGER PRIMARY KEY,
+            fingerprint TEXT NOT NULL UNIQUE,
+            memory_tokens INTEGER NOT NULL,
+            hidden INTEGER NOT NULL,
+            codec TEXT NOT NULL,
+            sketch_bits INTEGER NOT NULL,
+            sketch_seed INTEGER NOT NULL,
+            mean BLOB,                       -- float32; what sketches are centred on
+            mean_count INTEGER NOT NULL DEFAULT 0,
+            epoch INTEGER NOT NULL DEFAULT 0 -- grows when sketches are removed or made anew
+        )""",
+        """
+        CREATE TABLE latents (
+            id INTEGER PRIMARY KEY,
+            space_id INTEGER NOT NULL REFERENCES spaces (id) ON DELETE CASCADE,
+            chunk_id INTEGER NOT NULL REFERENCES chunks (id) ON DELETE CASCADE,
+            crc INTEGER NOT NULL,
+            data BLOB NOT NULL,
+            UNIQUE (space_id, chunk_id)
+        )""",
+        "CREATE INDEX latents_chunk ON latents (chunk_id)",
+        """
+        CREATE TABLE pending (
+            content_id INTEGER PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            error TEXT
+        )""",
+        "INSERT INTO pending (content_id) SELECT id FROM contents",
+        "CREATE TABLE leases (name TEXT PRIMARY KEY, owner TEXT, expires_at REAL) WITHOUT ROWID",
+    ):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    m001_create_originals,
+    m002_create_latents,
+)
+
+
+def migrate(connection: Connection, path: Path) -> None:
+    """Bring a file up to date, in one transaction; an older file is backed up first.
+
+    Raises:
+        StoreError: the file was made by a newer clara-mlx, or is another program's database.
+    """
+    version = _checked_version(connection, path)
+    use_wal(connection)
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have come first while this one waited.
+        version = _checked_version(connection, path)
+        if 0 < version < len(MIGRATIONS):
+            _back_up(path, version)
+        for step in range(version, len(MIGRATIONS)):
+            MIGRATIONS[step](connection)
+            connection.execute(f"PRAGMA user_version = {step + 1}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _checked_version(connection: Connection, path: Path) -> int:
+    # One statement, so that it is one moment of the file.
+    version, tables, ours = connection.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version), count(*), "
+        "count(*) FILTER (WHERE name IN ('contents', 'memories', 'chunks', 'chunk_text')) "
+        "FROM sqlite_schema"
+    ).fetchone()
+    if tables and (version < 1 or ours < 4):
+        raise StoreError(f"{path}: a database of another program; choose another file")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path}: its format is {version}, this clara-mlx knows {len(MIGRATIONS)}; "
+            "update clara-mlx"
+        )
+    return int(version) if tables else 0
+
+
+def _back_up(path: Path, version: int) -> None:
+    """A copy beside the file, ``<name>.v<version>.backup``, made once.
+
+    The caller's transaction, which has changed nothing yet, keeps others from doing the same.
+    """
+    backup = path.with_name(f"{path.name}.v{version}.backup")
+    if backup.exists():
+        return
+    partial = backup.with_suffix(".partial")
+    reader = connect(path)
+    try:
+        partial.unlink(missing_ok=True)
+        file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            reader.execute("VACUUM INTO ?", (str(partial),))
+            os.fsync(file)
+        finally:
+            os.close(file)
+        partial.rename(backup)
+    except (OSError, driver().Error) as error:
+        partial.unlink(missing_ok=True)
+        raise StoreError(f"{path}: can't be backed up before an upgrade: {error}") from error
+    finally:
+        reader.close()

@@ -1,0 +1,207 @@
+"""The store: originals and occurrences, filters before the top k, words that are found."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clara_mlx.store import care, driver, filters, search, words
+from clara_mlx.store.driver import StoreError
+from clara_mlx.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    opened = Store(tmp_path / "memory.db")
+    yield opened
+    opened.close()
+
+
+def remember(store: Store, text: str, **options: Any) -> str:
+    """Remember a text as one chunk."""
+    return store.remember(text.encode(), text, [(0, len(text), None)], **options)
+
+
+def found(store: Store, query: str, k: int = 10, **where: Any) -> list[str]:
+    """Handles that text search finds."""
+    results = search.search(store, None, None, query, k, where or None)
+    return [result.handle for result in results]
+
+
+# -- the file ------------------------------------------------------------------------------------
+
+
+def test_the_file_is_its_owners_alone_and_well_kept(store: Store) -> None:
+    remember(store, "something")
+    for file in store.path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    pragmas = {"journal_mode": "wal", "foreign_keys": 1, "secure_delete": 1, "synchronous": 2}
+    assert {name: store.read(f"PRAGMA {name}")[0][0] for name in pragmas} == pragmas
+
+
+def test_one_driver_that_loads_vec0() -> None:
+    module = driver.driver()
+    assert module is driver.driver()
+    assert module.sqlite_version_info >= (3, 43)
+
+
+def test_without_a_driver_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_LEAST_VERSION", (99, 0, 0))
+    driver.driver.cache_clear()
+    with pytest.raises(StoreError, match=r"older than .*pip install pysqlite3"):
+        driver.driver()
+    monkeypatch.undo()
+    driver.driver.cache_clear()
+
+
+# -- originals -----------------------------------------------------------------------------------
+
+
+def test_content_is_stored_once_and_every_occurrence_kept(store: Store) -> None:
+    a = remember(store, "the same", source="pytest", metadata={"run": 1})
+    b = remember(store, "the same", source="git", metadata={"run": 2})
+    other_kind = store.remember(b"the same", "the same", [(0, 8, None)], kind="bytes")
+    figures = store.figures()
+    assert (figures["memories"], figures["contents"], figures["chunks"]) == (3, 2, 2)
+    assert [m.metadata for m in store.memories()] == [{"run": 1}, {"run": 2}, {}]
+    assert store.original(a) == store.original(b) == (b"the same", "text")
+    assert store.original(other_kind) == (b"the same", "bytes")
+    store.forget({"handle": a})
+    assert store.original(b) == (b"the same", "text")  # b still holds the content
+    assert found(store, "same") == [other_kind, b] or found(store, "same") == [b, other_kind]
+
+
+def test_no_such_handle(store: Store) -> None:
+    with pytest.raises(StoreError, match="no memory 'm-x'"):
+        store.original("m-x")
+
+
+@pytest.mark.parametrize("metadata", [{"a": float("nan")}, {"a": object()}])
+def test_metadata_must_be_json(store: Store, metadata: dict[str, Any]) -> None:
+    with pytest.raises(StoreError, match="metadata must be JSON"):
+        remember(store, "x", metadata=metadata)
+    assert store.figures()["memories"] == 0
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "tests/test_io.py::test_load",
+        "test_load",
+        "load",
+        "getUserName",
+        "username getUserName",
+        "user",
+        "name",
+        "3f9a1c02be",
+        "3f9a1c",
+        "HTTPServer",
+        "server",
+        "FileNotFoundError: data/config.toml",
+        "Größe",
+        'what about "test_io"?',
+    ],
+)
+def test_names_paths_parts_and_hex_ids_are_found(store: Store, query: str) -> None:
+    wanted = remember(
+        store,
+        "FAILED tests/test_io.py::test_load getUserName HTTPServer commit 3f9a1c02be17\n"
+        "FileNotFoundError: data/config.toml Größe 7",
+    )
+    for i in range(20):
+        remember(store, f"nothing of it here, line {i}")
+    assert found(store, query)[:1] == [wanted]
+
+
+@pytest.mark.parametrize("query", ["", "  ", "NEAR(", '"', "* AND OR NOT", "-", "a:b^2", "\ud800"])
+def test_no_query_is_a_syntax_error(store: Store, query: str) -> None:
+    remember(store, "some text")
+    assert isinstance(found(store, query), list)
+
+
+def test_the_exact_name_ranks_first(store: Store) -> None:
+    for i in range(5):
+        remember(store, f"tests and io and load and test_{i} and py")
+    exact = remember(store, "tests/test_io.py::test_load")
+    assert found(store, "tests/test_io.py::test_load")[0] == exact
+
+
+def test_parts() -> None:
+    text = words.parts("getUserName load_index HTTPServer2 x plain")
+    assert text == "get User Name load index HTTP Server 2"
+
+
+# -- filters -------------------------------------------------------------------------------------
+
+
+def test_filters_come_before_the_top_k(store: Store) -> None:
+    """k results come back whenever k match, however many better ones are filtered out."""
+    wanted = [
+        remember(store, f"needle in a long line of other words, number {i}", source="rare")
+        for i in range(3)
+    ]
+    for i in range(200):
+        remember(store, f"needle needle needle {i}", source="common")
+    assert sorted(found(store, "needle", k=3, source="rare")) == sorted(wanted)
+
+
+def test_each_filter(store: Store) -> None:
+    old = remember(store, "word a", created_at=100.0, session="s1", metadata={"ok": True, "n": 1})
+    new = remember(store, "word b", created_at=200.0, source="git", metadata={"n": 2, "x y": "z"})
+    both = {old, new}
+    for where, handles in (
+        ({"source": "git"}, {new}),
+        ({"source": None}, {old}),
+        ({"session": ["s1", "s2"]}, {old}),
+        ({"after": 150}, {new}),
+        ({"before": 150}, {old}),
+        ({"after": 100, "before": 201}, both),
+        ({"ok": True}, {old}),
+        ({"n": [1, 2]}, both),
+        ({"n": 2, "source": "git"}, {new}),
+        ({"x y": "z"}, {new}),
+        ({"missing": None}, both),
+        ({"handle": old}, {old}),
+        ({"n": []}, set()),
+    ):
+        assert set(found(store, "word", **where)) == handles, where
+        assert {m.handle for m in store.memories(where)} == handles, where
+
+
+@pytest.mark.parametrize("where", [{"a": {}}, {"after": "x"}, {"after": [1, 2]}, {'a"b': 1}])
+def test_filters_that_make_no_sense(where: dict[str, Any]) -> None:
+    with pytest.raises(StoreError, match="where"):
+        filters.condition(where)
+
+
+# -- leases and limits ---------------------------------------------------------------------------
+
+
+def test_a_lease_has_one_owner_until_it_expires(store: Store) -> None:
+    assert store.take_lease("x", "a", 0.1)
+    assert store.take_lease("x", "a", 0.1)
+    assert not store.take_lease("x", "b", 0.1)
+    time.sleep(0.15)
+    assert store.take_lease("x", "b", 10)
+    store.give_up_lease("x", "a")  # not a's any more
+    assert not store.take_lease("x", "a", 10)
+    store.give_up_lease("x", "b")
+    assert store.take_lease("x", "a", 10)
+
+
+def test_eviction_forgets_the_oldest_first(store: Store) -> None:
+    handles = [remember(store, os.urandom(4000).hex(), created_at=float(i)) for i in range(60)]
+    before = care._used_bytes(store)
+    forgotten = care.evict(store, before // 2)
+    assert forgotten == handles[: len(forgotten)]
+    assert care._used_bytes(store) <= before // 2
+    assert [m.handle for m in store.memories()] == handles[len(forgotten) :]
+    assert care.verify(store).problems == []
