@@ -8,16 +8,24 @@ from clara_mlx.version import __version__
 if TYPE_CHECKING:
     from clara_mlx.chunking import Chunk
     from clara_mlx.config import ClaraConfig
+    from clara_mlx.memory import Memory
     from clara_mlx.model import Clara, Compressed, load
+    from clara_mlx.results import Answer, Hit, Status
+    from clara_mlx.store.driver import StoreError
 
 __all__ = [
+    "Answer",
     "CheckpointError",
     "Chunk",
     "Clara",
     "ClaraConfig",
     "ClaraError",
     "Compressed",
+    "Hit",
+    "Memory",
     "PromptTooLong",
+    "Status",
+    "StoreError",
     "TextTooLong",
     "__version__",
     "load",
@@ -26,6 +34,11 @@ __all__ = [
 _HOMES = {
     "Chunk": "chunking",
     "ClaraConfig": "config",
+    "Memory": "memory",
+    "Answer": "results",
+    "Hit": "results",
+    "Status": "results",
+    "StoreError": "store.driver",
     "Clara": "model",
     "Compressed": "model",
     "load": "model",

@@ -113,3 +113,15 @@ def _verified(
             middle = (a + b + 1) // 2
             half = _boundary(text, a, middle, [(a + middle + 1) // 2] * len(_BOUNDARIES))
             yield from _verified(text, a, [half - a, b - a], tokenizer, limit)
+
+
+def split_characters(text: str, limit: int) -> Iterator[tuple[int, int]]:
+    """Spans of at most ``limit`` characters, at the same boundaries; for want of a tokenizer."""
+    start = 0
+    while start < len(text):
+        end = min(start + limit, len(text))
+        if end < len(text):
+            least = [start + max(1, int(limit * full)) for _, full in _BOUNDARIES]
+            end = _boundary(text, start, end, least)
+        yield start, end
+        start = end

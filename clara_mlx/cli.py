@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from clara_mlx import cli_care, cli_memory
+from clara_mlx.cli_output import Json, decode, emit, progress_bar, read_bytes, read_stdin, shown
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
 
 class _Commands(TyperGroup):
-    """Turns a ClaraError into one message and exit code 1; the only place that does."""
+    """Turns errors a user can act on into one message and exit code 1; the only place that does."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except ClaraError as error:
+        except BrokenPipeError:  # typer ends quietly
+            raise
+        except (ClaraError, OSError) as error:  # e.g. standard output's disk is full
             typer.echo(f"clara-mlx: {error}", err=True)
             raise typer.Exit(1) from error
 
@@ -39,7 +36,6 @@ app = typer.Typer(
     help="CLaRa on Apple Silicon: an agent's memory as latent memory tokens.",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 Base = Annotated[
     str | None,
     typer.Option(
@@ -116,18 +112,18 @@ def convert(
     opened = Source(source, base=base, subfolder=subfolder, revision=revision)
     for note in opened.notes:
         typer.echo(f"note: {note}", err=True)
-    with _progress("converting", in_bytes=True) as progress:
+    with progress_bar("converting", in_bytes=True) as progress:
         done = run(
             opened, to, quantisation=quantisation, dtype=dtype, force=force, progress=progress
         )
     result = done.to_dict()
     shown = tables.conversion(done)
     if verify:
-        with _progress("verifying") as progress:
+        with progress_bar("verifying") as progress:
             verification = compare(done.folder, opened, progress=progress)
         result["verification"] = verification.to_dict()
         shown += tables.verification(verification, errors=False)
-    _print(result, shown, as_json)
+    emit(result, shown, as_json)
     if verify and verification.problems:
         raise ClaraError(f"{to}: {len(verification.problems)} differences from its source")
 
@@ -156,15 +152,15 @@ def inspect(
 
     if not verify:
         described = describe(path, subfolder=subfolder)
-        _print(described, tables.inspection(described), as_json)
+        emit(described, tables.inspection(described), as_json)
         return
 
     from clara_mlx.convert import verify as compare
 
     opened = tables.source_of(path, source=source, base=base)
-    with _progress("verifying") as progress:
+    with progress_bar("verifying") as progress:
         verification = compare(path, opened, progress=progress)
-    _print(verification.to_dict(), tables.verification(verification), as_json)
+    emit(verification.to_dict(), tables.verification(verification), as_json)
     if verification.problems:
         raise ClaraError(f"{path}: {len(verification.problems)} differences from its source")
 
@@ -183,13 +179,17 @@ def compress(
 
     Text of any length is split into chunks at natural boundaries; nothing is cut off.
     """
-    texts = {str(file): _read(file) for file in files} if files else {"-": _decode(_stdin())}
+    texts = (
+        {str(file): decode(read_bytes(file)) for file in files}
+        if files
+        else {"-": decode(read_stdin())}
+    )
     from rich.table import Table
 
     from clara_mlx import load
 
     clara = load(model)
-    with _progress("compressing") as progress:
+    with progress_bar("compressing") as progress:
         compressed = clara.compress_batch(
             list(texts.values()), progress=lambda done, total: progress("chunks", done, total)
         )
@@ -202,8 +202,8 @@ def compress(
     table = Table("text", "characters", "chunks", "tokens", "memory tokens", "ratio")
     for name, figures in result.items():
         *counts, ratio = figures.values()
-        table.add_row(name, *(f"{count:,}" for count in counts), f"{ratio:.1f}x")
-    _print(result, [table], as_json)
+        table.add_row(shown(name), *(f"{count:,}" for count in counts), f"{ratio:.1f}x")
+    emit(result, [table], as_json)
 
 
 @app.command()
@@ -223,7 +223,7 @@ def bench(
     """
     from clara_mlx import benchmark
 
-    with _progress("measuring") as progress:
+    with progress_bar("measuring") as progress:
         result = benchmark.run(
             model,
             lengths=_numbers(lengths, "--lengths"),
@@ -232,28 +232,7 @@ def bench(
             answer_tokens=answer_tokens,
             progress=progress,
         )
-    _print(result, benchmark.tables(result), as_json)
-
-
-# -- reading and printing ------------------------------------------------------------------------
-
-
-def _read(file: Path) -> str:
-    try:
-        return _decode(file.read_bytes())
-    except OSError as error:
-        raise ClaraError(f"{file}: {error.strerror}") from error
-
-
-def _stdin() -> bytes:
-    if sys.stdin.isatty():
-        raise ClaraError("nothing on standard input; name files or pipe a command's output here")
-    return sys.stdin.buffer.read()
-
-
-def _decode(content: bytes) -> str:
-    """UTF-8; undecodable bytes become lone surrogates, from which the bytes can be had back."""
-    return content.decode("utf-8", errors="surrogateescape")
+    emit(result, benchmark.tables(result), as_json)
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -268,47 +247,8 @@ def _numbers(text: str, option: str) -> list[int]:
     return numbers
 
 
-def _print(result: dict[str, Any], tables: list[RenderableType], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False, default=str))
-        return
-    console = _console()
-    for table in tables:
-        console.print(table)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # A pipe has no width: give tables room instead of cutting them at 80 columns.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False)
-
-
-@contextmanager
-def _progress(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=None)
-
-        def update(detail: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{what} {detail}", completed=done, total=total)
-
-        yield update
+app.add_typer(cli_memory.commands)
+app.add_typer(cli_care.commands)
 
 
 def main() -> None:

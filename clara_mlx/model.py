@@ -310,6 +310,11 @@ class Clara:
         prompt = self._prompts.answer(question, documents.shape[0])
         return self._responses(prompt, documents, max_tokens, sampling)
 
+    def documents_that_fit(self, question: str, max_tokens: int = 128) -> int:
+        """How many documents `answer` can read with this question and room for its answer."""
+        prompt = self._prompts.answer(question, 1)
+        return self._largest_k(len(prompt.ids), 1, max_tokens)
+
     def paraphrase(
         self,
         latents: mx.array | np.ndarray,
@@ -341,11 +346,15 @@ class Clara:
     def _check_window(self, prompt_tokens: int, k: int, max_tokens: int) -> None:
         if k == 0:
             raise ClaraError("no latents were given, so there is nothing to answer from")
-        window, per_document = self.config.window, self.config.memory_tokens + 1
-        needed = prompt_tokens + max_tokens
+        needed, window = prompt_tokens + max_tokens, self.config.window
         if needed > window:
-            room = window - (needed - k * per_document)
-            raise PromptTooLong(needed, window, k, max(0, room // per_document))
+            raise PromptTooLong(needed, window, k, self._largest_k(prompt_tokens, k, max_tokens))
+
+    def _largest_k(self, prompt_tokens: int, k: int, max_tokens: int) -> int:
+        """Documents that fit the window, given a prompt with k of them."""
+        per_document = self.config.memory_tokens + 1
+        room = self.config.window - max_tokens - (prompt_tokens - k * per_document)
+        return max(0, room // per_document)
 
 
 def _texts(responses: Iterator[GenerationResponse]) -> Iterator[str]:

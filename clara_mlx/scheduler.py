@@ -1,0 +1,90 @@
+"""One thread owns MLX: everything that touches the model is handed to it, questions first."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from enum import IntEnum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Priority(IntEnum):
+    """What runs first when the model is free."""
+
+    QUESTION = 0
+    BACKLOG = 1
+
+
+class ModelThread:
+    """A thread that runs model work by priority, one piece at a time, in order of submission."""
+
+    def __init__(self) -> None:
+        self._work: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = (
+            queue.PriorityQueue()
+        )
+        self._count = itertools.count()
+        self._thread = threading.Thread(target=self._loop, name="clara-mlx model", daemon=True)
+        self._thread.start()
+
+    def submit(self, priority: Priority, work: Callable[[], T]) -> Future[T]:
+        """Queue a piece of work; its future has the result or the exception."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._work.put((priority, next(self._count), run))
+        return future
+
+    def run(self, priority: Priority, work: Callable[[], T]) -> T:
+        """Run a piece of work there and wait for its result."""
+        return self.submit(priority, work).result()
+
+    def stream(self, priority: Priority, work: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Iterate here over what is generated there; closing this iterator stops the work."""
+        items: queue.Queue[Any] = queue.Queue()
+        stop, end = threading.Event(), object()
+
+        def generate() -> None:
+            try:
+                for item in work():
+                    items.put(item)
+                    if stop.is_set():
+                        return
+            finally:
+                items.put(end)
+
+        future = self.submit(priority, generate)
+        try:
+            while (item := items.get()) is not end:
+                yield item
+        finally:
+            stop.set()
+        future.result()
+
+    def close(self) -> None:
+        """Finish what is queued for questions and the piece at hand, and end the thread."""
+        self._work.put((Priority.BACKLOG, -1, None))
+        self._thread.join()
+
+    def _loop(self) -> None:
+        import mlx.core as mx
+
+        try:
+            while True:
+                _, _, work = self._work.get()
+                if work is None:
+                    return
+                work()
+        finally:
+            mx.clear_streams()  # else, on the CPU, this thread's streams can abort the exit

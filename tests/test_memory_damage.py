@@ -1,0 +1,394 @@
+"""Damaged files, full disks, files of others; and that what is forgotten is gone from the bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from memory_worker import WORDS, make_version_1, remember, sha
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+from clara_mlx.store import care, search
+from clara_mlx.store.driver import driver
+from clara_mlx.store.migrations import MIGRATIONS
+from clara_mlx.store.space import Space
+from clara_mlx.store.store import Store
+
+SHAPE = (4, 64)
+
+
+def open_space(store: Store) -> Space:
+    return Space.open(store, "a model", *SHAPE, "int8")
+
+
+def fill(path: Path, count: int, seed: int = 0) -> dict[str, bytes]:
+    """A memory of texts with latents, all of it in the file itself; originals by handle."""
+    rng, numbers = random.Random(seed), np.random.default_rng(seed)
+    store = Store(path)
+    space = open_space(store)
+    kept = {}
+    for _ in range(count):
+        text = f"{rng.choice(WORDS)} {rng.randbytes(rng.choice((40, 1500, 9000))).hex()}"
+        kept[remember(store, text, source=rng.choice(WORDS))] = text.encode()
+    for content in store.pending(count):
+        ids = [chunk.id for chunk in store.chunks(content)]
+        space.put(ids, numbers.normal(size=(len(ids), *SHAPE)).astype(np.float32), [content])
+    with store.errors():
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    store.close()
+    return kept
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    path = tmp_path_factory.mktemp("damage") / "m.db"
+    return path, fill(path, 60)
+
+
+def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    connection = driver().connect(str(path))
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def rows_with_vec(path: Path, sql: str) -> list[tuple[Any, ...]]:
+    store = Store(path)
+    try:
+        return [tuple(row) for row in store.read(sql)]
+    finally:
+        store.close()
+
+
+def raw_bytes(path: Path) -> bytes:
+    """All that is on the disk: the file, the write-ahead log and its index."""
+    return b"".join(p.read_bytes() for p in sorted(path.parent.glob(path.name + "*")))
+
+
+def flip(path: Path, place: int, length: int = 1) -> None:
+    with path.open("r+b") as file:
+        file.seek(place)
+        old = file.read(length)
+        file.seek(place)
+        file.write(bytes(byte ^ 0x5A for byte in old))
+
+
+def find(path: Path, blob: bytes) -> int:
+    """Where a blob starts in the file, by a piece of it that lies on one page."""
+    data = path.read_bytes()
+    for start in range(0, len(blob) - 24, 24):
+        if (place := data.find(blob[start : start + 24])) >= 0:
+            return place
+    raise AssertionError("not in the file")
+
+
+def readable(path: Path, kept: dict[str, bytes]) -> int:
+    """Use everything of a damaged file; only ClaraErrors may come, and no original is another's."""
+    count = 0
+    try:
+        store = Store(path)
+    except ClaraError:
+        return 0
+    query = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    with contextlib.suppress(ClaraError):
+        assert isinstance(care.verify(store).problems, list)
+    for handle, original in kept.items():
+        with contextlib.suppress(ClaraError):
+            assert store.original(handle)[0] == original
+            count += 1
+    handle, gone = next(iter(kept)), list(kept)[-1]
+    for use in (
+        lambda: list(store.memories()),
+        lambda: search.search(store, None, None, "error test", 5, {"source": "build"}),
+        lambda: search.search(store, open_space(store), query, "error", 5, None),
+        lambda: search.search(store, open_space(store), query, None, 5, None, exact=True),
+        lambda: store.figures(),
+        lambda: remember(store, "something new"),
+        lambda: remember(store, kept[handle].decode()),
+        lambda: store.forget({"handle": gone}),
+    ):
+        with contextlib.suppress(ClaraError):
+            use()
+    store.close()
+    return count
+
+
+# -- damage ----------------------------------------------------------------------------------------
+
+
+def test_truncated(filled: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+    path, kept = filled
+    size = path.stat().st_size
+    counts = []
+    for share in (0.0001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999):
+        copy = tmp_path / f"{share}.db"
+        shutil.copy(path, copy)
+        os.truncate(copy, int(size * share))
+        with contextlib.suppress(ClaraError):
+            store = Store(copy)
+            assert care.verify(store).problems
+            store.close()
+        counts.append(readable(copy, kept))
+    assert counts[0] == 0 and counts[-1] > len(kept) / 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flipped_bytes_anywhere(
+    seed: int, filled: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    path, kept = filled
+    rng = random.Random(seed)
+    size = path.stat().st_size
+    most = 0
+    for number in range(8):
+        copy = tmp_path / f"{number}.db"
+        shutil.copy(path, copy)
+        for _ in range(rng.choice((1, 5, 50))):
+            # Pages' headers and the first page hold the structure; hit them often.
+            page = rng.choice((rng.randrange(size), rng.randrange(size // 10))) // 16384 * 16384
+            place = page + rng.choice((rng.randrange(16384), rng.randrange(200)))
+            if place >= 100 or rng.random() < 0.1:
+                flip(copy, min(place, size - 9), rng.choice((1, 8)))
+        most = max(most, readable(copy, kept))
+    assert most > 0
+
+
+def test_a_damaged_original_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    kept = fill(path, 20)
+    handle = list(kept)[7]
+    ((id, data),) = rows(
+        path,
+        "SELECT c.id, data FROM contents c JOIN memories m ON m.content_id = c.id "
+        f"WHERE handle = '{handle}'",
+    )
+    flip(path, find(path, data))
+    store = Store(path)
+    with pytest.raises(ClaraError, match=f"content {id} is damaged"):
+        store.original(handle)
+    findings = care.verify(store)
+    assert findings.damaged_contents == [id] and len(findings.problems) == 1
+    for other in kept.keys() - {handle}:
+        assert store.original(other)[0] == kept[other]
+    store.close()
+
+
+def test_damaged_latents_are_named_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    fill(path, 20)
+    (chunk, data) = rows(path, "SELECT chunk_id, data FROM latents")[9]
+    flip(path, find(path, data))
+    store = Store(path)
+    with pytest.raises(ClaraError, match="verify --repair"):
+        open_space(store).latents([chunk])
+    findings = care.verify(store)
+    assert findings.damaged_chunks == [chunk] and len(findings.problems) == 1
+    assert care.repair(store, findings) == 1
+    assert store.backlog() == 1
+    assert care.verify(store).problems == []
+    store.close()
+
+
+def test_damaged_sketches_are_named_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    fill(path, 20)
+    (chunk, bits) = rows_with_vec(path, "SELECT rowid, bits FROM sketches_1")[9]
+    flip(path, find(path, bits), 24)
+    store = Store(path)
+    findings = care.verify(store)
+    assert findings.damaged_chunks == [chunk] and "sketch" in findings.problems[0]
+    care.repair(store, findings)
+    assert care.verify(store).problems == []
+    store.close()
+
+
+@pytest.mark.parametrize("index", ["chunks_content", "memories_source", "chunk_text_data"])
+def test_damaged_index_pages_are_noticed(index: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    kept = fill(path, 60)
+    ((root,),) = rows(path, f"SELECT rootpage FROM sqlite_schema WHERE name = '{index}'")
+    flip(path, (root - 1) * 16384 + 16384 - 300, 200)
+    store = Store(path)
+    assert care.verify(store).problems
+    store.close()
+    assert readable(path, kept) == len(kept)
+
+
+# -- files of others -------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are my notes\n" * 100)
+    with pytest.raises(ClaraError, match=r"notes\.txt.*not a database"):
+        Store(path)
+    assert path.read_text() == "these are my notes\n" * 100
+
+
+@pytest.mark.parametrize("version", [0, 1, len(MIGRATIONS), 99])
+def test_a_database_of_another_program_is_left_alone(version: int, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    connection = driver().connect(str(path))
+    connection.execute("CREATE TABLE contents (id, data)")
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ClaraError, match="another program"):
+        Store(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if "backup" in p.name] == []
+
+
+def test_a_newer_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    fill(path, 2)
+    newer = len(MIGRATIONS) + 1
+    connection = driver().connect(str(path))
+    connection.execute(f"PRAGMA user_version = {newer}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ClaraError, match=f"its format is {newer}.*update clara-mlx"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_an_older_file_is_migrated_and_backed_up(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    kept = make_version_1(path, 10)
+    store = Store(path)
+    assert {h: sha(store.original(h)[0]) for h in kept} == kept
+    assert store.backlog() == len(kept)
+    assert care.verify(store).problems == []
+    store.close()
+    backup = tmp_path / "m.db.v1.backup"
+    assert rows(backup, "PRAGMA user_version") == [(1,)]
+    assert rows(backup, "SELECT count(*) FROM contents") == [(10,)]
+    assert backup.stat().st_mode & 0o777 == path.stat().st_mode & 0o777 == 0o600
+
+
+# -- full disk -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    with contextlib.suppress(OSError):
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            yield disk
+            subprocess.run(["umount", str(disk)], check=True)
+            return
+    pytest.skip("a small tmpfs can't be mounted here")
+
+
+def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) -> None:
+    path = small_disk / "m.db"
+    rng = random.Random(3)
+    kept: dict[str, str] = {}
+    with Memory.open(path) as memory:
+        for _ in range(1000):
+            text = rng.randbytes(5000).hex()
+            try:
+                kept[memory.remember(text)] = text
+            except ClaraError as error:
+                assert "disk is full" in str(error)
+                break
+        else:
+            raise AssertionError("the disk did not fill up")
+        for handle, text in kept.items():  # while it is full
+            assert memory.original(handle) == text
+        handle, text = list(kept.items())[-1]
+        assert memory.recall(text[:768], 1, mode="text")[0].handle == handle
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError):
+        ballast.write_bytes(bytes(4 << 20))
+    # Opened anew on the full disk: it works, or says why not. Nothing is given up for good.
+    with contextlib.suppress(ClaraError), Memory.open(path, clara("c16", "e2e")) as memory:
+        with pytest.raises(ClaraError):
+            memory.flush(20)
+        assert memory.status().failed == 0
+    ballast.unlink()
+    with contextlib.suppress(ClaraError), Memory.open(path) as memory:
+        handle = next(iter(kept))
+        memory.forget(handle)
+        del kept[handle]
+    for file in small_disk.glob("m.db*"):  # the log too: there was no room to put it in the file
+        shutil.copy(file, tmp_path / file.name)
+    with Memory.open(tmp_path / "m.db") as memory:
+        assert care.verify(memory.store).problems == []
+        for handle, text in kept.items():
+            assert memory.original(handle) == text
+
+
+# -- forgetting ------------------------------------------------------------------------------------
+
+
+def pieces(blob: bytes, size: int = 16) -> list[bytes]:
+    """A blob in pieces, because it may lie on several pages."""
+    return [blob[i : i + size] for i in range(0, len(blob) - size + 1, size)]
+
+
+@pytest.mark.parametrize("length", [3, 60, 1500])
+def test_what_is_forgotten_is_in_no_byte_of_the_files(length: int, tmp_path: Path) -> None:
+    """Among memories before and after it, so that pages split and merge around it."""
+    path = tmp_path / "m.db"
+    rng, numbers = random.Random(length), np.random.default_rng(length)
+    store = Store(path)
+    space = open_space(store)
+    handles, secrets = [], {}
+    for number in range(120):
+        # Words of letters only, each unlike all others, in the text and beside it.
+        words = ["".join(rng.choices("bcdfghjklmnpqrstvwxz", k=16)) for _ in range(length)]
+        text = " ".join(words)
+        handles.append(
+            remember(
+                store,
+                text,
+                source=f"source-{words[0]}",
+                session=f"session-{words[1]}",
+                metadata={words[2]: words[0]},
+            )
+        )
+        if number % 24 == 0:
+            secrets[handles[-1]] = words
+        (content,) = store.pending(1)
+        ids = [chunk.id for chunk in store.chunks(content)]
+        space.put(ids, numbers.normal(size=(len(ids), *SHAPE)).astype(np.float32), [content])
+    wanted: list[bytes] = []
+    for handle, words in secrets.items():
+        wanted += [word.encode() for word in words]
+        wanted.append(handle.encode())
+        (row,) = store.read(
+            "SELECT c.id, c.data, c.sha256 FROM contents c JOIN memories m ON m.content_id = c.id "
+            "WHERE m.handle = ?",
+            (handle,),
+        )
+        wanted += [*pieces(row["data"]), row["sha256"]]
+        for latent in store.read(
+            "SELECT data, bits FROM latents l JOIN chunks ch ON ch.id = l.chunk_id "
+            "JOIN sketches_1 s ON s.rowid = l.chunk_id WHERE ch.content_id = ?",
+            (row["id"],),
+        ):
+            wanted += pieces(latent["data"]) + pieces(latent["bits"])
+    wanted = rng.sample(wanted, min(600, len(wanted)))
+    before = raw_bytes(path)
+    assert sum(secret in before for secret in wanted) > 0.4 * len(wanted)  # words share prefixes
+    for handle in secrets:
+        store.forget({"handle": handle})
+    after = raw_bytes(path)
+    left = [secret for secret in wanted if secret in after]
+    assert left == []
+    assert care.verify(store).problems == []
+    store.close()
+    assert not any(secret in raw_bytes(path) for secret in wanted)
