@@ -1,5 +1,6 @@
-"""The library in a few lines: compress command output, find the right one, answer from it."""
+"""The library in a few lines: compress command output, find the right one, answer, remember."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +35,18 @@ for i in best.tolist():
 
 answer = clara.answer(question, latents[best], max_tokens=24)
 print(f"\nanswer from their memory tokens alone: {answer!r}")
+
+# The floor keeps irrelevant chunks out; with random weights nothing is relevant, so it is lowered.
+with clara_mlx.Memory.open(os.environ["CLARA_MLX_MEMORY"], clara, floor=-1) as memory:
+    handle = memory.remember(texts[0], source="demo", metadata={"file": files[0]})
+    memory.flush()
+    hit = memory.recall("config.py", k=1, where={"source": "demo"}, mode="text")[0]
+    asked = memory.ask(question, k=3, where={"source": "demo"}, max_tokens=24)
+    same = memory.original(handle) == texts[0]
+line = next(line for line in hit.text.splitlines() if "config.py" in line)
+print(f"\nremembered as {handle}; found by its words, from line {hit.line} on: {line!r}")
+print(f"asked: {asked.text!r} from {len(asked.evidence)} chunks; the original is the same: {same}")
 print(
     "\nThis checkpoint is tiny and its weights are random: the way is real, the ranking and the "
-    "answer mean nothing.\nWith a converted CLaRa-7B the same lines give real ones; see README.md."
+    "answers mean nothing.\nWith a converted CLaRa-7B the same lines give real ones; see README.md."
 )

@@ -1,0 +1,74 @@
+"""Stress of a memory file: 200 SIGKILLs at random moments; 4 writers and 4 readers for a minute.
+
+python bench/stress.py kill [MODEL_FOLDER]
+python bench/stress.py concurrency [MODEL_FOLDER]
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from memory_worker import Ledger, make_version_1, run_together
+
+SECONDS = 60
+
+
+def kill(folder: Path, model: str | None) -> dict[str, object]:
+    """Kill workers at random moments of each job; every check is an assertion."""
+    figures: dict[str, object] = {}
+    jobs = [("remember", 50, 0.3), ("forget", 45, 0.3), ("compact", 45, 0.4), ("compress", 20, 1.0)]
+    for job, count, within in jobs:
+        if job == "compress" and not model:
+            continue
+        ledger = Ledger(folder / f"{job}.db")
+        for number in range(count):
+            ledger.kill(job, 1000 + number, within, *([model] if job == "compress" else []))
+        figures[job] = {"kills": ledger.kills, "acknowledged": len(ledger.kept)}
+        if job == "compress":
+            figures["pending work completes"] = completes(ledger, str(model))
+    old = folder / "old.db"
+    kept = make_version_1(old, 60)
+    for number in range(40):
+        path = folder / f"migrate{number}.db"
+        shutil.copy(old, path)
+        ledger = Ledger(path)
+        ledger.kept = dict(kept)
+        ledger.kill("migrate", 1000 + number, 0.04)
+    figures["migrate"] = {"kills": 40, "acknowledged": len(kept)}
+    return figures
+
+
+def completes(ledger: Ledger, model: str) -> str:
+    import clara_mlx
+    from clara_mlx.memory import Memory
+
+    with Memory.open(ledger.path, clara_mlx.load(model)) as memory:
+        pending = memory.status().pending
+        memory.flush(300)
+        status = memory.status()
+        assert status.pending == status.failed == 0
+        assert status.compressed == status.chunks
+    ledger.check()
+    return f"{pending} contents were pending, none is"
+
+
+def main(what: str, model: str | None = None) -> None:
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        if what == "kill":
+            figures = kill(Path(folder), model)
+        else:
+            models = [model or "", model or "", "", ""]
+            figures = run_together(Path(folder) / "m.db", SECONDS, models, readers=4)
+    figures["seconds"] = round(time.monotonic() - start)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
