@@ -136,7 +136,8 @@ class Codec:
     def _scales(self, x: Floats) -> Floats:
         """The step of each group, (n, groups)."""
         largest = np.maximum(x.max(axis=-1), -x.min(axis=-1))
-        scales: Floats = largest / np.float32(_LARGEST[self.name])
+            clips = np.asarray(_INT4_CLIPS, np.float32)[np.argmin(errors, axis=0)]
+            scales = (scales * clips).astype(np.float32)
         if self.name == "int4":
             errors = []
             for clip in _INT4_CLIPS:
