@@ -136,8 +136,7 @@ class Codec:
     def _scales(self, x: Floats) -> Floats:
         """The step of each group, (n, groups)."""
         largest = np.maximum(x.max(axis=-1), -x.min(axis=-1))
-            clips = np.asarray(_INT4_CLIPS, np.float32)[np.argmin(errors, axis=0)]
-            scales = (scales * clips).astype(np.float32)
+        scales: Floats = (largest / _LARGEST[self.name]).astype(np.float32)
         if self.name == "int4":
             errors = []
             for clip in _INT4_CLIPS:
