@@ -2,6 +2,8 @@
 
 python bench/stress.py kill [MODEL_FOLDER]
 python bench/stress.py concurrency [MODEL_FOLDER]
+
+Results go to bench/results/stress_kill.json and stress_concurrency.json.
 """
 
 from __future__ import annotations
@@ -66,8 +68,14 @@ def main(what: str, model: str | None = None) -> None:
         else:
             models = [model or "", model or "", "", ""]
             figures = run_together(Path(folder) / "m.db", SECONDS, models, readers=4)
+    from clara_mlx import machine
+
     figures["seconds"] = round(time.monotonic() - start)
-    print(json.dumps(figures, indent=2))
+    figures["machine"] = machine.describe()
+    text = json.dumps(figures, indent=2)
+    results = Path(__file__).parent / "results"
+    (results / f"stress_{what}.json").write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":
