@@ -115,7 +115,8 @@ def _by_words(
     wanted, parameters = "", list[Any]()
     if where:
         condition, parameters = filters.condition(where)
-        wanted = f"AND rowid IN (SELECT ch.id {_JOIN} WHERE {condition})"
+        # With the +, FTS5 matches once and then filters; without it, once for each allowed row.
+        wanted = f"AND +rowid IN (SELECT ch.id {_JOIN} WHERE {condition})"
     # The parts of identifiers count less than the words as they are written.
     rows = store.read(
         "SELECT rowid, bm25(chunk_text, 1.0, 0.5) AS score FROM chunk_text "
