@@ -32,7 +32,7 @@ from random import Random
 from typing import Any
 
 import mlx.core as mx
-from test_pth import FIELDS, LIVE, call, mapping, named, number, pack, save, storage, tensor, text
+from pth_files import FIELDS, LIVE, call, mapping, named, number, pack, save, storage, tensor, text
 
 from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert import Source, convert
