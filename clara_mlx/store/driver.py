@@ -28,7 +28,7 @@ else:
 _LEAST_VERSION = (3, 43, 0)
 
 #: Seconds that a writer waits for others before it gives up. SQLite's waiting is not a queue: with
-#: four that write without a pause, the unluckiest of 8,000 writes waited 8 s.
+#: four that write without a pause, the unluckiest waits for seconds (bench/stress.py concurrency).
 BUSY_SECONDS = 30.0
 
 

@@ -228,9 +228,8 @@ def rescore(
         k: how many to find; so many come back if so many are allowed.
         allowed: (len(index),) which of ``index.ids`` may be found.
         deviations: how sure to be. A document as good as the worst of the k best is missed with the
-            probability that a normal variable exceeds it: 2.3% at 2, better ones less often. Half
-            a deviation more scores about 1.6 times as many (bench/retrieval.py: recall 0.989 at 2
-            and 0.998 at 2.5 for weak queries among 100,000 documents, and no change for others).
+            probability that a normal variable exceeds it: 2.3% at 2, better ones less often. More
+            of them cost time and matter for weak queries only (bench/retrieval.py).
         most: documents to score at most, whatever is missed then; k at least.
     """
     k = max(k, 0)

@@ -1,0 +1,65 @@
+"""Generation: greedy unless sampling is asked for, streamed as it comes, sampled as in mlx-lm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from clara_mlx import Clara
+from clara_mlx.errors import ClaraError
+
+QUESTION = "Which test failed?"
+
+
+@pytest.fixture
+def model(clara: Any) -> Clara:
+    loaded: Clara = clara("c16", "e2e")
+    return loaded
+
+
+@pytest.fixture
+def latents(model: Clara) -> mx.array:
+    return model.encode(["1 failed, 41 passed", "def parse(line): return int(line)"])
+
+
+def test_a_stream_joins_to_the_answer(model: Clara, latents: mx.array) -> None:
+    pieces = list(model.stream_answer(QUESTION, latents, max_tokens=24))
+    assert len(pieces) > 1
+    assert "".join(pieces) == model.answer(QUESTION, latents, max_tokens=24)
+    responses = list(model.stream_responses(QUESTION, latents, 24))
+    assert model.tokenizer.decode([r.token for r in responses if r.token != 2]) == "".join(pieces)
+
+
+def test_an_early_end_and_a_budget(model: Clara, latents: mx.array) -> None:
+    for budget in (1, 2, 7):
+        assert len(list(model.stream_responses(QUESTION, latents, budget))) <= budget
+    with pytest.raises(ClaraError, match="max_tokens must be at least 1"):
+        model.answer(QUESTION, latents, max_tokens=0)
+
+
+def test_sampling_options_are_mlx_lms(model: Clara, latents: mx.array) -> None:
+    def tokens(seed: int = 0, **options: Any) -> list[int]:
+        mx.random.seed(seed)
+        return [r.token for r in model.stream_responses(QUESTION, latents, 12, **options)]
+
+    greedy = tokens()
+    assert tokens(seed=1) == greedy
+    assert tokens(temp=0.0) == greedy
+    assert tokens(temp=1.0, top_k=1) == greedy
+    assert tokens(temp=1.0, min_p=1.0) == greedy
+    hot = [tokens(seed, temp=2.0, top_p=0.95) for seed in range(4)]
+    assert tokens(2, temp=2.0, top_p=0.95) == hot[2]  # a seed repeats itself
+    assert len({tuple(row) for row in hot}) > 1
+    assert tokens(temp=1.0, xtc_probability=1.0, xtc_threshold=0.0001) != greedy
+    assert tokens(repetition_penalty=50.0, repetition_context_size=200) != greedy
+    with pytest.raises(TypeError, match="warmth"):
+        tokens(warmth=1.0)
+
+
+def test_paraphrase_takes_them_too(model: Clara, latents: mx.array) -> None:
+    greedy = model.paraphrase(latents, max_tokens=8)
+    assert model.paraphrase(latents, max_tokens=8, temp=1.0, top_k=1) == greedy
+    with pytest.raises(ClaraError, match="once"):
+        model.paraphrase(latents, instruction="no place for them")
