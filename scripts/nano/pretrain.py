@@ -1,0 +1,266 @@
+"""Pretrain clara-nano's base: one small Mistral learns to read outputs, compress them and answer.
+
+All parameters are trained together, without adapters: the model's memory tokens see a document,
+and the same model answers from their states or from the document's text. CLaRa's own stages
+(`clara-mlx train`) then start from this base. Killed and started again, it goes on where it was.
+
+`mlx.launch -n 2 --backend ring` runs it on two processes, each with one core and half a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from batches import Batch, Batches, prefetched
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx_lm.models.llama import Model, ModelArgs
+
+from clara_mlx.config import ClaraConfig
+from clara_mlx.tokenizer import TextTokenizer
+
+SHAPE = {
+    "model_type": "mistral",
+    "hidden_size": 192,
+    "num_hidden_layers": 4,
+    "intermediate_size": 512,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 96, 16, 16
+TEXT_FIRST = 1000  # steps in which most documents are read as text
+DECAY = 0.25  # share of the steps, at the end, in which the learning rate falls to nothing
+Tree = dict[str, Any]
+
+
+def clara_config(vocab_size: int) -> ClaraConfig:
+    """clara-nano's CLaRa fields over a base vocabulary."""
+    return ClaraConfig(
+        doc_max_length=DOC_MAX_LENGTH,
+        compr_rate=COMPR_RATE,
+        lora_r=LORA_R,
+        hidden_size=SHAPE["hidden_size"],
+        base_vocab_size=vocab_size,
+        window=SHAPE["max_position_embeddings"],
+        training_stage="stage1",
+        generation_top_k=1,
+    )
+
+
+def text_share(step: int) -> float:
+    """Share of the documents that the decoder reads as text: much at first, then a fifth."""
+    return 0.625 if step < TEXT_FIRST else 0.1875
+
+
+def states(model: Any, h: mx.array) -> mx.array:
+    """Embeddings (rows, length, hidden) to states after the final norm."""
+    for layer in model.model.layers:
+        h = layer(h, "causal")
+    return model.model.norm(h)
+
+
+def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple[mx.array, ...]:
+    """Summed cross-entropy, learned tokens and right tokens of latent rows, then of long rows."""
+    encoder, memory, *rest = arrays
+    embed = model.model.embed_tokens
+    flat = (-1, config.hidden_size)
+    latents = states(model, embed(encoder)).reshape(flat)[memory.reshape(-1)]
+    results: list[mx.array] = []
+    for ids, slots, at, labels in (rest[:4], rest[4:]):
+        h = mx.where(slots[..., None] >= 0, latents[mx.maximum(slots, 0)], embed(ids))
+        logits = model.lm_head(states(model, h).reshape(flat)[at])
+        learned = labels >= 0
+        losses = nn.losses.cross_entropy(logits, mx.maximum(labels, 0)) * learned
+        right = ((mx.argmax(logits, -1) == labels) | ~learned).all(-1) & learned.any(-1)
+        results += [losses.sum(), learned.any(-1).sum(), right.sum()]
+    return tuple(results)
+
+
+def learned_tokens(arrays: list[mx.array]) -> mx.array:
+    """How many tokens a batch's rows learn."""
+    return (arrays[5] >= 0).sum() + (arrays[9] >= 0).sum()
+
+
+class Pretraining:
+    """The model, its optimiser, and one step of both.
+
+    Args:
+        tokenizer: clara-nano's.
+        vocab_size: of the base, without the added tokens.
+        steps: of the whole run, for the learning rate.
+        seed: of the initial weights and of the data.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, vocab_size: int, steps: int, seed: int) -> None:
+        self.config = clara_config(vocab_size)
+        self.batches = Batches(tokenizer, self.config, seed)
+        mx.random.seed(seed)
+        self.model = Model(ModelArgs(**SHAPE, vocab_size=self.config.vocab_size))
+        self._initialise()
+        warm = optim.linear_schedule(0.0, 1.0, 100)
+        decaying = round(DECAY * steps)
+        # A constant rate first: a run can be made longer until its rate begins to fall.
+        fall = optim.linear_schedule(1.0, 0.0, decaying)
+        constant = steps - 100 - decaying
+        factor = optim.join_schedules([warm, lambda _: mx.array(1.0), fall], [100, 100 + constant])
+        # Orthogonalised momentum for the blocks' matrices, Adam for tables and norms.
+        self.optimiser = optim.MultiOptimizer(
+            [
+                optim.Muon(lambda step: 0.02 * factor(step), weight_decay=0.0),
+                optim.Adam(lambda step: 3e-3 * factor(step), betas=[0.9, 0.95]),
+            ],
+            [lambda path, weight: "layers" in path and weight.ndim == 2],
+        )
+        self.optimiser.init(self.model.trainable_parameters())
+        self.group = mx.distributed.init()
+        self._gradient = mx.compile(self._value_and_grad)
+
+    def _initialise(self) -> None:
+        layers = SHAPE["num_hidden_layers"]
+        for path, weight in tree_flatten(self.model.trainable_parameters()):
+            if weight.ndim == 2:
+                scale = 0.02 if "embed" in path or "lm_head" in path else weight.shape[1] ** -0.5
+                if path.endswith(("o_proj.weight", "down_proj.weight")):
+                    scale /= math.sqrt(2 * layers)
+                fresh = mx.random.normal(weight.shape) * scale
+                self.model.update(tree_unflatten([(path, fresh)]))
+
+    def _value_and_grad(self, parameters: Tree, arrays: list[mx.array]) -> Any:
+        def loss(parameters: Tree) -> tuple[mx.array, list[mx.array]]:
+            self.model.update(parameters)
+            latent, rows, right, long, long_rows, long_right = batch_loss(
+                self.model, self.config, arrays
+            )
+            parts = [latent, rows, right, long, long_rows, long_right, learned_tokens(arrays)]
+            return latent + long, parts
+
+        return mx.value_and_grad(loss)(parameters)
+
+    def step(self, halves: list[Batch]) -> list[float]:
+        """Train on a batch, whose halves are shared among the processes; returns summed parts."""
+        parameters = self.model.trainable_parameters()
+        results = []
+        for half in halves[self.group.rank() :: self.group.size()]:
+            arrays = [mx.array(array) for array in half.arrays()]
+            results.append(self._gradient(parameters, arrays))
+            mx.eval(results)
+        sums = mx.stack([mx.stack(result[0][1]).astype(mx.float32) for result in results]).sum(0)
+        gradients = results[0][1]
+        for _, other in results[1:]:
+            gradients = tree_map(mx.add, gradients, other)
+        sums = mx.distributed.all_sum(sums)
+        gradients = tree_map(mx.distributed.all_sum, gradients)
+        gradients = tree_map(lambda gradient: gradient / sums[-1], gradients)
+        gradients, _ = optim.clip_grad_norm(gradients, 1.0)
+        self.model.update(parameters)  # tracing leaves its placeholders in the model
+        self.optimiser.update(self.model, gradients)
+        mx.eval(self.model.parameters(), self.optimiser.state, sums)
+        return [float(value) for value in sums.tolist()]
+
+    def evaluate(self, batches: Batches, steps: int) -> dict[str, float]:
+        """Loss and share of answers right in every token (teacher-forced), on other batches."""
+        totals = [0.0] * 7
+        for step in range(steps):
+            for half in batches.step(step, 0.5):
+                arrays = [mx.array(array) for array in half.arrays()]
+                parts = batch_loss(self.model, self.config, arrays)
+                sums = [*parts, learned_tokens(arrays)]
+                totals = [a + float(b.item()) for a, b in zip(totals, sums, strict=True)]
+        return summary(totals)
+
+    def save(self, path: Path, step: int) -> None:
+        """Everything that the next step needs, in one file that is whole or not there."""
+        arrays = {f"model.{name}": value for name, value in tree_flatten(self.model.parameters())}
+        state = tree_flatten(self.optimiser.state)
+        arrays |= {f"optimiser.{name}": value for name, value in state}
+        unfinished = path.with_suffix(".unfinished.safetensors")
+        mx.save_safetensors(str(unfinished), arrays, {"step": str(step)})
+        os.replace(unfinished, path)
+
+    def load(self, path: Path) -> int:
+        """Take up a saved state; returns the step that comes next."""
+        arrays, metadata = mx.load(str(path), return_metadata=True)
+
+        def part(prefix: str) -> Tree:
+            return tree_unflatten(
+                [(name[len(prefix) :], a) for name, a in arrays.items() if name.startswith(prefix)]
+            )
+
+        self.model.update(part("model."))
+        self.optimiser.state = part("optimiser.")
+        return int(metadata["step"])
+
+
+def summary(totals: list[float]) -> dict[str, float]:
+    """Loss per token and exact shares from sums of `Pretraining.step`."""
+    latent, rows, right, long, long_rows, long_right, tokens = totals
+    return {
+        "loss": round((latent + long) / max(tokens, 1), 4),
+        "exact": round(right / max(rows, 1), 4),
+        "exact_long": round(long_right / max(long_rows, 1), 4),
+    }
+
+
+def run(arguments: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> Pretraining:
+    """Train to the last step, from a saved state if there is one."""
+    folder: Path = arguments.folder
+    tokenizer_json = (folder / "tokenizer.json").read_text()
+    tokenizer = TextTokenizer(tokenizer_json)
+    vocab_size = len(json.loads(tokenizer_json)["model"]["vocab"])
+    training = Pretraining(tokenizer, vocab_size, arguments.steps, arguments.seed)
+    held_out = Batches(tokenizer, training.config, arguments.seed, "test")
+    state = folder / "state.safetensors"
+    first = training.load(state) if state.exists() else 0
+
+    def shares() -> Iterator[tuple[int, float]]:
+        for step in range(first, arguments.steps):
+            yield step, text_share(step)
+
+    totals, started = [0.0] * 7, time.perf_counter()
+    for step, halves in prefetched(training.batches, shares()):
+        totals = [a + b for a, b in zip(totals, training.step(halves), strict=True)]
+        done = step + 1
+        if done % 50 == 0:
+            seconds = (time.perf_counter() - started) / 50
+            report({"step": done, **summary(totals), "seconds_per_step": round(seconds, 3)})
+            totals, started = [0.0] * 7, time.perf_counter()
+        if done % 500 == 0 or done == arguments.steps:
+            report({"step": done, "held_out": training.evaluate(held_out, 8)})
+            started = time.perf_counter()
+        if (done % 100 == 0 or done == arguments.steps) and training.group.rank() == 0:
+            training.save(state, done)
+    return training
+
+
+def main() -> None:
+    """Command line: the folder with the tokenizer, which also takes the state and the log."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="has tokenizer.json; takes state and log")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=20261123)
+    arguments = parser.parse_args()
+    with (arguments.folder / "pretrain.jsonl").open("a") as log:
+
+        def report(record: dict[str, Any]) -> None:
+            if mx.distributed.init().rank() == 0:
+                print(json.dumps(record), file=log, flush=True)
+                print(json.dumps(record), flush=True)
+
+        run(arguments, report)
+
+
+if __name__ == "__main__":
+    main()
