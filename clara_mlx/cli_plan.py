@@ -1,0 +1,223 @@
+"""`clara-mlx plan`: what fits a Mac's memory, as tables, as JSON, or as the commands to run it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from math import ceil
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clara_mlx.cli_output import Json, emit, shown
+from clara_mlx.errors import ClaraError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from clara_mlx.plan import Planner, Setup
+
+commands = typer.Typer()
+
+# Rows of the second table, if the reasoner can be had at them.
+_COMPARED_BITS = (8, 6, 4, 3, 2)
+
+
+@commands.command()
+def plan(
+    memory: Annotated[
+        float | None,
+        typer.Option(help="The Mac's memory in GB as it is sold (128); without it: this machine."),
+    ] = None,
+    reasoner: Annotated[
+        str, typer.Option(help="A model folder, a config.json, or a known name.")
+    ] = "Qwen3-235B-A22B",
+    bits: Annotated[
+        int | None,
+        typer.Option(help="The reasoner's bits per weight; without it: as stored, else 4."),
+    ] = None,
+    group_size: Annotated[
+        int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")
+    ] = 64,
+    context: Annotated[int, typer.Option(min=1, help="Tokens of each conversation.")] = 32768,
+    kv_bits: Annotated[int, typer.Option(help="Bits of the reasoner's KV cache: 16, 8, 4.")] = 16,
+    sequences: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 1,
+    prefill_step: Annotated[
+        int, typer.Option(min=1, help="Prompt tokens per pass of the reasoner.")
+    ] = 2048,
+    clara: Annotated[
+        str,
+        typer.Option(help="CLaRa: a model folder, or CLaRa-7B as q8, q6, q4; none: swapped out."),
+    ] = "q8",
+    wired_limit: Annotated[
+        float | None,
+        typer.Option(help="The GPU's memory limit in GB, where it is known."),
+    ] = None,
+    reserve: Annotated[float, typer.Option(min=0, help="GB left to macOS and programs.")] = 8,
+    as_script: Annotated[
+        bool, typer.Option("--script", help="Print the commands that start both servers.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compute whether a reasoner and CLaRa fit a Mac's memory together, and what would.
+
+    `clara-mlx plan --memory 128 --reasoner Qwen3-235B-A22B --bits 3`
+
+    All figures are computed from tensor shapes and documented limits; none is a measurement.
+    """
+    from clara_mlx import plan as planning
+    from clara_mlx.footprint import KV_BITS
+    from clara_mlx.plan_inputs import NamedClara, NamedReasoner, mac_of
+
+    if kv_bits not in KV_BITS:
+        raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")
+    mac = mac_of(memory, wired_limit, reserve)
+    named, named_clara = NamedReasoner(reasoner, bits, group_size), NamedClara(clara)
+    planner = planning.Planner(
+        mac,
+        named.footprint,
+        named_clara.footprint,
+        reasoner_bits=named.choices,
+        clara_bits=named_clara.choices,
+    )
+    asked = planning.Setup(
+        named.first.bits, kv_bits, context, sequences, prefill_step, named_clara.bits
+    )
+    nearest = planner.nearest(asked)
+    if as_script:
+        if nearest is None:
+            raise ClaraError(f"{named.name} does not fit this Mac in any way; see the tables")
+        if nearest != asked:
+            typer.echo(f"# What was asked does not fit. The nearest that does: {_words(nearest)}.")
+        model, made_by = named.folder(nearest.bits)
+        folder = named_clara.folder(nearest.clara_bits or asked.clara_bits)
+        typer.echo(planning.script(planner, nearest, model, folder, made_by), nl=False)
+        return
+
+    compared = [
+        replace(asked, bits=other)
+        for other in sorted({*_COMPARED_BITS, asked.bits}, reverse=True)
+        if other in named.choices
+    ]
+    notes = [f"sizes of {named.name}: {named.source}"]
+    if (longest := named.first.longest_context) and context > longest:
+        notes.append(f"note: {named.name}'s config claims a context of {longest:,} tokens")
+    emit(
+        {
+            "basis": "computed from tensor shapes and documented limits; nothing was measured",
+            "mac": asdict(mac) | {"ceiling": mac.ceiling},
+            "reasoner": {"name": named.name, "source": named.source},
+            "asked": _described(planner, asked),
+            "nearest": _described(planner, nearest) if nearest else None,
+            "by_bits": [_described(planner, setup) for setup in compared],
+        },
+        [
+            f"{shown(named.name)} and CLaRa on a Mac with {_sold(mac.memory)}: {_words(asked)}. "
+            "Computed, not measured.",
+            _parts_table(planner, asked),
+            *_verdict(planner, asked, nearest),
+            _bits_table(planner, compared),
+            *notes,
+        ],
+        as_json,
+    )
+
+
+def _described(planner: Planner, setup: Setup) -> dict[str, Any]:
+    fits = planner.fits(setup)
+    return {
+        "setup": asdict(setup),
+        "parts": [asdict(part) for part in planner.parts(setup)],
+        "total_bytes": planner.total(setup),
+        "fits": fits,
+        "iogpu_wired_limit_mb": planner.sysctl_mb(setup) if fits else None,
+    }
+
+
+def _gb(nbytes: int) -> str:
+    return f"{nbytes / 1e9:,.1f}"
+
+
+def _sold(nbytes: int) -> str:
+    return f"{nbytes / 2**30:,.5g} GB ({_gb(nbytes)} x 10^9 bytes)"
+
+
+def _words(setup: Setup) -> str:
+    one_by_one = "" if setup.kv_bits == 16 else " (requests one by one)"
+    clara = "swapped out" if setup.clara_bits is None else f"at {setup.clara_bits} bits"
+    return (
+        f"{setup.bits}-bit weights, {setup.kv_bits}-bit KV cache{one_by_one}, {setup.sequences} x "
+        f"{setup.context:,} tokens, passes of {setup.prefill_step:,}, CLaRa {clara}"
+    )
+
+
+def _parts_table(planner: Planner, setup: Setup) -> Table:
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("part")
+    table.add_column("computed from")
+    table.add_column("GB", justify="right")
+    for part in planner.parts(setup):
+        table.add_row(part.name, part.how, _gb(part.nbytes))
+    table.add_section()
+    table.add_row("together", "", _gb(planner.total(setup)))
+    return table
+
+
+def _verdict(planner: Planner, asked: Setup, nearest: Setup | None) -> list[str]:
+    mac = planner.mac
+    lines = [
+        f"limit of GPU memory: {_gb(mac.wired_limit)} GB ({mac.limit_source}); "
+        f"raised as far as {_gb(mac.reserve)} GB for macOS allow: {_gb(mac.ceiling)} GB"
+    ]
+    if nearest == asked:
+        return [*lines, f"It fits{_with_sysctl(planner, asked)}."]
+    over, weights = planner.total(asked) - mac.ceiling, planner.reasoner(asked.bits).weight_bytes
+    lines.append(
+        f"It does not fit: {_gb(over)} GB too much. It takes a Mac with at least "
+        f"{ceil(planner.smallest_memory(asked) / 2**30):,} GB."
+    )
+    if weights > mac.ceiling:
+        lines.append(f"The reasoner's weights alone are {_gb(weights)} GB.")
+    if nearest is None:
+        return [*lines, "Nothing smaller fits either."]
+    return [
+        *lines,
+        f"The nearest that fits: {_words(nearest)}. Together {_gb(planner.total(nearest))} GB"
+        f"{_with_sysctl(planner, nearest)}.",
+    ]
+
+
+def _with_sysctl(planner: Planner, setup: Setup) -> str:
+    megabytes = planner.sysctl_mb(setup)
+    return f", after sudo sysctl iogpu.wired_limit_mb={megabytes}" if megabytes else ""
+
+
+def _bits_table(planner: Planner, setups: Sequence[Setup]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        caption="sysctl: what iogpu.wired_limit_mb must be raised to", caption_justify="left"
+    )
+    for name in ("bits", "with scales", "weights GB", "together GB", "", "CLaRa out GB", ""):
+        table.add_column(name, justify="right" if name else "left")
+    for setup in setups:
+        model = planner.reasoner(setup.bits)
+        table.add_row(
+            str(setup.bits),
+            f"{model.bits_per_weight:.2f}",
+            _gb(model.weight_bytes),
+            *_total(planner, setup),
+            *_total(planner, replace(setup, clara_bits=None)),
+        )
+    return table
+
+
+def _total(planner: Planner, setup: Setup) -> tuple[str, str]:
+    total = planner.total(setup)
+    if not planner.fits(setup):
+        return _gb(total), f"{_gb(total - planner.mac.ceiling)} too much"
+    megabytes = planner.sysctl_mb(setup)
+    return _gb(total), f"fits, sysctl {megabytes}" if megabytes else "fits"

@@ -1,0 +1,149 @@
+"""What a plan is about: the machine, the reasoner and the CLaRa that someone named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from shlex import join
+
+import mlx.core as mx
+
+from clara_mlx import machine, reasoners, shapes
+from clara_mlx.errors import ClaraError
+from clara_mlx.footprint import ClaraFootprint, Footprint
+from clara_mlx.plan import CLARA_BITS, GIB, RESERVE, Mac
+
+
+def this_machine(reserve: int = RESERVE) -> Mac:
+    """This machine; on a Mac with the limit of GPU memory that MLX reports."""
+    memory = machine.describe()["memory_bytes"]
+    if not mx.metal.is_available():
+        mac = Mac.of(memory, reserve=reserve)
+        return replace(mac, limit_source=f"{mac.limit_source}; this machine is no Mac")
+    limit = int(mx.device_info()["max_recommended_working_set_size"])
+    return Mac(memory, limit, "as this Mac reports it", reserve)
+
+
+class NamedReasoner:
+    """A reasoner by path (model folder, ``config.json``) or by a name that `reasoners` knows.
+
+    Args:
+        name: path or name.
+        bits: per weight; None: as stored, or what the config says, or 4.
+        group_size: weights that share a scale and a bias.
+
+    Attributes:
+        first: its footprint with these.
+        choices: bits per weight that it can be had at, best first; of a quantised folder only
+            its own.
+
+    Raises:
+        ClaraError: no such path and no known name, or mlx-lm can't build the model.
+    """
+
+    def __init__(self, name: str, bits: int | None = None, group_size: int = 64) -> None:
+        path = Path(name).expanduser()
+        self.path = path if path.exists() else None
+        self._known = None if self.path else reasoners.find(name)
+        self._group_size = group_size
+        self._as_named = bits is None and self.path is not None
+        self.name = (
+            self._known.name if self._known else (path.stem if path.is_file() else path.name)
+        )
+        self.first = self._read(bits)
+        fixed = self._as_named and self.first.bits != 16
+        self.choices = (self.first.bits,) if fixed else shapes.BITS
+
+    @property
+    def source(self) -> str:
+        """Where its sizes were read."""
+        return self._known.source if self._known else str(self.path)
+
+    def footprint(self, bits: int) -> Footprint:
+        """Its sizes at a number of bits per weight."""
+        return self.first if bits == self.first.bits else self._read(bits)
+
+    def _read(self, bits: int | None) -> Footprint:
+        if self.path:
+            return shapes.read(self.path, bits=bits, group_size=self._group_size)
+        assert self._known
+        return shapes.from_config(
+            self._known.config, where=self.name, bits=bits, group_size=self._group_size
+        )
+
+    def folder(self, bits: int) -> tuple[str, str | None]:
+        """The mlx-lm folder to serve at these bits, and the command that makes it, if one must."""
+        if self.path and self._as_named and bits == self.first.bits:
+            return str(self.path if self.path.is_dir() else self.path.parent), None
+        unquantised = self._known.repository if self._known else str(self.path)
+        to = f"{self.name}-{bits}bit"
+        command = ["mlx_lm.convert", "--hf-path", unquantised, "--mlx-path", to]
+        if bits != 16:
+            command += ["-q", "--q-bits", str(bits), "--q-group-size", str(self._group_size)]
+        return to, join(command)
+
+
+@dataclass(frozen=True)
+class NamedClara:
+    """CLaRa by a model folder of its own, or CLaRa-7B at 16x as ``q8``, ``q6`` or ``q4``.
+
+    ``none`` stands for CLaRa swapped out while the reasoner runs.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not (self.name in self._bits_by_name or self._is_folder):
+            raise ClaraError(
+                f"{self.name}: no such model folder; name one, or "
+                f"{', '.join(self._bits_by_name)} for CLaRa-7B"
+            )
+
+    @property
+    def _bits_by_name(self) -> dict[str, int | None]:
+        return {f"q{bits}": bits for bits in CLARA_BITS} | {"none": None}
+
+    @property
+    def _is_folder(self) -> bool:
+        return Path(self.name).expanduser().is_dir()
+
+    @cached_property
+    def _stored(self) -> ClaraFootprint | None:
+        return shapes.clara_folder(Path(self.name).expanduser()) if self._is_folder else None
+
+    @property
+    def bits(self) -> int | None:
+        """Bits per weight of its base, None if it is swapped out."""
+        return self._stored.base.bits if self._stored else self._bits_by_name[self.name]
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Bits that it can be had at, best first; of a folder only its own."""
+        return (self._stored.base.bits,) if self._stored else CLARA_BITS
+
+    def footprint(self, bits: int) -> ClaraFootprint:
+        """Its sizes at a number of bits per weight."""
+        return self._stored or shapes.clara_from_config(
+            reasoners.CLARA_7B_BASE,
+            bits=bits,
+            added_tokens=reasoners.CLARA_7B_ADDED_TOKENS,
+            rank=reasoners.CLARA_7B_RANK,
+        )
+
+    def folder(self, bits: int | None) -> str:
+        """The model folder to serve."""
+        return self.name if self._stored else f"clara-7b-q{bits or CLARA_BITS[0]}"
+
+
+def mac_of(memory: float | None, wired_limit: float | None, reserve: float) -> Mac:
+    """The Mac that figures in GB as memory is sold (2^30 bytes) describe; else this machine.
+
+    Raises:
+        ClaraError: not that much memory.
+    """
+    reserved = int(reserve * GIB)
+    if memory is None and wired_limit is None:
+        return this_machine(reserved)
+    size = machine.describe()["memory_bytes"] if memory is None else int(memory * GIB)
+    return Mac.of(size, None if wired_limit is None else int(wired_limit * GIB), reserved)

@@ -1,0 +1,258 @@
+"""Footprints of models, from their shapes alone.
+
+mlx-lm's own code builds the model and its cache, but MLX is lazy: shapes and dtypes are known, and
+no array is ever made. So the sizes are those of the code that will serve the model, for every
+architecture it knows, and a 235B model takes a fraction of a second and no memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map, tree_map_with_path, tree_reduce
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    KVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+)
+
+from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.errors import ClaraError
+from clara_mlx.footprint import ClaraFootprint, Footprint, LayerCache
+from clara_mlx.lora import TARGETS, dims
+
+#: Bits per weight of mlx's affine quantisation, and 16 for none.
+BITS = (16, 8, 6, 5, 4, 3, 2)
+#: Weights that can share a scale and a bias.
+GROUP_SIZES = (32, 64, 128)
+
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_experts_per_token", "top_k_experts")
+_DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+
+
+def read(path: Path, *, bits: int | None = None, group_size: int = 64) -> Footprint:
+    """The footprint of a model folder or of a ``config.json``.
+
+    A folder with weights is taken as it is stored (only the files' headers are read), unless
+    ``bits`` ask for another quantisation; everything else as `from_config`.
+
+    Raises:
+        ClaraError: no such file, or mlx-lm can't build a model of it.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ClaraError(f"{file}: {error}; name a model folder or a config.json") from error
+    if not isinstance(config, dict):
+        raise ClaraError(f"{file}: not a JSON object; name a model folder or a config.json")
+    if bits is not None or not any(path.glob("model*.safetensors")):
+        return from_config(config, where=str(file), bits=bits, group_size=group_size)
+    with _mlx_lm_errors(str(path)):
+        from mlx_lm.utils import load_model
+
+        model, _ = load_model(path, lazy=True)
+        return _footprint(model, config, *_stored(config, 16, group_size))
+
+
+def from_config(
+    config: dict[str, Any], *, where: str, bits: int | None = None, group_size: int = 64
+) -> Footprint:
+    """The footprint of what ``mlx_lm.convert -q --q-bits BITS`` makes of a model.
+
+    Which matrices are quantised, and the 8 bits of the routers, are mlx-lm's rules
+    (`quantize_model` and the architecture's ``quant_predicate``).
+
+    Args:
+        config: a Hugging Face or mlx-lm ``config.json``.
+        where: what to call it in errors.
+        bits: per weight, 16 for none; default: the config's own quantisation, else 4.
+        group_size: weights that share a scale and a bias.
+
+    Raises:
+        ClaraError: mlx-lm does not know the architecture, or the config does not fit it.
+    """
+    with _mlx_lm_errors(where):
+        if bits is None:
+            bits, group_size = _stored(config, 4, group_size)
+        return _footprint(_build(config, where, bits, group_size), config, bits, group_size)
+
+
+def clara_folder(path: Path) -> ClaraFootprint:
+    """The footprint of one of our model folders; reads the files' headers only.
+
+    Raises:
+        ClaraError: not a model folder, or a damaged one.
+    """
+    folder = ModelFolder(path)
+    adapters = [array for name in folder.adapters for array in folder.adapter(name).values()]
+    return ClaraFootprint(
+        read(path),
+        adapter_bytes=sum(array.nbytes for array in adapters),
+        row_bytes=folder.memory_rows().size * folder.dtype.size,
+    )
+
+
+def clara_from_config(
+    config: dict[str, Any], *, bits: int, added_tokens: int, rank: int, adapters: int = 3
+) -> ClaraFootprint:
+    """The footprint of the model folder that ``clara-mlx convert`` would make of this base.
+
+    Args:
+        config: the base's ``config.json``.
+        bits: 8, 6 or 4, and 16 for none.
+        added_tokens: rows after the base's vocabulary: memory tokens and three layout tokens.
+        rank: of every adapter.
+        adapters: how many.
+    """
+    config = config | {
+        "vocab_size": config["vocab_size"] + added_tokens,
+        "tie_word_embeddings": False,
+    }
+    model = _build(config, "CLaRa's base", bits, 64)
+    base = _footprint(model, config, bits, 64)
+    shapes = [
+        dims(module)
+        for layer in model.layers
+        for path, module in layer.named_modules()
+        if path in TARGETS
+    ]
+    return ClaraFootprint(
+        base,
+        adapter_bytes=adapters * rank * sum(map(sum, shapes)) * base.itemsize,
+        row_bytes=added_tokens * config["hidden_size"] * base.itemsize,
+    )
+
+
+# -- building a model without making it ------------------------------------------------------------
+
+
+@contextmanager
+def _mlx_lm_errors(where: str) -> Iterator[None]:
+    """What mlx-lm raises for a config that it can't use, as one of ours."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError) as error:
+        raise ClaraError(
+            f"{where}: mlx-lm {version('mlx-lm')} can't build this model ({error!r}), so "
+            "mlx_lm.server can't serve it; check the file, or update mlx-lm"
+        ) from error
+
+
+def _stored(config: dict[str, Any], bits: int, group_size: int) -> tuple[int, int]:
+    """Bits and group size of a config's own quantisation by mlx-lm, or these."""
+    stored = config.get("quantization") or {}
+    return stored.get("bits", bits), stored.get("group_size", group_size)
+
+
+def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> Any:
+    """mlx-lm's model in the config's dtype, quantised by mlx-lm: all lazy, nothing is made."""
+    from mlx_lm.utils import load_model, quantize_model
+
+    if bits not in BITS or group_size not in GROUP_SIZES:
+        raise ClaraError(
+            f"{where}: {bits} bits in groups of {group_size}; bits are "
+            f"{', '.join(map(str, BITS))}, and groups 32, 64 or 128"
+        )
+    foreign = ("quantization", "quantization_config")  # of other files than what is computed here
+    config = {key: value for key, value in config.items() if key not in foreign}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        model, _ = load_model(Path(folder), lazy=True, strict=False)
+    name = _field(config, "torch_dtype") or _field(config, "dtype")
+    dtype = _DTYPES.get(name, mx.bfloat16)
+    castable = getattr(model, "cast_predicate", lambda path: True)
+    model.update(
+        tree_map_with_path(
+            lambda path, array: array.astype(dtype) if castable(path) else array,
+            model.parameters(),
+        )
+    )
+    if bits != 16:
+        with redirect_stdout(io.StringIO()):  # it prints what it did
+            model, _ = quantize_model(model, config, group_size, bits)
+    return model
+
+
+def _footprint(model: Any, config: dict[str, Any], bits: int, group_size: int) -> Footprint:
+    parameters = sum(_parameters(module) for module in model.modules())
+    weight_bytes = tree_reduce(lambda size, array: size + array.nbytes, model.parameters(), 0)
+    # Should an architecture evaluate something on the way: a broadcast zero takes no memory.
+    model.update(
+        tree_map(lambda a: mx.broadcast_to(mx.zeros((), a.dtype), a.shape), model.parameters())
+    )
+    cache = make_prompt_cache(model)
+    logits = model(mx.zeros((1, 1), mx.int32), cache=cache)
+    chosen = _field(config, *_EXPERTS_PER_TOKEN)
+    return Footprint(
+        parameters=parameters,
+        weight_bytes=weight_bytes,
+        bits=bits,
+        group_size=group_size,
+        caches=tuple(grown for layer in cache for grown in _caches(layer)),
+        heads=_field(config, "num_attention_heads") or 0,
+        layer_width=max(_width(layer, chosen) for layer in model.layers),
+        vocabulary=logits.shape[-1],
+        longest_context=_field(config, "max_position_embeddings"),
+        itemsize=logits.dtype.size,
+    )
+
+
+def _parameters(module: nn.Module) -> int:
+    """A module's own weights, without its parts' and as many as there were before packing."""
+    arrays = {name: value for name, value in module.items() if isinstance(value, mx.array)}
+    if "scales" in arrays:
+        packed = arrays.pop("weight").size * 32 // module.bits
+        return packed + (arrays["bias"].size if "bias" in arrays else 0)
+    return sum(array.size for name, array in arrays.items() if not name.startswith("_"))
+
+
+def _field(config: dict[str, Any], *names: str) -> Any:
+    """The first of these fields that a config has, or its text part."""
+    text = config.get("text_config") or {}
+    found = (part[name] for part in (config, text) for name in names if part.get(name) is not None)
+    return next(found, None)
+
+
+def _caches(cache: Any) -> Iterator[LayerCache]:
+    """What mlx-lm's cache of a layer is, after a pass over one token."""
+    if isinstance(cache, CacheList):
+        for part in cache.caches:
+            yield from _caches(part)
+    elif isinstance(cache, KVCache | RotatingKVCache):
+        if cache.keys is not None:  # some layers read another's
+            _, heads, _, key_dim = cache.keys.shape
+            window = cache.max_size if isinstance(cache, RotatingKVCache) else None
+            itemsize, value_dim = cache.keys.dtype.size, cache.values.shape[-1]
+            yield LayerCache(heads, key_dim, value_dim, itemsize, window)
+    elif isinstance(cache, ArraysCache):
+        yield LayerCache(fixed_bytes=cache.nbytes)
+    else:
+        raise ValueError(f"a cache of unknown growth, {type(cache).__name__}")
+
+
+def _width(layer: nn.Module, chosen: int | None) -> int:
+    """Inputs and outputs per token of all matrices of a layer."""
+    width = 0
+    for _, module in layer.named_modules():
+        weight = module.get("weight")
+        if weight is None or weight.ndim < 2:
+            continue
+        *experts, outputs, inputs = weight.shape
+        if "scales" in module:
+            inputs = module.scales.shape[-1] * module.group_size
+        times = min(chosen or prod(experts), prod(experts))
+        width += times * (inputs + outputs)
+    return width
