@@ -1,0 +1,1 @@
+"""What compression keeps of a tool's output: exact answers from latents beside other ways."""

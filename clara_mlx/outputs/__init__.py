@@ -1,0 +1,1 @@
+"""Tool outputs with probes: generated ones to train on, and real ones to evaluate with."""

@@ -1,0 +1,251 @@
+"""Real outputs: commands run on a small project, on this repository and on installed packages.
+
+They are for evaluation only. Any machine can make its own set; one is committed. Programs that a
+machine lacks are left out of its set.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import cast
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.outputs.capture_commands import CaptureError, Command, commands
+from clara_mlx.outputs.probe import Output, Probe
+from clara_mlx.outputs.rules import classify, probes
+from clara_mlx.outputs.secrets import mask
+
+CHARACTERS = (20, 4_000)
+"""A captured text has so many; longer ones are left out, never cut."""
+MOST_PROBES = 12
+"""Of more probes, so many are taken, spread over the text."""
+_TIMEOUT = 120.0  # seconds; a first cargo build on a busy machine takes some
+
+
+@dataclass(frozen=True)
+class Captured(Output):
+    """A real output with the command that made it.
+
+    Attributes:
+        command: as it was given; ``python`` is the interpreter that ran the capture.
+        rewritten: neutral folders that stand in the text for this machine's own.
+    """
+
+    command: str
+    rewritten: tuple[str, ...]
+
+
+def capture(repository: Path, tools: Collection[str] | None = None) -> list[Captured]:
+    """Run the commands and keep what the rules can ask about.
+
+    Args:
+        repository: this project's checkout; without its ``.git`` its commands are left out.
+        tools: keep only outputs of these tools, and run only commands that could be theirs.
+
+    Raises:
+        CaptureError: the sample project can't be set up.
+    """
+    with tempfile.TemporaryDirectory(prefix="capture-") as folder:
+        root = Path(folder).resolve()
+        neutral = {
+            f"{root}/project": "/project",
+            f"{root}/clara-mlx": "/clara-mlx",
+            str(root): "/capture",
+            str(repository.resolve()): "/clara-mlx",
+            sysconfig.get_path("purelib"): "/site-packages",
+            sysconfig.get_path("stdlib"): "/usr/lib/python",
+            sys.prefix: "/venv",
+            sys.base_prefix: "/usr",
+            str(Path.home()): "/home/user",
+        }
+        runner = _Runner(root, neutral, tools)
+        for command in commands(root, repository.resolve()):
+            runner.run(command)
+        if tools is None or "http" in tools:
+            _capture_http(runner, root / "project" / "settings")
+    return runner.captured
+
+
+class _Runner:
+    def __init__(self, root: Path, neutral: dict[str, str], tools: Collection[str] | None) -> None:
+        self._root, self._neutral, self._tools = root, neutral, tools
+        self._environment = {
+            # Only these: whatever else a user's environment holds is nobody's business.
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "HOME": str(Path.home()),
+            "LC_ALL": "C.UTF-8",
+            "COLUMNS": "80",
+            "NO_COLOR": "1",
+            "PYTHONPATH": ".",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_PAGER": "cat",
+            "RUFF_NO_CACHE": "true",
+            "MYPY_CACHE_DIR": str(root / "mypy"),
+            "CARGO_NET_OFFLINE": "true",
+            "CARGO_TERM_COLOR": "never",
+            "npm_config_cache": str(root / "npm"),
+            "npm_config_offline": "true",
+            "npm_config_userconfig": os.devnull,
+            "npm_config_update_notifier": "false",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        self._seen: set[str] = set()
+        self.captured: list[Captured] = []
+
+    def run(self, command: Command) -> None:
+        """Run one command, if its program and folder are there."""
+        words, where = shlex.split(command.line), self._root / command.where
+        if words[0] == "python":
+            words[0] = sys.executable
+        tool = command.tool or classify("", command.line)
+        unwanted = self._tools is not None and tool not in (*self._tools, None)
+        if unwanted or not where.is_dir() or not shutil.which(words[0], path=self.path):
+            return
+        try:
+            done = subprocess.run(
+                words,
+                cwd=where,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return
+        self.keep(command.line, done.stdout.decode(errors="replace"))
+
+    @property
+    def path(self) -> str:
+        """Where programs are looked for."""
+        return self._environment["PATH"]
+
+    def keep(self, command: str, printed: str) -> None:
+        """Keep an output under neutral folders, without secrets, if there is something to ask."""
+        rewritten = []
+        text = printed.strip("\n")
+        for own, neutral in sorted(self._neutral.items(), key=lambda pair: -len(pair[0])):
+            if own in text and len(own) > 1:
+                text = text.replace(own, neutral)
+                rewritten.append(neutral)
+        if command.startswith("ls ") and getpass.getuser() != "root":
+            text = re.sub(rf"(?<= ){re.escape(getpass.getuser())}(?= )", "user", text)
+        text, _ = mask(text)
+        tool = classify(text, command)
+        wanted = self._tools is None or tool in self._tools
+        if not tool or not wanted or text in self._seen:
+            return
+        if not CHARACTERS[0] <= len(text) <= CHARACTERS[1] or "\ufffd" in text:
+            return
+        self._seen.add(text)
+        asked = _asked(tool, text)
+        if asked:
+            self.captured.append(Captured(tool, text, asked, command, tuple(rewritten)))
+
+
+def _asked(tool: str, text: str) -> tuple[Probe, ...]:
+    """The rules' probes, or so many of them, spread over the text."""
+    asked = probes(text, tool)
+    step = max(len(asked) / MOST_PROBES, 1)
+    return tuple(asked[int(number * step)] for number in range(min(len(asked), MOST_PROBES)))
+
+
+def ask_again(captured: list[Captured]) -> list[Captured]:
+    """The same outputs with the probes of today's rules and wordings."""
+    return [replace(one, probes=_asked(one.tool, one.text)) for one in captured]
+
+
+class _Server(ThreadingHTTPServer):
+    """Serves a folder's files and keeps the log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log: list[str] = []
+        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        line = f"{self.address_string()} - - [{self.log_date_time_string()}] {format % args}"
+        cast(_Server, self.server).log.append(line)
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[_Server]:
+    with _Server(folder) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _capture_http(runner: _Runner, served: Path) -> None:
+    """curl against a server of the standard library, and that server's log."""
+    with _serving(served) as server:
+        base = f"http://127.0.0.1:{server.server_address[1]}"
+        for options in (
+            "-i -s {}/app.json",
+            "-i -s {}/reply.json",
+            "-i -s {}/missing.json",
+            "-I -s {}/app.toml",
+            "-i -s -X POST {}/app.json",
+            "-v -s -o out {}/app.env",
+            "-v -s -o out {}/nothing",
+            "-v -s -o out -X DELETE {}/app.yaml",
+        ):
+            runner.run(Command("http", "project", "curl " + options.format(base)))
+        runner.run(Command("http", "project", "curl -sS http://127.0.0.1:9/stock"))
+        runner.run(Command("http", "project", "curl -sS http://stock.invalid/"))
+        runner.keep("python -m http.server", "\n".join(server.log))
+
+
+def write(captured: list[Captured], file: Path) -> None:
+    """Write captured outputs as JSON lines, one an output."""
+    file.write_text(
+        "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in captured),
+        encoding="utf-8",
+    )
+
+
+def read(file: Path) -> list[Captured]:
+    """Read what `write` wrote.
+
+    Raises:
+        CaptureError: the file can't be read, or a line is not a captured output; it names the line.
+    """
+    captured = []
+    try:
+        # Not splitlines: an output may hold U+2028.
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaptureError(f"{file}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            raw = json.loads(line)
+            asked = tuple(Probe(**probe) for probe in raw.pop("probes"))
+            rewritten = tuple(raw.pop("rewritten"))
+            captured.append(Captured(probes=asked, rewritten=rewritten, **raw))
+        except (ValueError, KeyError, TypeError, AttributeError, ClaraError) as error:
+            raise CaptureError(f"{file}:{number}: not a captured output: {error}") from error
+    return captured

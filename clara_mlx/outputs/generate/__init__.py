@@ -1,0 +1,122 @@
+"""Generated tool outputs with probes: real formats, names and values that nobody has seen.
+
+`generate` draws one output of one tool. Training takes ``split="train"``, evaluation
+``split="test"``; the two share no name word, pseudo-word, hash, date, version or number of 20 or
+more (see `clara_mlx.outputs.names`). What they do share is what the tools themselves always say:
+layouts, exception types, rule codes, status codes, percentages, days, months and numbers below 20.
+One tool, `LEFT_OUT`, is for evaluation only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.outputs.generate import (
+    builds,
+    cargo,
+    checkers,
+    compilers,
+    configs,
+    git,
+    listings,
+    pytest_runs,
+    python,
+    unittest_runs,
+    web,
+)
+from clara_mlx.outputs.generate.page import Layout, Page
+from clara_mlx.outputs.names import SPLITS, Names
+from clara_mlx.outputs.probe import Output
+
+LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    **pytest_runs.LAYOUTS,
+    **unittest_runs.LAYOUTS,
+    **python.LAYOUTS,
+    **checkers.LAYOUTS,
+    **cargo.LAYOUTS,
+    **compilers.LAYOUTS,
+    **web.LAYOUTS,
+    **builds.LAYOUTS,
+    **listings.LAYOUTS,
+    **git.LAYOUTS,
+    **configs.LAYOUTS,
+}
+"""Every tool's layouts; one that stands twice is drawn twice as often."""
+
+TOOLS = tuple(LAYOUTS)
+"""The names `generate` takes."""
+
+LEFT_OUT = "go"
+"""The tool that no training ever sees."""
+
+SIZES = ("short", "long")
+SHORT_CHARACTERS = 280
+"""A short output has at most this many."""
+LONG_CHARACTERS = (600, 3000)
+"""A long output has so many."""
+FEWEST_PROBES, MOST_PROBES = 3, 8
+_ATTEMPTS = 500
+
+
+class GenerateError(ClaraError):
+    """No output of this kind can be drawn."""
+
+
+def generate(
+    rng: random.Random,
+    tool: str,
+    split: str = "train",
+    size: str = "short",
+    fits: Callable[[str], bool] | None = None,
+    full: float = 0.6,
+) -> Output:
+    """One output of a tool with three to eight probes, the same for the same state of ``rng``.
+
+    Args:
+        rng: the only source of chance.
+        tool: one of `TOOLS`.
+        split: ``train`` or ``test``.
+        size: ``short`` (one chunk: at most `SHORT_CHARACTERS`) or ``long`` (several chunks with
+            distractors: `LONG_CHARACTERS`).
+        full: share of the short outputs that have as many items and distractors as one chunk
+            holds; the others have few.
+        fits: whether a short text is short enough, such as for a tokenizer; drawn again until
+            it says so.
+
+    Raises:
+        GenerateError: for an unknown tool, split or size, or when ``fits`` accepts nothing.
+    """
+    if tool not in LAYOUTS or split not in SPLITS or size not in SIZES:
+        raise GenerateError(
+            f"no {size!r} output of {tool!r} for split {split!r}: tools are {', '.join(TOOLS)}; "
+            f"splits are {', '.join(SPLITS)}; sizes are {', '.join(SIZES)}"
+        )
+    names = Names(rng, split)
+    filled = size == "short" and rng.random() < full
+    for attempt in range(_ATTEMPTS):
+        if attempt % 10 == 0:
+            layout = rng.choice(LAYOUTS[tool])
+        low, high, room = 1, SHORT_CHARACTERS, 0
+        if size == "long":
+            low, high = LONG_CHARACTERS
+            room = rng.randint(low + 100, high - 800)
+        elif filled and attempt % 10 < 5:
+            low = high * 2 // 3
+            room = rng.randint(low, high + 80)
+        elif filled:  # not every layout can be filled
+            room = rng.randint(0, high)
+        page = Page(names, room, long=size == "long")
+        layout(page)
+        text = page.text
+        if not low <= len(text) <= high:
+            continue
+        if size == "short" and fits is not None and not fits(text):
+            continue
+        probes = page.probes(MOST_PROBES)
+        if len(probes) >= FEWEST_PROBES:
+            return Output(tool, text, probes)
+    raise GenerateError(
+        f"{_ATTEMPTS} {size} {tool} outputs were all refused; let `fits` accept longer texts"
+    )

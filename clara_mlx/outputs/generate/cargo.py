@@ -1,0 +1,176 @@
+"""What cargo and rustc print."""
+
+from __future__ import annotations
+
+from clara_mlx.outputs.generate.messages import compose
+from clara_mlx.outputs.generate.page import Layout, Page, mark, underlined
+
+_RUST_TYPES = ("u8", "u32", "u64", "i32", "i64", "f64", "usize", "bool", "String", "&str", "char")
+
+RUST_ERRORS: tuple[tuple[str, str], ...] = (
+    ("E0308", "mismatched types"),
+    ("E0382", "borrow of moved value: `<snake>`"),
+    ("E0382", "use of moved value: `<snake>`"),
+    ("E0425", "cannot find value `<snake>` in this scope"),
+    ("E0425", "cannot find function `<snake>` in this scope"),
+    ("E0433", "failed to resolve: use of undeclared type `<camel>`"),
+    ("E0432", "unresolved import `<snake>`"),
+    ("E0599", "no method named `<snake>` found for struct `<camel>`"),
+    ("E0277", "the trait bound `<camel>: <camel>` is not satisfied"),
+    ("E0502", "cannot borrow `<snake>` as mutable"),
+    ("E0505", "cannot move out of `<snake>` because it is borrowed"),
+    ("E0106", "missing lifetime specifier"),
+    ("E0412", "cannot find type `<camel>` in this scope"),
+    ("E0560", "struct `<camel>` has no field named `<snake>`"),
+)
+RUST_WARNINGS = (
+    "struct `<camel>` is never constructed",
+    "function `<snake>` is never used",
+    "field `<snake>` is never read",
+    "unused `Result` that must be used",
+    "variable `<mixed>` should have a snake case name",
+)
+
+
+def _crate_line(page: Page) -> None:
+    names, rng = page.names, page.rng
+    crate = names.kebab()
+    if rng.random() < 0.8:
+        page.line(f"   Compiling {crate} v", mark("version", names.version(), name=crate))
+    else:
+        page.line(f"  Downloaded {crate} v", mark("version", names.version(), name=crate))
+
+
+def _place(page: Page, what: str, text: str) -> tuple[str, str]:
+    """Where an ``error`` or ``warning`` is, with its source line; returns margin and carets."""
+    names = page.names
+    line = names.line()
+    margin = " " * len(str(line))
+    column, carets = underlined(page.rng, "    " + text)
+    page.put(margin, "--> ", mark(f"{what}_file", names.path("rs")), ":")
+    page.put(mark(f"{what}_line", line), ":")
+    page.line(mark("error_column", column) if what == "error" else str(column))
+    page.line(margin, " |")
+    page.line(f"{line} |     ", mark("code", text) if what == "error" else text)
+    return margin, carets
+
+
+def _cargo_error(page: Page) -> None:
+    names, rng = page.names, page.rng
+    page.fill(lambda: _crate_line(page), 0, 0, 0.8)
+    code, message = rng.choice(RUST_ERRORS)
+    page.line(
+        "error[", mark("error_code", code), "]: ", mark("error_message", compose(names, message))
+    )
+    text = f"let {names.snake()} = {names.word()}.{names.snake()}();"
+    margin, carets = _place(page, "error", text)
+    if rng.random() < 0.5:
+        page.line(margin, " | ", carets)
+    if rng.random() < 0.4:
+        page.line()
+        page.line("error: could not compile `", mark("failed_package", names.kebab()), "` (lib)")
+
+
+def _cargo_types(page: Page) -> None:
+    names, rng = page.names, page.rng
+    page.fill(lambda: _crate_line(page), 0, 0, 0.8)
+    expected, actual = rng.sample((*_RUST_TYPES, names.camel(), names.camel(2, 2)), 2)
+    page.line("error[", mark("error_code", "E0308"), "]: mismatched types")
+    margin, carets = _place(page, "error", f"{names.snake()}({names.word()})")
+    page.line(
+        *(margin, f" | {carets} expected `"),
+        *(mark("expected_type", expected), "`, found `", mark("actual_type", actual), "`"),
+    )
+
+
+def _cargo_result(page: Page, failed: int, shown: int) -> None:
+    """The last line; ``shown`` tests are seen to pass."""
+    names = page.names
+    passed = names.at_least(max(shown, 1), int(400 ** page.rng.random()))
+    verdict = "FAILED" if failed else "ok"
+    page.line(
+        *(f"test result: {verdict}. ", mark("passed", passed), " passed; "),
+        *(mark("failed", failed), " failed; ", mark("ignored", page.rng.randint(0, 5))),
+        *(
+            " ignored; 0 measured; 0 filtered out; finished in ",
+            mark("duration", names.seconds() + "s"),
+        ),
+    )
+
+
+def _passing_rust_test(page: Page) -> None:
+    page.line(f"test {page.names.word()}::{page.names.snake()} ... ok")
+
+
+def _cargo_panic(page: Page) -> None:
+    names, rng = page.names, page.rng
+    shown = page.fill(lambda: _passing_rust_test(page), 0, 0, 0.8)
+    test = f"{rng.choice(('tests', names.word()))}::{names.snake()}"
+    page.line(
+        *("thread '", mark("failed_test", test), "' panicked at "),
+        *(mark("error_file", names.path("rs")), ":", mark("error_line", names.line())),
+        *(":", mark("error_column", rng.randint(1, 19)), ":"),
+    )
+    kind = rng.random()
+    if kind < 0.5:
+        page.line("assertion `left == right` failed")
+        page.line("  left: ", mark("left", names.number(0, 999)))
+        page.line(" right: ", mark("right", names.number(0, 999)))
+    elif kind < 0.8:
+        page.line(mark("error_message", compose(names, "no <word> for <kebab>")))
+    else:
+        page.line(
+            "called `Option::unwrap()` on a `None` value"
+            if rng.random() < 0.5
+            else f"index out of bounds: the len is {rng.randint(0, 9)} but the index is 10"
+        )
+    if rng.random() < 0.4:
+        _cargo_result(page, 1, shown)
+
+
+def _cargo_test(page: Page) -> None:
+    names, rng = page.names, page.rng
+    shown = page.fill(lambda: _passing_rust_test(page), 0, 1, 0.9)
+    failed = rng.random() < 0.7
+    if failed:
+        page.line("test ", mark("failed_test", f"{names.word()}::{names.snake()}"), " ... FAILED")
+    else:
+        page.line("test ", mark("ignored_test", f"{names.word()}::{names.snake()}"), " ... ignored")
+    page.line()
+    _cargo_result(page, 1 if failed else 0, shown)
+
+
+def _cargo_build(page: Page) -> None:
+    names, rng = page.names, page.rng
+    page.fill(lambda: _crate_line(page), 2, 3, 0.95)
+    profile = rng.choice(
+        ("`dev` profile [unoptimized + debuginfo]", "`release` profile [optimized]")
+    )
+    page.line(f"    Finished {profile} target(s) in ", mark("duration", names.seconds() + "s"))
+
+
+def _cargo_warning(page: Page) -> None:
+    names, rng = page.names, page.rng
+    page.fill(lambda: _crate_line(page), 0, 0, 0.8)
+    if rng.random() < 0.5:
+        unused = names.snake()
+        page.line("warning: unused variable: `", mark("unused_name", unused), "`")
+        text = f"let {unused} = {names.snake()}();"
+    else:
+        said = compose(names, rng.choice(RUST_WARNINGS))
+        page.line("warning: ", mark("warning_message", said))
+        text = f"fn {names.snake()}() {{"
+    _place(page, "warning", text)
+    if rng.random() < 0.5:
+        page.line()
+        crate, count = names.kebab(), names.number(2, 40)
+        page.line(
+            *("warning: `", mark("package", crate), "` (lib) generated "),
+            *(mark("warnings", count), " warnings"),
+        )
+
+
+LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "cargo": (_cargo_error, _cargo_types, _cargo_panic, _cargo_test, _cargo_build, _cargo_warning),
+}
+"""The layouts of each tool."""

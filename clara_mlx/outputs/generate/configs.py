@@ -1,0 +1,308 @@
+"""What configuration files hold: TOML, YAML, JSON and environment files, as ``cat`` prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from clara_mlx.outputs.generate.page import Layout, Marked, Page, mark
+
+_SETTINGS = {
+    "timeout": "count",
+    "retries": "count",
+    "port": "count",
+    "workers": "count",
+    "limit": "count",
+    "size": "count",
+    "batch_size": "count",
+    "max_tokens": "count",
+    "threshold": "decimal",
+    "interval": "decimal",
+    "rate": "decimal",
+    "level": "choice",
+    "mode": "choice",
+    "log_level": "choice",
+    "path": "path",
+    "cache_dir": "path",
+    "host": "host",
+    "name": "name",
+    "region": "name",
+    "model": "name",
+    "enabled": "flag",
+    "verbose": "flag",
+    "version": "version",
+}
+"""Usual settings and the values that they take."""
+_CHOICES = ("debug", "info", "warning", "error", "strict", "auto", "none", "default", "off", "fast")
+_KINDS = ("count", "count", "decimal", "flag", "choice", "name", "name", "path", "host", "version")
+
+
+def _setting(page: Page) -> tuple[str, str]:
+    """A setting's name, often a usual one, and the kind of its value."""
+    names, rng = page.names, page.rng
+    draw = rng.random()
+    if draw < 0.4:
+        return rng.choice(tuple(_SETTINGS.items()))
+    if draw < 0.6:
+        usual, kind = rng.choice(tuple(_SETTINGS.items()))
+        return f"{names.word()}_{usual}", kind
+    return names.snake(), rng.choice(_KINDS)
+
+
+def _value(page: Page, kind: str) -> tuple[str, bool]:
+    """A value of a kind and whether it is text, which some formats quote."""
+    names, rng = page.names, page.rng
+    if kind == "count":
+        return str(names.count(100_000)), False
+    if kind == "decimal":
+        return names.decimal(0, 10, rng.choice((1, 2, 3))), False
+    if kind == "flag":
+        return rng.choice(("true", "false")), False
+    if kind == "choice":
+        return rng.choice(_CHOICES), True
+    if kind == "name":
+        return names.kebab(), True
+    if kind == "path":
+        top = rng.choice(("var", "etc", "opt", "srv", "tmp"))
+        return f"/{top}/{names.word()}/{names.kebab()}", True
+    if kind == "host":
+        end = rng.choice(("com", "io", "net", "local"))
+        return f"{names.kebab()}.{names.word()}.{end}", True
+    return names.version(), True
+
+
+def _entries(
+    page: Page,
+    section: str | None,
+    write: Callable[[str, Marked, bool], object],
+    counts: tuple[int, int],
+    share: float = 1.0,
+) -> None:
+    """Distinct keys with values, each asked by its key and, in a section, by both."""
+    used: set[str] = set()
+
+    def entry() -> None:
+        key, kind = _setting(page)
+        while key in used:
+            key, kind = page.names.snake(2, 2), "name"
+        used.add(key)
+        value, text = _value(page, kind)
+        marked = mark("value", value, key=key)
+        if section is not None:
+            marked = mark("value_in", marked, key=key, section=section)
+        write(key, marked, text)
+
+    page.fill(entry, *counts, share)
+
+
+def _quoted(text: bool) -> str:
+    return '"' if text else ""
+
+
+def _before_items(comma: str) -> Iterator[str]:
+    """What stands before each item of a list: nothing before the first."""
+    yield ""
+    while True:
+        yield comma
+
+
+def _toml_tables(page: Page) -> None:
+    names, rng = page.names, page.rng
+
+    def table() -> None:
+        section = names.kebab() if rng.random() < 0.7 else f"{names.word()}.{names.word()}"
+        page.line(f"[{section}]")
+
+        def write(key: str, value: Marked, text: bool) -> None:
+            page.line(f"{key} = ", _quoted(text), value, _quoted(text))
+
+        _entries(page, section, write, (2, 3), 0.0)
+        page.line()
+
+    page.fill(table, 2, 2)
+
+
+def _toml_project(page: Page) -> None:
+    names, rng = page.names, page.rng
+    page.line("[project]")
+    page.line('name = "', mark("package", names.kebab()), '"')
+    page.line('version = "', mark("value", names.version(), key="version"), '"')
+    if rng.random() < 0.5:
+        page.line('requires-python = ">=3.', mark("python", rng.randint(8, 13)), '"')
+    page.line("dependencies = [")
+
+    def dependency() -> None:
+        package = names.kebab()
+        page.line(f'    "{package}>=', mark("version", names.version(), name=package), '",')
+
+    page.fill(dependency, 2, 3)
+    page.line("]")
+
+
+def _toml_cargo(page: Page) -> None:
+    names, rng = page.names, page.rng
+    whole = rng.random() < 0.6
+    if whole:
+        page.line("[package]")
+        page.line('name = "', mark("package", names.kebab()), '"')
+        page.line('version = "', mark("value", names.version(), key="version"), '"')
+        page.line()
+    page.line("[dependencies]")
+
+    def dependency() -> None:
+        crate = names.kebab()
+        version = mark("version", names.version(), name=crate)
+        if whole or rng.random() < 0.7:
+            page.line(f'{crate} = "', version, '"')
+        else:
+            page.line(f'{crate} = {{ version = "', version, f'", features = ["{names.kebab()}"] }}')
+
+    page.fill(dependency, 3, 4)
+
+
+def _yaml_sections(page: Page) -> None:
+    names = page.names
+
+    def section() -> None:
+        name = names.snake()
+        page.line(f"{name}:")
+        _entries(page, name, lambda key, value, _: page.line(f"  {key}: ", value), (2, 3), 0.0)
+
+    page.fill(section, 2, 2)
+
+
+def _yaml_compose(page: Page) -> None:
+    """A docker-compose file."""
+    names, rng = page.names, page.rng
+    page.line("services:")
+
+    def service() -> None:
+        name = names.kebab()
+        page.line(f"  {name}:")
+        image = f"{names.kebab()}:{names.version()}"
+        page.line("    image: ", mark("value_in", image, key="image", section=name))
+        if rng.random() < 0.7:
+            page.line("    ports:")
+            page.line('      - "', mark("port_of", names.number(1024, 65000), name=name), ':80"')
+        if rng.random() < 0.5:
+            page.line(
+                "    restart: ",
+                mark(
+                    "value_in",
+                    rng.choice(("always", "no", "unless-stopped")),
+                    key="restart",
+                    section=name,
+                ),
+            )
+
+    page.fill(service, 2, 2)
+
+
+def _yaml_flat(page: Page) -> None:
+    _entries(page, None, lambda key, value, _: page.line(f"{key}: ", value), (4, 6))
+
+
+def _json_flat(page: Page) -> None:
+    comma = _before_items(",\n")
+
+    def write(key: str, value: Marked, text: bool) -> None:
+        page.put(next(comma), f'  "{key}": ', _quoted(text), value, _quoted(text))
+
+    page.line("{")
+    _entries(page, None, write, (4, 5))
+    page.line("\n}")
+
+
+def _json_nested(page: Page) -> None:
+    comma = _before_items(",\n")
+
+    def section() -> None:
+        name = page.names.mixed(1, 2)
+        inner_comma = _before_items(",\n")
+
+        def write(key: str, value: Marked, text: bool) -> None:
+            page.put(next(inner_comma), f'    "{key}": ', _quoted(text), value, _quoted(text))
+
+        page.put(next(comma), f'  "{name}": {{\n')
+        _entries(page, name, write, (2, 2), 0.0)
+        page.put("\n  }")
+
+    page.line("{")
+    page.fill(section, 2, 2)
+    page.line("\n}")
+
+
+def _json_line(page: Page) -> None:
+    """Compact JSON on one line, as an API answers or a log holds."""
+    comma = _before_items(", ")
+
+    def write(key: str, value: Marked, text: bool) -> None:
+        page.put(next(comma), f'"{key}": ', _quoted(text), value, _quoted(text))
+
+    page.put("{")
+    _entries(page, None, write, (4, 6))
+    page.put("}")
+
+
+def _json_package(page: Page) -> None:
+    names, rng = page.names, page.rng
+    comma = _before_items(",\n")
+
+    def dependency() -> None:
+        package = f"@{names.word()}/{names.kebab()}" if rng.random() < 0.2 else names.kebab()
+        page.put(next(comma), f'    "{package}": "^')
+        page.put(mark("version", names.version(), name=package), '"')
+
+    page.line("{")
+    page.line('  "name": "', mark("package", names.kebab()), '",')
+    page.line('  "version": "', mark("value", names.version(), key="version"), '",')
+    if rng.random() < 0.4:
+        page.line('  "main": "', mark("value", names.path("js"), key="main"), '",')
+    page.line('  "dependencies": {')
+    page.fill(dependency, 2, 3)
+    page.line("\n  }")
+    page.line("}")
+
+
+def _env_file(page: Page) -> None:
+    names, rng = page.names, page.rng
+    used: set[str] = set()
+
+    def variable() -> None:
+        key = names.constant()
+        while key in used:
+            key = names.constant(2, 2)
+        used.add(key)
+        value, _ = _value(page, rng.choice(_KINDS))
+        page.line("export " if exported else "", f"{key}=", mark("value", value, key=key))
+
+    exported = rng.random() < 0.2
+    if rng.random() < 0.3:
+        page.line(f"# {names.word()} {names.word()}")
+    page.fill(variable, 4, 6)
+
+
+def _env_services(page: Page) -> None:
+    """Where services are: hosts, ports and URLs."""
+    names, rng = page.names, page.rng
+
+    def service() -> None:
+        prefix = names.word().upper()
+        if rng.random() < 0.5:
+            host, port = f"{names.kebab()}.{names.word()}.io", names.number(1024, 65000)
+            page.line(f"{prefix}_HOST=", mark("value", host, key=f"{prefix}_HOST"))
+            page.line(f"{prefix}_PORT=", mark("value", port, key=f"{prefix}_PORT"))
+        else:
+            host = f"{names.word()}@{names.kebab()}:{names.number(1024, 65000)}"
+            url = f"postgres://{host}/{names.word()}"
+            page.line(f"{prefix}_URL=", mark("value", url, key=f"{prefix}_URL"))
+
+    page.fill(service, 3, 3)
+
+
+LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "toml": (_toml_tables, _toml_project, _toml_cargo),
+    "yaml": (_yaml_sections, _yaml_compose, _yaml_flat),
+    "json": (_json_flat, _json_nested, _json_line, _json_package),
+    "env": (_env_file, _env_file, _env_services),
+}
+"""The layouts of each tool."""

@@ -1,0 +1,303 @@
+"""Exact identifiers in any text, by rules: what an agent must not lose when text is compacted.
+
+Every rule is a regular expression whose repetitions are possessive or bounded, so the work grows
+linearly with the text, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["url", "test", "path", "uuid", "hash", "version", "code", "exception", "line"]
+
+# A longer "identifier" is data, not a name; it is left out rather than cut.
+MAX_LENGTH = 512
+
+_Found = tuple[int, int, Kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """One identifier and where it stands: ``source[start:end] == text``.
+
+    A path carries its location when it is written against it (``a.py:12:5``, ``a.ts(12,5)``).
+    """
+
+    kind: Kind
+    text: str
+    start: int
+    end: int
+
+
+def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
+    """The identifiers of ``text`` in their order, none inside another, each (kind, text) once.
+
+    Args:
+        text: anything; no character is special.
+        limit: at most so many, the first ones.
+    """
+    found = sorted(
+        (start, rank, -end, kind)
+        for rank, rule in enumerate(_RULES)
+        for start, end, kind in rule(text)
+        if end - start <= MAX_LENGTH
+    )
+    kept: dict[tuple[Kind, str], Identifier] = {}
+    last = 0
+    for start, _, minus_end, kind in found:
+        if start < last:
+            continue
+        last = -minus_end
+        exact = text[start:last]
+        if (kind, exact) not in kept:
+            if limit is not None and len(kept) >= limit:
+                break
+            kept[kind, exact] = Identifier(kind, exact, start, last)
+    return tuple(kept.values())
+
+
+_URL = re.compile(
+    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+://[^\s\"'<>`\\^{}|\x00-\x1f]++"
+)
+
+
+def _urls(text: str) -> Iterator[_Found]:
+    for match in _URL.finditer(text):
+        start, end = match.span()
+        if end - start > 2 * MAX_LENGTH:
+            continue
+        while text[end - 1] in ".,;:!?*)]" and not (
+            text[end - 1] == ")" and text.count("(", start, end) >= text.count(")", start, end)
+        ):
+            end -= 1
+        if text[end - 3 : end] != "://":
+            yield start, end, "url"
+
+
+# pytest: path.py::Class::test[parameters]; Rust and C++ names with :: fail the .py test.
+_NODE = re.compile(r"(?<![\w./@+~-])([\w./@+~-]++)::\w++(?:::\w++)*+")
+_PARAMETERS_LIMIT = 200
+# What other test runners print around a name.
+_RUNNERS = re.compile(
+    r"^(?:test (?P<cargo>\S{1,300}+)(?: - should panic)? \.\.\. (?:ok|FAILED|ignored)"
+    r"|---- (?P<captured>\S{1,300}+) stdout ----"
+    r"|[ \t]{0,40}+--- (?:PASS|FAIL|SKIP): (?P<go>\S{1,300}+) \("
+    r"|=== (?:RUN|PAUSE|CONT|NAME)[ \t]{1,4}+(?P<run>\S{1,300}+)"
+    r"|(?P<unittest>(?:(?:FAIL|ERROR): |(?=test))(?P<name>\w{1,200}+)"
+    r" \((?P<dotted>[\w.]{1,300}+)\)))",
+    re.MULTILINE,
+)
+
+
+def _tests(text: str) -> Iterator[_Found]:
+    for match in _NODE.finditer(text):
+        if match[1].endswith(".py"):
+            yield match.start(), _end_of_parameters(text, match.end()), "test"
+    for match in _RUNNERS.finditer(text):
+        group = match.lastgroup or ""
+        if group != "unittest":
+            yield *match.span(group), "test"
+        elif match["dotted"].endswith(f".{match['name']}"):
+            yield *match.span("dotted"), "test"
+        else:
+            yield match.start("name"), match.end("unittest"), "test"
+
+
+def _end_of_parameters(text: str, start: int) -> int:
+    """The end of ``[...]`` at ``start``, at a ``]`` that ends a word; ``start`` without one."""
+    if not text.startswith("[", start):
+        return start
+    stop = min(start + _PARAMETERS_LIMIT, len(text))
+    line_end = text.find("\n", start, stop)
+    stop = stop if line_end < 0 else line_end
+    end = text.find("]", start, stop)
+    while end >= 0:
+        following = text[end + 1 : end + 2]
+        if not following or following.isspace() or following in ":,;)\"'`":
+            return end + 1
+        end = text.find("]", end + 1, stop)
+    return start
+
+
+_EXTENSION = re.compile(
+    r"bat|bazel|bin|bz2|c|cc|cfg|cjs|cmake|conf|cpp|cs|css|csv|cts|cu|cxx|dart|db|dll|dylib"
+    r"|env|erl|ex|exs|f90|gemspec|go|gradle|graphql|gz|h|hh|hpp|hs|htm|html|hxx|ini|ipynb|jar"
+    r"|java|jl|jpeg|jpg|js|json|jsonl|jsx|kt|less|lock|log|lua|m|map|md|metal|mjs|ml|mm|mts"
+    r"|nix|npy|npz|o|parquet|patch|pb|pdf|php|pl|plist|png|proto|ps1|pth|py|pyc|pyi|pyx|r|rb"
+    r"|rlib|rs|rst|s|safetensors|sass|scala|scss|sh|so|sol|sql|sqlite|svelte|svg|swift|tar|tf"
+    r"|toml|traj|ts|tsv|tsx|txt|vue|wasm|whl|xml|yaml|yml|zig|zip|zsh",
+    re.IGNORECASE,
+)
+_NAME = re.compile(
+    r"(?:Docker|Make|Gem|Rake|Proc|Jenkins|Vagrant|Just)file|LICENSE"
+    r"|\.(?:git(?:ignore|attributes)|dockerignore|editorconfig|env|npmrc|bashrc)"
+)
+_PRODUCT = re.compile(r"(?:Node|Vue|Next|Nuxt|Three|D3)\.js|Socket\.io")
+_QUOTED = re.compile(r'File "([^"\n]{1,500}+)", line')
+_WINDOWS = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]:\\[^\s\"'<>|*?:;,()]++"
+    r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
+)
+# Nothing without a slash or a dot is a path, but for some well-known names.
+_PATH = re.compile(
+    r"(?<![\w./@+~%-])([\w@+~%-]*+[./][\w./@+~%-]*+|(?:[A-Z][a-z]{2,8}file|LICENSE)(?![\w@+~%-]))"
+    r"(:\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
+)
+
+
+def _paths(text: str) -> Iterator[_Found]:
+    for match in _QUOTED.finditer(text):
+        if match[1][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
+            yield *match.span(1), "path"
+    for match in _WINDOWS.finditer(text):
+        yield *match.span(), "path"
+    for match in _PATH.finditer(text):
+        name, start, end = match[1], match.start(), match.end()
+        if name[:2] in ("a/", "b/") and (
+            text[start - 4 : start] in ("--- ", "+++ ", "git ")
+            or text.startswith(f"a/{name[2:]} ", start - len(name) - 1)
+        ):  # git's two sides of a diff
+            name, start = name[2:], start + 2
+        if not match[2]:
+            bare = name.rstrip(".-,") or name
+            end -= len(name) - len(bare)
+            name = bare
+            if text.startswith("(", end):
+                continue  # a call: data.json()
+        if len(name) <= MAX_LENGTH and _is_path(name, bool(match[2])):
+            yield start, end, "path"
+
+
+def _is_path(name: str, located: bool) -> bool:
+    folder, slash, last = name.rpartition("/")
+    stem, dot, extension = last.rpartition(".")
+    known = bool(dot and stem and _EXTENSION.fullmatch(extension))
+    if slash:
+        if name.startswith("//") or not re.search("[A-Za-z_]", name):
+            return False
+        rooted = name.startswith(("/", "./", "../", "~/"))
+        return (
+            known
+            or _NAME.fullmatch(last) is not None
+            or (rooted and len(name) > 2)
+            or bool("/" in folder and last)
+        )
+    if _NAME.fullmatch(last):
+        return True
+    if _PRODUCT.fullmatch(last):
+        return False
+    # obj.c and self.h are attributes more often than files; with a line number they are files.
+    return known and (located or len(extension) > 1)
+
+
+_UUID = re.compile(
+    r"(?<![\w-])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![\w-])"
+)
+_HASH = re.compile(r"(?<![\w-])(?<!\d\.)[0-9a-f]{7,128}+(?![\w-])")
+_FULL_HASHES = frozenset((32, 40, 56, 64, 96, 128))
+
+
+def _uuids(text: str) -> Iterator[_Found]:
+    for match in _UUID.finditer(text):
+        yield *match.span(), "uuid"
+
+
+def _hashes(text: str) -> Iterator[_Found]:
+    for match in _HASH.finditer(text):
+        value = match[0]
+        letters = value.strip("0123456789")
+        mixed = letters not in ("", "e") and not value.isalpha()
+        full = len(value) in _FULL_HASHES and len(set(value)) > 4
+        if mixed or full or text.endswith("commit ", 0, match.start()):
+            yield *match.span(), "hash"
+
+
+_VERSION = re.compile(
+    r"(?<![\w.])(v?)(\d{1,9}+(?:\.\d{1,9}+){1,4}+)"
+    r"((?:[-+.]?(?:alpha|beta|pre|a|b|rc|dev|post)[.-]?\d{0,9}+){0,3}(?:[+-][0-9A-Za-z.-]{1,60}+)?)"
+    r"(?![\w%])(?!\.\w)"
+)
+_BEFORE_VERSION = re.compile(r"(?:[=<>~!]=|[@^~]|(?i:\bversion:?) ?)$")
+
+
+def _versions(text: str) -> Iterator[_Found]:
+    for match in _VERSION.finditer(text):
+        start, end = match.span()
+        parts = match[2].split(".")
+        address = len(parts) == 4 and not match[1] and all(int(part) < 256 for part in parts)
+        if address:
+            continue
+        # Two numbers with a dot are a decimal, unless the text says that they are a version.
+        before = text[max(0, start - 10) : start]
+        if len(parts) > 2 or match[1] or match[3] or _BEFORE_VERSION.search(before):
+            yield start, end, "version"
+
+
+_CODES = re.compile(
+    r"(?:^|: |\[|\(|\berror |\bwarning )([A-Z]{1,5}\d{3,5})(?=[\]:)\s])"  # F401, E0382, TS2322
+    r"|  \[([a-z]{2,40}+(?:-[a-z]{1,40}+){0,6}+)\]$"  # mypy's
+    r"|\[(-W[\w=+-]{1,60}+)\]"  # gcc's and clang's
+    r"|\[(Errno -?\d{1,5}+)\]"
+    r"|\b((?:exit code|exit status|exited with code|exited with status) -?\d{1,5}+)\b"
+    r"|^make(?:\[\d{1,4}\])?: \*\*\* .{1,300}(\bError \d{1,3}+)$"
+    r"|\b(SIG(?:ABRT|BUS|FPE|HUP|ILL|INT|KILL|PIPE|QUIT|SEGV|TERM|TRAP))\b"
+    r"|\b(E(?:ACCES|ADDRINUSE|AGAIN|AI_AGAIN|BADF|BUSY|CONNABORTED|CONNREFUSED|CONNRESET|EXIST"
+    r"|HOSTUNREACH|INTR|INVAL|IO|ISDIR|LIFECYCLE|LOOP|MFILE|NAMETOOLONG|NETUNREACH|NFILE|NOENT"
+    r"|NOLOCK|NOMEM|NOSPC|NOTDIR|NOTEMPTY|NOTFOUND|PERM|PIPE|RESOLVE|ROFS|TIMEDOUT|XDEV))\b",
+    re.MULTILINE,
+)
+
+
+def _codes(text: str) -> Iterator[_Found]:
+    for match in _CODES.finditer(text):
+        yield *match.span(match.lastindex or 0), "code"
+
+
+_WORD = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*+")
+_ERRORS = ("Error", "Exception", "Warning", "Failure", "Fault")
+_OTHER_EXCEPTIONS = {
+    "KeyboardInterrupt",
+    "SystemExit",
+    "StopIteration",
+    "StopAsyncIteration",
+    "GeneratorExit",
+}
+
+
+def _exceptions(text: str) -> Iterator[_Found]:
+    for match in _WORD.finditer(text):
+        name = match[0].rstrip(".")
+        if not name.endswith(_ERRORS) and name not in _OTHER_EXCEPTIONS:
+            continue
+        last = name.rpartition(".")[2]
+        if last not in _ERRORS and last[0].isupper() and ".." not in name:
+            yield match.start(), match.start() + len(name), "exception"
+
+
+_LINE = re.compile(
+    r"\b[Ll]ines? \d{1,7}+(?:-\d{1,7}+)?\b"
+    r"|^@@ -\d{1,7}+(?:,\d{1,7}+)? \+\d{1,7}+(?:,\d{1,7}+)? @@",
+    re.MULTILINE,
+)
+
+
+def _lines(text: str) -> Iterator[_Found]:
+    for match in _LINE.finditer(text):
+        yield *match.span(), "line"
+
+
+# Where two rules find something at the same place, the earlier one wins.
+_RULES = (
+    _urls,
+    _tests,
+    _paths,
+    _uuids,
+    _hashes,
+    _versions,
+    _codes,
+    _exceptions,
+    _lines,
+)

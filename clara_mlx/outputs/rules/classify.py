@@ -1,0 +1,191 @@
+"""Which tool printed a text: by its command where that is known, else by what only it prints."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+_PROGRAMS = {
+    **dict.fromkeys(("pytest", "py.test"), "pytest"),
+    **dict.fromkeys(("cargo", "rustc"), "cargo"),
+    **dict.fromkeys(("gcc", "g++", "cc", "c++", "clang", "clang++", "ld"), "gcc"),
+    **dict.fromkeys(("npm", "npx", "yarn", "pnpm", "tsc", "jest", "vitest", "node"), "npm"),
+    **dict.fromkeys(("make", "cmake", "ninja", "docker", "podman", "gmake"), "build"),
+    **dict.fromkeys(("curl", "wget", "http"), "http"),
+    **dict.fromkeys(("grep", "egrep", "fgrep", "rg", "ag", "ack"), "ripgrep"),
+    **dict.fromkeys(("ls", "du", "dir", "ll"), "ls"),
+    **dict.fromkeys(("env", "printenv", "export"), "env"),
+    **dict.fromkeys(("pip", "pip3"), "pip"),
+    **{name: name for name in ("go", "ruff", "mypy", "tree", "find")},
+}
+_GIT = {
+    "status": "git-status",
+    "log": "git-log",
+    "show": "git-log",
+    "diff": "git-diff",
+    "grep": "ripgrep",
+}
+_PYTHON_MODULES = {
+    "pytest": "pytest",
+    "unittest": "unittest",
+    "mypy": "mypy",
+    "ruff": "ruff",
+    "pip": "pip",
+}
+_WRAPPER = re.compile(
+    r"(?:sudo|time|timeout|nice|env|uvx?|poetry|pdm|hatch|run|exec|command|xvfb-run)"
+    r"|[A-Z_]+=.*|-.*|\d+"
+)
+_SHOWS_FILE = {"cat", "head", "tail", "sed", "less", "more", "bat", "nl", "type"}
+_FILES = (
+    (re.compile(r"\.toml$"), "toml"),
+    (re.compile(r"\.ya?ml$"), "yaml"),
+    (re.compile(r"\.(?:json|traj|ipynb)$"), "json"),
+    (re.compile(r"(?:^|[/.])env(?:\.\w+)?$"), "env"),
+    (re.compile(r"(?:^|/)METADATA$"), "pip"),
+)
+
+# The first that fits; the more a tool's output quotes other tools, the earlier it stands.
+_SIGNS = tuple(
+    (tool, re.compile(pattern, re.MULTILINE))
+    for tool, pattern in (
+        ("git-diff", r"\A(?:diff --git |--- a/\S+\n\+\+\+ b/)"),
+        ("git-log", r"\Acommit [0-9a-f]{7,40}(?: \(.*\))?$"),
+        ("git-status", r"\A(?:On branch |## \S|HEAD detached at )"),
+        (
+            "pytest",
+            r"^(?:FAILED|ERROR) \S+\.py(?:::| - )|^E   +\S|^=+ .* in \d[\d.]*s\b.* =+$"
+            r"|^\d+ (?:passed|failed|skipped|error)\b.* in \d[\d.]*s|^\S+\.py::\S+ [A-Z]+\b"
+            r"|^Name +Stmts +Miss +Cover|^platform \S+ -- Python |^=+ slowest ",
+        ),
+        (
+            "unittest",
+            r"^Ran \d+ tests? in |^(?:FAIL|ERROR): \w+ \([\w.]+\)$|^\w+ \([\w.]+\) \.\.\. ",
+        ),
+        (
+            "cargo",
+            r"^error(?:\[E\d{4}\])?: .+\n *--> |^test result: |^warning: .+\n *--> "
+            r"|^ +(?:Compiling|Checking|Downloaded|Finished) \S+|panicked at \S+\.rs:"
+            r"|^test \S+ \.\.\. ",
+        ),
+        (
+            "go",
+            r"^(?:ok  |FAIL|\?   )[ \t]+[\w./-]+[\t ]|^--- FAIL: |^(?:\./)?[\w./-]+\.go:\d+:\d+: "
+            r"|^goroutine \d+ \[",
+        ),
+        (
+            "mypy",
+            r"^\S+\.pyi?:\d+(?::\d+)?: (?:error|note): |^Found \d+ errors? in \d+ files? \(checked"
+            r"|^Success: no issues found in ",
+        ),
+        (
+            "ruff",
+            r"^\S+:\d+:\d+: [A-Z]{1,5}\d{3,4} |^[A-Z]{1,5}\d{3,4} .+\n *--> |^Would reformat: "
+            r"|^\d+ files? would be reformatted|^All checks passed!",
+        ),
+        (
+            "npm",
+            r"^npm (?:error|ERR!|warn|WARN) |^(?:added \d+ packages?|audited \d+ packages?)"
+            r"|^\S+\(\d+,\d+\): error TS\d+: |^Tests: +\d+ |^  ● |^> \S+@\d\S* \S+$",
+        ),
+        (
+            "gcc",
+            r"^[^\s:]+:\d+:\d+: (?:fatal error|error|warning): |undefined reference to [`'\u2018]"
+            r"|^collect2: error",
+        ),
+        ("traceback", r"^Traceback \(most recent call last\):|^  File \"[^\"]+\", line \d+"),
+        (
+            "build",
+            r"^make(?:\[\d+\])?: |^#\d+ (?:\[|DONE|writing|naming)|^CMake Error|^-- The C"
+            r"|^ninja: |^Step \d+/\d+ : |^FAILED: \S+\.o$|^##\[error\]|^\[ *\d+%\] "
+            r"|^failed to solve: ",
+        ),
+        (
+            "http",
+            r"\A(?:[<>*] )?HTTP/\d|^[<>] (?:HTTP/|GET |POST |PUT |DELETE |PATCH |HEAD )"
+            r"|^curl: \(\d+\)|^\S+ - \S+ \[[^\]]+\] \"[A-Z]+ |^INFO: +\S+ - \"[A-Z]+ ",
+        ),
+        ("tree", r"^(?:│   |    )*[├└]── "),
+        (
+            "pip",
+            r"\APackage +Version\b|\AMetadata-Version: |\AName: \S+\nVersion: "
+            r"|^Successfully installed \S+-\d",
+        ),
+        (
+            "ls",
+            r"^[-dlbcps][-rwxsStT]{9}[.+@]? +\d+ |\Atotal \d|^(?:\./)\S+:\n\S"
+            r"|^ *\d[\d.]*[KMGT]?\t\S+$",
+        ),
+        ("git-log", r"\A[0-9a-f]{7,12} \S.*(?:\n[0-9a-f]{7,12} |\Z)"),
+        ("git-status", r"\A(?:[ MADRCU?]{2} \S+\n?)+\Z"),
+        ("git-diff", r"^ \S+ +\| +\d+ [+-]*$"),
+        ("json", r"\A\s*[{\[]\s*(?:\"|\Z|[{\[\]}])"),
+        (
+            "ripgrep",
+            r"\A(?:[^\s:]*[./][^\s:]*:\d+:|[^\s:]*[./][^\s:]*:\d+$|[^\s:]*[./][^\s:]*\n\d+:)",
+        ),
+        ("toml", r"^\[\[?[\w.\"-]+\]\]?$[\s\S]{0,200}?^[\w.\"-]+ *= "),
+        ("env", r"\A(?:#.*\n|\s*\n)*(?:(?:export )?[A-Z][A-Z0-9_]*=.*(?:\n|\Z)){2}"),
+        (
+            "yaml",
+            r"\A(?:---\n|#.*\n|\s*\n)*(?:[\w./-]+:(?: .*)?\n)"
+            r"(?: *(?:- )?[\w./-]+:(?: .*)?(?:\n|\Z)){2}",
+        ),
+    )
+)
+_LOOK = 20_000  # characters; what only one tool prints comes early or not at all
+
+
+def classify(text: str, command: str | None = None) -> str | None:
+    """The tool that printed ``text``, or None where that is not clear.
+
+    Args:
+        text: the output.
+        command: the shell command that made it, as far as it is known.
+    """
+    tool = _by_command(command) if command else None
+    by_text = next((tool for tool, sign in _SIGNS if sign.search(text[:_LOOK])), None)
+    if tool is None:
+        return by_text
+    # make and npm run other tools; python runs anything; git show prints what it is asked for.
+    if tool in ("build", "npm") and by_text is not None:
+        return by_text
+    if tool == "git-log" and by_text == "git-diff":
+        return by_text
+    return tool
+
+
+def _by_command(command: str) -> str | None:
+    for part in reversed(re.split(r"&&|;|\n", command[:2_000])):
+        words = _words(part.split("|")[0])
+        while words and _WRAPPER.fullmatch(words[0]):
+            words = words[1:]
+        if words and words[0] not in ("cd", "set", "source", "export", "echo"):
+            return _by_words(words)
+    return None
+
+
+def _words(part: str) -> list[str]:
+    try:
+        return shlex.split(part)
+    except ValueError:
+        return part.split()
+
+
+def _by_words(words: list[str]) -> str | None:
+    program, *arguments = words
+    program = program.rpartition("/")[2]
+    if program == "git":
+        verbs = [word for word in arguments if word in _GIT]
+        return _GIT[verbs[0]] if verbs else None
+    if re.fullmatch(r"python[\d.]*", program):
+        if "-m" in arguments[:-1]:
+            return _PYTHON_MODULES.get(arguments[arguments.index("-m") + 1])
+        return None
+    if program in _SHOWS_FILE:
+        for name in arguments:
+            for pattern, tool in _FILES:
+                if pattern.search(name):
+                    return tool
+        return None
+    return _PROGRAMS.get(program)

@@ -1,0 +1,206 @@
+"""Facts in what git status, git log and git diff print."""
+
+from __future__ import annotations
+
+import re
+
+from clara_mlx.outputs.rules.facts import Facts, Line
+
+_BRANCH = re.compile(r"On branch (?P<branch>\S+)$")
+_TRACKING = re.compile(
+    r"Your branch is (?:(?:ahead of|behind) '(?P<upstream>[^']+)' by (?P<count>\d+) commits?"
+    r"|up to date with '(?P<same>[^']+)')"
+)
+_SHORT_BRANCH = re.compile(
+    r"## (?P<branch>[^\s.]+(?:\.[^\s.]+)*)(?:\.\.\.(?P<upstream>\S+))?"
+    r"(?: \[(?:ahead (?P<ahead>\d+))?(?:, )?(?:behind (?P<behind>\d+))?(?:gone)?\])?$"
+)
+_CHANGE = re.compile(
+    r"\t(?P<what>new file|modified|deleted|both modified|both added): +(?P<path>\S+)$"
+)
+_RENAME = re.compile(r"(?:\trenamed: +|R[ MD] +)(?P<old>\S+) -> (?P<new>\S+)$")
+_UNTRACKED = re.compile(r"\t(?P<path>[^\s:]+)$")
+_SHORT_CHANGE = re.compile(r"(?P<what>[ MADUC?!]{2}) (?P<path>\S+)$")
+_CHANGED = {
+    "new file": "new_file",
+    "modified": "modified_file",
+    "deleted": "deleted_file",
+    "both modified": "conflict_file",
+    "both added": "conflict_file",
+    " M": "modified_file",
+    "M ": "modified_file",
+    "MM": "modified_file",
+    " D": "deleted_file",
+    "D ": "deleted_file",
+    "A ": "new_file",
+    "AM": "new_file",
+    "??": "untracked_file",
+    "UU": "conflict_file",
+    "AA": "conflict_file",
+}
+_REBASING = re.compile(
+    r"You are currently rebasing branch '(?P<branch>[^']+)' on '(?P<commit>[0-9a-f]+)'\.$"
+)
+
+
+def status(facts: Facts, lines: list[Line]) -> None:
+    """git status, long and short."""
+    untracked = False
+    for line in lines:
+        text = line.text
+        if text.startswith(("Untracked files:", "Changes ", "Unmerged ", "Ignored files:")):
+            untracked = text.startswith("Untracked")
+        elif match := _BRANCH.match(text):
+            facts.add("branch", line, match, "branch")
+        elif match := _TRACKING.match(text):
+            fact = "ahead" if " ahead of " in text else "behind"
+            facts.add("upstream", line, match, "upstream")
+            facts.add("upstream", line, match, "same")
+            facts.add(fact, line, match, "count")
+        elif match := _SHORT_BRANCH.match(text):
+            for fact in ("branch", "upstream", "ahead", "behind"):
+                facts.add(fact, line, match, fact)
+        elif match := _REBASING.match(text):
+            facts.add("rebased_branch", line, match, "branch")
+            facts.add("commit", line, match, "commit")
+        elif match := _RENAME.match(text):
+            facts.add("renamed_to", line, match, "new", path=match["old"])
+        elif match := _CHANGE.match(text) or _SHORT_CHANGE.match(text):
+            fact = _CHANGED.get(match["what"], "")
+            if fact:
+                facts.add(fact, line, match, "path")
+        elif untracked and (match := _UNTRACKED.match(text)):
+            facts.add("untracked_file", line, match, "path")
+
+
+_COMMIT = re.compile(r"commit (?P<commit>[0-9a-f]{7,64})(?: \((?P<refs>.+)\))?$")
+_AUTHOR = re.compile(r"Author: +(?P<author>[^<]+?)(?: <(?P<address>[^>]+)>)?$")
+_DATE = re.compile(r"(?:Author)?Date: +(?P<date>.+)$")
+_SUBJECT = re.compile(r"    (?P<subject>\S.*)$")
+_ONELINE = re.compile(
+    r"(?P<commit>[0-9a-f]{7,40}) (?:\((?P<refs>(?:HEAD|tag: |[\w./-]+(?:, |\)))[^)]*)\) )?"
+    r"(?P<subject>\S.*)$"
+)
+_TABLE = re.compile(r"(?P<commit>[0-9a-f]{7,40}) (?P<date>\d{4}-\d\d-\d\d) (?P<rest>\S.*)$")
+_HEAD = re.compile(r"HEAD -> (?P<branch>[^\s,)]+)")
+
+
+def log(facts: Facts, lines: list[Line]) -> None:
+    """git log and git show: full, one line each, and with --stat."""
+    commit = ""
+    said = False  # the commit's subject has been read
+    first: tuple[Line, re.Match[str]] | None = None
+    for line in lines:
+        text = line.text
+        if match := _COMMIT.match(text):
+            commit, said, first = match["commit"][:7], False, (line, match)
+            facts.add("commit", line, match, "commit")
+            _add_head(facts, line, match)
+        elif not first and _TABLE.match(text):
+            continue  # the author's name can't be told from the subject
+        elif not first and (match := _ONELINE.match(text)):
+            facts.add("commit_of", line, match, "commit", subject=match["subject"])
+            facts.add("subject_of", line, match, "subject", commit=match["commit"])
+            _add_head(facts, line, match)
+        elif not first:
+            continue
+        elif match := _AUTHOR.match(text):
+            facts.add("author", line, match, "author")
+            facts.add("author_of", line, match, "author", commit=commit)
+            facts.add("address", line, match, "address")
+        elif match := _DATE.match(text):
+            facts.add("date", line, match, "date")
+            facts.add("date_of", line, match, "date", commit=commit)
+        elif not said and (match := _SUBJECT.match(text)):
+            said = True
+            facts.add("subject", line, match, "subject")
+            facts.add("subject_of", line, match, "subject", commit=commit)
+            facts.add("commit_of", *first, "commit", subject=match["subject"])
+    if first and any(line.text.startswith(("--- ", "diff --git ")) for line in lines):
+        diff(facts, lines)
+    else:
+        _add_stat(facts, lines)
+
+
+def _add_head(facts: Facts, line: Line, match: re.Match[str]) -> None:
+    if match["refs"] and (head := _HEAD.search(line.text, *match.span("refs"))):
+        facts.add("branch", line, head, "branch")
+
+
+_STAT_ROW = re.compile(r" (?P<path>\S+) +\| +(?P<changes>\d+) ?[+-]*$")
+_STAT_END = re.compile(
+    r" (?P<changed_files>\d+) files? changed(?:, (?P<insertions>\d+) insertions?\(\+\))?"
+    r"(?:, (?P<deletions>\d+) deletions?\(-\))?$"
+)
+
+
+def _add_stat(facts: Facts, lines: list[Line]) -> None:
+    for line in lines:
+        if match := _STAT_ROW.match(line.text):
+            if not match["path"].startswith("...") and "=>" not in match["path"]:
+                facts.add("changes_in", line, match, "changes", path=match["path"])
+        elif match := _STAT_END.match(line.text):
+            for fact in ("changed_files", "insertions", "deletions"):
+                facts.add(fact, line, match, fact)
+
+
+_NEW_SIDE = re.compile(r"\+\+\+ b/(?P<path>\S+)$")
+_HUNK = re.compile(
+    # What follows is the function above the hunk, not the one that changed.
+    r"@@ -(?P<old>\d+)(?:,\d+)? \+(?P<new>\d+)(?:,\d+)? @@"
+)
+_SETTING = re.compile(
+    r"[+-] *(?P<key>[\"']?[A-Za-z_][\w.-]*[\"']?)(?P<sign> ?= ?|: )(?P<quote>[\"']?)"
+    r"(?P<value>[^\"',;]+)(?P=quote),?$"
+)
+_CONTENT = re.compile(r"[+-]\s*(?P<text>\S.*?)\s*$")
+
+
+def diff(facts: Facts, lines: list[Line]) -> None:
+    """git diff: files, hunks, and the one line that changed where there is one."""
+    removed: list[Line] = []
+    added: list[Line] = []
+    inside = False
+    for line in lines:
+        text = line.text
+        if text.startswith("diff --git ") or (not inside and text.startswith("--- ")):
+            inside = False
+        elif match := _NEW_SIDE.match(text):
+            facts.add("diff_file", line, match, "path")
+        elif match := _HUNK.match(text):
+            inside = True
+            if match["old"] == match["new"]:
+                facts.add("hunk_line", line, match, "new")
+            else:
+                facts.drop("hunk_line")
+        elif inside and text.startswith("+"):
+            added.append(line)
+        elif inside and text.startswith("-"):
+            removed.append(line)
+    _add_stat(facts, lines)
+    _add_only(facts, "added_text", added)
+    _add_only(facts, "removed_text", removed)
+    _add_settings(facts, removed, added)
+
+
+def _add_only(facts: Facts, fact: str, changed: list[Line]) -> None:
+    if len(changed) == 1 and (content := _CONTENT.match(changed[0].text)):
+        facts.add(fact, changed[0], content, "text")
+
+
+def _add_settings(facts: Facts, removed: list[Line], added: list[Line]) -> None:
+    """Settings whose key stands once on each side."""
+    sides = []
+    for changed in (removed, added):
+        settings: dict[str, tuple[Line, re.Match[str]] | None] = {}
+        for line in changed:
+            if match := _SETTING.match(line.text):
+                key = match["key"].strip("\"'")
+                settings[key] = None if key in settings else (line, match)
+        sides.append(settings)
+    old, new = sides
+    for key, before in old.items():
+        after = new.get(key)
+        if before and after and before[1]["value"] != after[1]["value"]:
+            facts.add("old_value", *before, "value", key=key)
+            facts.add("new_value", *after, "value", key=key)

@@ -1,0 +1,193 @@
+"""Facts in what grep, ripgrep, ls, du, find and tree print."""
+
+from __future__ import annotations
+
+import re
+
+from clara_mlx.outputs.rules.facts import Facts, Line
+
+_MATCH = re.compile(r"(?P<path>[^\s:]*[./][^\s:]*|[A-Z]\w+file):(?:(?P<line>\d+):)?(?P<text>.*)$")
+_COUNT = re.compile(r"(?P<path>[^\s:]+):(?P<count>\d+)$")
+_NUMBERED = re.compile(r"(?P<line>\d+):(?P<text>.*)$")
+_STATS = re.compile(r"(?P<count>\d+) (?P<what>matches|files searched|files contained matches)$")
+_STATED = {
+    "matches": "matches",
+    "files searched": "searched_files",
+    "files contained matches": "matched_files",
+}
+_DEFINITION = re.compile(
+    r"[ \t]*(?:(?:export |default |pub(?:\([a-z]+\))? |async |static |abstract |public |final )*"
+    r"(?:def|class|fn|struct|enum|trait|interface|function|func|type) (?P<name>[A-Za-z_]\w*)"
+    r"|(?:int|void|char|float|double|bool|size_t) (?P<declared>[a-z_]\w*)\("
+    r"|(?P<constant>[A-Z][A-Z0-9_]+)(?:: [\w\[\], ]+)? = )"
+)
+_TEXT = re.compile(r"\s*(?P<text>\S.*?)\s*$")
+# Counted by eye, so only while a reader could do the same.
+_FEW = 20
+
+
+def ripgrep(facts: Facts, lines: list[Line]) -> None:
+    """grep and ripgrep: with file names, under headings, of one file, and counts."""
+    printed = [line for line in lines if line.text.strip()]
+    if sum(1 for line in printed if _COUNT.match(line.text)) > len(printed) // 2:
+        _add_match_counts(facts, printed)
+        return
+    heading: tuple[Line, re.Match[str]] | None = None
+    matched: list[Line] = []
+    for number, line in enumerate(lines):
+        text = line.text
+        following = lines[number + 1].text if number + 1 < len(lines) else ""
+        if match := _NUMBERED.match(text):
+            _add_numbered(facts, line, match, heading)
+        elif _NUMBERED.match(following) and " " not in text and (path := _TEXT.match(text)):
+            heading = line, path
+        elif match := _MATCH.match(text):
+            matched.append(line)
+            _add_match(facts, line, match)
+        elif match := _STATS.match(text):
+            facts.add(_STATED[match["what"]], line, match, "count")
+        elif not text:
+            heading = None
+    if 1 < len(matched) < _FEW and len(matched) == len(printed):
+        span = matched[0].start, matched[-1].start + len(matched[-1].text)
+        facts.put("matches", str(len(matched)), span)
+
+
+def _add_match_counts(facts: Facts, lines: list[Line]) -> None:
+    for line in lines:
+        if match := _COUNT.match(line.text):
+            facts.add("matches_in", line, match, "count", path=match["path"])
+        elif match := _STATS.match(line.text):
+            facts.add(_STATED[match["what"]], line, match, "count")
+
+
+def _add_match(facts: Facts, line: Line, match: re.Match[str]) -> None:
+    path = match["path"]
+    facts.add("match_line_in", line, match, "line", path=path)
+    if text := _TEXT.match(line.text, match.start("text")):
+        facts.add("match_text_in", line, text, "text", path=path)
+    if definition := _DEFINITION.match(line.text, match.start("text")):
+        name = definition[definition.lastgroup or 0]
+        facts.add("defined_file", line, match, "path", name=name)
+        facts.add("defined_line", line, match, "line", name=name)
+
+
+def _add_numbered(
+    facts: Facts, line: Line, match: re.Match[str], heading: tuple[Line, re.Match[str]] | None
+) -> None:
+    definition = _DEFINITION.match(line.text, match.start("text"))
+    if heading:
+        path = heading[1]["text"]
+        facts.add("match_line_in", line, match, "line", path=path)
+    if definition:
+        group = definition.lastgroup or ""
+        name = definition[group]
+        facts.add("defined_line", line, match, "line", name=name)
+        if heading:
+            facts.add("defined_file", *heading, "text", name=name)
+            facts.add("match_name_in", line, definition, group, path=path)
+
+
+_LONG = re.compile(
+    r"(?P<mode>[-dlbcps][-rwxsStT]{9})[.+@]? +\d+ +(?P<owner>\S+) +\S+ "
+    r"+(?P<size>\d[\d.,]*[KMGT]?) +"
+    r"(?P<date>[A-Z][a-z]{2} +\d{1,2} +(?:\d\d:\d\d|\d{4})|\d{4}-\d\d-\d\d \d\d:\d\d) "
+    r"(?P<name>\S+)(?: -> (?P<target>\S+))?$"
+)
+_TOTAL = re.compile(r"total (?P<total>\d[\d.]*[KMGT]?)$")
+_SIZED = re.compile(r" *(?P<size>\d[\d.]*[KMGT]?)[ \t]+(?P<path>[^\s]+)$")
+_FOLDER = re.compile(r"(?:\./)?(?P<path>[^\s:]+):$")
+_ENTRY = re.compile(r"(?P<name>\S+\.\w+)$")
+
+
+def ls(facts: Facts, lines: list[Line]) -> None:
+    """ls -l, ls -R, ls -s and du."""
+    folder = ""
+    for line in lines:
+        text = line.text
+        if match := _LONG.match(text):
+            _add_long(facts, line, match)
+        elif match := _TOTAL.match(text):
+            facts.add("total", line, match, "total")
+        elif match := _SIZED.match(text):
+            total = match["path"] == "total"
+            if total:
+                facts.add("total", line, match, "size")
+            else:
+                facts.add("file_size", line, match, "size", file=match["path"])
+        elif match := _FOLDER.match(text):
+            folder = match["path"]
+        elif not text:
+            folder = ""
+        elif folder:
+            _add_inside(facts, line, folder)
+
+
+def _add_long(facts: Facts, line: Line, match: re.Match[str]) -> None:
+    name = match["name"]
+    if match["mode"].startswith("l"):
+        facts.add("link_target", line, match, "target", file=name)
+        return
+    facts.add("file_mode", line, match, "mode", file=name)
+    facts.add("file_owner", line, match, "owner", file=name)
+    facts.add("file_date", line, match, "date", file=name)
+    if not match["mode"].startswith("d"):
+        facts.add("file_size", line, match, "size", file=name)
+
+
+def _add_inside(facts: Facts, line: Line, folder: str) -> None:
+    """A name under its folder; a folder's name among files leaves what is in it open."""
+    if entry := _ENTRY.match(line.text):
+        facts.add("only_file", line, entry, "name", path=folder)
+        facts.put("parent", folder, (line.start, line.start + len(line.text)), file=entry["name"])
+    else:
+        facts.drop("only_file", path=folder)
+
+
+_FOUND = re.compile(r"(?:\./)?(?P<folder>\S+)/(?P<name>[^\s/]+\.\w+)$")
+
+
+def find(facts: Facts, lines: list[Line]) -> None:
+    """find: one path a line."""
+    for line in lines:
+        if match := _FOUND.match(line.text):
+            facts.add("parent", line, match, "folder", file=match["name"])
+
+
+_BRANCH = re.compile(
+    r"(?P<indent>(?:│[ \xa0]{3}|\|   | {4})*)(?:├|└|\||`)(?:──|--)[ \xa0]"
+    r"(?:\[ *(?P<size>[\d.]+[KMGT]?)\] +)?(?P<name>[^\s→]+?)(?P<folder>/?)$"
+)
+_TREE_END = re.compile(r"(?P<directories>\d+) director(?:y|ies)(?:, (?P<files>\d+) files?)?$")
+
+
+def tree(facts: Facts, lines: list[Line]) -> None:
+    """tree, with or without sizes."""
+    folders: list[str] = []
+    for number, line in enumerate(lines):
+        if match := _BRANCH.match(line.text):
+            depth = len(match["indent"]) // 4
+            name = match["name"]
+            facts.add("file_size", line, match, "size", file=name)
+            folders[depth + 1 :] = [name]
+            if depth + 1 == len(folders):
+                continue  # a level is missing above
+            if match["folder"] or _has_children(lines, number, len(match["indent"])):
+                facts.drop("only_file", path=folders[depth])
+            elif folders[depth] not in ("", "."):
+                facts.add("only_file", line, match, "name", path=folders[depth])
+                span = line.start, line.start + len(line.text)
+                facts.put("parent", folders[depth], span, file=name)
+        elif match := _TREE_END.match(line.text):
+            facts.add("directories", line, match, "directories")
+            facts.add("files", line, match, "files")
+        elif not folders and " " not in line.text and (root := _TEXT.match(line.text)):
+            folders = [root["text"].rstrip("/")]
+            if folders[0] != ".":
+                facts.add("root", line, root, "text")
+
+
+def _has_children(lines: list[Line], number: int, indent: int) -> bool:
+    following = lines[number + 1].text if number + 1 < len(lines) else ""
+    match = _BRANCH.match(following)
+    return match is not None and len(match["indent"]) > indent
