@@ -18,12 +18,14 @@ import struct
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from clara_mlx.convert.pth_writer import Tensor, write_pth
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "golden"
@@ -114,9 +116,17 @@ def write_checkpoint(folder: Path) -> None:
             adapter[f"model.layers.{i}.{name}.lora_A.weight"] = (RANK, columns)
             adapter[f"model.layers.{i}.{name}.lora_B.weight"] = (rows, RANK)
     adapters = ("encoder_adapter", "decoder_adapter", "query_reasoner_adapter")
-    write_pth(checkpoint / "adapters.pth", dict.fromkeys(adapters, adapter), noise)
+    write_pth(checkpoint / "adapters.pth", {name: noisy(adapter, noise) for name in adapters})
     tables = {"model.embed_tokens.weight": (ROWS, HIDDEN), "lm_head.weight": (ROWS, HIDDEN)}
-    write_pth(checkpoint / "decoder_first_last_layers.pth", tables, noise)
+    write_pth(checkpoint / "decoder_first_last_layers.pth", noisy(tables, noise))
+
+
+def noisy(shapes: dict[str, tuple[int, ...]], noise: Noise) -> dict[str, Tensor]:
+    """Noise of these shapes, to be written."""
+    return {
+        name: Tensor(shape, "bfloat16", partial(noise.blocks, int(np.prod(shape))))
+        for name, shape in shapes.items()
+    }
 
 
 def write_safetensors(path: Path, shapes: dict[str, tuple[int, ...]], noise: Noise) -> None:
@@ -129,39 +139,6 @@ def write_safetensors(path: Path, shapes: dict[str, tuple[int, ...]], noise: Noi
         file.write(struct.pack("<Q", len(text)) + text)
         for shape in shapes.values():
             file.writelines(noise.blocks(int(np.prod(shape))))
-
-
-def write_pth(path: Path, shapes: dict[str, Any], noise: Noise) -> None:
-    """What torch.save writes for nested dicts of bfloat16 tensors (pickle protocol 2 in a zip)."""
-    storages: list[int] = []
-
-    def text(value: str) -> bytes:
-        return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-    def number(value: int) -> bytes:
-        return b"J" + struct.pack("<i", value)
-
-    def pickled(value: Any) -> bytes:
-        if isinstance(value, dict):
-            return b"}(" + b"".join(text(k) + pickled(v) for k, v in value.items()) + b"u"
-        rows, columns = value
-        storages.append(rows * columns)
-        storage = (
-            b"(" + text("storage") + b"ctorch\nBFloat16Storage\n" + text(str(len(storages) - 1))
-        )
-        storage += text("cpu") + number(rows * columns) + b"tQ"
-        shape = number(rows) + number(columns) + b"\x86" + number(columns) + number(1) + b"\x86"
-        hooks = b"ccollections\nOrderedDict\n)R"
-        rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n("
-        return rebuild + storage + number(0) + shape + b"\x89" + hooks + b"tR"
-
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(f"{path.stem}/data.pkl", b"\x80\x02" + pickled(shapes) + b".")
-        archive.writestr(f"{path.stem}/byteorder", b"little")
-        for key, count in enumerate(storages):
-            with archive.open(f"{path.stem}/data/{key}", "w", force_zip64=True) as entry:
-                entry.writelines(noise.blocks(count))
-        archive.writestr(f"{path.stem}/version", b"3\n")
 
 
 # -- the measurements ----------------------------------------------------------------------------

@@ -35,6 +35,23 @@ class Sampling(TypedDict, total=False):
 _PROCESSOR_OPTIONS = ("repetition_penalty", "repetition_context_size")
 
 
+def sources(prompt: DecoderPrompt) -> list[int]:
+    """For each position of a prompt the number of the latent vector that stands there, or -1."""
+    vectors = [-1] * len(prompt.ids)
+    for vector, position in enumerate(prompt.slots):
+        vectors[position] = vector
+    return vectors
+
+
+def fill_slots(embeds: mx.array, sources: mx.array, latents: mx.array) -> mx.array:
+    """Embeddings (..., hidden) with the vectors of latents where ``sources`` (...) is not -1.
+
+    ``latents`` (k, M, hidden) are k * M vectors.
+    """
+    vectors = latents.reshape(-1, latents.shape[-1]).astype(embeds.dtype)
+    return mx.where((sources >= 0)[..., None], vectors[mx.maximum(sources, 0)], embeds)
+
+
 class Decoder:
     """Generates from decoder prompts with the decoder adapter active."""
 
@@ -49,10 +66,7 @@ class Decoder:
     def inputs_embeds(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Prompt embeddings (tokens, hidden) with latents (k, M, hidden) in the memory slots."""
         embeds = self._model.base.model.embed_tokens(mx.array(prompt.ids))
-        if prompt.slots:
-            flat = latents.reshape(-1, latents.shape[-1]).astype(embeds.dtype)
-            embeds[mx.array(prompt.slots)] = flat
-        return embeds
+        return fill_slots(embeds, mx.array(sources(prompt)), latents) if prompt.slots else embeds
 
     def logits(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Logits (tokens, vocab) of one pass over the whole prompt, without generating."""
@@ -115,7 +129,7 @@ class _Detokenizer(StreamingDetokenizer):
 
     def add_token(self, token: int) -> None:
         self.tokens.append(token)
-        if not self._text_tokenizer.is_byte(token):
+        if not self._text_tokenizer.is_open(token):
             self.finalize()
 
     def finalize(self) -> None:

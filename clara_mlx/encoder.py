@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -19,7 +19,7 @@ class MemoryTokenEmbedding(nn.Module):
     def __init__(self, table: nn.Module, rows: mx.array, first_id: int, dtype: mx.Dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.table = table
-        self.rows = rows.astype(dtype)
+        self.rows = rows.astype(dtype)  # training puts its float32 ones here
         self._first_id = first_id
         self._dtype = dtype
 
@@ -27,7 +27,18 @@ class MemoryTokenEmbedding(nn.Module):
         """Embeddings of ids (...) as (..., hidden)."""
         added = mx.maximum(ids, self._first_id) - self._first_id  # ids may be unsigned
         is_added = (ids >= self._first_id)[..., None]
-        return mx.where(is_added, self.rows[added], self.table(ids).astype(self._dtype))
+        rows = self.rows[added].astype(self._dtype)
+        return mx.where(is_added, rows, self.table(ids).astype(self._dtype))
+
+
+#: One block of the base under the causal mask: (layer, h (batch, length, hidden)) -> that shape.
+RunLayer = Callable[[Any, mx.array], mx.array]
+
+
+def run_layer(layer: Any, h: mx.array) -> mx.array:
+    """A block as it is; training puts a checkpointed one in its place."""
+    output: mx.array = layer(h, "causal")
+    return output
 
 
 def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int) -> mx.array:
@@ -49,39 +60,67 @@ def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int)
     longest = max(lengths)
     ids = mx.array([[*ids, *[0] * (longest - len(ids))] for ids in batch])  # (batch, longest)
     starts = mx.array([length - memory_tokens for length in lengths])  # (batch,)
-
-    base = model.model
-    h = base.embed_tokens(ids)  # (batch, longest, hidden)
-    for layer in base.layers[:-1]:
-        h = layer(h, "causal")
-    h = _last_layer(base.layers[-1], h, starts, memory_tokens, ragged=min(lengths) != longest)
-    return base.norm(h)
+    h = model.model.embed_tokens(ids)  # (batch, longest, hidden)
+    return states_at(model, h, starts, memory_tokens, ragged=min(lengths) != longest)
 
 
-def _last_layer(
-    layer: Any, h: mx.array, starts: mx.array, memory_tokens: int, *, ragged: bool
+def states_at(
+    model: Any,
+    h: mx.array,
+    starts: mx.array,
+    count: int,
+    *,
+    ragged: bool = True,
+    run: RunLayer = run_layer,
 ) -> mx.array:
-    """The last block at the memory positions: (batch, memory_tokens, hidden)."""
+    """States after the final norm at ``count`` positions from ``starts`` on, and no others.
+
+    Args:
+        model: an mlx-lm Llama-family model whose adapter is active.
+        h: input embeddings (batch, length, hidden), padded on the right.
+        starts: first position of each row (batch,).
+        count: how many positions; all lie within the padded length.
+        ragged: whether any row's positions are not the last ``count`` of the padded length.
+        run: how all blocks but the last are computed.
+
+    Returns:
+        (batch, count, hidden), not yet evaluated.
+    """
+    base = model.model
+    for layer in base.layers[:-1]:
+        h = run(layer, h)
+    return base.norm(_last_layer(base.layers[-1], h, starts, count, ragged=ragged))
+
+
+def all_states(model: Any, h: mx.array, *, run: RunLayer = run_layer) -> mx.array:
+    """States after the final norm at every position: (batch, length, hidden)."""
+    for layer in model.model.layers:
+        h = run(layer, h)
+    return model.model.norm(h)
+
+
+def _last_layer(layer: Any, h: mx.array, starts: mx.array, count: int, *, ragged: bool) -> mx.array:
+    """The last block at ``count`` positions from ``starts`` on: (batch, count, hidden)."""
     attention = layer.self_attn
     batch, length, _ = h.shape
-    positions = starts[:, None] + mx.arange(memory_tokens)  # (batch, memory_tokens)
-    at_memory = mx.take_along_axis(h, positions[..., None], axis=1)
+    positions = starts[:, None] + mx.arange(count)  # (batch, count)
+    residual = mx.take_along_axis(h, positions[..., None], axis=1)
 
-    def heads(x: mx.array, count: int) -> mx.array:
-        return x.reshape(batch, x.shape[1], count, -1).transpose(0, 2, 1, 3)
+    def heads(x: mx.array, n_heads: int) -> mx.array:
+        return x.reshape(batch, x.shape[1], n_heads, -1).transpose(0, 2, 1, 3)
 
     normed = layer.input_layernorm(h)
     queries = attention.q_proj(mx.take_along_axis(normed, positions[..., None], axis=1))
     queries = attention.rope(heads(queries, attention.n_heads), offset=starts)
     keys = attention.rope(heads(attention.k_proj(normed), attention.n_kv_heads))
     values = heads(attention.v_proj(normed), attention.n_kv_heads)
-    # Without padding the memory tokens end every row, which is the kernel's own causal mask.
+    # Positions that end every row are the kernel's own causal mask.
     mask: mx.array | str = "causal"
     if ragged:
-        mask = mx.arange(length) <= positions[:, None, :, None]  # (batch, 1, memory_tokens, length)
+        mask = mx.arange(length) <= positions[:, None, :, None]  # (batch, 1, count, length)
     x = mx.fast.scaled_dot_product_attention(
         queries, keys, values, scale=attention.scale, mask=mask
     )
-    x = x.transpose(0, 2, 1, 3).reshape(batch, memory_tokens, -1)
-    h = at_memory + attention.o_proj(x)
+    x = x.transpose(0, 2, 1, 3).reshape(batch, count, -1)
+    h = residual + attention.o_proj(x)
     return h + layer.mlp(layer.post_attention_layernorm(h))

@@ -27,9 +27,19 @@ SCALE = 2.0
 
 
 class _Active:
-    """The name that all adapted layers of one model look at."""
+    """What all adapted layers of one model look at: the adapter's name, and dropout in training."""
 
     name: str | None = None
+    dropout: float = 0.0
+    key: mx.array | None = None
+
+    def dropped(self, x: mx.array) -> mx.array:
+        """The adapter's input, a share ``dropout`` of it zeroed and the rest scaled up."""
+        if not self.dropout or self.key is None:
+            return x
+        self.key, key = mx.random.split(self.key)
+        kept = mx.random.bernoulli(1 - self.dropout, x.shape, key=key)
+        return mx.where(kept, x * (1 / (1 - self.dropout)), 0)
 
 
 class AdaptedLinear(nn.Module):
@@ -51,7 +61,8 @@ class AdaptedLinear(nn.Module):
         if self._active.name is None:
             return y
         adapter = self.adapters[self._active.name]
-        # float32 activations on a quantised base meet bfloat16 matrices.
+        x = self._active.dropped(x)
+        # float32 activations meet bfloat16 matrices on a quantised base; in training, the reverse.
         z = (x @ adapter["lora_a"].astype(x.dtype)) @ adapter["lora_b"].astype(x.dtype)
         return y + SCALE * z
 
@@ -107,10 +118,61 @@ class Adapters:
         finally:
             self._active.name = previous
 
+    @contextmanager
+    def dropout(self, share: float, key: mx.array | None) -> Iterator[None]:
+        """Zero a share of every adapter's inputs, as in training; ``key`` decides which."""
+        active = self._active
+        previous = active.dropout, active.key
+        active.dropout, active.key = share, key
+        try:
+            yield
+        finally:
+            active.dropout, active.key = previous
+
+    @property
+    def dropping(self) -> tuple[float, mx.array | None]:
+        """The share in force, and the key of the next layer's mask."""
+        return self._active.dropout, self._active.key
+
+    def dropped_with(self, key: mx.array | None) -> None:
+        """Go on with this key, after masks that were drawn elsewhere."""
+        self._active.key = key
+
+    def tensors(self, name: str) -> dict[str, mx.array]:
+        """One adapter's arrays, named ``<target>.lora_a`` and ``<target>.lora_b``."""
+        with self.use(name):
+            return {
+                f"{path}.{part}": array
+                for path, layer in self._layers.items()
+                for part, array in layer.adapters[name].items()
+            }
+
+    def put(self, name: str, tensors: Mapping[str, mx.array]) -> None:
+        """Let an adapter that is in memory have these arrays, or some of them, in place of its own.
+
+        No shapes are checked: they are `tensors` of before, as training has changed them.
+        """
+        for path_and_part, array in tensors.items():
+            path, _, part = path_and_part.rpartition(".")
+            self._layers[path].adapters[name][part] = array
+
+    def add(self, name: str, tensors: Mapping[str, mx.array]) -> None:
+        """Add an adapter, or replace the one of that name.
+
+        Raises:
+            CheckpointError: the tensors do not fit the base.
+        """
+        self._install(name, tensors)
+        if name not in self.names:
+            self.names = (*self.names, name)
+
     def _load(self, name: str) -> None:
         if name not in self.names:
             raise CheckpointError(f"no adapter {name!r}; this model has {', '.join(self.names)}")
-        tensors = dict(self._read(name))
+        self._install(name, self._read(name))
+
+    def _install(self, name: str, read: Mapping[str, mx.array]) -> None:
+        tensors = dict(read)
         problems: list[str] = []
         fitting: dict[str, dict[str, mx.array]] = {}
         for path, layer in self._layers.items():
@@ -128,7 +190,8 @@ class Adapters:
         mx.eval(list(fitting.values()))
         for path, adapter in fitting.items():
             self._layers[path].adapters[name] = adapter
-        self._loaded.append(name)
+        if name not in self._loaded:
+            self._loaded.append(name)
 
 
 def dims(linear: nn.Module) -> tuple[int, int]:

@@ -136,6 +136,17 @@ class Clara:
         """Names of the adapters the checkpoint brought."""
         return self._adapters.names
 
+    @property
+    def lora(self) -> Adapters:
+        """The adapters themselves, for training."""
+        return self._adapters
+
+    def add_query_reasoner(self) -> None:
+        """Give a model without a query reasoner one to train: a copy of its encoder adapter."""
+        if "query_reasoner" not in self.adapters:
+            self._adapters.add("query_reasoner", self._adapters.tensors("encoder"))
+        self._query_adapter = "query_reasoner"
+
     # -- encoding --------------------------------------------------------------------------------
 
     def encode(self, texts: str | Sequence[str], *, truncate: bool = False) -> mx.array:

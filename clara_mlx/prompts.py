@@ -6,6 +6,7 @@ tokens are added as ids, so that no text can add or remove a memory slot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clara_mlx.config import ClaraConfig
@@ -20,9 +21,19 @@ PARAPHRASE_SYSTEM = (
     "You are a helpful assistant. Your task is follow the instructions to paraphrase the "
     "background information."
 )
+QUESTIONS_SYSTEM = (
+    "You are a helpful assistant. Given a document, your task is to generate some single questions "
+    "to cover all key information of the document and answer them sequentially."
+)
 SLOTS = "{slots}"  # where a user turn takes the memory tokens
 ANSWER_USER = "Background:\n{slots}\n\nQuestion:"  # the question follows at once, without a space
+QUESTIONS_USER = "Background:\n{slots}"
 PARAPHRASE_USER = "These two expressions are equivalent in essence:\n(1) {slots}\n(2)"
+#: The paraphrase instructions that are known to be trained in (of the reference's 13).
+PARAPHRASE_USERS = (
+    PARAPHRASE_USER,
+    "Strip away the mystery, and you'll find background: {slots} is simply another rendition of:",
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,13 @@ class DecoderPrompt:
     """A decoder prompt as ids, and where its memory tokens are.
 
     ``slots[i]`` is the position of the i-th memory vector of the flattened ``(k * M, hidden)``
-    latents; ``ids`` holds the memory tokens' own ids there.
+    latents; ``ids`` holds the memory tokens' own ids there. With an answer, for training, the
+    labels are ``ids[answer_from:]``, ``</s>`` included.
     """
 
     ids: list[int]
     slots: list[int]
+    answer_from: int | None = None
 
 
 class Prompts:
@@ -57,14 +70,32 @@ class Prompts:
             ids = ids[: config.doc_max_length + 3]
         return ids + config.memory_ids
 
-    def answer(self, question: str, documents: int) -> DecoderPrompt:
-        """The prompt that asks a question about ``documents`` compressed documents."""
+    def answer(
+        self,
+        question: str,
+        documents: int,
+        answer: str | None = None,
+        *,
+        text: Sequence[int] = (),
+    ) -> DecoderPrompt:
+        """The prompt that asks a question about ``documents`` compressed documents.
+
+        ``answer`` follows it in training; so with the other prompts. ``text`` are ids of plain
+        text to stand after the documents or, with none, in their place.
+        """
         before, after = ANSWER_USER.split(SLOTS)
         # The reference rewrites its user turn so; "C:\\ drive" was never seen in training.
         after = (after + question).replace(":\\ ", ": ")
-        return self._decoder(ANSWER_SYSTEM, before, after, documents)
+        return self._decoder(ANSWER_SYSTEM, before, after, documents, answer, text)
 
-    def paraphrase(self, documents: int, instruction: str = PARAPHRASE_USER) -> DecoderPrompt:
+    def questions(self, documents: int, answer: str | None = None) -> DecoderPrompt:
+        """The prompt that asks for questions about documents, and their answers."""
+        before, after = QUESTIONS_USER.split(SLOTS)
+        return self._decoder(QUESTIONS_SYSTEM, before, after, documents, answer)
+
+    def paraphrase(
+        self, documents: int, instruction: str = PARAPHRASE_USER, answer: str | None = None
+    ) -> DecoderPrompt:
         """The prompt that asks for the text of compressed documents.
 
         Raises:
@@ -73,9 +104,17 @@ class Prompts:
         if instruction.count(SLOTS) != 1:
             raise ClaraError(f"a paraphrase instruction needs {SLOTS} once, got {instruction!r}")
         before, after = instruction.split(SLOTS)
-        return self._decoder(PARAPHRASE_SYSTEM, before, after, documents)
+        return self._decoder(PARAPHRASE_SYSTEM, before, after, documents, answer)
 
-    def _decoder(self, system: str, before: str, after: str, documents: int) -> DecoderPrompt:
+    def _decoder(
+        self,
+        system: str,
+        before: str,
+        after: str,
+        documents: int,
+        answer: str | None,
+        text: Sequence[int] = (),
+    ) -> DecoderPrompt:
         config, encode = self.config, self.tokenizer.encode
         head = [config.bos_id, *encode(f" [INST] {system}\n\n{before}")]
         block = [*config.memory_ids, config.sep_id]
@@ -84,4 +123,10 @@ class Prompts:
             for document in range(documents)
             for i in range(config.memory_tokens)
         ]
-        return DecoderPrompt([*head, *block * documents, *encode(f"{after} [/INST]")], slots)
+        ids = [*head, *block * documents, *text, *encode(f"{after} [/INST]")]
+        if answer is None:
+            return DecoderPrompt(ids, slots)
+        # As the reference tokenises: prompt and answer as one text, the prompt counted on its own.
+        turn = encode(f"{after} [/INST] {answer}")
+        whole = [*head, *block * documents, *text, *turn, config.eos_id]
+        return DecoderPrompt(whole, slots, answer_from=len(ids))

@@ -37,8 +37,10 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception on malformed files
             raise CheckpointError(f"{where}: not a usable tokenizer: {error}") from error
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self._byte_ids = frozenset(
-            id for token, id in vocabulary.items() if re.fullmatch("<0x[0-9A-F]{2}>", token)
+        added = self.full.get_added_tokens_decoder().items()
+        self._open_ids = frozenset(
+            [id for token, id in vocabulary.items() if re.fullmatch("<0x[0-9A-F]{2}>", token)]
+            + [id for id, token in added if token.special]
         )
         #: The longest entry of the vocabulary, in characters: no token covers more text.
         self.longest_token = max(map(len, vocabulary), default=1)
@@ -64,9 +66,13 @@ class TextTokenizer:
         """Text of generated ids, special tokens left out."""
         return self.full.decode(list(ids), skip_special_tokens=True)
 
-    def is_byte(self, id: int) -> bool:
-        """Whether an id is a byte-fallback token, whose text depends on its neighbours."""
-        return id in self._byte_ids
+    def is_open(self, id: int) -> bool:
+        """Whether later ids can change the text up to this one.
+
+        A byte-fallback token's text depends on its neighbours; special tokens, which `decode`
+        leaves out, do not separate them.
+        """
+        return id in self._open_ids
 
 
 def _readable(text: str) -> str:

@@ -21,7 +21,7 @@ from clara_mlx.lora import SCALE, TARGETS
 from clara_mlx.version import __version__
 
 #: Files of the base that mlx-lm and transformers read beside the weights.
-_COMPANIONS = (
+COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -122,7 +122,7 @@ def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None)
 
 
 def _copy_companions(source: Source, folder: Path) -> None:
-    for name in _COMPANIONS:
+    for name in COMPANIONS:
         if (source.base_path / name).is_file():
             shutil.copyfile(source.base_path / name, folder / name)
     for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:

@@ -28,13 +28,14 @@ from clara_mlx.errors import CheckpointError
 #: keeps hostile ones from costing memory.
 MAX_DESCRIPTION = 4 << 20
 
-_STORAGES = {
+#: Global of a storage -> dtype of its elements.
+STORAGES = {
     "torch BFloat16Storage": "bfloat16",
     "torch HalfStorage": "float16",
     "torch FloatStorage": "float32",
 }
 _KNOWN = {
-    *_STORAGES,
+    *STORAGES,
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
     "collections OrderedDict",
@@ -285,9 +286,9 @@ def _known(name: str) -> _Global:
 
 def _storage(value: Any) -> _Storage:
     match value:
-        case ("storage", _Global(name), str(key), str(), int(elements)) if name in _STORAGES:
+        case ("storage", _Global(name), str(key), str(), int(elements)) if name in STORAGES:
             if elements >= 0 and key.isalnum():
-                return _Storage(key, _STORAGES[name], elements)
+                return _Storage(key, STORAGES[name], elements)
     raise CheckpointError("damaged description: not a storage of bf16, fp16 or fp32")
 
 

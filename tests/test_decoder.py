@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clara_mlx import Clara
+from clara_mlx.decoder import _Detokenizer
 from clara_mlx.errors import ClaraError
+from clara_mlx.tokenizer import TextTokenizer
 
 QUESTION = "Which test failed?"
+TOKENIZER = Path(__file__).parent / "golden/tiny-base/tokenizer.json"
 
 
 @pytest.fixture
@@ -63,3 +69,20 @@ def test_paraphrase_takes_them_too(model: Clara, latents: mx.array) -> None:
     assert model.paraphrase(latents, max_tokens=8, temp=1.0, top_k=1) == greedy
     with pytest.raises(ClaraError, match="once"):
         model.paraphrase(latents, instruction="no place for them")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_what_was_streamed_is_never_taken_back(data: st.DataObject) -> None:
+    texts = TextTokenizer(TOKENIZER.read_text())
+    detokenizer = _Detokenizer(texts, None)
+    bytes_and_specials = st.integers(0, 258)
+    ids = data.draw(st.lists(st.one_of(bytes_and_specials, st.integers(0, 642)), max_size=12))
+    seen = ""
+    for id in ids:
+        detokenizer.add_token(id)
+        assert detokenizer.text.startswith(seen)
+        seen = detokenizer.text
+    detokenizer.finalize()
+    assert detokenizer.text.startswith(seen)
+    assert detokenizer.text == texts.decode(ids)

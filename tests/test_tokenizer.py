@@ -131,8 +131,8 @@ def test_a_batch_is_each_text_alone() -> None:
 
 def test_bytes_are_known() -> None:
     texts = tokenizer()
-    assert [texts.is_byte(id) for id in texts.encode("a\n")] == [False, True]
-    assert not texts.is_byte(1)
+    assert [texts.is_open(id) for id in texts.encode("a\n")] == [False, True]
+    assert texts.is_open(1)  # a special token
 
 
 def test_special_tokens_are_left_out_of_an_answer() -> None:

@@ -1,0 +1,296 @@
+"""Training examples from JSON lines, checked in full before anything is trained.
+
+One line is one or several documents with what is asked about them:
+
+    {"docs": ["..."], "question": "What failed?", "answer": "test_load", "pos_index": [0]}
+    {"docs": ["..."], "question": ["What?", "Where?"], "answers": ["this", "there"]}
+    {"docs": ["..."], "data_type": "paraphrase", "answers": ["in other words"]}
+
+The field names are the reference's: ``docs`` (or ``context``, ``content``); ``answer``, ``answers``
+or ``golden_answers``, of which the first counts; ``question``; ``data_type`` (``qa`` unless it says
+``paraphrase``); ``pos_index``, the documents that hold the answer, counted from 0. Other fields are
+ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from clara_mlx import chunking
+from clara_mlx.config import ClaraConfig
+from clara_mlx.errors import ClaraError
+from clara_mlx.prompts import PARAPHRASE_USERS, DecoderPrompt, Prompts
+from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.train.stages import Stage
+
+_DOCUMENTS = ("docs", "context", "content")
+_MOST_PROBLEMS = 20  # shown of a file that has many
+
+#: What to do with a document of more than doc_max_length tokens: refuse it, or take its chunks as
+#: documents of their own, each as positive as the document was. It is never cut.
+LongDocuments = Literal["refuse", "chunk"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line: documents, and the questions about them with their answers."""
+
+    where: str  # file:line
+    documents: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]  # (question, answer); the question of a paraphrase is empty
+    positives: tuple[int, ...]
+    paraphrase: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt to train on: documents by their numbers in the `Dataset`, question and answer."""
+
+    where: str
+    documents: tuple[int, ...]
+    question: str
+    answer: str
+    positives: tuple[int, ...]  # numbers of documents, a part of ``documents``
+    query: list[int] = field(repr=False)  # encoder input of the question; empty if not needed
+    prompts: tuple[DecoderPrompt, ...] = field(repr=False)  # alternatives; empty if not needed
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest decoder prompt, or else of the question."""
+        return max((len(prompt.ids) for prompt in self.prompts), default=len(self.query))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All examples of some files, tokenised.
+
+    Attributes:
+        documents: encoder input of each distinct document.
+        groups: examples that have the same documents, so that one encoding serves them all.
+        chunked: how many long documents were split.
+    """
+
+    documents: list[list[int]]
+    groups: list[list[Example]]
+    chunked: int
+
+    @property
+    def examples(self) -> list[Example]:
+        """All examples, group by group."""
+        return [example for group in self.groups for example in group]
+
+
+def read(
+    files: Sequence[Path],
+    stage: Stage,
+    config: ClaraConfig,
+    tokenizer: TextTokenizer,
+    *,
+    max_length: int,
+    top_k: int,
+    long_documents: LongDocuments = "refuse",
+) -> Dataset:
+    """Read and check files of examples for a stage.
+
+    Args:
+        files: JSON lines.
+        stage: what the examples are for.
+        config: the model's; ``doc_max_length`` limits documents and questions.
+        tokenizer: the model's.
+        max_length: tokens that a prompt may have with its answer.
+        top_k: documents that the stage end-to-end chooses per question.
+        long_documents: what to do with documents that are too long.
+
+    Raises:
+        ClaraError: a file can't be read or has no examples, or lines are not usable; every such
+            line is named with the reason.
+    """
+    reader = _Reader(stage, config, tokenizer, max_length, top_k, long_documents)
+    for file in files:
+        for record in _records(file, reader.problems):
+            reader.add(record)
+    if reader.problems:
+        shown = reader.problems[:_MOST_PROBLEMS]
+        more = len(reader.problems) - len(shown)
+        raise ClaraError(
+            f"{len(reader.problems)} lines can't be trained on:\n  "
+            + "\n  ".join(shown)
+            + (f"\n  and {more} more" if more else "")
+        )
+    if not reader.groups:
+        raise ClaraError(f"{', '.join(map(str, files))}: no examples inside")
+    return Dataset(reader.documents, list(reader.groups.values()), reader.chunked)
+
+
+def _records(file: Path, problems: list[str]) -> Iterator[Record]:
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{file}:{number}"
+                if not line.strip():
+                    continue
+                try:
+                    yield _record(json.loads(line), where)
+                except (ValueError, RecursionError) as error:
+                    problems.append(f"{where}: {error}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClaraError(f"{file}: {error}") from error
+
+
+def _record(raw: Any, where: str) -> Record:
+    if not isinstance(raw, dict):
+        raise ValueError("not a JSON object")
+    name = next((name for name in _DOCUMENTS if isinstance(raw.get(name), list)), None)
+    if name is None:
+        raise ValueError(f"no list of documents ({', '.join(_DOCUMENTS)})")
+    documents = _texts(raw[name], name)
+    paraphrase = raw.get("data_type", "qa") == "paraphrase"
+    if raw.get("data_type", "qa") not in ("qa", "paraphrase"):
+        raise ValueError(f"data_type {raw['data_type']!r} is neither qa nor paraphrase")
+    positives = raw.get("pos_index", [])
+    if not isinstance(positives, list) or not all(
+        type(i) is int and 0 <= i < len(documents) for i in positives
+    ):
+        raise ValueError(f"pos_index {positives!r} is not a list of numbers of its documents")
+    pairs = (("", _answers(raw)[0]),) if paraphrase else _pairs(raw)
+    return Record(where, documents, pairs, tuple(dict.fromkeys(positives)), paraphrase)
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"{name} is not a list of texts, or is empty")
+    return tuple(value)
+
+
+def _answers(raw: dict[str, Any]) -> tuple[str, ...]:
+    if isinstance(raw.get("answer"), str):
+        return (raw["answer"],)
+    for name in ("answer", "answers"):
+        if isinstance(raw.get(name), list):
+            return _texts(raw[name], name)
+    if isinstance(raw.get("golden_answers"), list):
+        return _texts(raw["golden_answers"], "golden_answers")[:1]  # the others say the same
+    raise ValueError("no answer, answers or golden_answers")
+
+
+def _pairs(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    question, answers = raw.get("question"), _answers(raw)
+    questions = (question,) if isinstance(question, str) else _texts(question, "question")
+    if len(questions) != len(answers):
+        raise ValueError(f"{len(questions)} questions, but {len(answers)} answers")
+    if not all(text.strip() for text in (*questions, *answers)):
+        raise ValueError("a question or an answer is empty")
+    return tuple(zip(questions, answers, strict=True))
+
+
+class _Reader:
+    """Turns records into examples and collects what is wrong with them."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: ClaraConfig,
+        tokenizer: TextTokenizer,
+        max_length: int,
+        top_k: int,
+        long_documents: LongDocuments,
+    ) -> None:
+        self._stage, self._config, self._tokenizer = stage, config, tokenizer
+        self._prompts = Prompts(config, tokenizer)
+        self._max_length, self._top_k = min(max_length, config.window), top_k
+        self._long_documents = long_documents
+        self._numbers: dict[str, tuple[int, ...]] = {}
+        self.documents: list[list[int]] = []
+        self.groups: dict[tuple[int, ...], list[Example]] = {}
+        self.problems: list[str] = []
+        self.chunked = 0
+
+    def add(self, record: Record) -> None:
+        """Take a record's examples, or note why not."""
+        try:
+            examples = self._examples(record)
+        except ClaraError as error:
+            self.problems.append(f"{record.where}: {error}")
+            return
+        self.groups.setdefault(examples[0].documents, []).extend(examples)
+
+    def _examples(self, record: Record) -> list[Example]:
+        if record.paraphrase and self._stage.chooses:
+            raise ClaraError(f"a paraphrase can't be used by the stage {self._stage.name}")
+        if self._stage.name == "retrieval" and not record.positives:
+            raise ClaraError("pos_index is missing or empty; this stage needs a positive")
+        numbered = [self._numbered(text, i) for i, text in enumerate(record.documents)]
+        # A document that comes twice is one candidate, but it takes two slots of a prompt.
+        documents = [number for numbers in numbered for number in numbers]
+        if self._stage.chooses:
+            documents = list(dict.fromkeys(documents))
+            if self._stage.decodes and len(documents) < self._top_k:
+                raise ClaraError(f"{len(documents)} different documents, but top_k {self._top_k}")
+        positives = {number for i in record.positives for number in numbered[i]}
+        common = (record.where, tuple(documents))
+        examples = []
+        for question, answer, prompts in self._questions(record, len(documents)):
+            for prompt in prompts:
+                if len(prompt.ids) > self._max_length:
+                    raise ClaraError(
+                        f"prompt and answer have {len(prompt.ids)} tokens, but {self._max_length} "
+                        "are the most (max_length, and the model's window)"
+                    )
+            query = self._query(question) if self._stage.chooses else []
+            examples.append(
+                Example(*common, question, answer, tuple(sorted(positives)), query, prompts)
+            )
+        return examples
+
+    def _questions(
+        self, record: Record, documents: int
+    ) -> Iterator[tuple[str, str, tuple[DecoderPrompt, ...]]]:
+        """Question, answer and prompts of each example that a record makes in this stage."""
+        prompts = self._prompts
+        if record.paraphrase:
+            answer = record.pairs[0][1]
+            yield (
+                "",
+                answer,
+                tuple(prompts.paraphrase(documents, user, answer) for user in PARAPHRASE_USERS),
+            )
+        elif self._stage.name == "scp":  # one prompt asks for all questions and their answers
+            text = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in record.pairs)
+            yield "", text, (prompts.questions(documents, text),)
+        else:
+            slots = self._top_k if self._stage.chooses else documents
+            for question, answer in record.pairs:
+                made = prompts.answer(question, slots, answer) if self._stage.decodes else None
+                yield question, answer, (made,) if made else ()
+
+    def _query(self, question: str) -> list[int]:
+        ids = self._tokenizer.encode(question)
+        if len(ids) > self._config.doc_max_length:
+            raise ClaraError(
+                f"the question has {len(ids)} tokens, but the query reasoner reads "
+                f"{self._config.doc_max_length}"
+            )
+        return self._prompts.encoder_input(ids)
+
+    def _numbered(self, text: str, position: int) -> tuple[int, ...]:
+        """Numbers of a document, or of its chunks."""
+        if text not in self._numbers:
+            limit = self._config.doc_max_length
+            pieces = [self._tokenizer.encode(text)]
+            if len(pieces[0]) > limit:
+                if self._long_documents == "refuse":
+                    raise ClaraError(
+                        f"document {position} has {len(pieces[0])} tokens, but one chunk holds "
+                        f'{limit}; shorten it, or set long_documents = "chunk"'
+                    )
+                self.chunked += 1
+                chunks = chunking.split(text, self._tokenizer, limit)
+                pieces = [self._tokenizer.encode(text[c.start : c.end]) for c in chunks]
+            first = len(self.documents)
+            self.documents += [self._prompts.encoder_input(ids) for ids in pieces]
+            self._numbers[text] = tuple(range(first, len(self.documents)))
+        return self._numbers[text]

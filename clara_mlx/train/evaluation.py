@@ -1,0 +1,107 @@
+"""Evaluation during training: the loss on held-out examples, and answers as they come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from clara_mlx.decoder import Decoder
+from clara_mlx.evaluate.metrics import exact
+from clara_mlx.model import Clara
+from clara_mlx.prompts import DecoderPrompt
+from clara_mlx.train.batches import Collator, Plan, distinct
+from clara_mlx.train.config import TrainConfig
+from clara_mlx.train.data import Dataset, Example
+from clara_mlx.train.parameters import Parameters
+from clara_mlx.train.step import DocumentLatents, Stepper
+
+
+class Evaluator:
+    """Measures a model in training on held-out examples.
+
+    Args:
+        clara: the model with the trained arrays in it.
+        config: the run.
+        stepper: computes losses.
+        dataset: the examples.
+        collator: makes their arrays.
+        latents: of documents that get no gradient in this stage; None in the others.
+    """
+
+    def __init__(
+        self,
+        clara: Clara,
+        config: TrainConfig,
+        stepper: Stepper,
+        dataset: Dataset,
+        collator: Collator,
+        latents: DocumentLatents | None,
+    ) -> None:
+        self._clara, self._config, self._stepper = clara, config, stepper
+        self._collator, self._latents, self._dataset = collator, latents, dataset
+        self._decoder = Decoder(clara.model, clara.lora, clara.tokenizer, clara.config.eos_id)
+        every = config.steps.micro_batch_size
+        plan = Plan(len(dataset.examples), every, min(every, len(dataset.examples)), seed=0)
+        self._micros = [micro for step in plan.epoch(dataset, 0) for micro in step]
+        examples = dataset.examples
+        stride = max(1, len(examples) // max(1, config.steps.evaluation_answers))
+        self._asked = examples[::stride][: config.steps.evaluation_answers]
+
+    def measure(self, trained: Parameters) -> dict[str, Any]:
+        """Figures of the model as it is.
+
+        Returns:
+            ``loss`` and its parts, means as in training but without dropout; ``exact``, the share
+            of ``answers`` greedy answers that are right by `clara_mlx.evaluate.metrics.exact`;
+            ``recall``, the share of positives among the top_k candidates.
+        """
+        figures: dict[str, Any] = {}
+        totals = self._collator.totals(self._micros)
+        for micro in self._micros:
+            batch, _ = self._collator.arrays(micro, totals)
+            if self._latents is not None:
+                batch["latents"] = self._latents.of(distinct(micro))
+            loss, parts = self._stepper.loss(trained, batch)
+            mx.eval(loss, parts)
+            for name, value in ({"loss": loss} | parts).items():
+                figures[name] = figures.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
+        if self._asked:
+            figures |= self._answers()
+        return figures
+
+    def _answers(self) -> dict[str, Any]:
+        right = found = positives = 0
+        for example in self._asked:
+            chosen = list(example.documents)
+            if self._config.kind.chooses:
+                chosen = self._chosen(example)
+                found += len(set(chosen) & set(example.positives))
+                positives += len(example.positives)
+            if self._config.kind.decodes:
+                answer = self._answer(example.prompts[0], self._of(chosen))
+                right += exact(answer, example.answer)
+        figures: dict[str, Any] = {"answers": len(self._asked)}
+        if self._config.kind.decodes:
+            figures["exact"] = right / len(self._asked)
+        if positives:
+            figures["recall"] = found / positives
+        return figures
+
+    def _chosen(self, example: Example) -> list[int]:
+        """The best candidates of a question, best first."""
+        scores = self._clara.rank(
+            self._clara.encode_query(example.question), self._of(example.documents)
+        )
+        order: Any = mx.argsort(-scores)[: self._config.method.top_k].tolist()
+        return [example.documents[i] for i in order]
+
+    def _of(self, numbers: Sequence[int]) -> mx.array:
+        latents = self._latents or DocumentLatents(self._clara, self._dataset.documents, keep=False)
+        return latents.of(numbers)[: len(numbers)]
+
+    def _answer(self, prompt: DecoderPrompt, latents: mx.array) -> str:
+        asked = DecoderPrompt(prompt.ids[: prompt.answer_from], prompt.slots)
+        responses = self._decoder.stream(asked, latents, self._config.steps.answer_tokens, {})
+        return "".join(response.text for response in responses)

@@ -1,0 +1,111 @@
+"""A fresh start: a plain base becomes a CLaRa checkpoint with new memory tokens and adapters."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from clara_mlx.checkpoint import LAYOUT, ModelFolder
+from clara_mlx.config import ClaraConfig
+from clara_mlx.convert import Source, convert
+from clara_mlx.convert.export import write_checkpoint
+from clara_mlx.convert.files import (
+    BASE_FILES,
+    folder_or_hub,
+    read_base,
+    read_json,
+    read_tokenizer,
+    vocabulary_size,
+)
+from clara_mlx.convert.quantise import Quantisation
+from clara_mlx.convert.weight_map import ADAPTER, TABLES, dimensions, expand
+from clara_mlx.errors import CheckpointError
+from clara_mlx.train.config import Fresh
+from clara_mlx.train.trainer import fresh_adapter
+
+
+def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
+    """The model folder that a fresh run starts from, made below ``output`` if it is not there.
+
+    It goes the way of every other checkpoint: written in Hugging Face's layout, then converted.
+
+    Raises:
+        CheckpointError: the base is not usable; see also `clara_mlx.convert.convert`.
+    """
+    checkpoint, folder = output / "start" / "checkpoint", output / "start" / "model"
+    if (folder / LAYOUT.clara).exists():
+        return folder
+    _write(fresh, checkpoint, seed)
+    source = Source(checkpoint, base=fresh.base)
+    quantisation = Quantisation(fresh.bits) if fresh.bits else None
+    convert(source, folder, quantisation=quantisation, dtype=fresh.dtype)
+    return ModelFolder(folder).path
+
+
+def _write(fresh: Fresh, to: Path, seed: int) -> None:
+    base = folder_or_hub(fresh.base, BASE_FILES)
+    base_config = read_json(base / "config.json")
+    tokenizer = read_tokenizer(base, base)
+    refs = read_base(base)
+    if TABLES[0] not in refs:
+        raise CheckpointError(f"{base}: no {TABLES[0]} inside; not a Mistral base")
+    config, _ = ClaraConfig.from_dict(
+        {
+            "doc_max_length": fresh.doc_max_length,
+            "compr_rate": fresh.compr_rate,
+            "lora_r": fresh.lora_r,
+            "hidden_size": base_config.get("hidden_size"),
+            "base_vocab_size": vocabulary_size(tokenizer),
+            "window": 1,  # the base's own, found again by the conversion
+            "training_stage": "stage1",
+        },
+        where=str(base / "config.json"),
+    )
+    tables = {}
+    for name in TABLES:
+        ref = refs.get(name) or refs[TABLES[0]]  # a tied lm_head is the embedding
+        tables[name] = _with_new_rows(ref.read(), config, fresh.row_spread, seed, name)
+    sizes = dimensions(
+        base_config, config.vocab_size, config.lora_r, where=str(base / "config.json")
+    )
+    shapes = _adapter_shapes(sizes)
+    dtype = tables[TABLES[0]].dtype
+    adapters = {
+        name: {key: array.astype(dtype) for key, array in fresh_adapter(shapes, seed, name).items()}
+        for name in ("encoder", "decoder")
+    }
+    write_checkpoint(
+        to,
+        config,
+        base=fresh.base,
+        layers=sizes["layers"],
+        adapters=adapters,
+        tables=tables,
+        tokenizer=base,
+    )
+
+
+def _adapter_shapes(sizes: dict[str, int]) -> dict[str, mx.array]:
+    """Unevaluated arrays of an adapter's shapes, by our names: A (in, rank), B (rank, out)."""
+    lines = [line for line in expand(ADAPTER, sizes["layers"]).values() if line.target]
+    return {
+        str(line.target): mx.zeros([sizes[size] for size in reversed(line.shape)]) for line in lines
+    }
+
+
+def _with_new_rows(
+    table: mx.array, config: ClaraConfig, spread: float, seed: int, name: str
+) -> mx.array:
+    """The table with a row for each added token, drawn around the mean of the others."""
+    known = table[: config.base_vocab_size].astype(mx.float32)
+    if known.shape[0] < config.base_vocab_size:
+        raise CheckpointError(
+            f"{name} has {known.shape[0]} rows, but the tokenizer {config.base_vocab_size} ids"
+        )
+    key = mx.random.key(random.Random(f"{seed} {name}").getrandbits(63))
+    noise = mx.random.normal((len(config.added_tokens), table.shape[1]), key=key)
+    rows: Any = known.mean(axis=0) + spread * known.std(axis=0) * noise
+    return mx.concatenate([known, rows]).astype(table.dtype)

@@ -1,0 +1,138 @@
+"""The losses of the stages, as functions of one padded batch; nothing here is evaluated.
+
+All of them are weighted sums: the weights in the batch decide what is averaged over, so that the
+parts of an accumulated step add up to exactly the loss of the whole step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+from clara_mlx.decoder import fill_slots
+from clara_mlx.encoder import RunLayer, all_states, run_layer, states_at
+from clara_mlx.lora import Adapters
+from clara_mlx.train.topk import TEMPERATURE, differentiable_topk
+
+#: Weight of the mse in the reference's total.
+MSE_WEIGHT = 0.1
+
+#: Arrays by name; `clara_mlx.train.batches` says which and what shapes.
+Arrays = dict[str, mx.array]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model whose passes are built here.
+
+    Attributes:
+        model: the mlx-lm model with adapted layers and memory-token rows.
+        adapters: its adapters; each pass has exactly one active.
+        memory_tokens: M, vectors per document.
+        run: how a block is computed, plainly or checkpointed.
+    """
+
+    model: Any
+    adapters: Adapters
+    memory_tokens: int
+    run: RunLayer = run_layer
+
+    def encode(self, ids: mx.array, starts: mx.array, adapter: str) -> mx.array:
+        """Latents (n, M, hidden) of encoder inputs (n, length) whose memory tokens start there."""
+        with self.adapters.use(adapter):
+            h = self.model.model.embed_tokens(ids)
+            return states_at(self.model, h, starts, self.memory_tokens, run=self.run)
+
+    def encode_with_mse(self, ids: mx.array, starts: mx.array) -> tuple[mx.array, mx.array]:
+        """`encode` of documents, and for each the mse of its two means: (n,).
+
+        The means are those of the memory tokens' states and of all other states of the input;
+        both carry gradient (reference behaviour).
+        """
+        with self.adapters.use("encoder"):
+            h = self.model.model.embed_tokens(ids)
+            states = all_states(self.model, h, run=self.run)
+        positions = starts[:, None] + mx.arange(self.memory_tokens)
+        latents = mx.take_along_axis(states, positions[..., None], axis=1)
+        is_other = (mx.arange(ids.shape[1]) < starts[:, None])[..., None]
+        others = mx.where(is_other, states.astype(mx.float32), 0).sum(axis=1) / starts[:, None]
+        difference = latents.astype(mx.float32).mean(axis=1) - others
+        return latents, difference.square().mean(axis=-1)
+
+    def cross_entropy(self, batch: Arrays, latents: mx.array) -> mx.array:
+        """Weighted sum over all labels of the cross-entropy, with latents in the prompts' slots."""
+        with self.adapters.use("decoder"):
+            embeds = self.model.model.embed_tokens(batch["ids"])
+            embeds = fill_slots(embeds, batch["sources"], latents)
+            count = batch["targets"].shape[1]
+            states = states_at(self.model, embeds, batch["answer_starts"], count, run=self.run)
+            logits = self.model.lm_head(states).astype(mx.float32)
+        of_target = mx.take_along_axis(logits, batch["targets"][..., None], axis=-1)[..., 0]
+        losses = mx.logsumexp(logits, axis=-1) - of_target
+        return (losses * batch["target_weights"]).sum()
+
+    def scores(self, batch: Arrays, latents: mx.array) -> mx.array:
+        """Cosines (batch, n) of each question with its candidates; -inf where there is none."""
+        queries = self.encode(batch["query_ids"], batch["query_starts"], "query_reasoner")
+        candidates = batch["candidates"]
+        q = _normalised(queries)
+        d = _normalised(latents)[mx.maximum(candidates, 0)]  # (batch, n, M * hidden)
+        cosines = (d @ q[..., None])[..., 0]
+        return mx.where(candidates >= 0, cosines, -mx.inf)
+
+
+def _normalised(latents: mx.array) -> mx.array:
+    """Latents (n, M, hidden) flattened to unit length: (n, M * hidden) float32."""
+    flat = latents.reshape(latents.shape[0], -1).astype(mx.float32)
+    return flat / mx.maximum(mx.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
+
+
+def answers(network: Network, batch: Arrays, *, mse_weight: float) -> tuple[mx.array, Arrays]:
+    """Stages scp and instruct: cross-entropy through the documents' latents, plus the mse.
+
+    Returns:
+        The total, and its parts by name.
+    """
+    if mse_weight:
+        latents, mse = network.encode_with_mse(batch["document_ids"], batch["document_starts"])
+        parts = {"mse": (mse * batch["document_weights"]).sum()}
+    else:
+        latents = network.encode(batch["document_ids"], batch["document_starts"], "encoder")
+        parts = {}
+    parts["ce"] = network.cross_entropy(batch, latents)
+    return parts["ce"] + mse_weight * parts.get("mse", mx.array(0.0)), parts
+
+
+def end_to_end(
+    network: Network, batch: Arrays, latents: mx.array, *, k: int, temperature: float = TEMPERATURE
+) -> tuple[mx.array, Arrays]:
+    """Cross-entropy through the documents that the query reasoner chose.
+
+    ``latents`` (documents, M, hidden) carry no gradient; the scores do, through the
+    straight-through top-k.
+    """
+    latents = mx.stop_gradient(latents)
+    scores = network.scores(batch, latents)
+    weights, _ = differentiable_topk(scores, k, temperature)
+    candidates = latents[mx.maximum(batch["candidates"], 0)]  # (batch, n, M, hidden)
+    rows, n, *shape = candidates.shape
+    chosen = weights.astype(latents.dtype) @ candidates.reshape(rows, n, -1)
+    loss = network.cross_entropy(batch, chosen.reshape(rows * k, *shape))
+    return loss, {"ce": loss}
+
+
+def retrieval(
+    network: Network, batch: Arrays, latents: mx.array, *, temperature: float = TEMPERATURE
+) -> tuple[mx.array, Arrays]:
+    """Contrastive: minus the log of the share that a question's positives have of all candidates.
+
+    ``latents`` carry no gradient. In the reference this stage leaves the wrong adapter active, and
+    nothing is trained; here the query reasoner is.
+    """
+    scores = network.scores(batch, mx.stop_gradient(latents)) / temperature
+    of_positives = mx.where(batch["positives"], scores, -mx.inf)
+    losses = mx.logsumexp(scores, axis=-1) - mx.logsumexp(of_positives, axis=-1)
+    loss = (losses * batch["question_weights"]).sum()
+    return loss, {"contrastive": loss}

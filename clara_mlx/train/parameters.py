@@ -1,0 +1,127 @@
+"""What is trained of a model: some adapters in float32, and the memory tokens' embedding rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+
+from clara_mlx.config import ClaraConfig
+from clara_mlx.encoder import RunLayer, run_layer
+from clara_mlx.lora import AdaptedLinear, Adapters
+
+#: Adapter -> tensors by name; under `ROWS` the embedding rows of the added tokens.
+Parameters = dict[str, dict[str, mx.array]]
+
+ROWS = "memory_rows"
+_ROWS_KEY = "embed_tokens.weight"
+
+
+def of(model: Any, adapters: Adapters, trained: tuple[str, ...], *, rows: bool) -> Parameters:
+    """The trained arrays of a model, as float32 copies.
+
+    Args:
+        model: the base with its memory-token embedding.
+        adapters: the model's.
+        trained: names of the adapters that get gradient.
+        rows: whether the memory tokens' rows do.
+    """
+    names = {name: adapters.tensors(name) for name in trained}
+    if rows:
+        names[ROWS] = {_ROWS_KEY: model.model.embed_tokens.rows}
+    parameters = {
+        name: {key: array.astype(mx.float32) for key, array in tensors.items()}
+        for name, tensors in names.items()
+    }
+    mx.eval(parameters)
+    in_order: Parameters = ordered(parameters)
+    return in_order
+
+
+def ordered(tree: Any) -> Any:
+    """Nested dicts in the order of their keys: sums over them must not depend on a file's order."""
+    if isinstance(tree, dict):
+        return {key: ordered(tree[key]) for key in sorted(tree)}
+    return tree
+
+
+def put(model: Any, adapters: Adapters, parameters: Parameters) -> None:
+    """Let the model compute with these arrays."""
+    for name, tensors in parameters.items():
+        if name == ROWS:
+            model.model.embed_tokens.rows = tensors[_ROWS_KEY]
+        else:
+            adapters.put(name, tensors)
+
+
+@contextmanager
+def in_place(model: Any, adapters: Adapters, parameters: Parameters) -> Iterator[None]:
+    """`put` for a block that builds a graph; the model has its own arrays again afterwards."""
+    own: Parameters = {
+        name: {_ROWS_KEY: model.model.embed_tokens.rows} if name == ROWS else adapters.tensors(name)
+        for name in parameters
+    }
+    put(model, adapters, parameters)
+    try:
+        yield
+    finally:
+        put(model, adapters, own)
+
+
+def memory_rows_only(gradients: Parameters, config: ClaraConfig) -> Parameters:
+    """Gradients with zeros for ``<AE>``, ``<ENC>`` and ``<SEP>`` (reference behaviour)."""
+    if ROWS not in gradients:
+        return gradients
+    rows = gradients[ROWS][_ROWS_KEY]
+    is_memory = mx.arange(rows.shape[0]) <= max(config.memory_ids) - config.base_vocab_size
+    return gradients | {ROWS: {_ROWS_KEY: mx.where(is_memory[:, None], rows, 0)}}
+
+
+def checkpointed(adapters: Adapters) -> RunLayer:
+    """A block whose activations are computed again for the gradient, instead of being kept."""
+
+    def run(layer: Any, h: mx.array) -> mx.array:
+        name = adapters.active
+        if name is None:
+            return run_layer(layer, h)
+        # mx.checkpoint gives gradient to arguments only, so the block's trained arrays are passed.
+        adapted = [module for module in layer.modules() if isinstance(module, AdaptedLinear)]
+        own = [module.adapters[name] for module in adapted]
+        dropping = adapters.dropping
+        key_after: list[mx.array | None] = []
+
+        def again(tensors: list[dict[str, mx.array]], h: mx.array) -> mx.array:
+            # Called a second time when the pass is over, so everything in force is set here.
+            with adapters.use(name), adapters.dropout(*dropping), _replaced(adapted, name, tensors):
+                output = run_layer(layer, h)
+                key_after.append(adapters.dropping[1])
+            return output
+
+        output: mx.array = mx.checkpoint(again)(own, h)
+        adapters.dropped_with(key_after[0])
+        return output
+
+    return run
+
+
+@contextmanager
+def _replaced(
+    modules: list[AdaptedLinear], name: str, tensors: list[dict[str, mx.array]]
+) -> Iterator[None]:
+    own = [module.adapters[name] for module in modules]
+    for module, arrays in zip(modules, tensors, strict=True):
+        module.adapters[name] = arrays
+    try:
+        yield
+    finally:
+        for module, arrays in zip(modules, own, strict=True):
+            module.adapters[name] = arrays
+
+
+def count(parameters: Parameters) -> dict[str, int]:
+    """How many numbers are trained, by part."""
+    return {
+        name: sum(array.size for array in tensors.values()) for name, tensors in parameters.items()
+    }

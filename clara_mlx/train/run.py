@@ -1,0 +1,81 @@
+"""From a config file to a trained model on the disk: what ``clara-mlx train`` does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clara_mlx import checkpoint
+from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.convert.export import tables_of
+from clara_mlx.convert.trained import save_trained
+from clara_mlx.model import from_folder
+from clara_mlx.train.config import TrainConfig, read_config
+from clara_mlx.train.fresh import start_folder
+from clara_mlx.train.parameters import ROWS
+from clara_mlx.train.trainer import OnStep, Trainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run's results are, and how it ended."""
+
+    model: Path
+    checkpoint: Path | None
+    last: dict[str, Any]  # the last step's line of the metrics, with the last evaluation
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "model": str(self.model),
+            "checkpoint": self.checkpoint and str(self.checkpoint),
+            **self.last,
+        }
+
+
+class Run:
+    """A training run as its config file describes it, data read and model loaded.
+
+    Raises:
+        ClaraError: the config, the data or the model is not usable.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.config: TrainConfig = read_config(file)
+        config, output = self.config, Path(self.config.output)
+        if config.fresh is not None:
+            path = start_folder(config.fresh, output, config.seed)
+        else:
+            path = checkpoint.resolve(str(config.model))
+        self.folder = ModelFolder(path)
+        if config.write_checkpoint and self.folder.is_quantised:
+            tables_of(self.folder)  # not to find out after the training that they are gone
+        self.trainer = Trainer(config, from_folder(self.folder))
+
+    def describe(self) -> dict[str, Any]:
+        """What the run will do, as JSON values."""
+        return asdict(self.trainer.describe())
+
+    def train(self, on_step: OnStep | None = None) -> Result:
+        """Train, or go on, to the end; then write the model folder and the checkpoint."""
+        last = self.trainer.run(on_step)
+        config, output = self.config, Path(self.config.output)
+        trained = dict(self.trainer.parameters)
+        rows = trained.pop(ROWS, None)
+        described = replace(self.folder.config, training_stage=config.kind.checkpoint_name)
+        if config.kind.chooses:
+            described = replace(described, generation_top_k=config.method.top_k)
+        result = Result(
+            output / "model", output / "checkpoint" if config.write_checkpoint else None, last
+        )
+        save_trained(
+            self.folder,
+            trained,
+            None if rows is None else next(iter(rows.values())),
+            config=described,
+            about={"stage": config.stage, "steps": self.trainer.steps, "seed": config.seed},
+            model=result.model,
+            checkpoint=result.checkpoint,
+        )
+        return result

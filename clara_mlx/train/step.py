@@ -1,0 +1,142 @@
+"""One optimiser step: gradients of its micro-batches, added up, clipped, and given to Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from clara_mlx.encoder import encode_batch, run_layer
+from clara_mlx.model import Clara, batches
+from clara_mlx.train import losses, parameters
+from clara_mlx.train.batches import padded_rows
+from clara_mlx.train.config import TrainConfig
+from clara_mlx.train.losses import Arrays, Network
+from clara_mlx.train.parameters import Parameters
+
+
+class DocumentLatents:
+    """Latents of documents that get no gradient, computed without dropout.
+
+    Args:
+        clara: the model; its encoder is not trained meanwhile.
+        documents: all encoder inputs.
+        keep: whether each document is encoded once only.
+    """
+
+    def __init__(self, clara: Clara, documents: list[list[int]], *, keep: bool) -> None:
+        self._clara, self._documents, self._keep = clara, documents, keep
+        self._kept: dict[int, mx.array] = {}
+
+    def of(self, numbers: Sequence[int]) -> mx.array:
+        """(rows, M, hidden) float32: the documents, then copies of the first as padding."""
+        known = self._kept if self._keep else {}
+        missing = [number for number in numbers if number not in known]
+        lengths = [len(self._documents[number]) for number in missing]
+        order = sorted(range(len(missing)), key=lengths.__getitem__)
+        for batch in batches(order, lengths) if missing else ():
+            chosen = [missing[i] for i in batch]
+            inputs = [self._documents[number] for number in chosen]
+            with self._clara.lora.use("encoder"):
+                states = encode_batch(self._clara.model, inputs, self._clara.config.memory_tokens)
+            states = states.astype(mx.float32)
+            mx.eval(states)
+            known |= dict(zip(chosen, states, strict=True))
+        rows = [*numbers, *[numbers[0]] * (padded_rows(len(numbers)) - len(numbers))]
+        return mx.stack([known[number] for number in rows])
+
+
+class Stepper:
+    """Computes gradients and updates for one run; compiled unless the config says otherwise.
+
+    Args:
+        clara: the model; `parameters.put` brings trained arrays into it.
+        config: the run.
+        initial: the trained arrays, for the optimiser's state.
+    """
+
+    def __init__(self, clara: Clara, config: TrainConfig, initial: Parameters) -> None:
+        self._clara, self._config = clara, config
+        self.network = Network(
+            clara.model,
+            clara.lora,
+            clara.config.memory_tokens,
+            parameters.checkpointed(clara.lora)
+            if config.method.gradient_checkpointing
+            else run_layer,
+        )
+        settings = config.optimiser
+        self.optimiser = optim.AdamW(
+            learning_rate=config.learning_rate,
+            betas=list(settings.betas),
+            weight_decay=settings.weight_decay,
+            bias_correction=True,  # as torch's
+        )
+        self.optimiser.init(initial)
+        compiled = mx.compile if config.method.compile else lambda function: function
+        self._gradient = compiled(self._gradient_of)
+        self._loss = compiled(self._loss_of)
+        self._update: Any = None
+
+    def gradient(
+        self, trained: Parameters, batch: Arrays, key: mx.array
+    ) -> tuple[mx.array, Arrays, Parameters]:
+        """Loss, its parts, and gradient of a micro-batch; ``key`` decides the dropout."""
+        return self._gradient(trained, batch, key)
+
+    def loss(self, trained: Parameters, batch: Arrays) -> tuple[mx.array, Arrays]:
+        """Loss and parts without dropout, as in evaluation."""
+        return self._loss(trained, batch)
+
+    def update(
+        self, trained: Parameters, gradients: Parameters, rate: float
+    ) -> tuple[Parameters, mx.array]:
+        """The trained arrays after one step of Adam, and the gradient's norm before clipping."""
+        if self._update is None:
+            # Only now, because a resumed run has put its own state into the optimiser.
+            state = self.optimiser.state
+            self._update = (
+                mx.compile(self._update_of, inputs=state, outputs=state)
+                if self._config.method.compile
+                else self._update_of
+            )
+        self.optimiser.learning_rate = rate
+        return self._update(trained, gradients)
+
+    def _total(self, batch: Arrays) -> tuple[mx.array, Arrays]:
+        method, stage = self._config.method, self._config.kind
+        if not stage.chooses:
+            return losses.answers(self.network, batch, mse_weight=self._config.mse_weight)
+        latents, temperature = batch["latents"], method.temperature
+        if stage.decodes:
+            return losses.end_to_end(
+                self.network, batch, latents, k=method.top_k, temperature=temperature
+            )
+        return losses.retrieval(self.network, batch, latents, temperature=temperature)
+
+    def _loss_of(self, trained: Parameters, batch: Arrays) -> tuple[mx.array, Arrays]:
+        with parameters.in_place(self._clara.model, self._clara.lora, trained):
+            return self._total(batch)
+
+    def _gradient_of(
+        self, trained: Parameters, batch: Arrays, key: mx.array
+    ) -> tuple[mx.array, Arrays, Parameters]:
+        def loss(trained: Parameters) -> tuple[mx.array, Arrays]:
+            with self._clara.lora.dropout(self._config.method.dropout, key):
+                return self._loss_of(trained, batch)
+
+        (total, parts), gradients = mx.value_and_grad(loss)(trained)
+        return total, parts, parameters.memory_rows_only(gradients, self._clara.config)
+
+    def _update_of(self, trained: Parameters, gradients: Parameters) -> tuple[Parameters, mx.array]:
+        clipped, norm = optim.clip_grad_norm(gradients, self._config.optimiser.clip)
+        return self.optimiser.apply_gradients(clipped, trained), norm
+
+
+def added(a: Parameters, b: Parameters) -> Parameters:
+    """Sums of gradients."""
+    sums: Parameters = tree_map(mx.add, a, b)
+    return sums

@@ -1,0 +1,122 @@
+"""Back to a Hugging Face CLaRa checkpoint: what `Source` reads, from arrays by our own names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from clara_mlx.checkpoint import LAYOUT, ModelFolder, load_arrays
+from clara_mlx.config import ClaraConfig
+from clara_mlx.convert import disk
+from clara_mlx.convert.describe import COMPANIONS, write_json
+from clara_mlx.convert.files import read_json
+from clara_mlx.convert.pth_writer import write_pth
+from clara_mlx.convert.source import Source
+from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLES, inverse
+from clara_mlx.errors import CheckpointError
+
+#: Adapter -> tensors as a model folder names them.
+AdapterTensors = Mapping[str, Mapping[str, mx.array]]
+
+
+def write_checkpoint(
+    to: Path,
+    config: ClaraConfig,
+    *,
+    base: str,
+    layers: int,
+    adapters: AdapterTensors,
+    tables: Mapping[str, mx.array],
+    tokenizer: Path,
+) -> None:
+    """Write a checkpoint folder, replacing one that this made before; complete or not there.
+
+    Args:
+        to: the folder to make.
+        config: its numbers.
+        base: what ``decoder_model_name`` will say.
+        layers: blocks of the base.
+        adapters: by our names, tensors named ``<target>.lora_a`` and ``<target>.lora_b``.
+        tables: ``model.embed_tokens.weight`` and ``lm_head.weight``, added tokens included.
+        tokenizer: the folder whose tokenizer files are copied.
+
+    Raises:
+        CheckpointError: it can't be written.
+    """
+    lines = inverse(ADAPTER, layers)
+    names = {ours: theirs for theirs, ours in ADAPTER_NAMES.items()}
+    content = {
+        names[adapter]: {
+            lines[name].source: mx.contiguous(array.T) if lines[name].transposed else array
+            for name, array in tensors.items()
+        }
+        for adapter, tensors in adapters.items()
+    }
+    try:
+        disk.clear_leftovers(to)
+        with disk.partial_folder(to) as folder:
+            write_pth(folder / "adapters.pth", content)
+            write_pth(folder / "decoder_first_last_layers.pth", tables)
+            write_json(folder / "config.json", _config(config, base))
+            for name in (LAYOUT.tokenizer, *COMPANIONS):
+                if (tokenizer / name).is_file():
+                    shutil.copyfile(tokenizer / name, folder / name)
+            disk.put_in_place(folder, to)
+    except OSError as error:
+        raise CheckpointError(f"{to}: can't be written: {error}") from error
+
+
+def tables_of(folder: ModelFolder) -> dict[str, mx.array]:
+    """The embedding and lm_head tables behind a model folder, not quantised.
+
+    A quantised folder does not hold them: they come from the checkpoint that it was made from.
+
+    Raises:
+        CheckpointError: that checkpoint, or its base, is not there any more.
+    """
+    if not folder.is_quantised:
+        files = read_json(folder.path / LAYOUT.index)["weight_map"]
+        return {name: load_arrays(folder.path / files[name])[name] for name in TABLES}
+    recorded = folder.description["source"]
+    source = Source(
+        recorded["checkpoint"],
+        base=recorded["base"],
+        subfolder=recorded["subfolder"],
+        revision=recorded["revision"],
+    )
+    return {name: source.base[name].read() for name in TABLES}
+
+
+def with_rows(table: mx.array, rows: mx.array) -> mx.array:
+    """A table (all rows, hidden) whose last rows are these; in the wider of the two dtypes."""
+    dtype = mx.float32 if mx.float32 in (table.dtype, rows.dtype) else table.dtype
+    kept = table[: table.shape[0] - rows.shape[0]]
+    return mx.concatenate([kept.astype(dtype), rows.astype(dtype)])
+
+
+def _config(config: ClaraConfig, base: str) -> dict[str, Any]:
+    """The reference's ``config.json``."""
+    return {
+        "model_type": "CLaRa",
+        "decoder_model_name": base,
+        "doc_max_length": config.doc_max_length,
+        "compr_rate": config.compr_rate,
+        "compr_model_name": None,
+        "lora": True,
+        "lora_r": config.lora_r,
+        "sep": config.sep,
+        "different_mem_tokens": config.different_mem_tokens,
+        "optimize_mem_tokens": True,
+        "training_form": "both_separately",
+        "training_stage": config.training_stage,
+        "generation_top_k": config.generation_top_k,
+        "max_new_tokens": config.max_new_tokens,
+        "quantization": "no",
+        "load_adapters": True,
+        # The reference drops the trained decoder adapter of stage1_2 unless this is set.
+        "pure_inference": True,
+    }

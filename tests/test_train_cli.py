@@ -1,0 +1,58 @@
+"""``clara-mlx train``: the plan, a run, and what it prints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from train_runs import QUESTIONS, write_config
+from typer.testing import CliRunner
+
+from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.cli_train import commands
+from clara_mlx.errors import ClaraError
+from clara_mlx.train.config import read_config
+
+
+def run(*args: object) -> str:
+    result = CliRunner().invoke(commands, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def config(folder: Any, tmp_path: Path) -> Path:
+    return write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2)
+
+
+def test_the_example_can_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "train.toml"
+    file.write_text(run("--example"))
+    assert read_config(file).stage == "instruct"
+
+
+def test_dry_run_prints_the_plan_and_leaves_no_trace(config: Path) -> None:
+    plan = json.loads(run(config, "--dry-run", "--json"))
+    assert (plan["steps"], plan["examples"], plan["documents"]) == (2, 4, 3)
+    assert plan["trained"] == {"encoder": 26880, "decoder": 26880}
+    text = run(config, "--dry-run")
+    assert "steps: 2" in text and "decoder 26,880" in text
+    assert not (config.parent / "run").exists()
+
+
+def test_a_run(config: Path) -> None:
+    result = json.loads(run(config, "--json"))
+    assert result["step"] == 2 and result["evaluation"]["answers"] == 4
+    ModelFolder(result["model"])
+    assert (Path(result["checkpoint"]) / "adapters.pth").is_file()
+    # Given again, it says the same: there is nothing left to do.
+    assert json.loads(run(config, "--json"))["model"] == result["model"]
+
+
+def test_errors_name_file_and_line(config: Path) -> None:
+    with (config.parent / "examples.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(ClaraError, match=r"examples.jsonl:4: no list of documents"):
+        run(config)

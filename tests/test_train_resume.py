@@ -1,0 +1,114 @@
+"""Killed at any step and started again, a run comes to the losses that it would have had."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from train_runs import QUESTIONS, losses, metrics, trained, write_config
+
+from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.errors import ClaraError
+from clara_mlx.train.run import Run
+
+CHILD = """
+import sys
+from pathlib import Path
+from clara_mlx.train.run import Run
+Run(Path(sys.argv[1])).train()
+"""
+# Dropout on, so that its masks have to come back as well.
+OPTIONS = {
+    "steps__batch_size": 2,
+    "steps__micro_batch_size": 1,
+    "steps__most": 6,
+    "steps__save_every": 2,
+    "steps__evaluate_every": 3,
+    "steps__evaluation_answers": 1,
+    "steps__answer_tokens": 2,
+    "method__dropout": 0.1,
+}
+
+
+def run_and_kill(file: Path, after: int) -> None:
+    """Start a run in a process of its own and kill it when its metrics have that many lines."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(file)])
+    log = file.parent / "run" / "metrics.jsonl"
+    while child.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= after):
+        time.sleep(0.005)
+    assert child.poll() is None, "the run ended before it could be killed"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+
+
+def test_sigkill_and_the_same_losses(folder: Any, tmp_path: Path) -> None:
+    model = folder("c16", "instruct")
+    whole = write_config(tmp_path / "whole", model, QUESTIONS, **OPTIONS)
+    trained(whole)
+    killed = write_config(tmp_path / "killed", model, QUESTIONS, **OPTIONS)
+    run_and_kill(killed, after=1)  # before the first state
+    run_and_kill(killed, after=5)
+    assert not (tmp_path / "killed/run/model").exists()
+    trained(killed)
+    assert losses(killed) == losses(whole)
+    assert [line["step"] for line in metrics(killed)] == [1, 2, 3, 3, 4, 5, 6, 6]
+    timing = {"tokens_per_second", "seconds"}
+    for a, b in zip(metrics(killed), metrics(whole), strict=True):
+        assert {**a, **dict.fromkeys(timing)} == {**b, **dict.fromkeys(timing)}
+    a, b = (ModelFolder(tmp_path / name / "run/model") for name in ("killed", "whole"))
+    for adapter in ("encoder", "decoder"):
+        for name, array in a.adapter(adapter).items():
+            assert mx.array_equal(array, b.adapter(adapter)[name])
+    assert a.fingerprint == b.fingerprint != ModelFolder(model).fingerprint
+
+
+def test_a_finished_run_is_not_trained_again(folder: Any, tmp_path: Path) -> None:
+    file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2)
+    trained(file)
+    before = metrics(file)
+    trained(file)
+    assert metrics(file) == before
+    states = sorted(path.name for path in (tmp_path / "run").glob("*.safetensors"))
+    assert states == ["state-00000002.safetensors"]
+
+
+def test_lines_after_the_state_and_half_lines_are_dropped(folder: Any, tmp_path: Path) -> None:
+    file = write_config(
+        tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=3, steps__save_every=1
+    )
+    trained(file)
+    before = losses(file)
+    (tmp_path / "run/state-00000003.safetensors").unlink()
+    with (tmp_path / "run/metrics.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    trained(file)
+    assert losses(file) == before
+
+
+def test_another_config_does_not_go_on_there(folder: Any, tmp_path: Path) -> None:
+    model = folder("c16", "instruct")
+    trained(write_config(tmp_path, model, QUESTIONS, steps__most=1))
+    with pytest.raises(ClaraError, match=r"another config \(seed\)"):
+        trained(write_config(tmp_path, model, QUESTIONS, steps__most=1, seed=1))
+    # How often it is saved changes nothing that is computed.
+    trained(write_config(tmp_path, model, QUESTIONS, steps__most=1, steps__save_every=7))
+    recorded = json.loads((tmp_path / "run/config.json").read_text())
+    assert recorded["steps"]["save_every"] == 7
+
+
+def test_two_processes_cannot_train_in_one_folder(folder: Any, tmp_path: Path) -> None:
+    file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2)
+    run = Run(file)
+
+    def second(line: dict[str, Any], steps: int) -> None:
+        with pytest.raises(ClaraError, match="another process"):
+            run.trainer.run()
+
+    run.train(second)

@@ -1,0 +1,129 @@
+"""What training saved: a model folder and a checkpoint, which say the same and load as any do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, trained, write_config
+
+import clara_mlx
+from clara_mlx.checkpoint import ModelFolder
+from clara_mlx.convert import verify
+from clara_mlx.convert.tables import source_of
+from clara_mlx.errors import CheckpointError
+from clara_mlx.train.run import Run
+
+QUESTION = "What was moved?"
+
+
+def same(a: clara_mlx.Clara, b: clara_mlx.Clara) -> None:
+    """Latents, scores and answers are equal, to the last bit."""
+    latents = a.encode(DOCUMENTS)
+    assert mx.array_equal(latents, b.encode(DOCUMENTS))
+    assert mx.array_equal(a.rank(QUESTION, latents), b.rank(QUESTION, latents))
+    for latent in latents:
+        assert a.answer(QUESTION, latent, 12) == b.answer(QUESTION, latent, 12)
+
+
+@pytest.mark.parametrize("options", [(), ("-q", "8", "--group-size", "32")], ids=["float32", "q8"])
+def test_both_forms_are_the_trained_model(
+    folder: Any, cli: Any, golden: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    start = folder("c16", "e2e", *options)
+    file = write_config(tmp_path, start, CANDIDATES, stage="end-to-end", method__memory_rows=True)
+    run = trained(file)
+    model = clara_mlx.load(tmp_path / "run/model")
+    if not options:  # nothing was rounded
+        same(model, run.trainer.clara)
+    assert not mx.array_equal(
+        model.encode_query(QUESTION), clara_mlx.load(start).encode_query(QUESTION)
+    )
+    # The checkpoint goes through the real CLI and gives the same model.
+    again = tmp_path / "again"
+    options = options or ("-q", "none", "--dtype", "float32")
+    base = golden / "tiny-base"
+    cli("convert", tmp_path / "run/checkpoint", "--base", base, "--to", again, *options)
+    same(model, clara_mlx.load(again))
+    # The folder still knows what it was made from, base tables included.
+    saved = ModelFolder(tmp_path / "run/model")
+    assert saved.config.training_stage == "stage2" and saved.config.generation_top_k == 2
+    result = verify(saved.path, source_of(saved.path, source=None, base=None))
+    assert not result.problems
+    assert saved.description["training"][-1]["from"] == ModelFolder(start).fingerprint
+
+
+def test_an_untrained_adapter_comes_along(folder: Any, tmp_path: Path) -> None:
+    start = ModelFolder(folder("c16", "e2e"))
+    trained(write_config(tmp_path, start.path, CANDIDATES, stage="retrieval"))
+    saved = ModelFolder(tmp_path / "run/model")
+    for adapter in ("encoder", "decoder"):
+        for name, array in start.adapter(adapter).items():
+            assert mx.array_equal(array, saved.adapter(adapter)[name])
+    assert mx.array_equal(start.memory_rows(), saved.memory_rows())
+    changed = [
+        not mx.array_equal(array, saved.adapter("query_reasoner")[name])
+        for name, array in start.adapter("query_reasoner").items()
+    ]
+    assert all(changed)
+
+
+def test_mlx_lm_reads_the_trained_folder(folder: Any, tmp_path: Path) -> None:
+    from mlx_lm.utils import load
+
+    trained(write_config(tmp_path, folder("c16", "instruct"), QUESTIONS))
+    path = tmp_path / "run/model"
+    model, _ = load(str(path), adapter_path=str(path / "adapters/decoder"))
+    assert mx.isfinite(model(mx.array([[1, 5, 6]]))).all().item()
+
+
+def test_a_fresh_start_changes_nothing_until_it_is_trained(golden: Path, tmp_path: Path) -> None:
+    fresh = {
+        "base": str(golden / "tiny-base"),
+        "doc_max_length": 32,
+        "compr_rate": 8,
+        "lora_r": 4,
+        "dtype": "float32",
+    }
+    options = {f"fresh__{name}": value for name, value in fresh.items()}
+    run = Run(write_config(tmp_path, None, QUESTIONS, stage="scp", **options))
+    clara = run.trainer.clara
+    assert clara.adapters == ("decoder", "encoder")
+    assert clara.config.memory_tokens == 4 and clara.config.vocab_size == 643 + 4 + 3
+    h = mx.array([[1, 300, 301]])
+    plain = clara.model.model(h)
+    for adapter in clara.adapters:  # B is zero
+        with clara.lora.use(adapter):
+            assert mx.array_equal(clara.model.model(h), plain)
+    # New rows lie among the old ones: their mean and deviation, dimension by dimension.
+    rows = clara.model.model.embed_tokens.rows
+    known = clara.model.model.embed_tokens.table.weight[:643]
+    z = (rows - known.mean(axis=0)) / known.std(axis=0)
+    assert abs(z.mean().item()) < 0.2 and 0.8 < z.std().item() < 1.2
+    run.train()
+    saved = clara_mlx.load(tmp_path / "run/model")
+    assert not mx.array_equal(saved.model.model.embed_tokens.rows[:4], rows[:4])
+    assert mx.array_equal(saved.model.model.embed_tokens.rows[4:], rows[4:])  # the others rest
+    config = json.loads((tmp_path / "run/checkpoint/config.json").read_text())
+    assert config["training_stage"] == "stage1" and config["lora_r"] == 4
+
+
+def test_a_quantised_start_needs_its_checkpoint_before_training(
+    folder: Any, tmp_path: Path
+) -> None:
+    start = folder("c16", "e2e", "-q", "8", "--group-size", "32")
+    moved = shutil.copytree(start, tmp_path / "moved")
+    described = json.loads((moved / "clara.json").read_text())
+    described["source"]["checkpoint"] = str(tmp_path / "gone")
+    (moved / "clara.json").write_text(json.dumps(described))
+    file = write_config(tmp_path, moved, QUESTIONS)
+    with pytest.raises(CheckpointError, match="gone"):
+        Run(file)
+    file = write_config(tmp_path, moved, QUESTIONS, write_checkpoint=False)
+    trained(file)
+    ModelFolder(tmp_path / "run/model")
+    assert not (tmp_path / "run/checkpoint").exists()
