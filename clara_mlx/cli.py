@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx import cli_care, cli_memory
+from clara_mlx import cli_care, cli_evaluate, cli_memory, cli_plan, cli_train
 from clara_mlx.cli_output import Json, decode, emit, progress_bar, read_bytes, read_stdin, shown
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
@@ -249,6 +249,9 @@ def _numbers(text: str, option: str) -> list[int]:
 
 app.add_typer(cli_memory.commands)
 app.add_typer(cli_care.commands)
+app.add_typer(cli_evaluate.commands)
+app.add_typer(cli_train.commands)
+app.add_typer(cli_plan.commands)
 
 
 def main() -> None:

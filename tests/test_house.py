@@ -12,16 +12,18 @@ ROOT = Path(__file__).parent.parent
 # From the ground up; a module imports only from floors below its own, or from its own package.
 FLOORS = (
     {"errors", "version"},
-    {"config", "tokenizer", "machine", "results", "scheduler"},
+    {"config", "tokenizer", "machine", "results", "scheduler", "footprint", "reasoners", "outputs"},
     {"store"},
     {"prompts", "chunking", "lora", "encoder", "checkpoint"},
-    {"decoder"},
+    {"decoder", "shapes"},
     {"model"},
-    {"convert", "benchmark", "compressor", "asking"},
-    {"memory"},
+    {"convert", "benchmark", "compressor", "asking", "plan"},
+    {"memory", "plan_inputs"},
+    {"context", "evaluate"},
+    {"compymac", "serve", "train"},
     {"cli_output"},
     {"cli_options"},
-    {"cli_memory", "cli_care"},
+    {"cli_memory", "cli_care", "cli_plan", "cli_train", "cli_evaluate", "cli_serve"},
     {"cli"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -31,9 +33,10 @@ def sources() -> Iterator[tuple[str, Path]]:
     """Room and file of every module; the symlinked convert is read where it lives."""
     for file in sorted((ROOT / "clara_mlx").glob("*.py")):
         yield file.stem, file
-    for room in ("convert", "clara_mlx/store"):
-        for file in sorted((ROOT / room).glob("*.py")):
-            yield Path(room).name, file
+    rooms = (init.parent for init in (ROOT / "clara_mlx").glob("*/__init__.py"))
+    for room in (ROOT / "convert", *(room for room in rooms if not room.is_symlink())):
+        for file in sorted(room.rglob("*.py")):
+            yield room.name, file
 
 
 def imports(file: Path) -> Iterator[str]:

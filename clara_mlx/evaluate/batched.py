@@ -1,0 +1,147 @@
+"""Greedy answers to many prompts at once: mlx-lm's batch generation, reading latents.
+
+`BatchGenerator` takes token ids, not embeddings. So every latent vector gets an id of its own above
+the vocabulary, and the model it is given looks such ids up among the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
+
+from clara_mlx.errors import PromptTooLong
+from clara_mlx.model import Clara
+from clara_mlx.prompts import DecoderPrompt
+
+#: Prompts whose latents are in memory together, and how many of them are generated together.
+GROUP, BATCH = 256, 64
+
+
+class Reading(NamedTuple):
+    """A prompt and the latents (k, M, hidden) float32 of its slots; None if it has none."""
+
+    prompt: DecoderPrompt
+    latents: Any
+
+
+def answers(
+    clara: Clara, readings: Sequence[Reading], max_tokens: int
+) -> Iterator[tuple[int, str]]:
+    """Number and answer of each reading, as they are done.
+
+    The tokens are those of `Clara.answer`, but for rounding: prompts that are computed together
+    are padded, so two tokens of almost equal logits can change places.
+
+    Args:
+        clara: the model; used from this thread until the last answer.
+        readings: what to read; those of like length are generated together.
+        max_tokens: tokens to generate at most; an answer ends earlier at ``</s>``.
+
+    Raises:
+        PromptTooLong: a prompt with its answer exceeds the model's window.
+    """
+    window = clara.config.window
+    for prompt, _ in readings:
+        needed = len(prompt.ids) + max_tokens
+        if needed > window:
+            size = clara.config.memory_tokens
+            documents = len(prompt.slots) // size
+            room = window - needed + documents * (size + 1)
+            raise PromptTooLong(needed, window, documents, max(0, room // (size + 1)))
+    order = sorted(range(len(readings)), key=lambda i: -len(readings[i].prompt.ids))
+    for start in range(0, len(order), GROUP):
+        group = order[start : start + GROUP]
+        for number, ids in _generate(clara, [readings[i] for i in group], max_tokens):
+            yield group[number], clara.tokenizer.decode(ids)
+
+
+def _generate(
+    clara: Clara, readings: Sequence[Reading], max_tokens: int
+) -> Iterator[tuple[int, list[int]]]:
+    """Number and generated ids of each reading, ``</s>`` left out."""
+    model = _VectorsAsTokens(clara)
+    prompts = [model.add(reading) for reading in readings]
+    shared = _common_prefix(prompts)
+    prefix = make_prompt_cache(model)
+    if shared:
+        model(mx.array([prompts[0][:shared]]), cache=prefix)
+        mx.eval([layer.state for layer in prefix])
+    generator = BatchGenerator(
+        model,
+        max_tokens=max_tokens,
+        stop_tokens=[[clara.config.eos_id]],
+        completion_batch_size=BATCH,
+        prefill_batch_size=BATCH,
+    )
+    try:
+        # Merging the caches of a batch copies them, so one prefix serves all prompts.
+        numbers = generator.insert(
+            [ids[shared:] for ids in prompts], caches=[prefix] * len(prompts) if shared else None
+        )
+        done: dict[int, list[int]] = {number: [] for number in numbers}
+        while responses := generator.next_generated():
+            for response in responses:
+                if response.finish_reason != "stop":
+                    done[response.uid].append(response.token)
+                if response.finish_reason:
+                    yield response.uid - numbers[0], done.pop(response.uid)
+    finally:
+        generator.close()
+
+
+def _common_prefix(prompts: list[list[int]]) -> int:
+    """Tokens that all prompts begin with; each keeps two of its own, prompt and first input."""
+    first, last = min(prompts), max(prompts)
+    longest = min(map(len, prompts)) - 2
+    for position in range(longest):
+        if first[position] != last[position]:
+            return position
+    return max(0, longest)
+
+
+class _VectorsAsTokens(nn.Module):
+    """The decoder pass, to which ids from ``vocab_size`` on are vectors that were added."""
+
+    def __init__(self, clara: Clara) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._decode = clara._decoder._model
+        self._embed = clara.model.model.embed_tokens
+        self._first = clara.config.vocab_size
+        self._parts: list[mx.array] = []
+        self._count = 0
+        self._table: mx.array | None = None
+
+    def add(self, reading: Reading) -> list[int]:
+        """The ids of a prompt, whose slots hold the ids that its vectors get here."""
+        ids = list(reading.prompt.ids)
+        if reading.prompt.slots:
+            for vector, position in enumerate(reading.prompt.slots, self._first + self._count):
+                ids[position] = vector
+            vectors = mx.array(reading.latents)
+            self._parts.append(vectors.reshape(-1, vectors.shape[-1]))
+            self._count += len(reading.prompt.slots)
+            self._table = None
+        return ids
+
+    def __call__(self, ids: mx.array, cache: Any = None) -> mx.array:
+        """Logits (batch, length, vocab) of ids (batch, length)."""
+        return self._decode(ids, cache, self._embeddings(ids))
+
+    def _embeddings(self, ids: mx.array) -> mx.array:
+        if not self._parts:
+            return self._embed(ids)
+        if self._table is None:
+            self._table = mx.concatenate(self._parts)
+        is_vector = ids >= self._first
+        embeds = self._embed(mx.where(is_vector, 0, ids))
+        vectors = self._table[mx.maximum(ids, self._first) - self._first].astype(embeds.dtype)
+        return mx.where(is_vector[..., None], vectors, embeds)
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return self._decode.layers

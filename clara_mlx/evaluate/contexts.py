@@ -1,0 +1,97 @@
+"""What the decoder reads in place of latents: the text itself, or so much of it as fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+from clara_mlx.store import words
+from clara_mlx.store.driver import driver
+from clara_mlx.tokenizer import TextTokenizer
+
+#: The ways to read text, as a report states them. The budget is the number of decoder positions
+#: that the latents of the same chunks take, ``<SEP>`` included.
+CONTEXTS = {
+    "text": "the chunk's whole text, read by the same decoder",
+    "head": "the first tokens of the chunk, as many as its latents take positions",
+    "tail": "the last tokens of the chunk, as many",
+    "bm25": (
+        "the chunk's lines that match the question best (SQLite FTS5, lines without a match last), "
+        "in their own order, as many tokens; the line that exceeds them is cut"
+    ),
+    "nothing": "the question alone",
+}
+
+
+class Contexts:
+    """Makes the contexts; a context manager, which holds a full-text index in memory."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._index = driver().connect(":memory:")
+        self._index.execute(
+            "CREATE VIRTUAL TABLE lines USING fts5("
+            "text, parts, tokenize = \"unicode61 tokenchars '_'\")"
+        )
+
+    def __enter__(self) -> Contexts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._index.close()
+
+    def ids(self, way: str, text: str, question: str, budget: int) -> list[int]:
+        """Token ids of what the decoder reads of a text in one of the ways of `CONTEXTS`."""
+        encode = self._tokenizer.encode
+        ways: dict[str, Callable[[], list[int]]] = {
+            "text": lambda: encode(text),
+            "head": lambda: encode(text)[:budget],
+            "tail": lambda: encode(text)[-budget:],
+            "bm25": lambda: self._best_lines(text, question, budget),
+            "nothing": lambda: [],
+        }
+        return ways[way]()
+
+    def _best_lines(self, text: str, question: str, budget: int) -> list[int]:
+        lines = [line for line in text.split("\n") if line.strip()]
+        chosen: dict[int, str] = {}
+        ids: list[int] = []
+        for number in self._ranking(lines, question):
+            with_all = self._joined({**chosen, number: lines[number]})
+            if len(with_all) <= budget:
+                chosen[number], ids = lines[number], with_all
+                continue
+            # The longest beginning of this line that still fits beside the others, and no more.
+            for end in reversed(self._tokenizer.ends(lines[number])):
+                part = self._joined({**chosen, number: lines[number][:end]})
+                if len(part) <= budget:
+                    return part
+            break
+        return ids
+
+    def _joined(self, lines: dict[int, str]) -> list[int]:
+        return self._tokenizer.encode("\n".join(lines[number] for number in sorted(lines)))
+
+    def _ranking(self, lines: list[str], question: str) -> list[int]:
+        """Numbers of all lines, the best first; those that do not match last, in their order."""
+        self._index.execute("DELETE FROM lines")
+        for number, line in enumerate(lines):
+            readable = line.encode("utf-8", "replace").decode()
+            self._index.execute(
+                "INSERT INTO lines (rowid, text, parts) VALUES (?, ?, ?)",
+                (number, readable, words.parts(readable)),
+            )
+        match = words.query(question)
+        ranked: list[int] = []
+        if match is not None:
+            rows = self._index.execute(
+                "SELECT rowid FROM lines WHERE lines MATCH ? ORDER BY bm25(lines, 1.0, 0.5), rowid",
+                (match,),
+            )
+            ranked = [row[0] for row in rows]
+        return ranked + [number for number in range(len(lines)) if number not in ranked]

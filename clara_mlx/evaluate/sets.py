@@ -1,0 +1,170 @@
+"""The outputs and probes that a model is evaluated on: generated, captured, and the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.outputs import capture
+from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
+from clara_mlx.outputs.probe import Output, Probe, ProbeError, kind_of
+
+#: What is in each set, as a report states it.
+SETS = {
+    "held-out": "generated outputs of trained tools, with names and values never trained on",
+    "long": "the same, of several chunks each",
+    "left-out": f"generated outputs of {LEFT_OUT}, a tool that was never trained on",
+    "captured": "outputs of real commands",
+    "own": "the user's own probes",
+}
+
+_CAPTURED = Path(__file__).parent / "captured.jsonl"
+_MOST_PROBLEMS = 20  # shown of a file that has many
+
+# A document, its question and answer are needed; the others say more about them.
+_FIELDS = {"document": str, "question": str, "answer": str}
+_OPTIONAL = {"tool": str, "kind": str, "start": int, "end": int}
+
+
+@dataclass(frozen=True)
+class ProbeSet:
+    """Outputs with their probes, under a name of `SETS`."""
+
+    name: str
+    outputs: tuple[Output, ...]
+
+    @property
+    def probes(self) -> int:
+        """How many questions there are."""
+        return sum(len(output.probes) for output in self.outputs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and the SHA-256 of all texts, questions and answers, ready for JSON."""
+        content = json.dumps([asdict(output) for output in self.outputs], ensure_ascii=True)
+        return {
+            "what": SETS[self.name],
+            "documents": len(self.outputs),
+            "probes": self.probes,
+            "tools": sorted({output.tool for output in self.outputs}),
+            "sha256": hashlib.sha256(content.encode()).hexdigest(),
+        }
+
+
+def generated(name: str, seed: int, per_tool: int) -> ProbeSet:
+    """A generated set: ``held-out``, ``long`` or ``left-out``.
+
+    Args:
+        name: which one.
+        seed: the same gives the same outputs; more of them begin with the fewer ones.
+        per_tool: outputs of each tool.
+    """
+    tools = [LEFT_OUT] if name == "left-out" else [tool for tool in TOOLS if tool != LEFT_OUT]
+    size = "long" if name == "long" else "short"
+    return ProbeSet(name, tuple(draw(f"{seed} {name}", tools, size, per_tool)))
+
+
+def draw(seed: str, tools: list[str], size: str, per_tool: int) -> Iterator[Output]:
+    """Outputs of the test split, tool by tool in turns; no text comes twice."""
+    seen: set[str] = set()
+    for number in range(per_tool):
+        for tool in tools:
+            random_of_this = random.Random(f"{seed} {tool} {number}")
+            output = generate(random_of_this, tool, split="test", size=size)
+            if output.text not in seen:
+                seen.add(output.text)
+                yield output
+
+
+def captured() -> ProbeSet:
+    """Outputs of real commands, which come with clara-mlx."""
+    return ProbeSet("captured", tuple(capture.read(_CAPTURED)))
+
+
+def own(path: Path) -> ProbeSet:
+    """The user's probes: JSON lines, one question each; lines of one document are put together.
+
+        {"document": "...", "question": "Which test failed?", "answer": "test_load"}
+
+    ``tool`` and ``kind`` (of the answer) may be named; ``start`` and ``end`` are the characters of
+    the document that hold the evidence, and needed only if the answer does not stand in it. If it
+    stands there several times, the first one counts.
+
+    Raises:
+        ClaraError: the file can't be read or has no probes, or lines are not usable; every such
+            line is named with the reason.
+    """
+    problems: list[str] = []
+    documents: dict[tuple[str, str], dict[str, Probe]] = {}
+    for number, line in _lines(path):
+        try:
+            tool, text, probe = _probe(line)
+            asked = documents.setdefault((tool, text), {})
+            if probe.question in asked:
+                raise ClaraError(f"{probe.question!r} was asked of this document before")
+            asked[probe.question] = probe
+        except ClaraError as error:
+            problems.append(f"{path}:{number}: {error}")
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
+        raise ClaraError(f"{len(problems)} lines are no probes:\n  " + "\n  ".join(lines))
+    if not documents:
+        raise ClaraError(
+            f'{path}: no probes; write lines like {{"document": "...", "question": "...", '
+            '"answer": "..."}'
+        )
+    outputs = (
+        Output(tool, text, tuple(asked.values())) for (tool, text), asked in documents.items()
+    )
+    return ProbeSet("own", tuple(outputs))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and content of the lines that are not blank."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ClaraError(f"{path}: {error.strerror}") from error
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            yield number, line
+
+
+def _probe(line: bytes) -> tuple[str, str, Probe]:
+    """Tool, document and probe of a line."""
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ClaraError(f"not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise ClaraError("not a JSON object")
+    for name, kind in (_FIELDS | _OPTIONAL).items():
+        if name not in given and name in _FIELDS:
+            raise ClaraError(f'"{name}" is missing')
+        if name in given and type(given[name]) is not kind:
+            raise ClaraError(f'"{name}" must be of type {kind.__name__}, got {given[name]!r}')
+    document, answer = given["document"], given["answer"]
+    if not given["question"].strip():
+        raise ClaraError('"question" is empty')
+    if ("start" in given) != ("end" in given):
+        raise ClaraError('give both of "start" and "end", or neither')
+    if "start" in given:
+        start, end = given["start"], given["end"]
+    else:
+        start = document.find(answer)
+        if start < 0:
+            raise ProbeError(
+                "the answer does not stand in the document; give the characters of its evidence "
+                'as "start" and "end"'
+            )
+        end = start + len(answer)
+    if end > len(document):
+        raise ProbeError(f'"end" is {end}, but the document has {len(document)} characters')
+    probe = Probe(given["question"], answer, given.get("kind") or kind_of(answer), start, end)
+    return given.get("tool", "own"), document, probe

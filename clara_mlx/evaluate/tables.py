@@ -1,0 +1,207 @@
+"""The report's numbers as tables: on a terminal, in Markdown and in HTML; nobody types them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: What shares are broken down by, as headings.
+DIMENSIONS = {
+    "tool": "tool",
+    "kind": "answer",
+    "ratio": "source tokens per memory token",
+    "third": "place of the evidence in its chunk",
+    "place": "place of the chunk in its document",
+}
+
+_INTERVAL = "% of probes answered exactly (95% interval)"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts; the first column is aligned to the left, the others to the right."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def rich(self) -> Table:
+        """For a terminal."""
+        from rich.table import Table
+
+        table = Table(title=self.title, title_justify="left")
+        for number, name in enumerate(self.header):
+            table.add_column(name, justify="right" if number else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For a README."""
+        lines = [self.header, tuple("---:" if i else "---" for i in range(len(self.header)))]
+        cells = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in lines + self.rows)
+        return "\n".join([f"**{self.title}**", "", *(f"| {row} |" for row in cells)])
+
+    def html(self) -> str:
+        """For the report."""
+
+        def row(cells: tuple[str, ...], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+        body = "\n".join(row(cells, "td") for cells in self.rows)
+        head = row(self.header, "th")
+        return f"<table><caption>{escape(self.title)}</caption>\n{head}\n{body}\n</table>"
+
+
+def percent(estimate: dict[str, Any]) -> str:
+    """A share with its interval, such as ``96.2 (95.0 to 97.3)``."""
+    mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
+    if low is None:
+        return f"{100 * mean:.1f}"
+    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def points(estimate: dict[str, Any]) -> str:
+    """A difference of shares in percentage points, with its sign and its interval."""
+    mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
+    if low is None:
+        return f"{100 * mean:+.1f}"
+    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def found(report: dict[str, Any], model: str, name: str, method: str) -> dict[str, Any] | None:
+    """The retention of one model, set and method; None if it was not measured."""
+    for entry in report["retention"]:
+        if (entry["model"], entry["set"], entry["method"]) == (model, name, method):
+            return dict(entry)
+    return None
+
+
+def grids(report: dict[str, Any]) -> Iterator[Grid]:
+    """The main tables, in order."""
+    yield _retention(report)
+    yield _differences(report)
+    if len(report["models"]) > 1:
+        yield _models(report)
+    if report["memory"]:
+        yield _recall(report)
+        yield _asked(report)
+
+
+def _retention(report: dict[str, Any]) -> Grid:
+    model, names = report["models"][0]["name"], list(report["sets"])
+    rows = []
+    for method in report["methods"]:
+        entries = [found(report, model, name, method) for name in names]
+        if entries[0] is None:
+            continue
+        shares = (percent(entry["all"]["exact"]) if entry else "" for entry in entries)
+        rows.append((method, f"{entries[0]['positions']:.1f}", *shares))
+    probes = (f"{name}, {report['sets'][name]['probes']:,} probes" for name in names)
+    header = ("the decoder reads", f"positions ({names[0]})", *probes)
+    return Grid(f"Retention of {model}: {_INTERVAL}", header, rows)
+
+
+def _differences(report: dict[str, Any]) -> Grid:
+    first = report["models"][0]["name"]
+    pairs: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in report["differences"]:
+        of, minus = entry["of"], entry["minus"]
+        if of["model"] == minus["model"] == first and of["method"].startswith("latents"):
+            row = pairs.setdefault((of["method"], minus["method"]), {})
+            row[entry["set"]] = points(entry["exact"])
+    names = list(report["sets"])
+    rows = [
+        (f"{of} less {minus}", *(row.get(name, "") for name in names))
+        for (of, minus), row in pairs.items()
+    ]
+    title = "Differences on the same probes: percentage points (95% interval)"
+    return Grid(title, ("", *names), rows)
+
+
+def _models(report: dict[str, Any]) -> Grid:
+    first, names = report["models"][0]["name"], list(report["sets"])
+    rows = []
+    for model in report["models"]:
+        for method in ("latents", "text"):
+            cells = []
+            for name in names:
+                entry = found(report, model["name"], name, method)
+                cell = percent(entry["all"]["exact"]) if entry else ""
+                for difference in report["differences"]:
+                    of, minus = difference["of"], difference["minus"]
+                    if (
+                        difference["set"] == name
+                        and of == {"model": model["name"], "method": method}
+                        and minus == {"model": first, "method": method}
+                    ):
+                        cell += f"; {points(difference['exact'])} points"
+                cells.append(cell)
+            rows.append((f"{model['name']} ({_weights(model)}), {method}", *cells))
+    title = f"Models side by side: {_INTERVAL}; points against {first} on the same probes"
+    return Grid(title, ("model", *names), rows)
+
+
+def _weights(model: dict[str, Any]) -> str:
+    if model["quantization"] is None:
+        return str(model["dtype"])
+    return f"{model['quantization']['bits']} bits"
+
+
+def _recall(report: dict[str, Any]) -> Grid:
+    memory = report["memory"]
+    rows = []
+    for way, figures in memory["recall"].items():
+        groups = {"all": figures["all"], **figures["by"]["set"], **figures["by"]["form"]}
+        for name, share in groups.items():
+            depths = (percent(share[str(depth)]) for depth in memory["depths"])
+            rows.append((f"{way}, {name}", f"{share['queries']:,}", *depths))
+    title = f"Recall of the relevant chunk among {memory['chunks']:,}: % of queries (95% interval)"
+    return Grid(title, ("search", "queries", *(f"recall@{d}" for d in memory["depths"])), rows)
+
+
+def _asked(report: dict[str, Any]) -> Grid:
+    memory = report["memory"]
+    names = list(next(iter(memory["answers"].values()))["by"]["set"])
+    rows = []
+    for way, figures in memory["answers"].items():
+        shares = [percent(figures["by"]["set"][name]["exact"]) for name in names]
+        total = figures["all"]
+        rows.append((way, percent(total["exact"]), *shares, percent(total["nothing_found"])))
+    title = (
+        f"Questions to a memory of {memory['chunks']:,} chunks: % answered exactly (95% interval)"
+    )
+    return Grid(title, ("the decoder reads", "all", *names, "nothing found"), rows)
+
+
+def breakdown(report: dict[str, Any], name: str, dimension: str) -> Grid:
+    """One set's shares by one of `DIMENSIONS`, for every method of the first model."""
+    model = report["models"][0]["name"]
+    entries = {
+        method: entry
+        for method in report["methods"]
+        if (entry := found(report, model, name, method)) is not None
+    }
+    shares = {method: entry["by"][dimension] for method, entry in entries.items()}
+    rows = [
+        (group, f"{share['probes']:,}", *(percent(of[group]["exact"]) for of in shares.values()))
+        for group, share in next(iter(shares.values())).items()
+    ]
+    title = f"{name}, by {DIMENSIONS[dimension]}: {_INTERVAL}"
+    return Grid(title, (DIMENSIONS[dimension], "probes", *shares), rows)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The main tables, with what made them, for a README."""
+    machine, model = report["machine"], report["models"][0]
+    source = (
+        f"clara-mlx {report['clara_mlx']}, model {model['sha256'][:12]}, seed "
+        f"{report['settings']['seed']}, {machine['device']} of {machine['processor']}, "
+        f"{machine['date']}."
+    )
+    return "\n\n".join([*(grid.markdown() for grid in grids(report)), source]) + "\n"

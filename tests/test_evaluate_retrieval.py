@@ -1,0 +1,152 @@
+"""Queries that mean one document, and what a real memory finds and answers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clara_mlx import Clara, Memory
+from clara_mlx.asking import NOTHING_FOUND
+from clara_mlx.evaluate import retrieval, sets
+from clara_mlx.evaluate.queries import Composer, compose, names
+from clara_mlx.evaluate.retrieval import Corpus
+from clara_mlx.outputs.probe import Output, Probe
+
+
+def probe(question: str, text: str, answer: str) -> Probe:
+    start = text.index(answer)
+    return Probe(question, answer, "identifier", start, start + len(answer))
+
+
+def test_names() -> None:
+    text = "FAILED tests/test_io.py::test_load - OSError: no /var/x, 12ab _abc a-b c.d. Ünder"
+    assert names(text) == {
+        "FAILED",
+        "tests/test_io.py",
+        "test_load",
+        "OSError",
+        "var/x",
+        "_abc",
+        "nder",
+    }
+
+
+TEXTS = (
+    "FAILED tests/test_io.py::test_load - OSError\n1 failed",
+    "FAILED tests/test_web.py::test_get - OSError\n1 failed",
+    "1 failed",
+)
+OUTPUTS = [Output("pytest", text, ()) for text in TEXTS]
+
+
+def test_a_question_that_names_something_of_its_own_stays(tmp_path: Path) -> None:
+    composer = Composer(OUTPUTS, 0)
+    asked = probe("Which file has test_load?", TEXTS[0], "tests/test_io.py")
+    query = composer.query(0, asked, TEXTS[0])
+    assert query is not None
+    assert (query.form, query.text) == ("named", asked.question)
+
+
+def test_a_question_that_could_mean_several_is_composed() -> None:
+    composer = Composer(OUTPUTS, 0)
+    # "FAILED" and "OSError" stand in two documents, so they can't be the name.
+    asked = probe("Which exception?", TEXTS[0], "OSError")
+    query = composer.query(0, asked, TEXTS[0])
+    assert query is not None
+    possible = {compose(asked.question, "pytest", n) for n in ("tests/test_io.py", "test_load")}
+    assert query.form == "composed"
+    assert query.text in possible
+    assert composer.query(0, asked, TEXTS[0]) == query
+    # The answer is never given away.
+    asked = probe("Which test failed?", TEXTS[0], "test_load")
+    query = composer.query(0, asked, TEXTS[0])
+    assert query is not None
+    assert query.text == compose(asked.question, "pytest", "tests/test_io.py")
+    # Nothing tells the last document from the others.
+    assert composer.query(2, probe("How many failed?", TEXTS[2], "1"), TEXTS[2]) is None
+
+
+def test_rank_of_the_relevant_chunk(clara: Callable[..., Clara], tmp_path: Path) -> None:
+    model = clara("c16", "e2e")
+    filler = "\n".join(f"tests/test_{i}.py passed in {i} ms" for i in range(30))
+    text = f"{filler}\nFAILED tests/test_io.py::test_load_of_csv - OSError\n{filler[::-1]}"
+    output = Output(
+        "pytest", text, (probe("Which exception did test_load_of_csv raise?", text, "OSError"),)
+    )
+    corpus = Corpus([sets.ProbeSet("own", (output,))], model, 1, 5, 0)
+    (asked,) = corpus.asked
+    assert asked.query.form == "named"
+    with Memory.open(tmp_path / "m.db", model, compress=False) as memory:
+        handle = memory.remember(text)
+        hits = memory.recall(asked.query.text, 10, mode="text")
+    ranks = [retrieval._rank(asked, hits[i:], {handle: 0}) for i in range(len(hits))]
+    right = next(i for i, hit in enumerate(hits) if "OSError" in hit.text)
+    assert [hits[right].start, hits[right].end] == list(asked.relevant[0])
+    assert ranks[: right + 1] == list(range(right + 1, 0, -1))
+    assert set(ranks[right + 1 :]) <= {float("inf")}
+    assert retrieval._rank(asked, hits, {handle: 1}) == float("inf")
+
+
+@pytest.fixture(scope="module")
+def measured(
+    clara: Callable[..., Clara], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Corpus, dict[str, Any]]:
+    model = clara("c16", "e2e")
+    asked = [sets.generated("held-out", 3, 1), sets.generated("left-out", 3, 4)]
+    corpus = Corpus(asked, model, 120, 6, 3)
+    file = tmp_path_factory.mktemp("memory") / "m.db"
+    figures = retrieval.measure(
+        corpus, model, file, max_tokens=3, seed=0, progress=lambda what, done, total: None
+    )
+    return corpus, figures
+
+
+def test_everything_is_in_the_memory(measured: tuple[Corpus, dict[str, Any]]) -> None:
+    corpus, figures = measured
+    assert figures["chunks"] == figures["compressed"] == corpus.chunks >= 120
+    assert figures["documents"] == len(corpus.outputs) == len({o.text for o in corpus.outputs})
+    assert figures["queries"] == len(corpus.asked) == 12
+    assert {one.set for one in corpus.asked} == {"held-out", "left-out"}
+
+
+def test_recall_grows_with_depth_and_words_find_names(
+    measured: tuple[Corpus, dict[str, Any]],
+) -> None:
+    _, figures = measured
+    for way, found in figures["recall"].items():
+        means = [found["all"][str(depth)]["mean"] for depth in retrieval.DEPTHS]
+        assert means == sorted(means), way
+        assert sum(share["queries"] for share in found["by"]["form"].values()) == 12
+    # Each query has a name that no other document has, so words must find it.
+    assert figures["recall"]["text"]["all"]["10"]["mean"] >= 0.9
+    assert set(figures["recall"]) == {"latent", "text", "hybrid"}
+
+
+def test_answers_come_from_the_memory(
+    measured: tuple[Corpus, dict[str, Any]], clara: Callable[..., Clara]
+) -> None:
+    corpus, figures = measured
+    model = clara("c16", "e2e")
+    assert set(figures["answers"]) == {"the right chunk", "ask, k = 1", "ask, k = 5"}
+    for answers in figures["answers"].values():
+        assert answers["all"]["queries"] == 12
+    given = retrieval._from_the_chunks(corpus, model, 3, lambda what, done, total: None)
+    for one, answer in list(zip(corpus.asked, given, strict=True))[:4]:
+        text = corpus.outputs[one.query.document].text
+        latents = model.encode([text[start:end] for start, end in one.relevant])
+        assert answer == model.answer(one.query.text, latents, 3)
+
+
+def test_shares_by_hand() -> None:
+    query = Composer(OUTPUTS, 0).query(0, probe("Which test_load?", TEXTS[0], "OSError"), TEXTS[0])
+    assert query is not None
+    one = retrieval._Asked(query, "own", "pytest", ((0, 9),))
+    told = retrieval._Told([one, one, one, one], 0)
+    recalls = told.recalls([1, 3, 7, float("inf")])
+    assert [recalls["all"][depth]["mean"] for depth in ("1", "5", "10")] == [0.25, 0.5, 0.75]
+    answers = told.answers(["OSError.", "ValueError", NOTHING_FOUND, ""])
+    assert answers["all"]["exact"]["mean"] == 0.25
+    assert answers["all"]["nothing_found"]["mean"] == 0.25
