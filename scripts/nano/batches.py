@@ -13,18 +13,21 @@ import numpy as np
 from clara_mlx.chunking import split
 from clara_mlx.config import ClaraConfig
 from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
-from clara_mlx.outputs.probe import Output, Probe
+from clara_mlx.outputs.probe import Output
 from clara_mlx.prompts import ANSWER_SYSTEM, ANSWER_USER, SLOTS, Prompts
 from clara_mlx.tokenizer import TextTokenizer
 
-DOCUMENTS = 32  # of one batch
-QUESTIONS = 4  # asked of each compressed document
-AMONG_OTHERS = 0.3  # how often one question is also asked over several documents
+DOCUMENTS = 64  # of one step
+QUESTIONS = 6  # asked one after the other of each document, at most,
+ROOM = 104  # in this many tokens
+AMONG_OTHERS = 0.25  # share of the compressed documents that are read among others, as `ask` does
 PARAPHRASED = 2  # documents of each half that are also written out from their latents
-LONG = 0.35  # share of documents that are chunks of longer outputs
-TEXT_QUESTIONS = 2  # asked of each document that is read as text
+LONG = 0.35  # share of documents that are chunks of long outputs
+EASY = 1000  # steps in which the others are as short as they can be
+FULL = 0.6  # share of them that are filled up, after that
 POOL = 8  # steps whose documents are drawn together and batched by length
 STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
+AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
 AHEAD = 3  # batches made before they are needed
 
 
@@ -35,14 +38,16 @@ class Rows:
     Attributes:
         ids: (rows, length) int32 token ids, 0 after the end; memory tokens' own ids at slots.
         slots: (rows, length) int32: which vector of the batch's flattened latents, or -1.
-        at: (rows, answer) int32: where in the flattened rows a token's successor is learned.
-        labels: (rows, answer) int32 those successors, -1 where there is none.
+        at: (rows, learned) int32: where in the flattened rows a token's successor is learned.
+        labels: (rows, learned) int32 those successors, -1 where there is none.
+        answers: (rows, learned) int32: which of the row's answers they belong to.
     """
 
     ids: np.ndarray
     slots: np.ndarray
     at: np.ndarray
     labels: np.ndarray
+    answers: np.ndarray
 
 
 @dataclass
@@ -52,21 +57,20 @@ class Batch:
     Attributes:
         encoder: (documents, length) int32 encoder inputs, padded on the right.
         memory: (documents, memory_tokens) int32: where in the flattened inputs they stand.
-        rows: answers from one document's latents.
-        long_rows: answers from the text of a document, or from latents of several; and
-            documents written out from their latents.
+        rows: answers and paraphrases from latents.
+        text_rows: answers from a document's text.
     """
 
     encoder: np.ndarray
     memory: np.ndarray
     rows: Rows
-    long_rows: Rows
+    text_rows: Rows
 
     def arrays(self) -> list[np.ndarray]:
         """All arrays, in a fixed order."""
         parts = [self.encoder, self.memory]
-        for rows in (self.rows, self.long_rows):
-            parts += [rows.ids, rows.slots, rows.at, rows.labels]
+        for rows in (self.rows, self.text_rows):
+            parts += [rows.ids, rows.slots, rows.at, rows.labels, rows.answers]
         return parts
 
 
@@ -75,7 +79,7 @@ class _Row:
     ids: list[int]
     slots: list[int] = field(default_factory=list)  # positions, in the order of the latents
     vectors: list[int] = field(default_factory=list)  # and which vector goes there
-    answer: int = 0  # tokens at the end that are learned
+    answers: list[range] = field(default_factory=list)  # positions of the tokens that are learned
 
 
 _Document = tuple[Output, list[int]]  # and its token ids
@@ -120,26 +124,28 @@ class Batches:
 
     def _draw(self, number: int) -> list[list[_Document]]:
         rng = random.Random(f"{self.seed} pool {number}")
+        full = 0.0 if number * POOL < EASY else FULL
         documents = sorted(
-            (self._document(rng) for _ in range(POOL * DOCUMENTS)), key=lambda pair: len(pair[1])
+            (self._document(rng, full) for _ in range(POOL * DOCUMENTS)),
+            key=lambda pair: len(pair[1]),
         )
         groups = [documents[at : at + DOCUMENTS] for at in range(0, len(documents), DOCUMENTS)]
         rng.shuffle(groups)
         return groups
 
-    def _document(self, rng: random.Random) -> _Document:
+    def _document(self, rng: random.Random, full: float) -> _Document:
         while True:
-            tool = rng.choice(self.tools)
-            if rng.random() < LONG:
-                output = self._part(generate(rng, tool, self.split, "long"), rng)
-            else:
-                output = generate(rng, tool, self.split)
+            size = "long" if rng.random() < LONG else "short"
+            output = generate(rng, rng.choice(self.tools), self.split, size, full=full)
             ids = self.tokenizer.encode(output.text)
-            if len(ids) <= self.config.doc_max_length and len(output.probes) > 1:
+            if len(ids) > self.config.doc_max_length:
+                output = self._part(output, rng)
+                ids = self.tokenizer.encode(output.text)
+            if len(output.probes) > 1:
                 return output, ids
 
     def _part(self, output: Output, rng: random.Random) -> Output:
-        """One chunk of a long output, with the probes whose evidence is in it."""
+        """One chunk of an output, with the probes whose evidence is in it."""
         parts = []
         for chunk in split(output.text, self.tokenizer, self.config.doc_max_length):
             inside = [
@@ -156,84 +162,81 @@ class Batches:
         as_text = round(text_share * len(documents))
         texts, compressed = documents[:as_text], documents[as_text:]
         inputs = [self.prompts.encoder_input(ids) for _, ids in compressed]
-        rows, long_rows = [], []
-        for number, (output, _) in enumerate(compressed):
-            others = [i for i, (other, _) in enumerate(compressed) if other.tool != output.tool]
-            chosen = _some(rng, output.probes, QUESTIONS)
-            rows += [self._latent_row([number], probe) for probe in chosen]
-            if others and rng.random() < AMONG_OTHERS:
-                several = [number, *rng.sample(others, min(len(others), rng.randint(1, 2)))]
-                rng.shuffle(several)
-                long_rows.append(self._latent_row(several, rng.choice(chosen)))
-        for number in range(min(PARAPHRASED, len(compressed))):
-            long_rows.append(self._paraphrase_row(number, compressed[number][1]))
-        for output, ids in texts:
-            chosen = _some(rng, output.probes, TEXT_QUESTIONS)
-            long_rows += [self._text_row(ids, probe) for probe in chosen]
+        rows, size = [], config.memory_tokens
+        for number, (output, ids) in enumerate(compressed):
+            among = [number]
+            if rng.random() < AMONG_OTHERS:
+                among += self._others(number, compressed, rng)
+                rng.shuffle(among)
+            prompt = self.prompts.answer("", len(among))
+            head = prompt.ids[: prompt.slots[-1] + 2]  # up to the last <SEP>
+            vectors = [document * size + i for document in among for i in range(size)]
+            rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng))
+            if number < PARAPHRASED:
+                vectors = list(range(number * size, (number + 1) * size))
+                rows.append(self._paraphrase(vectors, ids))
+        before = ANSWER_USER.split(SLOTS)[0]
+        head = [config.bos_id, *self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")]
+        text_rows = [self._asked(_Row([*head, *ids]), output, rng) for output, ids in texts]
         encoder = _padded(inputs)
         ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
-        memory = ends[:, None] - config.memory_tokens + np.arange(config.memory_tokens)
-        return Batch(
-            encoder,
-            memory.astype(np.int32),
-            _rows(rows, QUESTIONS * len(compressed)),
-            _rows(long_rows, -(-len(long_rows) // STEP) * STEP),
-        )
+        memory = ends[:, None] - size + np.arange(size)
+        return Batch(encoder, memory.astype(np.int32), _rows(rows), _rows(text_rows))
 
-    def _latent_row(self, documents: list[int], probe: Probe) -> _Row:
-        prompt = self.prompts.answer(probe.question, len(documents))
-        answer = self._answer(probe)
-        size = self.config.memory_tokens
-        vectors = [document * size + i for document in documents for i in range(size)]
-        return _Row([*prompt.ids, *answer], prompt.slots, vectors, len(answer))
+    def _asked(self, row: _Row, output: Output, rng: random.Random) -> _Row:
+        """The row with questions and answers appended, the first as in an answer prompt.
 
-    def _paraphrase_row(self, document: int, text: list[int]) -> _Row:
+        The later ones cost no second reading of the document.
+        """
+        most = len(row.ids) + ROOM
+        for probe in rng.sample(output.probes, min(len(output.probes), QUESTIONS)):
+            question = self.tokenizer.encode(f"{AFTER}{probe.question} [/INST]")
+            answer = [*self.tokenizer.encode(probe.answer), self.config.eos_id]
+            first = len(row.ids) + len(question)
+            if not row.answers or first + len(answer) <= most:
+                row.ids += question + answer
+                row.answers.append(range(first, len(row.ids)))
+        return row
+
+    def _others(self, number: int, documents: list[_Document], rng: random.Random) -> list[int]:
+        """One or two other documents, of other tools and without the same questions."""
+        output = documents[number][0]
+        asked = {probe.question for probe in output.probes}
+        others = [
+            i
+            for i, (other, _) in enumerate(documents)
+            if other.tool != output.tool and asked.isdisjoint(p.question for p in other.probes)
+        ]
+        return rng.sample(others, min(len(others), rng.randint(1, 2)))
+
+    def _paraphrase(self, vectors: list[int], text: list[int]) -> _Row:
         prompt = self.prompts.paraphrase(1)
-        answer = [*text, self.config.eos_id]
-        size = self.config.memory_tokens
-        vectors = list(range(document * size, (document + 1) * size))
-        return _Row([*prompt.ids, *answer], prompt.slots, vectors, len(answer))
-
-    def _text_row(self, text: list[int], probe: Probe) -> _Row:
-        answer = self._answer(probe)
-        ids = text_prompt(self.tokenizer, self.config, text, probe.question)
-        return _Row([*ids, *answer], answer=len(answer))
-
-    def _answer(self, probe: Probe) -> list[int]:
-        return [*self.tokenizer.encode(probe.answer), self.config.eos_id]
+        ids = [*prompt.ids, *text, self.config.eos_id]
+        return _Row(ids, prompt.slots, vectors, [range(len(prompt.ids), len(ids))])
 
 
-def text_prompt(
-    tokenizer: TextTokenizer, config: ClaraConfig, text: list[int], question: str
-) -> list[int]:
-    """The answer prompt with a document's own token ids where its memory tokens would stand."""
-    before, after = ANSWER_USER.split(SLOTS)
-    head = tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")
-    return [config.bos_id, *head, *text, *tokenizer.encode(f"{after}{question} [/INST]")]
-
-
-def _some(rng: random.Random, probes: tuple[Probe, ...], wanted: int) -> list[Probe]:
-    return rng.sample(probes, min(len(probes), wanted))
-
-
-def _rows(rows: list[_Row], count: int) -> Rows:
-    """``count`` decoder rows; those that are missing learn nothing."""
-    answer = _up(max((row.answer for row in rows), default=1))
-    at = np.zeros((count, answer), np.int32)
-    labels = np.full((count, answer), -1, np.int32)
-    ids = _padded([row.ids for row in rows], count)
+def _rows(rows: list[_Row]) -> Rows:
+    learned = _up(max((sum(map(len, row.answers)) for row in rows), default=1))
+    at = np.zeros((len(rows), learned), np.int32)
+    labels = np.full((len(rows), learned), -1, np.int32)
+    answers = np.zeros((len(rows), learned), np.int32)
+    ids = _padded([row.ids for row in rows])
     slots = np.full(ids.shape, -1, np.int32)
     for number, row in enumerate(rows):
-        first = len(row.ids) - row.answer
-        at[number, : row.answer] = number * ids.shape[1] + np.arange(first - 1, len(row.ids) - 1)
-        labels[number, : row.answer] = row.ids[first:]
         slots[number, row.slots] = row.vectors
-    return Rows(ids, slots, at, labels)
+        first = 0
+        for answer, positions in enumerate(row.answers):
+            here = slice(first, first + len(positions))
+            at[number, here] = np.array(positions) - 1 + number * ids.shape[1]
+            labels[number, here] = row.ids[positions.start : positions.stop]
+            answers[number, here] = answer
+            first += len(positions)
+    return Rows(ids, slots, at, labels, answers)
 
 
-def _padded(rows: list[list[int]], count: int | None = None) -> np.ndarray:
+def _padded(rows: list[list[int]]) -> np.ndarray:
     longest = _up(max((len(row) for row in rows), default=1))
-    array = np.zeros((count or len(rows), longest), np.int32)
+    array = np.zeros((len(rows), longest), np.int32)
     for number, row in enumerate(rows):
         array[number, : len(row)] = row
     return array

@@ -21,7 +21,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from batches import Batch, Batches, prefetched
+from batches import EASY, QUESTIONS, Batch, Batches, prefetched
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.models.llama import Model, ModelArgs
 
@@ -40,8 +40,7 @@ SHAPE = {
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
 }
-DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 96, 16, 16
-TEXT_FIRST = 1000  # steps in which most documents are read as text
+DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 128, 16, 16
 DECAY = 0.25  # share of the steps, at the end, in which the learning rate falls to nothing
 Tree = dict[str, Any]
 
@@ -62,7 +61,7 @@ def clara_config(vocab_size: int) -> ClaraConfig:
 
 def text_share(step: int) -> float:
     """Share of the documents that the decoder reads as text: much at first, then a fifth."""
-    return 0.625 if step < TEXT_FIRST else 0.1875
+    return 0.625 if step < EASY else 0.1875
 
 
 def states(model: Any, h: mx.array) -> mx.array:
@@ -73,25 +72,28 @@ def states(model: Any, h: mx.array) -> mx.array:
 
 
 def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple[mx.array, ...]:
-    """Summed cross-entropy, learned tokens and right tokens of latent rows, then of long rows."""
+    """Summed cross-entropy, learned tokens and right tokens of latent rows, then of text rows."""
     encoder, memory, *rest = arrays
     embed = model.model.embed_tokens
     flat = (-1, config.hidden_size)
     latents = states(model, embed(encoder)).reshape(flat)[memory.reshape(-1)]
     results: list[mx.array] = []
-    for ids, slots, at, labels in (rest[:4], rest[4:]):
+    for ids, slots, at, labels, answers in (rest[:5], rest[5:]):
         h = mx.where(slots[..., None] >= 0, latents[mx.maximum(slots, 0)], embed(ids))
         logits = model.lm_head(states(model, h).reshape(flat)[at])
         learned = labels >= 0
         losses = nn.losses.cross_entropy(logits, mx.maximum(labels, 0)) * learned
-        right = ((mx.argmax(logits, -1) == labels) | ~learned).all(-1) & learned.any(-1)
-        results += [losses.sum(), learned.any(-1).sum(), right.sum()]
+        # (rows, learned, answers): exact is an answer without a wrong token.
+        of_answer = (answers[..., None] == mx.arange(QUESTIONS)) & learned[..., None]
+        wrong = (mx.argmax(logits, -1) != labels)[..., None] & of_answer
+        asked = of_answer.any(1)
+        results += [losses.sum(), asked.sum(), (asked & ~wrong.any(1)).sum()]
     return tuple(results)
 
 
 def learned_tokens(arrays: list[mx.array]) -> mx.array:
     """How many tokens a batch's rows learn."""
-    return (arrays[5] >= 0).sum() + (arrays[9] >= 0).sum()
+    return (arrays[5] >= 0).sum() + (arrays[10] >= 0).sum()
 
 
 class Pretraining:
@@ -141,11 +143,11 @@ class Pretraining:
     def _value_and_grad(self, parameters: Tree, arrays: list[mx.array]) -> Any:
         def loss(parameters: Tree) -> tuple[mx.array, list[mx.array]]:
             self.model.update(parameters)
-            latent, rows, right, long, long_rows, long_right = batch_loss(
+            latent, rows, right, text, text_rows, text_right = batch_loss(
                 self.model, self.config, arrays
             )
-            parts = [latent, rows, right, long, long_rows, long_right, learned_tokens(arrays)]
-            return latent + long, parts
+            parts = [latent, rows, right, text, text_rows, text_right, learned_tokens(arrays)]
+            return latent + text, parts
 
         return mx.value_and_grad(loss)(parameters)
 
@@ -206,11 +208,11 @@ class Pretraining:
 
 def summary(totals: list[float]) -> dict[str, float]:
     """Loss per token and exact shares from sums of `Pretraining.step`."""
-    latent, rows, right, long, long_rows, long_right, tokens = totals
+    latent, rows, right, text, text_rows, text_right, tokens = totals
     return {
-        "loss": round((latent + long) / max(tokens, 1), 4),
+        "loss": round((latent + text) / max(tokens, 1), 4),
         "exact": round(right / max(rows, 1), 4),
-        "exact_long": round(long_right / max(long_rows, 1), 4),
+        "exact_text": round(text_right / max(text_rows, 1), 4),
     }
 
 
@@ -237,11 +239,11 @@ def run(arguments: argparse.Namespace, report: Callable[[dict[str, Any]], None])
             seconds = (time.perf_counter() - started) / 50
             report({"step": done, **summary(totals), "seconds_per_step": round(seconds, 3)})
             totals, started = [0.0] * 7, time.perf_counter()
+        if (done % 100 == 0 or done == arguments.steps) and training.group.rank() == 0:
+            training.save(state, done)
         if done % 500 == 0 or done == arguments.steps:
             report({"step": done, "held_out": training.evaluate(held_out, 8)})
             started = time.perf_counter()
-        if (done % 100 == 0 or done == arguments.steps) and training.group.rank() == 0:
-            training.save(state, done)
     return training
 
 

@@ -6,6 +6,7 @@ of them gets a token of its own: merges are appended until the piece is one toke
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from pathlib import Path
@@ -23,7 +24,7 @@ from clara_mlx.prompts import (
 )
 
 SPECIAL = ("<unk>", "<s>", "</s>")
-WORDS = 24_000  # outputs that merges are learned from
+OUTPUTS = 24_000  # outputs that merges are learned from
 #: Digits stand alone; letters, punctuation and blanks never share a token.
 PIECES = Regex("▁?[A-Za-z]+|▁?[0-9]|▁?[^\\sA-Za-z0-9▁]{1,3}|▁+|\\s+")
 CHAT_TEMPLATE = (
@@ -151,3 +152,17 @@ def write(spec: dict[str, Any], folder: Path) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def main() -> None:
+    """Command line: the folder to write to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--vocabulary", type=int, default=1536)
+    parser.add_argument("--seed", type=int, default=20261123)
+    arguments = parser.parse_args()
+    write(train(corpus(arguments.seed, OUTPUTS), arguments.vocabulary), arguments.folder)
+
+
+if __name__ == "__main__":
+    main()
