@@ -71,7 +71,7 @@ def _write(fresh: Fresh, to: Path, seed: int) -> None:
     sizes = dimensions(
         base_config, config.vocab_size, config.lora_r, where=str(base / "config.json")
     )
-    shapes = _adapter_shapes(sizes)
+    shapes = adapter_shapes(sizes)
     dtype = tables[TABLES[0]].dtype
     adapters = {
         name: {key: array.astype(dtype) for key, array in fresh_adapter(shapes, seed, name).items()}
@@ -88,7 +88,7 @@ def _write(fresh: Fresh, to: Path, seed: int) -> None:
     )
 
 
-def _adapter_shapes(sizes: dict[str, int]) -> dict[str, mx.array]:
+def adapter_shapes(sizes: dict[str, int]) -> dict[str, mx.array]:
     """Unevaluated arrays of an adapter's shapes, by our names: A (in, rank), B (rank, out)."""
     lines = [line for line in expand(ADAPTER, sizes["layers"]).values() if line.target]
     return {

@@ -6,13 +6,12 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
+from documents import FULL, Document, Documents
 
-from clara_mlx.chunking import split
 from clara_mlx.config import ClaraConfig
-from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
 from clara_mlx.outputs.probe import Output
 from clara_mlx.prompts import ANSWER_SYSTEM, ANSWER_USER, SLOTS, Prompts
 from clara_mlx.tokenizer import TextTokenizer
@@ -22,9 +21,7 @@ QUESTIONS = 6  # asked one after the other of each document, at most,
 ROOM = 104  # in this many tokens
 AMONG_OTHERS = 0.25  # share of the compressed documents that are read among others, as `ask` does
 PARAPHRASED = 2  # documents of each half that are also written out from their latents
-LONG = 0.35  # share of documents that are chunks of long outputs
-EASY = 1000  # steps in which the others are as short as they can be
-FULL = 0.6  # share of them that are filled up, after that
+EASY = 1000  # steps in which whole outputs are as short as they can be, and most read as text
 POOL = 8  # steps whose documents are drawn together and batched by length
 STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
 AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
@@ -82,9 +79,6 @@ class _Row:
     answers: list[range] = field(default_factory=list)  # positions of the tokens that are learned
 
 
-_Document = tuple[Output, list[int]]  # and its token ids
-
-
 class Batches:
     """Deterministic batches: the one of a step depends on the seed and the step alone.
 
@@ -101,10 +95,9 @@ class Batches:
         self.tokenizer = tokenizer
         self.config = config
         self.seed = seed
-        self.split = split
         self.prompts = Prompts(config, tokenizer)
-        self.tools = [tool for tool in TOOLS if tool != LEFT_OUT]
-        self._pool: tuple[int, list[list[_Document]]] = (-1, [])
+        self._documents = Documents(tokenizer, config.doc_max_length, split)
+        self._pool: tuple[int, list[list[Document]]] = (-1, [])
 
     def step(self, step: int, text_share: float, halves: int = 2) -> list[Batch]:
         """The batches of a step, whose documents are of like length.
@@ -122,42 +115,18 @@ class Batches:
         rng.shuffle(documents)
         return [self._batch(documents[half::halves], text_share, rng) for half in range(halves)]
 
-    def _draw(self, number: int) -> list[list[_Document]]:
+    def _draw(self, number: int) -> list[list[Document]]:
         rng = random.Random(f"{self.seed} pool {number}")
         full = 0.0 if number * POOL < EASY else FULL
         documents = sorted(
-            (self._document(rng, full) for _ in range(POOL * DOCUMENTS)),
+            (self._documents.draw(rng, full) for _ in range(POOL * DOCUMENTS)),
             key=lambda pair: len(pair[1]),
         )
         groups = [documents[at : at + DOCUMENTS] for at in range(0, len(documents), DOCUMENTS)]
         rng.shuffle(groups)
         return groups
 
-    def _document(self, rng: random.Random, full: float) -> _Document:
-        while True:
-            size = "long" if rng.random() < LONG else "short"
-            output = generate(rng, rng.choice(self.tools), self.split, size, full=full)
-            ids = self.tokenizer.encode(output.text)
-            if len(ids) > self.config.doc_max_length:
-                output = self._part(output, rng)
-                ids = self.tokenizer.encode(output.text)
-            if len(output.probes) > 1:
-                return output, ids
-
-    def _part(self, output: Output, rng: random.Random) -> Output:
-        """One chunk of an output, with the probes whose evidence is in it."""
-        parts = []
-        for chunk in split(output.text, self.tokenizer, self.config.doc_max_length):
-            inside = [
-                replace(probe, start=probe.start - chunk.start, end=probe.end - chunk.start)
-                for probe in output.probes
-                if chunk.start <= probe.start and probe.end <= chunk.end
-            ]
-            parts.append(Output(output.tool, output.text[chunk.start : chunk.end], tuple(inside)))
-        most = max(len(part.probes) for part in parts)
-        return rng.choice([part for part in parts if len(part.probes) in (most, most - 1)])
-
-    def _batch(self, documents: list[_Document], text_share: float, rng: random.Random) -> Batch:
+    def _batch(self, documents: list[Document], text_share: float, rng: random.Random) -> Batch:
         config = self.config
         as_text = round(text_share * len(documents))
         texts, compressed = documents[:as_text], documents[as_text:]
@@ -198,7 +167,7 @@ class Batches:
                 row.answers.append(range(first, len(row.ids)))
         return row
 
-    def _others(self, number: int, documents: list[_Document], rng: random.Random) -> list[int]:
+    def _others(self, number: int, documents: list[Document], rng: random.Random) -> list[int]:
         """One or two other documents, of other tools and without the same questions."""
         output = documents[number][0]
         asked = {probe.question for probe in output.probes}

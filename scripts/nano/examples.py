@@ -1,0 +1,115 @@
+"""Examples for clara-nano's training stages, as the JSON lines that `clara-mlx train` reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from documents import Document, Documents
+from pretrain import DOC_MAX_LENGTH
+
+from clara_mlx.evaluate.queries import compose, names
+from clara_mlx.outputs.probe import Output, Probe
+from clara_mlx.tokenizer import TextTokenizer
+
+Record = dict[str, Any]
+HELD_OUT = 200  # records of each stage, of the test split
+
+
+def questions_and_paraphrases(documents: Documents, rng: random.Random) -> Iterator[Record]:
+    """scp: questions made from a document with their answers, or the document written out."""
+    output, _ = documents.draw(rng)
+    if rng.random() < 0.5:
+        yield {"docs": [output.text], "data_type": "paraphrase", "answers": [output.text]}
+    else:
+        asked = rng.sample(output.probes, min(4, len(output.probes)))
+        yield {
+            "docs": [output.text],
+            "question": [probe.question for probe in asked],
+            "answers": [probe.answer for probe in asked],
+        }
+
+
+def answers(documents: Documents, rng: random.Random) -> Iterator[Record]:
+    """instruct: one question, over one document or up to five."""
+    number = rng.choice((1, 1, 1, 2, 3, 5))
+    several = _distinct(documents, rng, number)
+    for position in range(min(number, 2)):
+        output = several[position][0]
+        for probe in rng.sample(output.probes, min(4 // min(number, 2), len(output.probes))):
+            named = number > 1 or rng.random() < 0.3
+            yield {
+                "docs": [other.text for other, _ in several],
+                "question": _named(output, probe, rng) if named else probe.question,
+                "answer": probe.answer,
+                "pos_index": [position],
+            }
+
+
+def choices(documents: Documents, rng: random.Random) -> Iterator[Record]:
+    """retrieval and end-to-end: a question that names its document, among candidates."""
+    several = _distinct(documents, rng, 6)
+    for position in range(3):
+        output = several[position][0]
+        probe = rng.choice(output.probes)
+        yield {
+            "docs": [other.text for other, _ in several],
+            "question": _named(output, probe, rng),
+            "answer": probe.answer,
+            "pos_index": [position],
+        }
+
+
+def _distinct(documents: Documents, rng: random.Random, number: int) -> list[Document]:
+    drawn: list[Document] = []
+    while len(drawn) < number:
+        document = documents.draw(rng)
+        if document[0].text not in {output.text for output, _ in drawn}:
+            drawn.append(document)
+    return drawn
+
+
+def _named(output: Output, probe: Probe, rng: random.Random) -> str:
+    """The question with a name of its document, as evaluation and good users ask."""
+    usable = sorted(
+        name
+        for name in names(output.text)
+        if name not in probe.answer and probe.answer not in name and name not in probe.question
+    )
+    return compose(probe.question, output.tool, rng.choice(usable)) if usable else probe.question
+
+
+STAGES: dict[str, tuple[Callable[[Documents, random.Random], Iterator[Record]], int]] = {
+    "scp": (questions_and_paraphrases, 20_000),
+    "instruct": (answers, 40_000),
+    "choices": (choices, 12_000),
+}
+
+
+def main() -> None:
+    """Command line: the folder with the tokenizer, and where the files go."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="has tokenizer.json")
+    parser.add_argument("to", type=Path)
+    parser.add_argument("--seed", type=int, default=20261123)
+    arguments = parser.parse_args()
+    arguments.to.mkdir(parents=True, exist_ok=True)
+    tokenizer = TextTokenizer((arguments.folder / "tokenizer.json").read_text())
+    for stage, (records, count) in STAGES.items():
+        for split, wanted in (("train", count), ("test", HELD_OUT)):
+            documents = Documents(tokenizer, DOC_MAX_LENGTH, split)
+            rng = random.Random(f"{arguments.seed} {stage} {split}")
+            written = 0
+            with (arguments.to / f"{stage}-{split}.jsonl").open("w") as file:
+                while written < wanted:
+                    for record in records(documents, rng):
+                        file.write(json.dumps(record) + "\n")
+                        written += 1
+
+
+if __name__ == "__main__":
+    main()
