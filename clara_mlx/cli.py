@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx import cli_care, cli_evaluate, cli_memory, cli_plan, cli_train
+from clara_mlx import cli_care, cli_evaluate, cli_memory, cli_plan, cli_serve, cli_train
 from clara_mlx.cli_output import Json, decode, emit, progress_bar, read_bytes, read_stdin, shown
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
@@ -252,6 +252,7 @@ app.add_typer(cli_care.commands)
 app.add_typer(cli_evaluate.commands)
 app.add_typer(cli_train.commands)
 app.add_typer(cli_plan.commands)
+app.add_typer(cli_serve.commands)
 
 
 def main() -> None:

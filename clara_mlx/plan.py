@@ -296,7 +296,7 @@ def script(planner: Planner, setup: Setup, model: str, clara: str, made_by: str 
     server = ["mlx_lm.server", "--model", model, "--host", "127.0.0.1", "--port", str(_PORT)]
     server += ["--prefill-step-size", str(setup.prefill_step), *caches]
     gateway = ["clara-mlx", "serve", "--reasoner", f"http://127.0.0.1:{_PORT}/v1"]
-    gateway += ["--budget", str(setup.context)]
+    gateway += ["--tokenizer", model, "--window", str(setup.context)]
     lines = [
         f"Computed from shapes, not measured: {_gb(planner.total(setup))} of at most "
         f"{_gb(planner.mac.ceiling)}.",

@@ -104,8 +104,10 @@ def test_the_script(cli: Cli, options: tuple[object, ...]) -> None:
     assert server[2] == f"Qwen3-30B-A3B-{nearest['setup']['bits']}bit"
     needed = nearest["iogpu_wired_limit_mb"]
     assert (f"#   sudo sysctl iogpu.wired_limit_mb={needed}\n" in script) == (needed is not None)
-    assert gateway[gateway.index("--budget") + 1] == str(nearest["setup"]["context"])
+    assert gateway[gateway.index("--window") + 1] == str(nearest["setup"]["context"])
     assert ("--kv-bits" in server) == (nearest["setup"]["kv_bits"] != 16)
+    known = cli("serve", "--help").stdout
+    assert all(f"{word} " in known for word in gateway if word.startswith("--"))
 
 
 def test_mlx_lm_takes_the_options(cli: Cli) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from clara_mlx.store.blocks import m003_create_blocks
 from clara_mlx.store.driver import Connection, StoreError, connect, driver, use_wal
 
 
@@ -104,6 +105,7 @@ def m002_create_latents(connection: Connection) -> None:
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_create_originals,
     m002_create_latents,
+    m003_create_blocks,
 )
 
 

@@ -55,14 +55,14 @@ class QuestionWriter:
         retries: int = 3,
         pause: float = 1.0,
     ) -> None:
-        import httpx  # only those who ask a model need it
+        import httpx2  # only those who ask a model need it
 
         self._url = f"{url.rstrip('/')}/chat/completions"
         self._model, self._questions = model, questions
         self._retries, self._pause = retries, pause
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.Client(timeout=timeout, headers=headers)
-        self._unreachable = httpx.TransportError
+        self._client = httpx2.Client(timeout=timeout, headers=headers)
+        self._unreachable = httpx2.TransportError
         self.kept = self.refused = 0
         """How many pairs were kept, and how many were not verbatim or not well formed."""
 

@@ -1,0 +1,148 @@
+"""What CompyMac's manager keeps of a conversation: facts by rules, and the state around them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from clara_mlx.context import wording
+from clara_mlx.outputs.identifiers import identifiers
+
+#: How CompyMac knows a message that stands for earlier ones.
+SUMMARY_BEGINS = "[MEMORY SUMMARY"
+
+_TITLE = f"{SUMMARY_BEGINS} - what came before, kept whole outside this conversation]"
+_NOTHING = "No facts recorded yet."
+
+_VERBS = re.compile(
+    r"\b(?:(?P<created>creat|wrote|written|saved)|(?P<modified>modif|edit|updat|chang|patch))",
+    re.IGNORECASE,
+)
+_COMMANDS = re.compile(
+    r"<shell-output[^>]{0,400}\bcommand=\"([^\"]{1,400})\"|^(?:<[^>]{0,80}>\s*)?"
+    r"The command `([^`]{1,400})` \(started",
+    re.MULTILINE,
+)
+_LOCATION = re.compile(r"(?::\d+){1,2}$|\(\d+(?:,\d+)?\)$")
+
+# Characters of a fact, of the task, and of a message that are looked at.
+_FACT, _TASK, _LOOK = 200, 400, 32_768
+
+
+def _remember(known: list[str], fact: str) -> None:
+    if fact and fact not in known:
+        known.append(fact)
+
+
+def _verb(text: str, start: int, end: int) -> str:
+    """What is said to be done to the path there: by the last verb before it, or one after it."""
+    before = list(_VERBS.finditer(text, max(text.rfind("\n", 0, start) + 1, start - _FACT), start))
+    after = _VERBS.search(text[end : end + _FACT].partition("\n")[0])
+    verb = before[-1] if before else after
+    return (verb.lastgroup or "") if verb else ""
+
+
+@dataclass
+class MemoryFacts:
+    """Facts of a conversation, oldest first; the names are those of CompyMac's own."""
+
+    files_created: list[str] = field(default_factory=list)
+    files_modified: list[str] = field(default_factory=list)
+    files_read: list[str] = field(default_factory=list)
+    commands_executed: list[str] = field(default_factory=list)
+    errors_encountered: list[str] = field(default_factory=list)
+    user_requirements: list[str] = field(default_factory=list)
+    decisions_made: list[str] = field(default_factory=list)
+    contract_goal: str = ""
+    current_plan: list[str] = field(default_factory=list)
+    repo_facts: dict[str, str] = field(default_factory=dict)
+    open_questions: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The newest of each kind; goal, plan, repository and questions only if there are any."""
+        newest = {name: getattr(self, name)[-most:] for name, _, most in _KINDS}
+        extra = {name: getattr(self, name) for name in _STRUCTURED if getattr(self, name)}
+        return {**newest, "user_requirements": self.user_requirements, **extra}
+
+    def to_string(self) -> str:
+        """The facts as lines, what the user wants first."""
+        lines = [
+            f"Goal: {self.contract_goal}" if self.contract_goal else "",
+            f"Plan: {' -> '.join(self.current_plan)}" if self.current_plan else "",
+            f"Open questions: {'; '.join(self.open_questions)}" if self.open_questions else "",
+            f"Repo: {', '.join(f'{k}: {v}' for k, v in self.repo_facts.items())}"
+            if self.repo_facts
+            else "",
+        ]
+        for name, label, most in _KINDS:
+            if getattr(self, name):
+                lines.append(f"{label}: {', '.join(getattr(self, name)[-most:])}")
+        if self.user_requirements:
+            lines.append(f"Requirements: {'; '.join(self.user_requirements)}")
+        return "\n".join(line for line in lines if line) or _NOTHING
+
+    def take(self, role: str, text: str, calls: list[tuple[str, str]]) -> None:
+        """Add what a message says: files, commands, errors, and of the first user message the task.
+
+        Args:
+            role: whose message it is.
+            text: its content.
+            calls: name and arguments (JSON) of the tools it calls.
+        """
+        text = text[:_LOOK]
+        for one in identifiers(text):
+            if one.kind == "path":
+                verb = _verb(text, one.start, one.end)
+                files = {"created": self.files_created, "modified": self.files_modified}
+                _remember(files.get(verb, self.files_read), _LOCATION.sub("", one.text))
+        for match in _COMMANDS.finditer(text):
+            _remember(self.commands_executed, (match[1] or match[2])[:_FACT])
+        for name, arguments in calls:
+            if "command" in arguments:
+                _remember(self.commands_executed, wording.command(arguments) or name)
+        if role == "tool":
+            for line in wording.trouble(text):
+                _remember(self.errors_encountered, line[:_FACT])
+        if role == "user" and not self.user_requirements:
+            _remember(self.user_requirements, text.strip()[:_TASK])
+
+
+# Attribute, label, and how many of the newest are shown.
+_KINDS = (
+    ("files_created", "Files created", 5),
+    ("files_modified", "Files modified", 5),
+    ("files_read", "Files read", 10),
+    ("commands_executed", "Commands run", 5),
+    ("errors_encountered", "Errors", 3),
+    ("decisions_made", "Decisions", 5),
+)
+_STRUCTURED = ("contract_goal", "current_plan", "repo_facts", "open_questions")
+
+
+@dataclass
+class MemoryState:
+    """What the manager knows now; the names are those of CompyMac's own."""
+
+    summary: str = ""
+    facts: MemoryFacts = field(default_factory=MemoryFacts)
+    compression_count: int = 0
+    total_messages_compressed: int = 0
+
+    def to_memory_message(self, blocks: str = "") -> str:
+        """The content of the one message that stands for earlier ones.
+
+        Args:
+            blocks: the frozen texts of what is not shown any more.
+        """
+        facts = self.facts.to_string()
+        parts = [
+            _TITLE,
+            blocks,
+            f"Progress: {self.summary}" if self.summary else "",
+            f"Key facts:\n{facts}" if facts != _NOTHING else "",
+            f"(Compressed {self.total_messages_compressed} earlier messages)"
+            if self.compression_count
+            else "",
+        ]
+        return "\n\n".join(part for part in parts if part)

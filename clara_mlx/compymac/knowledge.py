@@ -1,0 +1,234 @@
+"""ClaraKnowledgeStore: CompyMac's KnowledgeStore and HybridRetriever over one memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clara_mlx.compymac.settings import Settings, shared_memory
+from clara_mlx.memory import Memory
+from clara_mlx.results import Hit
+from clara_mlx.store.store import StoredMemory
+
+# A unit's memory has this source and its id, so that it is found by it.
+_UNIT = "unit:"
+
+# Chunks asked for a result, for a unit may have several.
+_SPREAD = 4
+
+
+@dataclass
+class MemoryUnit:
+    """A piece of knowledge; the fields are those of CompyMac's own."""
+
+    id: str
+    content: str
+    embedding: list[float] | None = None
+    source_type: str = ""
+    source_id: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    created_at: float = field(default_factory=time.time)
+
+
+@dataclass
+class RetrievalResult:
+    """A unit that was found; ``match_type`` is ``keyword``, ``vector`` or ``hybrid``."""
+
+    memory_unit: Any
+    score: float
+    match_type: str
+
+
+class ClaraKnowledgeStore:
+    """A drop-in for CompyMac's ``KnowledgeStore`` and ``HybridRetriever``.
+
+    Units are memories: their text is kept exactly, found by words at once and by latents when it
+    is compressed. Embeddings that units bring along are not needed and not kept. Units come back as
+    CompyMac's own classes where those are loaded, else as ours.
+
+    Args:
+        backend: CompyMac's storage backend; the memory then lies beside its database, as
+            ``<name>.clara.db``. What is in that database is taken over by `take_over`. Another
+            ``ClaraKnowledgeStore`` shares its memory, so that this class also takes
+            ``HybridRetriever``'s place.
+        embedder: accepted, not used.
+        memory: the memory, in place of the backend's or the environment's.
+        settings: in place of the environment's.
+        options: what `HybridRetriever` takes besides; the memory fuses by ranks of its own.
+    """
+
+    def __init__(
+        self,
+        backend: Any = None,
+        embedder: Any = None,
+        *,
+        memory: Memory | None = None,
+        settings: Settings | None = None,
+        **options: Any,
+    ) -> None:
+        del embedder, options
+        self.backend = backend
+        if isinstance(backend, ClaraKnowledgeStore):
+            memory = memory or backend.memory
+        if memory is None:
+            settings = settings or Settings.from_env()
+            path = getattr(backend, "db_path", None)
+            if path is not None:
+                beside = Path(path).with_suffix(".clara.db")
+                settings = Settings(beside, settings.model, settings.reasoner, settings.session)
+            memory = shared_memory(settings)
+        self.memory: Memory = memory
+
+    def store(self, unit: Any) -> None:
+        """Keep a unit; an earlier one of the same id is replaced when the new one is durable."""
+        earlier = [memory.handle for memory in self._memories({"source": _UNIT + unit.id})]
+        self.memory.remember(
+            unit.content,
+            source=_UNIT + unit.id,
+            session=unit.source_id,
+            metadata={
+                "knowledge": True,
+                "source_type": unit.source_type,
+                "source_id": unit.source_id,
+                "created_at": unit.created_at,
+                "unit": dict(unit.metadata or {}),
+            },
+        )
+        for handle in earlier:
+            self.memory.forget(handle)
+
+    def store_batch(self, units: Iterable[Any]) -> None:
+        """Keep several units."""
+        for unit in units:
+            self.store(unit)
+
+    def get(self, unit_id: str) -> Any | None:
+        """The unit of an id, or None."""
+        found = list(self._memories({"source": _UNIT + unit_id}))
+        return self._unit(found[-1]) if found else None
+
+    def delete(self, unit_id: str) -> bool:
+        """Remove a unit; whether there was one."""
+        return bool(self.memory.forget(where={"source": _UNIT + unit_id}))
+
+    def retrieve(
+        self,
+        query: str,
+        limit: int = 10,
+        source_type: str | None = None,
+        source_id: str | None = None,
+        use_dense: bool = True,
+    ) -> list[Any]:
+        """The best units for a query, best first; without a query the newest, with a score of 0.
+
+        ``use_dense=False`` searches the text alone.
+        """
+        where = _where(source_type, source_id)
+        result = _class("RetrievalResult", RetrievalResult)
+        if limit < 1:
+            return []
+        if not query.strip():
+            newest = sorted(self._memories(where), key=lambda memory: -_created(memory))[:limit]
+            return [result(self._unit(memory), 0.0, "keyword") for memory in newest]
+        best: dict[str, Hit] = {}
+        wanted = _SPREAD * limit
+        while True:
+            mode = "hybrid" if use_dense else "text"
+            hits = self.memory.recall(query, wanted, where, mode=mode)  # type: ignore[arg-type]
+            for hit in hits:
+                best.setdefault(hit.handle, hit)
+            if len(best) >= limit or len(hits) < wanted:
+                break
+            wanted *= 2
+        return [
+            result(self._from_hit(hit), hit.score, _match_type(hit))
+            for hit in list(best.values())[:limit]
+        ]
+
+    def retrieve_by_source(self, source_type: str, source_id: str, limit: int = 100) -> list[Any]:
+        """All units of a source, newest first."""
+        found = sorted(self._memories(_where(source_type, source_id)), key=lambda m: -_created(m))
+        return [self._unit(memory) for memory in found[:limit]]
+
+    def count(self) -> int:
+        """How many units there are."""
+        return sum(1 for _ in self._memories(_where()))
+
+    def clear(self) -> None:
+        """Remove all units; other memories of the file stay."""
+        self.memory.forget(where=_where())
+
+    def take_over(self, backend: Any) -> int:
+        """Keep the units of CompyMac's own database too, those that are not here; how many.
+
+        Args:
+            backend: its storage backend, which is only read.
+        """
+        taken = 0
+        for row in backend.fetch_all("SELECT * FROM memory_units ORDER BY created_at"):
+            if self.get(row["id"]) is None:
+                metadata = json.loads(row["metadata"] or "{}")
+                self.store(
+                    MemoryUnit(
+                        row["id"],
+                        row["content"],
+                        None,
+                        row["source_type"],
+                        row["source_id"],
+                        metadata,
+                        row["created_at"],
+                    )
+                )
+                taken += 1
+        return taken
+
+    # -- units of memories -----------------------------------------------------------------------
+
+    def _memories(self, where: Mapping[str, Any]) -> Iterable[StoredMemory]:
+        return self.memory.store.memories(where)
+
+    def _unit(self, memory: StoredMemory) -> Any:
+        return self._make(memory.handle, memory.source, memory.metadata)
+
+    def _from_hit(self, hit: Hit) -> Any:
+        return self._make(hit.handle, hit.source, hit.metadata)
+
+    def _make(self, handle: str, source: str | None, metadata: Mapping[str, Any]) -> Any:
+        content = self.memory.original(handle)
+        return _class("MemoryUnit", MemoryUnit)(
+            id=(source or "").removeprefix(_UNIT),
+            content=content,
+            embedding=None,
+            source_type=metadata["source_type"],
+            source_id=metadata["source_id"],
+            metadata=metadata["unit"],
+            created_at=metadata["created_at"],
+        )
+
+
+def _where(source_type: str | None = None, source_id: str | None = None) -> dict[str, Any]:
+    where: dict[str, Any] = {"knowledge": True}
+    if source_type:
+        where["source_type"] = source_type
+    if source_id:
+        where["session"] = source_id  # which has an index
+    return where
+
+
+def _created(memory: StoredMemory) -> float:
+    return float(memory.metadata["created_at"])
+
+
+def _match_type(hit: Hit) -> str:
+    names: dict[tuple[str, ...], str] = {("text",): "keyword", ("latent",): "vector"}
+    return names.get(hit.found_by, "hybrid")
+
+
+def _class(name: str, ours: Any) -> Any:
+    """CompyMac's own class where its module is loaded, so that its code gets what it knows."""
+    return getattr(sys.modules.get("compymac.knowledge_store"), name, ours)

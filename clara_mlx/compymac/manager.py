@@ -1,0 +1,336 @@
+"""ClaraMemoryManager: CompyMac's MemoryManager, with every original kept and a stable prefix."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from clara_mlx.compymac.facts import SUMMARY_BEGINS, MemoryState
+from clara_mlx.compymac.messages import ConfigCounter, ContextConfig, as_dict, like, role_of
+from clara_mlx.compymac.settings import Settings, shared_memory
+from clara_mlx.context import wording
+from clara_mlx.context.blocks import is_recalled
+from clara_mlx.context.conversation import Context
+from clara_mlx.context.counting import ChatTemplate, Counter
+from clara_mlx.context.messages import (
+    Message,
+    Piece,
+    called,
+    calls_of,
+    content_text,
+    head_length,
+    is_instruction,
+    pieces,
+    replaced,
+    units,
+)
+from clara_mlx.context.plan import Budget, ContextOverflow, Exchange
+from clara_mlx.memory import Memory
+
+logger = logging.getLogger(__name__)
+
+# Share of the tokens that a compression by itself must free.
+_LEAST = 0.1
+
+_DONE = ("completed", "done", "finished", "success", "passes", "passed")
+_TROUBLED = ("error", "failed", "issue", "cannot", "unable")
+
+
+def _is_summary(message: Message) -> bool:
+    return content_text(message).startswith(SUMMARY_BEGINS)
+
+
+class ClaraMemoryManager:
+    """A drop-in for CompyMac's ``MemoryManager``.
+
+    What is compressed goes to the memory first, whole; one message stands for it, with the frozen
+    blocks of what it was. Between two compressions the messages are as they were, byte for byte.
+
+    Args:
+        config: with ``available_budget`` and ``chars_per_token``; CompyMac's ContextConfig, or the
+            same fields from the same environment variables.
+        llm_client: used by `generate_summary_llm` alone.
+        keep_recent_turns: newest turns (two messages each) that stay; a call is never separated
+            from its results, so one turn may be longer.
+        compression_threshold: utilisation above which `process_messages` compresses.
+        max_memory_tokens: about how long the one message may be.
+        memory: where originals go; by default the environment's, see `Settings`. It is opened when
+            it is first needed; without a model it still keeps originals and finds text.
+        settings: in place of the environment's.
+    """
+
+    def __init__(
+        self,
+        config: Any = None,
+        llm_client: Any = None,
+        keep_recent_turns: int = 4,
+        compression_threshold: float = 0.80,
+        max_memory_tokens: int = 2000,
+        *,
+        memory: Memory | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.config = config or ContextConfig.from_env()
+        self.llm_client = llm_client
+        self.keep_recent_turns = keep_recent_turns
+        self.compression_threshold = compression_threshold
+        self.max_memory_tokens = max_memory_tokens
+        self.settings = settings or Settings.from_env()
+        self.state = MemoryState()
+        self._memory = memory
+        self._context: Context | None = None
+        self._read: set[bytes] = set()  # messages whose facts were taken
+        self._in_place = False  # whether blocks were ever sent in place
+        if memory is None and self.settings.model is None:
+            logger.info("no CLARA_MLX_MODEL: originals, handles and text search only")
+
+    @property
+    def context(self) -> Context:
+        """What keeps the conversation within its budget; made, with the memory, when needed."""
+        if self._context is None:
+            counter: Counter = ConfigCounter(self.config.chars_per_token)
+            if self.settings.reasoner:
+                counter = ChatTemplate(self.settings.reasoner)
+            window = self.config.token_budget
+            reserve = self.config.reserved_for_response
+            budget = Budget(window, reserve, keep=max(1, self.keep_recent_turns), fold=False)
+            memory = self._memory or shared_memory(self.settings)
+            self._context = Context(memory, counter, budget)
+        return self._context
+
+    # -- estimates -------------------------------------------------------------------------------
+
+    def estimate_tokens(self, text: str) -> int:
+        """Tokens of a text, by CompyMac's constant."""
+        return int(len(text) / self.config.chars_per_token)
+
+    def estimate_message_tokens(self, message: Any) -> int:
+        """Tokens of a message, its calls included, by the same constant."""
+        return ConfigCounter(self.config.chars_per_token).prompt([as_dict(message)])
+
+    def calculate_utilization(self, messages: Sequence[Any]) -> float:
+        """Share of the available budget that messages take."""
+        used = sum(self.estimate_message_tokens(message) for message in messages)
+        return float(used / self.config.available_budget)
+
+    def should_compress(self, messages: Sequence[Any]) -> bool:
+        """Whether the utilisation is above the threshold."""
+        return self.calculate_utilization(messages) > self.compression_threshold
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    def extract_facts_from_message(self, message: Any) -> None:
+        """Add what a message says to the facts."""
+        given = as_dict(message)
+        self.state.facts.take(role_of(message), content_text(given), called(given))
+
+    def generate_summary_heuristic(self, messages: Sequence[Any]) -> str:
+        """What was done, in a sentence, without asking a model."""
+        counts = {role: sum(role_of(m) == role for m in messages) for role in ("user", "tool")}
+        parts = [f"{counts['tool']} tool results and {counts['user']} user messages so far"]
+        for message in reversed(messages):
+            said = content_text(as_dict(message)).lower()
+            if role_of(message) == "assistant" and any(word in said for word in _DONE + _TROUBLED):
+                troubled = any(word in said for word in _TROUBLED)
+                parts.append("the last report was of trouble" if troubled else "the last step done")
+                break
+        return "; ".join(parts) + "."
+
+    async def generate_summary_llm(self, messages: Sequence[Any]) -> str:
+        """What was done, by the LLM client; without one, or if it fails, by rules."""
+        if self.llm_client is None:
+            return self.generate_summary_heuristic(messages)
+        told = "\n".join(f"{role_of(m)}: {content_text(as_dict(m))[:500]}" for m in messages[-20:])
+        ask = "In at most three sentences: the goal, what was tried, and where it stands.\n\n"
+        try:
+            answer = self.llm_client.chat(messages=[{"role": "user", "content": ask + told}])
+            return str(answer.content)[:500]
+        except Exception as error:  # a summary is never worth a failed step
+            logger.warning("no summary from the model: %s", error)
+            return self.generate_summary_heuristic(messages)
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def process_messages(self, messages: list[Any], force_compress: bool = False) -> list[Any]:
+        """The messages to go on with: fewer if it was time to compress, else the same.
+
+        Above the threshold it compresses if that is worth it (see `Exchange`); what still exceeds
+        the budget then goes as blocks, in place.
+        """
+        for message in messages[-4:]:
+            key = sha256(repr((role_of(message), as_dict(message))).encode()).digest()
+            if key not in self._read:
+                self._read.add(key)
+                self.extract_facts_from_message(message)
+        if force_compress:
+            messages = self.compress_messages(messages)
+        elif self.should_compress(messages):
+            messages = self._compressed(messages, least=_LEAST)
+        # The estimate may be wrong; the reasoner's tokenizer is not.
+        if self._in_place or self.settings.reasoner or self.calculate_utilization(messages) > 1:
+            return self._within_budget(messages)
+        return messages
+
+    def compress_messages(self, messages: list[Any], use_llm: bool = False) -> list[Any]:
+        """Instructions, the task, one message for what came after, and the newest turns.
+
+        Returns the same list if that would not make it shorter. ``use_llm`` is accepted and changes
+        nothing: what stands for the past is exact.
+        """
+        return self._compressed(messages)
+
+    def full_history(self, messages: Sequence[Any]) -> list[Any]:
+        """Every message as it was before any compression.
+
+        Raises:
+            StoreError: an original was forgotten, or is damaged.
+        """
+        full = self.context.rebuild([as_dict(message) for message in messages])
+        return [like(messages[0], message) for message in full] if messages else []
+
+    def _compressed(self, messages: list[Any], least: float = 0.0) -> list[Any]:
+        keep = 2 * self.keep_recent_turns
+        given = [as_dict(message) for message in messages]
+        head = head_length(given)
+        cut = next(
+            (start for start, _ in reversed(units(given, head)) if start <= len(given) - keep), head
+        )
+        old = [i for i in range(head, cut) if not is_instruction(given[i])]
+        kept = [i for i in range(len(given)) if i not in set(old)]
+        if len(old) < 2:
+            return messages
+        state = copy.deepcopy(self.state)
+        state.summary = self.generate_summary_heuristic([messages[i] for i in old])
+        state.compression_count += 1
+        state.total_messages_compressed += sum(not _is_summary(given[i]) for i in old)
+        for index in old:
+            if not _is_summary(given[index]):
+                message = given[index]
+                state.facts.take(role_of(message), content_text(message), called(message))
+        content = self._summary(given, old, state)
+        at = next((n for n, i in enumerate(kept) if i >= head and i > old[0]), len(kept))
+        shorter = [messages[i] for i in kept]
+        shorter.insert(at, like(messages[0], {"role": "assistant", "content": content}))
+        if least and not self._is_worth_it(messages, shorter, at, least):
+            return messages
+        self.state = state
+        return shorter
+
+    def _summary(self, given: list[Message], old: list[int], state: MemoryState) -> str:
+        """The content of the one message: kept as a fold, so that it can be undone."""
+        freezer, session = self.context.freezer, self.settings.session
+        calls = calls_of(given)
+        shown: list[Message] = []
+        told: list[Message] = []
+        handles: list[str] = []
+        for index in old:
+            message = given[index]
+            texts = {}
+            for piece in map(freezer.source, pieces(message, calls.get(index))):
+                earlier = freezer.issued(piece)
+                short = len(piece.text) < wording.LEAST_CHARACTERS
+                if earlier or (short and not is_recalled(piece)):
+                    handles += [earlier.handle] if earlier and earlier.handle else []
+                    continue
+                block = freezer.freeze(session, piece)
+                if len(block.text) < len(piece.text) or is_recalled(piece):
+                    texts[piece.part] = block.text
+                    handles += [block.handle] if block.handle else []
+            shown.append(replaced(message, texts))
+            # Of an earlier summary its blocks go on; facts and progress are told anew.
+            blocks = content_text(message).split("\n\n")[1:2] if _is_summary(message) else []
+            told.append({"role": "assistant", "content": blocks[0]} if blocks else shown[-1])
+        transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
+        room = int(self.max_memory_tokens * self.config.chars_per_token)
+        room -= len(state.to_memory_message(wording.HOW_TO))
+        entries = wording.fold_entries(told)
+
+        def word(handle: str) -> str:
+            blocks = wording.describe_fold(entries, handle, len(old), max(room, 0))
+            return state.to_memory_message(f"{blocks}\n{wording.HOW_TO}")
+
+        piece = Piece("assistant", "fold", transcript)
+        return freezer.freeze_as(session, piece, word, handles, kind="fold").text
+
+    def _is_worth_it(
+        self, messages: list[Any], shorter: list[Any], kept: int, least: float
+    ) -> bool:
+        def tokens(some: Sequence[Any]) -> int:
+            return sum(self.estimate_message_tokens(message) for message in some)
+
+        fresh = next(
+            (n for n, m in enumerate(reversed(messages)) if role_of(m) == "assistant"),
+            len(messages),
+        )
+        before, after = tokens(messages), tokens(shorter)
+        cached = tokens(messages[: len(messages) - fresh])
+        exchange = Exchange(before, after, cached, tokens(messages[:kept]))
+        overflows = before > self.config.available_budget
+        return overflows or (exchange.is_worth_it and exchange.saved >= least * before)
+
+    def _within_budget(self, messages: list[Any]) -> list[Any]:
+        """The messages with blocks in place where they exceed the budget, or did before."""
+        given = [as_dict(message) for message in messages]
+        try:
+            sent = self.context.prepare(
+                given, session=self.settings.session, compact="never"
+            ).messages
+        except ContextOverflow as error:
+            logger.warning("%s", error)
+            return messages
+        if sent == given or len(sent) != len(given):
+            return messages
+        self._in_place = True
+        return [
+            message if now == then else like(message, now)
+            for message, then, now in zip(messages, given, sent, strict=True)
+        ]
+
+    def get_memory_state(self) -> MemoryState:
+        """What the manager knows now."""
+        return self.state
+
+    def reset(self) -> None:
+        """Forget the state; what the memory holds stays."""
+        self.state = MemoryState()
+        self._read.clear()
+
+    # -- the structured facts --------------------------------------------------------------------
+
+    def set_contract_goal(self, goal: str) -> None:
+        """What the user wants."""
+        self.state.facts.contract_goal = goal
+
+    def set_current_plan(self, plan_steps: list[str]) -> None:
+        """The steps of the plan."""
+        self.state.facts.current_plan = plan_steps
+
+    def add_plan_step(self, step: str) -> None:
+        """One more step of the plan."""
+        self.state.facts.current_plan.append(step)
+
+    def complete_plan_step(self, step_index: int) -> None:
+        """Take a step from the plan; an index that there is not changes nothing."""
+        if 0 <= step_index < len(self.state.facts.current_plan):
+            del self.state.facts.current_plan[step_index]
+
+    def set_repo_facts(self, facts: Mapping[str, str]) -> None:
+        """What is known of the repository, such as how to test it."""
+        self.state.facts.repo_facts = dict(facts)
+
+    def add_repo_fact(self, key: str, value: str) -> None:
+        """One more thing known of the repository."""
+        self.state.facts.repo_facts[key] = value
+
+    def add_open_question(self, question: str) -> None:
+        """A question that is not answered yet."""
+        self.state.facts.open_questions.append(question)
+
+    def resolve_question(self, question_index: int) -> None:
+        """Take an answered question away; an index that there is not changes nothing."""
+        if 0 <= question_index < len(self.state.facts.open_questions):
+            del self.state.facts.open_questions[question_index]

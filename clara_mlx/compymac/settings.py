@@ -1,0 +1,95 @@
+"""Settings from the environment, and the one memory that everything in a process shares."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_DB = Path("~/.clara-mlx/memory.db")
+
+_lock = threading.Lock()
+_open: dict[tuple[Path, str | None], Memory] = {}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; `Settings.from_env` reads it.
+
+    Attributes:
+        memory: the memory file (``CLARA_MLX_MEMORY``).
+        model: model folder or hub id (``CLARA_MLX_MODEL``); None: originals, handles and text
+            search only.
+        reasoner: folder with the reasoner's tokenizer (``CLARA_MLX_REASONER``), for exact counts;
+            None: CompyMac's own estimate.
+        session: whose memories these are (``CLARA_MLX_SESSION``).
+        tool_output_tokens: a tool's output longer than this becomes an excerpt with a handle as it
+            arrives (``CLARA_MLX_TOOL_OUTPUT_TOKENS``).
+    """
+
+    memory: Path = DEFAULT_DB
+    model: str | None = None
+    reasoner: Path | None = None
+    session: str = "compymac"
+    tool_output_tokens: int = 2000
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        """The settings; what is not set has its default.
+
+        Raises:
+            ClaraError: a number isn't one.
+        """
+        reasoner = os.environ.get("CLARA_MLX_REASONER")
+        tokens = os.environ.get("CLARA_MLX_TOOL_OUTPUT_TOKENS") or str(cls.tool_output_tokens)
+        if not tokens.isdecimal() or int(tokens) < 1:
+            raise ClaraError(f"CLARA_MLX_TOOL_OUTPUT_TOKENS must be a whole number, not {tokens!r}")
+        return cls(
+            memory=Path(os.environ.get("CLARA_MLX_MEMORY") or DEFAULT_DB),
+            model=os.environ.get("CLARA_MLX_MODEL") or None,
+            reasoner=Path(reasoner) if reasoner else None,
+            session=os.environ.get("CLARA_MLX_SESSION") or cls.session,
+            tool_output_tokens=int(tokens),
+        )
+
+
+def shared_memory(settings: Settings) -> Memory:
+    """The memory of these settings, opened once in a process and closed when it ends.
+
+    Raises:
+        StoreError: the file can't be opened.
+        CheckpointError: the model can't be loaded.
+    """
+    key = settings.memory.expanduser().absolute(), settings.model
+    with _lock:
+        if key not in _open:
+            clara = None
+            if settings.model:
+                from clara_mlx.model import load  # imports MLX
+
+                clara = load(settings.model)
+            else:
+                logger.warning(
+                    "%s: CLARA_MLX_MODEL is not set; originals, handles and text search work, "
+                    "latent search and answers don't",
+                    key[0],
+                )
+            _open[key] = Memory.open(key[0], clara)
+        return _open[key]
+
+
+@atexit.register
+def close_shared() -> None:
+    """Close every shared memory; what waits for compression keeps its mark."""
+    with _lock:
+        for memory in _open.values():
+            memory.close()
+        _open.clear()

@@ -1,0 +1,203 @@
+"""Freezing: an original goes to the memory, and a block that is chosen once stands for it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from clara_mlx.context import wording
+from clara_mlx.context.messages import Piece
+from clara_mlx.context.tools import MEMORY_TOOLS
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+from clara_mlx.store.blocks import Block, BlockTable, Kind
+from clara_mlx.store.driver import StoreError
+
+#: How handles look. Looking like one proves nothing: `Freezer.redeemable` asks the memory.
+HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")
+
+# Hexadecimal digits of a handle; more if another original has it.
+_DIGITS = 12
+
+
+class Freezer:
+    """Makes blocks, and knows those that were made. Safe to use from several threads."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.table = BlockTable(memory.store)
+        # Originals that were read back in this process; each is read back once.
+        self._verified: set[str] = set()
+        # Handles of what was observed in this process. What is forgotten stays forgotten.
+        self._observed: dict[bytes, str] = {}
+
+    def draft(self, session: str, piece: Piece, excerpt: int = 0) -> str:
+        """The text that `freeze` would choose, without keeping anything."""
+        block = self.table.block(digest_of(session, piece, excerpt))
+        if block:
+            return block.text
+        return _wording(session, piece, excerpt)(self._handle(session, piece))
+
+    def freeze(self, session: str, piece: Piece, excerpt: int = 0) -> Block:
+        """The block of a piece, with its original remembered and read back.
+
+        What the memory itself gave (the results of its tools) is kept beside its block and not
+        remembered again.
+
+        Raises:
+            StoreError: the memory can't keep the original or does not give it back exactly.
+        """
+        word = _wording(session, piece, excerpt)
+        if not is_recalled(piece):
+            return self.freeze_as(session, piece, word, excerpt=excerpt)
+        digest = digest_of(session, piece, excerpt)
+        return self.table.keep(
+            Block(digest, "piece", word(""), None, piece.text), self._mentioned(piece)
+        )
+
+    def freeze_as(
+        self,
+        session: str,
+        piece: Piece,
+        word: Callable[[str], str],
+        mentions: Iterable[str] = (),
+        *,
+        kind: Kind = "piece",
+        excerpt: int = 0,
+    ) -> Block:
+        """`freeze` with a wording of the caller's, made from the handle; it may name others."""
+        digest = digest_of(session, piece, excerpt)
+        known = self.table.block(digest)
+        if known and self.redeemable(known, piece.text):
+            return known
+        handle = self._handle(session, piece)
+        self._remember(session, piece, handle)
+        block = self.table.keep(Block(digest, kind, word(handle), handle), mentions)
+        if not self.redeemable(block, piece.text):
+            raise StoreError(f"{self.memory.store.path}: {handle} does not give its original back")
+        return block
+
+    def note(self, chain: bytes, text: str, mentions: Iterable[str]) -> Block:
+        """The note that is brought back to a message, chosen once; it stands for nothing."""
+        return self.table.keep(Block(_sha256(b"note", chain), "note", text, None), mentions)
+
+    def observe(self, session: str, piece: Piece) -> str | None:
+        """Remember a piece before any block is needed, so that it is compressed by then."""
+        digest = digest_of(session, piece)
+        if digest in self._observed:
+            handle = self._observed[digest]
+            return handle if self.memory.store.has(handle) else None
+        if len(piece.text) < wording.LEAST_CHARACTERS or is_recalled(piece) or self.issued(piece):
+            return None
+        handle = self._handle(session, piece)
+        self._remember(session, piece, handle)
+        self._observed[digest] = handle
+        return handle
+
+    def source(self, piece: Piece) -> Piece:
+        """The piece that a text stands for if it was issued here; else the piece itself."""
+        block = self.issued(piece)
+        if block is None or block.kind != "piece":
+            return piece
+        return replace(piece, text=self.original(block))
+
+    def issued(self, piece: Piece) -> Block | None:
+        """The block that this text is, if this memory's file chose exactly this text."""
+        return self.table.issued(piece.text.removesuffix(wording.EXPLANATION))
+
+    def redeemable(self, block: Block, original: str | None = None) -> bool:
+        """Whether a block's original comes back, and is ``original`` if that is given.
+
+        Without it, an original that came back once in this process is not read again: `edits` of
+        the table looks whether it is still there.
+        """
+        if block.handle is None or (original is None and block.handle in self._verified):
+            return True
+        try:
+            given = self.memory.original(block.handle)
+        except ClaraError:
+            self._verified.discard(block.handle)
+            return False
+        if original is not None and given != original:
+            return False
+        self._verified.add(block.handle)
+        return True
+
+    def original(self, block: Block) -> str:
+        """The text that a block stands for.
+
+        Raises:
+            StoreError: it was forgotten, or is damaged.
+        """
+        if block.handle is None:
+            return block.body or ""
+        given = self.memory.original(block.handle)
+        assert isinstance(given, str)
+        return given
+
+    # -- handles ---------------------------------------------------------------------------------
+
+    def _handle(self, session: str, piece: Piece) -> str:
+        """The piece's handle, from its digest: the same in every file that remembers it."""
+        digest = digest_of(session, piece).hex()
+        for length in range(_DIGITS, len(digest) + 1):
+            handle = f"m-{digest[:length]}"
+            if not self.memory.store.has(handle) or self._holds(handle, piece):
+                return handle
+        raise AssertionError("two texts have one SHA-256")
+
+    def _holds(self, handle: str, piece: Piece) -> bool:
+        try:
+            return self.memory.original(handle) == piece.text
+        except StoreError:
+            return False
+
+    def _remember(self, session: str, piece: Piece, handle: str) -> None:
+        if self.memory.store.has(handle):
+            return
+        try:
+            self.memory.remember(
+                piece.text,
+                source=piece.tool or piece.role,
+                session=session,
+                metadata={"role": piece.role, "command": wording.command(piece.arguments)},
+                handle=handle,
+            )
+        except StoreError:
+            if not self.memory.store.has(handle):  # else another thread was faster
+                raise
+
+    def _mentioned(self, piece: Piece) -> list[str]:
+        named = dict.fromkeys(HANDLE.findall(f"{piece.arguments}\n{piece.text}"))
+        return [handle for handle in named if self.memory.store.has(handle)]
+
+
+def is_recalled(piece: Piece) -> bool:
+    """Whether a piece is what one of the memory's own tools gave.
+
+    Agents that reach them by MCP put the server's name before the tool's: ``mcp__clara__expand``.
+    """
+    return piece.role == "tool" and (piece.tool or "").rpartition("__")[2] in MEMORY_TOOLS
+
+
+def _wording(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
+    if is_recalled(piece):
+        number = f"r-{digest_of(session, piece).hex()[:_DIGITS]}"
+        return lambda handle: wording.describe_recalled(piece, number)
+    return lambda handle: wording.describe(piece, handle, excerpt)
+
+
+def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:
+    """What a block stands for. Within a session, equal texts of equal calls have one block."""
+    kind = piece.part.partition(".")[0]
+    said = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
+    return _sha256(*(str(part).encode("utf-8", "surrogatepass") for part in said))
+
+
+def _sha256(*parts: bytes) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()

@@ -1,0 +1,174 @@
+"""Tokens of a prompt: by the reasoner's own tokenizer and chat template, or by an estimate."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from clara_mlx.context.messages import Message
+from clara_mlx.errors import ClaraError
+
+#: UTF-8 bytes of a token in the estimate: few, for code and paths have shorter tokens than prose.
+BYTES_PER_TOKEN = 3.0
+
+#: Tokens that a template puts around a message, in the estimate.
+MESSAGE_TOKENS = 8
+
+# Texts whose counts are remembered.
+_REMEMBERED = 65_536
+
+
+class Counter(Protocol):
+    """What counts tokens."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether `prompt` is what the reasoner will be given, to the token."""
+        ...
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of the whole prompt, ready for the answer."""
+        ...
+
+    def text(self, text: str) -> int:
+        """Tokens of a text by itself."""
+        ...
+
+
+class Estimate:
+    """`BYTES_PER_TOKEN` bytes a token, `MESSAGE_TOKENS` more a message; tools as their JSON."""
+
+    exact = False
+
+    def __init__(self, bytes_per_token: float = BYTES_PER_TOKEN) -> None:
+        self.bytes_per_token = bytes_per_token
+
+    def text(self, text: str) -> int:
+        """Tokens of a text, rounded up."""
+        return -int(-len(text.encode("utf-8", "surrogatepass")) // self.bytes_per_token)
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
+        """The messages' tokens and the tools'."""
+        return rough(messages, tools, self.text)
+
+
+class ChatTemplate:
+    """The tokenizer and chat template of a reasoner's folder, used as ``mlx_lm.server`` does.
+
+    ``options`` are those the server was given as ``--chat-template-args``.
+
+    Raises:
+        ClaraError: the folder has no tokenizer or no chat template.
+    """
+
+    exact = True
+
+    def __init__(self, folder: str | Path, options: Mapping[str, Any] | None = None) -> None:
+        from mlx_lm import tokenizer_utils  # imports transformers, which takes seconds
+
+        try:
+            self._tokenizer = tokenizer_utils.load(Path(folder).expanduser())
+        except (OSError, ValueError, KeyError) as error:
+            raise ClaraError(f"{folder}: its tokenizer can't be read: {error}") from error
+        if not self._tokenizer.has_chat_template:
+            raise ClaraError(f"{folder}: its tokenizer has no chat template")
+        self._options = dict(options or {})
+        # Fast tokenizers raise "Already borrowed" when threads share them.
+        self._lock = threading.Lock()
+        self._counts = _Remembered(self._count)
+
+    def text(self, text: str) -> int:
+        """Tokens of a text; those of the last 65,536 texts are remembered."""
+        return self._counts(text)
+
+    def _count(self, text: str) -> int:
+        readable = text.encode("utf-8", "replace").decode()
+        with self._lock:
+            return len(self._tokenizer.encode(readable, add_special_tokens=False))
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
+        """Tokens of the rendered prompt with the opening of the answer.
+
+        Raises:
+            ClaraError: the template refuses these messages; the server will, too.
+        """
+        try:
+            prepared = [_as_served(message) for message in messages]
+            with self._lock:
+                ids = self._tokenizer.apply_chat_template(
+                    prepared,
+                    tools=list(tools) if tools else None,
+                    add_generation_prompt=True,
+                    tokenize=True,
+                    **self._options,
+                )
+        except Exception as error:  # templates raise what they like
+            raise ClaraError(f"the reasoner's chat template refuses these messages: {error}") from (
+                error
+            )
+        return len(ids)
+
+
+def rough(
+    messages: Sequence[Message], tools: Sequence[Any] | None, text: Callable[[str], int]
+) -> int:
+    """Tokens of a prompt as the sum of its texts' and a little around each message."""
+    total = sum(message_tokens(message, text) for message in messages)
+    return total + (text(json.dumps(tools)) if tools else 0)
+
+
+def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> int:
+    """About the tokens of one message: its texts, its calls, and what a template adds."""
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(str(part.get("text", "")) for part in content)
+    total = MESSAGE_TOKENS + text(content)
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") or {}
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        total += MESSAGE_TOKENS + text(str(function.get("name") or "")) + text(arguments)
+    return total
+
+
+def _as_served(message: Message) -> Message:
+    """A message as ``mlx_lm.server`` gives it to the template: content a string, arguments read."""
+    copy = deepcopy(message)
+    if isinstance(copy.get("content"), list):
+        copy["content"] = "".join(str(part.get("text", "")) for part in copy["content"])
+    elif copy.get("content") is None:
+        copy["content"] = ""
+    for call in copy.get("tool_calls") or ():
+        function = call.get("function") or {}
+        if isinstance(function.get("arguments"), str) and function["arguments"]:
+            function["arguments"] = json.loads(function["arguments"])
+    return copy
+
+
+class _Remembered:
+    """Counts by the digest of their text, so that long texts aren't held."""
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        self._count = count
+        self._kept: OrderedDict[bytes, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, text: str) -> int:
+        key = sha256(text.encode("utf-8", "surrogatepass")).digest()
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        tokens = self._count(text)
+        with self._lock:
+            self._kept[key] = tokens
+            if len(self._kept) > _REMEMBERED:
+                self._kept.popitem(last=False)
+        return tokens

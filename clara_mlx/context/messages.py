@@ -1,0 +1,180 @@
+"""Chat messages as OpenAI writes them: their texts, their units, and the chain that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+#: A chat message: role, content, and perhaps tool_calls, tool_call_id, name.
+Message = dict[str, Any]
+
+_INSTRUCTING = ("system", "developer")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A text of a message that a block can stand for.
+
+    ``part`` names its place: ``content``, ``content.2`` (a text part of a list) or
+    ``arguments.0`` (the arguments of a call, as a JSON string). ``tool`` and ``arguments`` are of
+    the call that it belongs to; a text that nobody called for has neither.
+    """
+
+    role: str
+    part: str
+    text: str
+    tool: str | None = None
+    arguments: str | None = None
+
+
+def content_text(message: Mapping[str, Any]) -> str:
+    """The text of a message; images and other parts are left out."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content or [] if _is_text(part))
+
+
+def is_instruction(message: Mapping[str, Any]) -> bool:
+    """Whether the role is system or developer."""
+    return message.get("role") in _INSTRUCTING
+
+
+def head_length(messages: Sequence[Mapping[str, Any]]) -> int:
+    """How many messages come before anything was answered: the instructions and the task."""
+    for index, message in enumerate(messages):
+        if message.get("role") in ("assistant", "tool"):
+            return index
+    return len(messages)
+
+
+def units(messages: Sequence[Mapping[str, Any]], start: int = 0) -> list[tuple[int, int]]:
+    """Spans [first, end) of messages that belong together: a call and all its results, or one."""
+    spans: list[tuple[int, int]] = []
+    for index in range(start, len(messages)):
+        if messages[index].get("role") == "tool" and spans:
+            spans[-1] = (spans[-1][0], index + 1)
+        else:
+            spans.append((index, index + 1))
+    return spans
+
+
+def calls_of(messages: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
+    """For each tool result, the name and arguments of its call: the nearest one with that id."""
+    asked: dict[str, tuple[str, str]] = {}
+    found: dict[int, tuple[str, str]] = {}
+    for index, message in enumerate(messages):
+        for call in message.get("tool_calls") or ():
+            asked[str(call.get("id"))] = _function(call)
+        if message.get("role") == "tool":
+            id = str(message.get("tool_call_id"))
+            found[index] = asked.get(id, (str(message.get("name") or "tool"), ""))
+    return found
+
+
+def called(message: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The name and the arguments (JSON) of each call in a message."""
+    return [_function(call) for call in message.get("tool_calls") or ()]
+
+
+def pieces(message: Mapping[str, Any], call: tuple[str, str] | None = None) -> list[Piece]:
+    """The texts of a message; ``call`` is the one that a tool result answers."""
+    role = str(message.get("role"))
+    tool, arguments = call or (None, None)
+    content = message.get("content")
+    found = []
+    if isinstance(content, str):
+        found.append(Piece(role, "content", content, tool, arguments))
+    elif isinstance(content, list):
+        found += [
+            Piece(role, f"content.{i}", part["text"], tool, arguments)
+            for i, part in enumerate(content)
+            if _is_text(part)
+        ]
+    for i, (tool, arguments) in enumerate(called(message)):
+        found.append(Piece(role, f"arguments.{i}", arguments, tool))
+    return [piece for piece in found if piece.text]
+
+
+def replaced(message: Mapping[str, Any], texts: Mapping[str, str]) -> Message:
+    """A copy with other texts in the named parts; all else, and the message itself, stays."""
+    copy = dict(message)
+    for part, text in texts.items():
+        kind, _, index = part.partition(".")
+        if kind == "arguments":
+            calls = list(copy["tool_calls"])
+            function = dict(calls[int(index)]["function"])
+            whole = isinstance(function.get("arguments"), str)
+            function["arguments"] = text if whole else json.loads(text)
+            calls[int(index)] = {**calls[int(index)], "function": function}
+            copy["tool_calls"] = calls
+        elif index:
+            parts = list(copy["content"])
+            parts[int(index)] = {**parts[int(index)], "text": text}
+            copy["content"] = parts
+        else:
+            copy["content"] = text
+    return copy
+
+
+def with_note(message: Mapping[str, Any], note: str) -> Message:
+    """A copy with a note after its content."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return {**message, "content": [*content, {"type": "text", "text": note}]}
+    return {**message, "content": (content or "") + note}
+
+
+def chains(messages: Sequence[Mapping[str, Any]], session: str) -> list[bytes]:
+    """For each message, a digest of the session's conversation up to and with it.
+
+    What does not change the conversation does not change the digest: the writing of arguments, a
+    text alone or in a list, nulls, reasoning. System and developer messages don't count: agents
+    rewrite them and append passing ones.
+    """
+    digest = hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()
+    found = []
+    for message in messages:
+        if not is_instruction(message):
+            digest = hashlib.sha256(digest + _canonical(message)).digest()
+        found.append(digest)
+    return found
+
+
+def _canonical(message: Mapping[str, Any]) -> bytes:
+    content = message.get("content")
+    if isinstance(content, list) and all(_is_text(part) for part in content):
+        content = content_text(message)
+    ids = [call.get("id") for call in message.get("tool_calls") or ()]
+    calls = [(name, _parsed(arguments)) for name, arguments in called(message)]
+    said = (
+        message.get("role"),
+        content or "",
+        message.get("name"),
+        message.get("tool_call_id"),
+        ids,
+        calls,
+    )
+    return json.dumps(said, sort_keys=True, default=str).encode()
+
+
+def _function(call: Mapping[str, Any]) -> tuple[str, str]:
+    function = call.get("function") or {}
+    arguments = function.get("arguments") or ""
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, sort_keys=True)
+    return str(function.get("name") or "tool"), arguments
+
+
+def _parsed(arguments: str) -> Any:
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str) and "image_url" not in part

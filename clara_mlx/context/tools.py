@@ -1,0 +1,187 @@
+"""The two tools a reasoner asks its memory with: `expand` a handle, `ask_memory` a question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from clara_mlx import asking
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+from clara_mlx.results import Hit
+from clara_mlx.store.space import OtherModel
+
+#: Tools whose results come from the memory, and are never remembered again.
+MEMORY_TOOLS = frozenset(("expand", "ask_memory", "recall", "remember"))
+
+#: Lines and characters of one page.
+PAGE_LINES, PAGE_CHARACTERS = 200, 12_000
+
+# Hits behind an answer, and lines around a match.
+_HITS, _AROUND = 5, 2
+
+#: What a model is told of the tools, as OpenAI's API wants it; constant, so that prompts cache.
+SCHEMAS: tuple[dict[str, Any], ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "ask_memory",
+            "description": "Ask about anything seen earlier in this work, shown or not. Gives a "
+            "short answer with the exact lines behind it and their handles.",
+            "parameters": {
+                "type": "object",
+                "properties": {"question": {"type": "string", "description": "One question."}},
+                "required": ["question"],
+            },
+        },
+    },
+    {
+        "type": "function",
+        "function": {
+            "name": "expand",
+            "description": "Read the exact text behind a handle such as m-1f2e3d4c5b6a, a page at "
+            "a time, or only the lines that contain something.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "handle": {"type": "string", "description": "The handle."},
+                    "start_line": {"type": "integer", "description": "First line, from 1."},
+                    "lines": {"type": "integer", "description": f"At most {PAGE_LINES}."},
+                    "find": {"type": "string", "description": "Only lines that contain this."},
+                },
+                "required": ["handle"],
+            },
+        },
+    },
+)
+
+
+def call(
+    memory: Memory,
+    name: str,
+    arguments: str | Mapping[str, Any],
+    *,
+    where: Mapping[str, Any] | None = None,
+) -> str:
+    """The result of a tool call, as text for the model; a mistake in the call is told as text.
+
+    Args:
+        memory: what is asked.
+        name: ``expand`` or ``ask_memory``.
+        arguments: as the model wrote them, JSON or read.
+        where: narrows what `ask_memory` searches.
+
+    Raises:
+        ClaraError: there is no such tool.
+    """
+    if name not in ("expand", "ask_memory"):
+        raise ClaraError(f"{name!r} is no tool of the memory")
+    try:
+        given = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
+        if not isinstance(given, Mapping):
+            return f"{name}: its arguments must be an object"
+        if name == "ask_memory":
+            return ask(memory, str(given.get("question") or ""), where)
+        start, lines = int(given.get("start_line") or 1), int(given.get("lines") or PAGE_LINES)
+        handle, find = str(given.get("handle") or ""), given.get("find")
+        return expand(memory, handle, start, lines, str(find) if find else None)
+    except (ValueError, TypeError, ClaraError) as error:
+        return f"{name} failed: {error}"
+
+
+def ask(memory: Memory, question: str, where: Mapping[str, Any] | None = None) -> str:
+    """An answer from memory tokens and the exact lines it was given; without a model, the lines."""
+    if not question.strip():
+        return "ask_memory: say what to look for in `question`"
+    said, hits = answered(memory, question, where)
+    if not hits:
+        return asking.NOTHING_FOUND
+    return "\n".join(([f"answer: {said}"] if said else []) + quoted(hits, PAGE_CHARACTERS // 2))
+
+
+def answered(
+    memory: Memory, question: str, where: Mapping[str, Any] | None = None, k: int = _HITS
+) -> tuple[str | None, list[Hit]]:
+    """An answer (None without a model) and the hits worth reading."""
+    if memory.clara is not None:
+        with suppress(OtherModel):  # of which only the text can be searched
+            answer = memory.ask(question, k, where)
+            return answer.text, answer.evidence
+    return None, asking.relevant(memory.recall(question, k, where), memory.floor)
+
+
+def quoted(hits: list[Hit], characters: int) -> list[str]:
+    """Hits as text, best first: handle and line numbers, then the exact lines; whole hits only."""
+    lines = []
+    for hit in hits:
+        last = hit.line + hit.text.rstrip("\n").count("\n")
+        span = f"line {hit.line}" if last == hit.line else f"lines {hit.line}-{last}"
+        quote = f"{hit.handle} {span}:\n" + hit.text.strip("\n")
+        if len(quote) <= characters:
+            lines.append(quote)
+            characters -= len(quote)
+    return lines
+
+
+def expand(
+    memory: Memory,
+    handle: str,
+    start_line: int = 1,
+    lines: int = PAGE_LINES,
+    find: str | None = None,
+) -> str:
+    """A page of an original: exact lines, and how to get the next page.
+
+    Raises:
+        ClaraError: no memory has that handle.
+    """
+    original = memory.original(handle)
+    text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
+    every = text.split("\n")
+    if find is not None:
+        return _found(handle, every, find)
+    first = min(max(1, start_line), len(every))
+    page: list[str] = []
+    room = PAGE_CHARACTERS
+    for line in every[first - 1 : first - 1 + min(max(1, lines), PAGE_LINES)]:
+        if len(line) > room and page:
+            break
+        page.append(line)
+        room -= len(line) + 1
+    last = first + len(page) - 1
+    if len(page) == 1 and len(page[0]) > PAGE_CHARACTERS:
+        cut = f" (cut: it has {len(page[0])} characters; look inside it with find)"
+        page = [page[0][:PAGE_CHARACTERS]]
+    else:
+        cut = ""
+    more = f"; next: start_line={last + 1}" if last < len(every) else ""
+    return "\n".join([f"[{handle} lines {first}-{last} of {len(every)}{cut}{more}]", *page])
+
+
+def _found(handle: str, every: list[str], find: str) -> str:
+    matches = [i for i, line in enumerate(every) if find in line]
+    shown: dict[int, str] = {}
+    room = PAGE_CHARACTERS
+    done = 0
+    for match in matches:
+        near = range(max(0, match - _AROUND), min(len(every), match + _AROUND + 1))
+        new = {i: _around(every[i], find) for i in near if i not in shown}
+        taken = sum(len(f"{i + 1}: {line}\n") for i, line in new.items())
+        if taken > room:
+            break
+        room -= taken
+        shown.update(new)
+        done += 1
+    head = f"[{handle}: {len(matches)} of {len(every)} lines contain {find!r}"
+    head += "]" if done == len(matches) else f"; the first {done} are shown]"
+    return "\n".join([head, *(f"{i + 1}: {shown[i]}" for i in sorted(shown))])
+
+
+def _around(line: str, find: str) -> str:
+    """A line, or the part of a very long one around what was looked for."""
+    if len(line) <= PAGE_CHARACTERS // 8:
+        return line
+    at = max(0, line.find(find) - PAGE_CHARACTERS // 32)
+    return f"...{line[at : at + PAGE_CHARACTERS // 16]}..."

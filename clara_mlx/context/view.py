@@ -1,0 +1,213 @@
+"""A conversation as it is sent: its messages with the edits that were made to them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from clara_mlx.context import wording
+from clara_mlx.context.blocks import Freezer
+from clara_mlx.context.messages import (
+    Message,
+    Piece,
+    calls_of,
+    chains,
+    content_text,
+    head_length,
+    is_instruction,
+    pieces,
+    replaced,
+    with_note,
+)
+from clara_mlx.store.blocks import Block, Edit
+
+#: The part of an edit that is no part of the message: what is brought back.
+NOTE = "note"
+
+#: How every note begins.
+NOTE_BEGINS = "[clara recalls "
+
+# Between a message and what is brought back to it.
+_GAP = "\n\n"
+
+
+def session_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A name for the conversation from its first message that is no instruction."""
+    for message in messages:
+        if not is_instruction(message):
+            said = f"{message.get('role')}\n{content_text(message)}"
+            return f"c-{sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return "c-empty"
+
+
+class View:
+    """Messages and the edits made to them; `rendered` is what the reasoner gets.
+
+    Attributes:
+        messages: as the client sent them; never changed.
+        chains: what each message ends, see `messages.chains`.
+        head: how many messages come before the first answer; they are never edited.
+        edits: by index and part.
+    """
+
+    def __init__(
+        self, messages: Sequence[Message], session: str, edits: Iterable[Edit] = ()
+    ) -> None:
+        self.messages = list(messages)
+        self.session = session
+        self.chains = chains(messages, session)
+        self.head = head_length(messages)
+        self.calls = calls_of(messages)
+        self.edits: dict[int, dict[str, Edit]] = {}
+        # By the last index of what is folded: the first one, and the edit.
+        self._folds: dict[int, tuple[int, Edit]] = {}
+        # A system message ends the same chain as the message before it, and is never edited.
+        self._ends = {
+            chain: index
+            for index, chain in enumerate(self.chains)
+            if not is_instruction(messages[index])
+        }
+        self.add(edits)
+
+    def add(self, edits: Iterable[Edit]) -> None:
+        """Apply edits; those of other conversations or of the head are left out."""
+        for edit in edits:
+            index = self._ends.get(edit.chain, -1)
+            if index < self.head and not (index >= 0 and edit.part == NOTE):
+                continue
+            self.edits.setdefault(index, {})[edit.part] = edit
+            if edit.block.kind == "fold":
+                start = index + 1 - int(edit.part.partition(".")[2])
+                # Where instructions came between since then, it would hide them.
+                if start >= self.run_start(index):
+                    self._folds[index] = (start, edit)
+
+    def copy(self) -> View:
+        """A view of the same messages that can be edited by itself."""
+        other = copy.copy(self)
+        other.edits = {index: dict(edits) for index, edits in self.edits.items()}
+        other._folds = dict(self._folds)
+        return other
+
+    def run_start(self, index: int) -> int:
+        """Where the run of messages without instructions begins that ``index`` is in.
+
+        Folds stay within runs, so that no instruction is ever folded.
+        """
+        while index > self.head and not is_instruction(self.messages[index - 1]):
+            index -= 1
+        return index
+
+    def fold_at(self, index: int) -> int | None:
+        """The last index of the widest fold that a message is in, or None."""
+        ends = [end for end, (start, _) in self._folds.items() if start <= index <= end]
+        return max(ends) if ends else None
+
+    def all_edits(self) -> list[Edit]:
+        """Every edit that is applied."""
+        return [edit for edits in self.edits.values() for edit in edits.values()]
+
+    def pieces(self, index: int) -> list[Piece]:
+        """The texts of a message as the client sent it."""
+        return pieces(self.messages[index], self.calls.get(index))
+
+    def sent(self, index: int, *, notes: bool = True) -> Message:
+        """A message as it is sent."""
+        message = self.messages[index]
+        edits = self.edits.get(index, {})
+        texts = {part: _told(edit) for part, edit in edits.items() if edit.block.kind == "piece"}
+        if texts:
+            message = replaced(message, texts)
+        note = edits.get(NOTE)
+        if notes and note and note.block.text:
+            message = with_note(message, _GAP + note.block.text)
+        return message
+
+    def indices(self) -> list[int]:
+        """The indices of the messages that are sent, in order; of folded ones, the last."""
+        every = range(len(self.messages))
+        if not self._folds:
+            return list(every)
+        return [index for index in every if self.fold_at(index) in (None, index)]
+
+    def rendered(
+        self, start: int = 0, end: int | None = None, *, notes: bool = True
+    ) -> list[Message]:
+        """The messages that the reasoner gets, or those between two indices."""
+        end = len(self.messages) if end is None else end
+        return [
+            self._fold(index) if self.fold_at(index) == index else self.sent(index, notes=notes)
+            for index in self.indices()
+            if start <= index < end
+        ]
+
+    def _fold(self, index: int) -> Message:
+        return {"role": "assistant", "content": _told(self._folds[index][1])}
+
+    @property
+    def explained(self) -> bool:
+        """Whether how to get originals back is said somewhere in what is sent."""
+        for index in self.indices():
+            folded = self.fold_at(index) == index
+            edits = [self._folds[index][1]] if folded else self.edits.get(index, {}).values()
+            if any(edit.explains for edit in edits):
+                return True
+        return False
+
+
+def fold_part(count: int) -> str:
+    """The part of an edit that stands for the ``count`` messages that end with this one."""
+    return f"fold.{count}"
+
+
+def rebuilt(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
+    """The full history behind messages that were sent: every block replaced by its original.
+
+    Works from the messages and the memory alone. Text that this memory did not issue is kept.
+
+    Raises:
+        StoreError: an original was forgotten, or is damaged.
+    """
+    full: list[Message] = []
+    for message in messages:
+        content = message.get("content")
+        block = _issued(content, freezer) if isinstance(content, str) else None
+        if block and block.kind == "fold":
+            full += rebuilt(json.loads(freezer.original(block)), freezer)
+        else:
+            full.append(_original_of(message, freezer))
+    return full
+
+
+def without_note(message: Message, freezer: Freezer) -> Message:
+    """A message without what was brought back to it."""
+    content = message.get("content")
+    last = content[-1].get("text") if isinstance(content, list) and content else content
+    text = last if isinstance(last, str) else ""
+    before, _, note = text.rpartition(_GAP + NOTE_BEGINS)
+    block = freezer.table.issued(NOTE_BEGINS + note) if note else None
+    if block is None or block.kind != "note":
+        return message
+    return {**message, "content": content[:-1] if isinstance(content, list) else before}
+
+
+def _original_of(message: Message, freezer: Freezer) -> Message:
+    message = without_note(message, freezer)
+    texts = {}
+    for piece in pieces(message):
+        block = _issued(piece.text, freezer)
+        if block and block.kind == "piece":
+            texts[piece.part] = freezer.original(block)
+    return replaced(message, texts) if texts else message
+
+
+def _issued(text: str, freezer: Freezer) -> Block | None:
+    found = "[clara " in text
+    return freezer.table.issued(text.removesuffix(wording.EXPLANATION)) if found else None
+
+
+def _told(edit: Edit) -> str:
+    return edit.block.text + (wording.EXPLANATION if edit.explains else "")

@@ -1,0 +1,105 @@
+"""The memory as MCP tools: remember, recall, ask_memory, expand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import Field
+
+from clara_mlx.context import tools
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+from clara_mlx.serve.pools import Pools
+from clara_mlx.version import __version__
+
+#: Hits on one page of `recall`, characters of the page, and how many pages there are.
+PAGE_HITS, PAGE_CHARACTERS, PAGES = 5, 6_000, 40
+
+_INSTRUCTIONS = (
+    "A memory of what was seen: remember keeps a text whole and gives its handle; recall finds "
+    "passages; ask_memory answers a question about them; expand reads the exact text of a handle."
+)
+
+Session = Annotated[str | None, Field(description="Only this session's memories; all without it.")]
+
+
+def server(memory: Memory, pools: Pools) -> MCPServer:
+    """An MCP server over a memory; see the SDK for its transports."""
+    made: MCPServer = MCPServer(
+        "clara-mlx", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
+    )
+
+    async def remember(
+        text: Annotated[str, Field(description="Kept exactly as it is.")],
+        source: Annotated[str | None, Field(description="What it came from, e.g. pytest.")] = None,
+        session: Annotated[str | None, Field(description="What it belongs to.")] = None,
+    ) -> str:
+        """Keep a text, whole and for good; gives the handle that brings it back."""
+        return await _told(
+            pools.write, lambda: memory.remember(text, source=source, session=session)
+        )
+
+    async def recall(
+        query: Annotated[str, Field(description="A question or words.")],
+        page: Annotated[int, Field(ge=1, le=PAGES, description="1 has the best passages.")] = 1,
+        session: Session = None,
+    ) -> str:
+        """Find passages, best first, with their exact lines and handles; a few a page."""
+        return await _told(pools.ask, lambda: _page(memory, query, page, session))
+
+    async def ask_memory(
+        question: Annotated[str, Field(description="One question.")], session: Session = None
+    ) -> str:
+        """Ask about what is remembered: a short answer and the exact lines behind it."""
+        where = {"session": session} if session else None
+        return await _told(pools.ask, lambda: tools.ask(memory, question, where))
+
+    async def expand(
+        handle: Annotated[str, Field(description="Such as m-1f2e3d4c5b6a.")],
+        start_line: Annotated[int, Field(ge=1, description="First line, from 1.")] = 1,
+        lines: Annotated[int, Field(ge=1, le=tools.PAGE_LINES)] = tools.PAGE_LINES,
+        find: Annotated[str | None, Field(description="Only lines that contain this.")] = None,
+    ) -> str:
+        """Read the exact text behind a handle, a page at a time, or only lines that match."""
+        return await _told(
+            pools.ask, lambda: tools.expand(memory, handle, start_line, lines, find or None)
+        )
+
+    for tool in (remember, recall, ask_memory, expand):
+        # Without a second, structured copy of the same text.
+        made.add_tool(tool, structured_output=False)
+    return made
+
+
+def _page(memory: Memory, query: str, page: int, session: str | None) -> str:
+    where = {"session": session} if session else None
+    last = page * PAGE_HITS
+    found = memory.recall(query, last + 1, where)
+    hits = found[last - PAGE_HITS : last]
+    if not hits:
+        return "Nothing found." if page == 1 else "No more passages."
+    passages = tools.quoted(hits, PAGE_CHARACTERS)
+    if len(passages) < len(hits):
+        left = [hit.handle for hit in hits[len(passages) :]]
+        passages.append(f"(left out, too long for this page: {', '.join(left)}; see expand)")
+    if len(found) > last and page < PAGES:
+        passages.append(f"(more: page={page + 1})")
+    return "\n".join(passages)
+
+
+async def _told(
+    pool: Callable[[Callable[[], str]], Awaitable[str]], work: Callable[[], str]
+) -> str:
+    try:
+        text = await pool(work)
+    except ClaraError as error:
+        raise ToolError(_sendable(str(error))) from error
+    return _sendable(text)
+
+
+def _sendable(text: str) -> str:
+    """Lone surrogates can't be sent."""
+    return text.encode("utf-8", "replace").decode()

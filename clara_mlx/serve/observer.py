@@ -1,0 +1,77 @@
+"""Remembering conversations as they come, behind the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+
+from clara_mlx.context import Context
+from clara_mlx.context.messages import Message
+from clara_mlx.errors import ClaraError
+from clara_mlx.serve.pools import Pools
+
+logger = logging.getLogger(__name__)
+
+# Conversations that wait, or of which is known how far they are remembered; the oldest is dropped.
+# It is remembered at the latest when it is compacted.
+_MOST = 256
+
+
+class Observer:
+    """Remembers the long texts of conversations, one after the other, newest state first.
+
+    A later request has all that the earlier ones had, so of each conversation only the newest
+    state waits: however many requests come, the waiting list stays as short.
+    """
+
+    def __init__(self, context: Context, pools: Pools) -> None:
+        self._context, self._pools = context, pools
+        self._waiting: OrderedDict[str, list[Message]] = OrderedDict()
+        # By session: how many messages are remembered, and a digest of the last of these.
+        self._done: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+
+    def see(self, session: str, messages: list[Message]) -> None:
+        """Remember a conversation's long texts soon."""
+        self._waiting[session] = messages
+        if len(self._waiting) > _MOST:
+            self._waiting.popitem(last=False)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+
+    async def drain(self, seconds: float) -> None:
+        """Remember what still waits; what takes longer is left."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=seconds)
+            self._waiting.clear()
+            await asyncio.wait([self._task])
+
+    async def _work(self) -> None:
+        while self._waiting:
+            session, messages = self._waiting.popitem(last=False)
+            new = messages[self._begin(session, messages) :]
+            try:
+                await self._pools.write(lambda m=new, s=session: self._context.observe(m, s))  # type: ignore[misc]
+            except ClaraError as error:
+                logger.warning("%s could not be remembered: %s", session, error)
+                continue
+            self._done[session] = len(messages), _digest(messages[-1])
+            self._done.move_to_end(session)
+            if len(self._done) > _MOST:
+                self._done.popitem(last=False)
+
+    def _begin(self, session: str, messages: list[Message]) -> int:
+        """The index of the first message to look at; a call comes with its results."""
+        count, last = self._done.get(session, (0, b""))
+        if not 0 < count <= len(messages) or _digest(messages[count - 1]) != last:
+            return 0
+        while 0 < count < len(messages) and messages[count]["role"] == "tool":
+            count -= 1
+        return count
+
+
+def _digest(message: Message) -> bytes:
+    return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).digest()

@@ -1,0 +1,158 @@
+"""The memory over HTTP: remember, recall, ask, original, forget, status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+from clara_mlx.serve.bodies import Json, read
+from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.pools import Pools
+from clara_mlx.store.driver import driver
+
+#: Most hits of one page, and how far pages go.
+MOST_HITS, DEEPEST = 50, 500
+
+_MODES = ("hybrid", "latent", "text")
+
+
+class Rest:
+    """The routes below ``/v1/memory``.
+
+    Args:
+        memory: what they are about.
+        pools: where its calls run.
+        body_seconds: most seconds that a request's body may take.
+        gateway: the gateway's own figures, for a session or all; part of the status.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        pools: Pools,
+        body_seconds: float,
+        gateway: Callable[[str | None], dict[str, Any]],
+    ) -> None:
+        self._memory, self._pools, self._seconds = memory, pools, body_seconds
+        self._gateway = gateway
+
+    def routes(self) -> list[Route]:
+        """For a Starlette application."""
+        return [
+            Route("/v1/memory/remember", self.remember, methods=["POST"]),
+            Route("/v1/memory/recall", self.recall, methods=["POST"]),
+            Route("/v1/memory/ask", self.ask, methods=["POST"]),
+            Route("/v1/memory/forget", self.forget, methods=["POST"]),
+            Route("/v1/memory/original/{handle}", self.original, methods=["GET"]),
+            Route("/v1/memory/status", self.status, methods=["GET"]),
+        ]
+
+    async def remember(self, request: Request) -> Response:
+        """``{text, source?, session?, metadata?}`` -> ``{handle}``; durable when it answers."""
+        given = await self._read(request)
+        text = _string(given, "text", needed=True)
+        source, session = _string(given, "source"), _string(given, "session")
+        metadata = _object(given, "metadata")
+        handle = await self._pools.write(
+            lambda: self._memory.remember(text, source=source, session=session, metadata=metadata)
+        )
+        return Json({"handle": handle})
+
+    async def recall(self, request: Request) -> Response:
+        """``{query, k?, offset?, where?, mode?}`` -> ``{hits, next}``, next being an offset."""
+        given = await self._read(request)
+        query, where = _string(given, "query", needed=True), _object(given, "where")
+        k = _whole(given, "k", 10, 1, MOST_HITS)
+        offset = _whole(given, "offset", 0, 0, DEEPEST)
+        mode: Any = given.get("mode", "hybrid")
+        if mode not in _MODES:
+            raise _wrong("mode", f"must be one of {', '.join(_MODES)}")
+        found = await self._pools.ask(
+            lambda: self._memory.recall(query, offset + k + 1, where, mode=mode)
+        )
+        more = offset + k if len(found) > offset + k and offset + k <= DEEPEST else None
+        return Json({"hits": [asdict(hit) for hit in found[offset : offset + k]], "next": more})
+
+    async def ask(self, request: Request) -> Response:
+        """``{question, k?, where?, max_tokens?}`` -> the answer with its evidence."""
+        given = await self._read(request)
+        question, where = _string(given, "question", needed=True), _object(given, "where")
+        k = _whole(given, "k", 5, 1, MOST_HITS)
+        most = _whole(given, "max_tokens", 128, 1, 1024)
+        answer = await self._pools.ask(
+            lambda: self._memory.ask(question, k, where, max_tokens=most)
+        )
+        return Json(asdict(answer))
+
+    async def original(self, request: Request) -> Response:
+        """The exact bytes of an original."""
+        handle = request.path_params["handle"]
+        await self._known(handle)
+        content, kind = await self._pools.ask(lambda: self._memory.store.original(handle))
+        media = "application/octet-stream" if kind == "bytes" else "text/plain; charset=utf-8"
+        # Whatever was remembered, a browser must not take it for a page of this server.
+        headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
+        return Response(content, 200, headers, media)
+
+    async def forget(self, request: Request) -> Response:
+        """``{handle}`` or ``{where}`` -> ``{forgotten}``: how many memories."""
+        given = await self._read(request)
+        handle, where = _string(given, "handle"), _object(given, "where")
+        if (handle is None) == (where is None) or where == {}:
+            raise _wrong("handle", "or a `where` with at least one condition must be given")
+        if handle is not None:
+            await self._known(handle)
+        count = await self._pools.write(lambda: self._memory.forget(handle, where=where))
+        return Json({"forgotten": count})
+
+    async def status(self, request: Request) -> Response:
+        """The memory's figures and the gateway's; ``?session=`` for one conversation."""
+        figures = await self._pools.ask(self._memory.status)
+        gateway = self._gateway(request.query_params.get("session"))
+        return Json({"memory": asdict(figures)} | gateway)
+
+    async def _read(self, request: Request) -> dict[str, Any]:
+        return await read(request, self._seconds, lambda body: body)
+
+    async def _known(self, handle: str) -> None:
+        if not await self._pools.ask(lambda: self._memory.store.has(handle)):
+            raise ApiError(404, f"no memory {handle[:100]!r}", code="not_found", param="handle")
+
+
+def refused(error: ClaraError) -> ApiError:
+    """What the memory's refusal means for a client: a mistake of its own, or a failing file."""
+    if isinstance(error.__cause__, driver().Error | OSError):
+        return ApiError(503, str(error), code="memory_failed", retry=True)
+    return ApiError(400, str(error), code="memory_error")
+
+
+def _string(given: Mapping[str, Any], name: str, *, needed: bool = False) -> Any:
+    value = given.get(name)
+    if (value is None and needed) or not (value is None or isinstance(value, str)):
+        raise _wrong(name, "must be a string")
+    return value
+
+
+def _object(given: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    value = given.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise _wrong(name, "must be an object")
+    return value
+
+
+def _whole(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
+    value = given.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise _wrong(name, f"must be a whole number from {least} to {most}")
+    return value
+
+
+def _wrong(field: str, what: str) -> ApiError:
+    return ApiError(400, f"{field} {what}", param=field, code="invalid_value")

@@ -1,0 +1,102 @@
+"""`clara-mlx serve` as a process: it starts, serves, and ends with everything kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+from gateway import Upstream, says
+from typer.testing import CliRunner
+
+from clara_mlx.cli_serve import commands
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+
+
+@contextmanager
+def serving(db: Path, *options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:  # type: ignore[type-arg]
+    code = "from clara_mlx.cli_serve import commands; commands()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", "--db", str(db), *options]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    assert process.stderr
+    try:
+        first = process.stderr.readline()
+        match = re.search(r"http://\S+", first)
+        assert match, first + process.stderr.read()
+        yield match[0], process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
+    db = tmp_path / "agent.db"
+    upstream = Upstream(says("hello"))
+    token = "a-token-of-some-length"
+    options = ("--name", "qwen", "--window", "8000", "--fallback", "http://127.0.0.1:9")
+    with (
+        upstream.running() as url,
+        serving(
+            db,
+            *("--reasoner", url, "--fallback-model", "grok", *options),
+            CLARA_MLX_TOKEN=token,
+            CLARA_MLX_REASONER_KEY="the-key",
+        ) as (base, process),
+    ):
+        client = httpx2.Client(
+            headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=30
+        )
+        assert client.get(f"{base}/models").json()["data"][0]["max_model_len"] == 8000
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        answer = client.post(f"{base}/chat/completions", json=body).json()
+        assert answer["choices"][0]["message"]["content"] == "hello"
+        assert upstream.headers[0]["authorization"] == "Bearer the-key"
+        client.post(f"{base}/memory/remember", json={"text": "kept"}).raise_for_status()
+        assert httpx2.get(f"{base}/memory/status", trust_env=False).status_code == 401
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        rest = process.stderr.read() if process.stderr else ""
+        assert token not in rest and "the-key" not in rest and "Traceback" not in rest
+    with Memory.open(db) as memory:
+        assert memory.recall("kept")[0].text == "kept" and not memory.verify().problems
+    assert not Path(f"{db}-wal").exists()  # the file was closed
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--host", "0.0.0.0"], "CLARA_MLX_TOKEN"),
+        (["--reasoner", "localhost:8080"], "no URL"),
+        (["--fallback", "https://api.x.ai/v1"], "--fallback-model"),
+        (["--tools", "maybe"], "auto, always or never"),
+        (["--window", "2000", "--reserve", "2000"], "leaves no room"),
+        (["--tokenizer", "/nowhere"], "/nowhere"),
+        (["--tokenizer", "/nowhere", "--template-args", "[]"], "no JSON object"),
+        (["--host", "203.0.113.7"], "can't be listened on"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    tmp_path: Path, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CLARA_MLX_TOKEN", raising=False)
+    if "203.0.113.7" in options:
+        monkeypatch.setenv("CLARA_MLX_TOKEN", "a-token-of-some-length")
+    db = tmp_path / "agent.db"
+    result = CliRunner().invoke(commands, ["serve", "--db", str(db), *options])
+    assert result.exit_code
+    assert told in result.output or (
+        isinstance(result.exception, ClaraError) and told in str(result.exception)
+    )
+    assert not db.exists()

@@ -1,0 +1,160 @@
+"""Counting: the reasoner's tokenizer and template as its server uses them, and the estimate."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from trajectories import call, report, start, step, trajectory
+
+from clara_mlx.context import Budget, ChatTemplate, Context, Estimate
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+
+TEMPLATE = """
+{%- if tools %}<|begin|>tools
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<|end|>
+{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'refused' %}{{ raise_exception('no such role') }}{% endif %}
+{{- '<|begin|>' + m.role + '\n' + m.content }}
+{%- for c in m.tool_calls or [] %}
+{{ '<call>' + c.function.name }}
+{%- for k, v in c.function.arguments | items %} {{ k }}={{ v }}{% endfor %}
+{%- endfor %}{{ '<|end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|begin|>assistant\n' }}{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer's folder as mlx-lm reads it: byte-level BPE and a template with tools."""
+    path = tmp_path_factory.mktemp("reasoner")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|begin|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([report(n, 40) for n in range(8)], trainer)
+    tokenizer.save(str(path / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
+    (path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": TEMPLATE}))
+    (path / "config.json").write_text(json.dumps({"model_type": "qwen3_moe"}))
+    return path
+
+
+TOOLS = [{"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}]
+
+
+def rendered(messages: list[dict[str, Any]], tools: list[Any] | None) -> str:
+    """The template by hand."""
+    text = ""
+    if tools:
+        text += "<|begin|>tools\n" + "".join(json.dumps(t) + "\n" for t in tools) + "<|end|>\n"
+    for message in messages:
+        text += f"<|begin|>{message['role']}\n{message['content'] or ''}"
+        for one in message.get("tool_calls") or ():
+            arguments = json.loads(one["function"]["arguments"])
+            text += f"<call>{one['function']['name']}"
+            text += "".join(f" {key}={value}" for key, value in arguments.items())
+        text += "<|end|>\n"
+    return text + "<|begin|>assistant\n"
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_the_prompt_is_counted_as_the_server_renders_it(folder: Path, tools: Any) -> None:
+    counter = ChatTemplate(folder)
+    messages = [*start(), *step(0, [report(0, 5), "é\n"]), {"role": "assistant", "content": None}]
+    given = json.dumps(messages)
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    expected = len(plain.encode(rendered(messages, tools)).ids)
+    assert counter.exact and counter.prompt(messages, tools) == expected
+    listed = [{**m, "content": [{"type": "text", "text": m["content"] or ""}]} for m in messages]
+    assert counter.prompt(listed, tools) == expected
+    assert json.dumps(messages) == given
+
+
+def test_texts_are_counted_and_remembered(folder: Path) -> None:
+    counter = ChatTemplate(folder)
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in ("", report(1, 3), "\ud800 lone", "<|begin|>"):
+        readable = text.encode("utf-8", "replace").decode()
+        expected = len(plain.encode(readable).ids)
+        assert counter.text(text) == counter.text(text) == expected
+
+
+def test_threads_share_a_counter(folder: Path) -> None:
+    counter = ChatTemplate(folder)
+    messages = [message for added in trajectory(4) for message in added]
+    expected, found = counter.prompt(messages), []
+
+    def count() -> None:
+        found.extend(counter.prompt(messages) + counter.text(str(i)) * 0 for i in range(10))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 40
+
+
+def test_the_budget_is_met_to_the_token(folder: Path, tmp_path: Path) -> None:
+    budget = Budget(window=9000, reserve=500, keep=2)
+    with Memory.open(tmp_path / "memory.db") as memory:
+        context = Context(memory, ChatTemplate(folder), budget)
+        messages: list[dict[str, Any]] = []
+        for added in trajectory(16, 40):
+            messages += added
+            prepared = context.prepare(messages, tools=TOOLS)
+            real = context.counter.prompt(prepared.messages, TOOLS)
+            assert real <= budget.limit
+            assert not prepared.exact or prepared.tokens == real
+            if prepared.exchange:
+                assert prepared.exact and prepared.exchange.after == real
+            else:
+                assert abs(prepared.tokens - real) < 0.2 * real
+
+
+def test_what_the_template_refuses_is_counted_roughly(folder: Path, tmp_path: Path) -> None:
+    counter = ChatTemplate(folder)
+    refused = [{"role": "refused", "content": "x " * 2000}]
+    with pytest.raises(ClaraError, match="no such role"):
+        counter.prompt(refused)
+    broken = call("a", "bash")
+    broken["function"]["arguments"] = "{not json"
+    with pytest.raises(ClaraError, match="refuses these messages"):
+        counter.prompt([{"role": "assistant", "content": "", "tool_calls": [broken]}])
+    with Memory.open(tmp_path / "memory.db") as memory:
+        prepared = Context(memory, counter, Budget(window=9000)).prepare(refused)
+        assert prepared.messages == refused and not prepared.exact
+
+
+def test_folders_without_a_template(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClaraError, match=r"nowhere: its tokenizer can't be read"):
+        ChatTemplate(tmp_path / "nowhere")
+    for name in ("tokenizer.json", "config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}'
+    )
+    with pytest.raises(ClaraError, match="no chat template"):
+        ChatTemplate(tmp_path)
+
+
+def test_the_estimate_is_what_it_says() -> None:
+    estimate = Estimate()
+    assert not estimate.exact
+    assert [estimate.text(t) for t in ("", "a", "abc", "abcd", "é" * 3)] == [0, 1, 1, 2, 2]
+    message = {"role": "user", "content": "abc"}
+    assert estimate.prompt([message]) == 1 + 8
+    assert estimate.prompt([message], TOOLS) == 9 + estimate.text(json.dumps(TOOLS))

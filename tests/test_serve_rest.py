@@ -1,0 +1,127 @@
+"""The memory over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway import Gateway, Upstream, gateway, says
+
+TEXTS = ["", "one\r\ntwo", "NUL \x00 and \u2028", "half \ud800 of a pair", "x" * 100_000]
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with (
+        Upstream(says("ok")).running() as url,
+        gateway(tmp_path_factory.mktemp("rest"), url) as made,
+    ):
+        yield made
+
+
+def post(gate: Gateway, name: str, **body: Any) -> Any:
+    content = json.dumps(body).encode()  # which can write half a surrogate pair
+    headers = {"content-type": "application/json"}
+    answer = gate.http.post(f"/v1/memory/{name}", content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_what_is_remembered_comes_back(gate: Gateway, text: str) -> None:
+    given = {"source": "pytest", "session": "s", "metadata": {"n": 1}}
+    handle = post(gate, "remember", text=text, **given)["handle"]
+    answer = gate.http.get(f"/v1/memory/original/{handle}")
+    assert answer.content == text.encode("utf-8", "surrogatepass")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert post(gate, "forget", handle=handle) == {"forgotten": 1}
+    assert gate.http.get(f"/v1/memory/original/{handle}").status_code == 404
+
+
+def test_bytes_are_not_text(gate: Gateway) -> None:
+    handle = gate.memory.remember(b"\xff<script>")
+    answer = gate.http.get(f"/v1/memory/original/{handle}")
+    assert answer.content == b"\xff<script>"
+    assert answer.headers["content-type"] == "application/octet-stream"
+    hits = post(gate, "recall", query="script")["hits"]
+    assert hits[0]["handle"] == handle
+
+
+def test_recall_has_pages(gate: Gateway) -> None:
+    for number in range(7):
+        post(gate, "remember", text=f"gadget number {number}", source="shop")
+    seen: list[str] = []
+    offset: int | None = 0
+    while offset is not None:
+        page = post(gate, "recall", query="gadget", k=3, offset=offset, where={"source": "shop"})
+        assert len(page["hits"]) <= 3
+        seen += [hit["text"] for hit in page["hits"]]
+        offset = page["next"]
+    assert sorted(seen) == [f"gadget number {number}" for number in range(7)]
+    assert post(gate, "recall", query="gadget", mode="text", where={"source": "none"})["hits"] == []
+    assert post(gate, "forget", where={"source": "shop"}) == {"forgotten": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("remember", {}),
+        ("remember", {"text": 1}),
+        ("remember", {"text": "x", "metadata": []}),
+        ("recall", {"query": "x", "k": 0}),
+        ("recall", {"query": "x", "k": 10**9}),
+        ("recall", {"query": "x", "k": True}),
+        ("recall", {"query": "x", "offset": -1}),
+        ("recall", {"query": "x", "mode": "magic"}),
+        ("recall", {"query": "x", "mode": "latent"}),  # no model is there
+        ("recall", {"query": "x", "where": {"a": {"b": 1}}}),
+        ("ask", {"question": "x"}),
+        ("ask", {"question": None}),
+    ],
+)
+def test_mistakes_are_told(gate: Gateway, name: str, body: dict[str, Any]) -> None:
+    answer = gate.http.post(f"/v1/memory/{name}", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["message"]
+
+
+def test_status_and_metrics(gate: Gateway) -> None:
+    gate.chat("hi")
+    status = gate.status()
+    assert status["memory"]["memories"] == gate.memory.status().memories
+    assert status["gateway"]["breaker"] == "closed" and status["gateway"]["tokens_exact"] is False
+    assert status["conversations"][0]["tokens_sent"] == 100
+    assert gate.status("no such session")["conversations"] == []
+    page = gate.http.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'clara_requests_total{route="/v1/chat/completions",status="200"}' in page.text
+    gate.http.get("/v1/memory/original/whatever")
+    gate.http.get("/some/secret/path")
+    assert "whatever" not in gate.http.get("/metrics").text
+    assert "secret" not in gate.http.get("/metrics").text
+
+
+def test_asking_with_a_model(tmp_path: Path, clara: Callable[..., Any]) -> None:
+    with (
+        Upstream(says("ok")).running() as url,
+        gateway(tmp_path, url, clara=clara("c16", "e2e")) as gate,
+    ):
+        handle = post(gate, "remember", text="The door code is 4711.")["handle"]
+        gate.memory.flush(60)
+        answer = post(gate, "ask", question="What is the door code?", max_tokens=4)
+        assert answer["evidence"] == [] or answer["evidence"][0]["handle"] == handle
+        assert isinstance(answer["text"], str) and answer["passes"] in (0, 1)
+        found = post(gate, "recall", query="door code", mode="latent")["hits"]
+        assert found[0]["handle"] == handle and found[0]["cosine"] is not None
+
+
+def test_a_failing_file_is_not_the_clients_mistake(tmp_path: Path) -> None:
+    with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
+        with gate.memory.store.write() as connection:
+            connection.execute("DROP TABLE memories")
+        gate.breaks = True
+        answer = gate.http.post("/v1/memory/remember", json={"text": "x"})
+        assert answer.status_code == 503 and answer.headers["x-should-retry"] == "true"
