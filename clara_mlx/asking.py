@@ -1,4 +1,4 @@
-"""Answering from hits: which of them count, their latents, and passes when they don't all fit."""
+"""Asking: a question's latents, the hits that count and theirs, passes when they don't all fit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clara_mlx import chunking
 from clara_mlx.errors import ClaraError
 from clara_mlx.results import Answer, Hit
 from clara_mlx.scheduler import ModelThread, Priority
@@ -21,6 +22,17 @@ NOTHING_FOUND = "Nothing relevant is remembered."
 def relevant(hits: list[Hit], floor: float) -> list[Hit]:
     """The hits worth reading: at or above the floor, or found by words and not compressed yet."""
     return [hit for hit in hits if hit.cosine is None or hit.cosine >= floor]
+
+
+def encode_query(query: str, clara: Clara, model: ModelThread) -> np.ndarray[Any, Any]:
+    """A query's latents (memory_tokens, hidden); a long one is not cut, but its chunks' mean."""
+    chunks = chunking.split(query, clara.tokenizer, clara.config.doc_max_length)
+    pieces = [query[chunk.start : chunk.end] for chunk in chunks] or [""]
+
+    def encode() -> np.ndarray[Any, Any]:
+        return np.stack([np.array(clara.encode_query(piece)) for piece in pieces]).mean(0)
+
+    return model.run(Priority.QUESTION, encode)
 
 
 def stream_answer(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -74,21 +75,25 @@ def remember(
     described = pairs(meta)
     handles: dict[str, str] = {}
     with opened(db, make=True) as memory:  # before reading: a wrong path is found out at once
-        if not named:
-            content = _text(read_stdin(tee=tee))
-            handles["-"] = memory.remember(
-                content, source=source, session=session, metadata=described
-            )
-        else:
-            with progress_bar("remembering") as progress:
-                for number, file in enumerate(named, 1):
-                    handles[str(file)] = memory.remember(
-                        _text(read_bytes(file)),
-                        source=source,
-                        session=session,
-                        metadata={"path": os.path.abspath(file)} | described,
-                    )
-                    progress("files", number, len(named))
+        piped = b"" if named else read_stdin(tee=tee)
+        with progress_bar("remembering") as progress:
+            if not named:
+                handles["-"] = memory.remember(
+                    _text(piped),
+                    source=source,
+                    session=session,
+                    metadata=described,
+                    progress=partial(progress, "characters"),
+                )
+            for number, file in enumerate(named, 1):
+                what = f"{file.name} ({number} of {len(named)}), characters"
+                handles[str(file)] = memory.remember(
+                    _text(read_bytes(file)),
+                    source=source,
+                    session=session,
+                    metadata={"path": os.path.abspath(file)} | described,
+                    progress=partial(progress, what),
+                )
     lines = [handle if name == "-" else f"{handle}  {name}" for name, handle in handles.items()]
     if tee and not named:  # standard output has the input
         typer.echo(json.dumps(handles) if as_json else lines[0], err=True)

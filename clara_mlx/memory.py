@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from clara_mlx import asking, chunking
 from clara_mlx.compressor import Compressor
 from clara_mlx.results import Answer, Hit, Status
-from clara_mlx.scheduler import ModelThread, Priority
+from clara_mlx.scheduler import ModelThread
 from clara_mlx.store import care, search
 from clara_mlx.store.driver import StoreError
 from clara_mlx.store.space import OtherModel, Space
-from clara_mlx.store.store import Store
+from clara_mlx.store.store import Span, Store
 
 if TYPE_CHECKING:
     from clara_mlx.model import Clara  # imports MLX, which text alone does not need
@@ -29,8 +28,11 @@ PROVISIONAL_CHARACTERS = 768
 #: Centred cosine below which a chunk has nothing to do with a question (bench/RESULTS.md).
 SCORE_FLOOR = 0.15
 
-#: Called with (contents done, contents in all).
+#: Called with (contents done, contents in all), or characters.
 Progress = Callable[[int, int], None]
+_PROGRESS_CHUNKS = 256
+
+_LOG = logging.getLogger(__name__)
 
 
 class Memory:
@@ -54,7 +56,7 @@ class Memory:
         self.floor = floor
         self._codec = codec
         self._most_bytes = most_bytes
-        self._model = ModelThread() if clara is not None else None
+        self.model = ModelThread() if clara is not None else None
         self._space: Space | None = None
         self._compressor: Compressor | None = None
         self._other_model: OtherModel | None = None
@@ -65,7 +67,7 @@ class Memory:
             self._other_model = error
 
     def _open_space(self) -> None:
-        clara, model = self.clara, self._model
+        clara, model = self.clara, self.model
         if clara is not None and model is not None:
             config = clara.config
             self._space = Space.open(
@@ -115,8 +117,8 @@ class Memory:
             self.flush()
         if self._compressor:
             self._compressor.stop()
-        if self._model:
-            self._model.close()
+        if self.model:
+            self.model.close()
         self.store.close()
 
     def __enter__(self) -> Memory:
@@ -139,11 +141,15 @@ class Memory:
         source: str | None = None,
         session: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        handle: str | None = None,
+        progress: Progress | None = None,
     ) -> str:
         """Keep a text (or raw bytes) and return its handle; durable when it returns.
 
         It is found by text search at once, and by its latents when the background work has
         compressed it. The same content is stored and compressed once, however often it comes.
+        ``handle`` chooses the handle, which must be new.
+        ``progress`` is called with the characters cut into chunks, which takes longest, and all.
         """
         if isinstance(text, bytes):
             original, kind = text, "bytes"
@@ -153,11 +159,12 @@ class Memory:
         handle = self.store.remember(
             original,
             text,
-            self._spans(text),
+            self._spans(text, progress),
             kind=kind,
             source=source,
             session=session,
             metadata=metadata,
+            handle=handle,
         )
         if self._most_bytes is not None:
             care.evict(self.store, self._most_bytes)
@@ -166,14 +173,18 @@ class Memory:
             self._compressor.hold_back()
         return handle
 
-    def _spans(self, text: str) -> Iterator[tuple[int, int, int | None]]:
+    def _spans(self, text: str, progress: Progress | None = None) -> Iterator[Span]:
+        spans: Iterator[Span]
         if self.clara is not None:
-            limit = self.clara.config.doc_max_length
-            for chunk in chunking.split(text, self.clara.tokenizer, limit):
-                yield chunk.start, chunk.end, chunk.tokens
+            chunks = chunking.split(text, self.clara.tokenizer, self.clara.config.doc_max_length)
+            spans = ((chunk.start, chunk.end, chunk.tokens) for chunk in chunks)
         else:
-            for start, end in chunking.split_characters(text, PROVISIONAL_CHARACTERS):
-                yield start, end, None
+            pieces = chunking.split_characters(text, PROVISIONAL_CHARACTERS)
+            spans = ((start, end, None) for start, end in pieces)
+        for number, span in enumerate(spans, 1):
+            yield span
+            if progress and number % _PROGRESS_CHUNKS == 0:
+                progress(span[1], len(text))
 
     def flush(self, timeout: float | None = None, *, progress: Progress | None = None) -> None:
         """Wait until everything is compressed (or given up, see `status`).
@@ -240,8 +251,10 @@ class Memory:
         if mode == "latent":
             self._need_space("latent search")
         encoded = None
-        if mode != "text" and self.clara is not None and self._space and self._space.count():
-            encoded = self._encode_query(query)
+        if mode == "hybrid" and self._other_model:
+            _LOG.warning("only words are searched: %s", self._other_model)
+        if mode != "text" and self.clara and self.model and self._space and self._space.count():
+            encoded = asking.encode_query(query, self.clara, self.model)
         return search.search(
             self.store,
             self._space,
@@ -251,20 +264,6 @@ class Memory:
             where,
             exact=exact,
         )
-
-    def _encode_query(self, query: str) -> np.ndarray[Any, Any]:
-        clara, model = self.clara, self._model
-        assert clara is not None and model is not None
-        # A query longer than a chunk is not cut: the mean of its chunks stands for it.
-        limit = clara.config.doc_max_length
-        pieces = [
-            query[c.start : c.end] for c in chunking.split(query, clara.tokenizer, limit)
-        ] or [""]
-
-        def encode() -> np.ndarray[Any, Any]:
-            return np.stack([np.array(clara.encode_query(piece)) for piece in pieces]).mean(0)
-
-        return model.run(Priority.QUESTION, encode)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -297,9 +296,9 @@ class Memory:
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
         space = self._need_space("asking")
-        assert self.clara is not None and self._model is not None
+        assert self.clara is not None and self.model is not None
         hits = asking.relevant(self.recall(question, k, where), self.floor)
-        return asking.stream_answer(question, hits, space, self.clara, self._model, max_tokens)
+        return asking.stream_answer(question, hits, space, self.clara, self.model, max_tokens)
 
     def _need_space(self, what: str) -> Space:
         if self._other_model:

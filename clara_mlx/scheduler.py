@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from clara_mlx.errors import ClaraError
 
 T = TypeVar("T")
 
@@ -20,19 +22,28 @@ class Priority(IntEnum):
     BACKLOG = 1
 
 
+class _Work(NamedTuple):
+    run: Callable[[], None]
+    future: Future[Any]
+
+
 class ModelThread:
     """A thread that runs model work by priority, one piece at a time, in order of submission."""
 
     def __init__(self) -> None:
-        self._work: queue.PriorityQueue[tuple[int, int, Callable[[], None] | None]] = (
-            queue.PriorityQueue()
-        )
+        # By priority and order of submission; None ends the thread.
+        self._work: queue.PriorityQueue[tuple[int, int, _Work | None]] = queue.PriorityQueue()
         self._count = itertools.count()
+        self._lock, self._closed = threading.Lock(), False
         self._thread = threading.Thread(target=self._loop, name="clara-mlx model", daemon=True)
         self._thread.start()
 
     def submit(self, priority: Priority, work: Callable[[], T]) -> Future[T]:
-        """Queue a piece of work; its future has the result or the exception."""
+        """Queue a piece of work; its future has the result or the exception.
+
+        Raises:
+            ClaraError: the thread was closed.
+        """
         future: Future[T] = Future()
 
         def run() -> None:
@@ -43,7 +54,10 @@ class ModelThread:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._work.put((priority, next(self._count), run))
+        with self._lock:
+            if self._closed:
+                raise ClaraError("the model was closed; open the memory again")
+            self._work.put((priority, next(self._count), _Work(run, future)))
         return future
 
     def run(self, priority: Priority, work: Callable[[], T]) -> T:
@@ -56,15 +70,13 @@ class ModelThread:
         stop, end = threading.Event(), object()
 
         def generate() -> None:
-            try:
-                for item in work():
-                    items.put(item)
-                    if stop.is_set():
-                        return
-            finally:
-                items.put(end)
+            for item in work():
+                items.put(item)
+                if stop.is_set():
+                    return
 
         future = self.submit(priority, generate)
+        future.add_done_callback(lambda _: items.put(end))
         try:
             while (item := items.get()) is not end:
                 yield item
@@ -73,9 +85,19 @@ class ModelThread:
         future.result()
 
     def close(self) -> None:
-        """Finish what is queued for questions and the piece at hand, and end the thread."""
-        self._work.put((Priority.BACKLOG, -1, None))
+        """Finish what is queued for questions and the piece at hand, and end the thread.
+
+        The futures of what is left are cancelled.
+        """
+        with self._lock:
+            if not self._closed:
+                self._work.put((Priority.BACKLOG, -1, None))
+            self._closed = True
         self._thread.join()
+        while not self._work.empty():
+            *_, work = self._work.get()
+            if work is not None:
+                work.future.cancel()
 
     def _loop(self) -> None:
         import mlx.core as mx
@@ -85,6 +107,6 @@ class ModelThread:
                 _, _, work = self._work.get()
                 if work is None:
                     return
-                work()
+                work.run()
         finally:
             mx.clear_streams()  # else, on the CPU, this thread's streams can abort the exit

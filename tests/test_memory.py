@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,10 +191,13 @@ def test_forgetting(memory: Memory) -> None:
         memory.forget(where={})
 
 
-def test_another_models_latents_are_never_mixed(memory: Memory, clara: Any, path: Path) -> None:
+def test_another_models_latents_are_never_mixed(
+    memory: Memory, clara: Any, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     compressed = memory.status().compressed
     with Memory.open(path, clara("c16", "instruct")) as other:
         assert other.recall("ledger", 3)[0].found_by == ("text",)
+        assert "only words are searched" in caplog.text
         for use in (lambda: other.ask("?"), lambda: other.recall("?", mode="latent")):
             with pytest.raises(StoreError, match="recompress"):
                 use()
@@ -297,6 +301,56 @@ def test_questions_come_before_the_backlog(path: Path, clara: Any) -> None:
         model.run(Priority.QUESTION, lambda: 1 / 0)
     assert list(model.stream(Priority.QUESTION, lambda: iter("abc"))) == ["a", "b", "c"]
     model.close()
+
+
+def test_closing_the_model_cancels_what_is_left() -> None:
+    from concurrent.futures import CancelledError
+
+    from clara_mlx.scheduler import ModelThread, Priority
+
+    model = ModelThread()
+    running = model.submit(Priority.BACKLOG, lambda: time.sleep(0.1))
+    left = [model.submit(Priority.BACKLOG, lambda: 1) for _ in range(3)]
+    stream = model.stream(Priority.BACKLOG, lambda: iter("abc"))
+    streamed: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            list(stream)
+        except CancelledError as error:
+            streamed.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.02)
+    question = model.submit(Priority.QUESTION, lambda: "answered")
+    model.close()
+    model.close()
+    reader.join(5)
+    assert running.done() and question.result(0) == "answered"
+    assert all(future.cancelled() for future in left) and streamed
+    with pytest.raises(ClaraError, match="closed"):
+        model.submit(Priority.QUESTION, lambda: 1)
+
+
+def test_connections_of_ended_threads_are_closed(path: Path) -> None:
+    with Memory.open(path) as memory:
+        for _ in range(5):
+            thread = threading.Thread(target=memory.status)
+            thread.start()
+            thread.join()
+        assert len(memory.store._connections) <= 2
+        assert memory.status().memories == 0
+
+
+def test_remembering_something_long_shows_its_progress(path: Path) -> None:
+    text = "some words of a long log, the same again and again\n" * 20_000
+    with Memory.open(path) as memory:
+        seen: list[tuple[int, int]] = []
+        handle = memory.remember(text, progress=lambda done, total: seen.append((done, total)))
+        assert memory.original(handle) == text
+    assert len(seen) > 3 and seen == sorted(seen)
+    assert {total for _, total in seen} == {len(text)}
 
 
 def test_a_size_limit_forgets_only_when_it_is_set(path: Path) -> None:

@@ -18,6 +18,7 @@ from memory_worker import WORDS, make_version_1, remember, sha
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 from clara_mlx.store import care, search
+from clara_mlx.store import driver as store_driver
 from clara_mlx.store.driver import driver
 from clara_mlx.store.migrations import MIGRATIONS
 from clara_mlx.store.space import Space
@@ -212,6 +213,46 @@ def test_damaged_sketches_are_named_and_made_again(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_search_leaves_damaged_latents_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "m.db"
+    fill(path, 20)
+    (chunk, data) = rows(path, "SELECT chunk_id, data FROM latents")[9]
+    flip(path, find(path, data[100:]))
+    store = Store(path)
+    space = open_space(store)
+    query = space.codec.decode([data])[0]
+    assert space.search(query, 1)[0][0] == chunk  # its checksum is not looked at
+    hits = search.search(store, space, query, None, 10, None)
+    assert len(hits) == 10 and chunk not in {hit.chunk_id for hit in hits}
+    assert f"the latents of chunks [{chunk}] are damaged" in caplog.text
+    words = store.text(store.chunk([chunk])[chunk].content_id)
+    (hit,) = search.search(store, space, query, words, 1, None)
+    assert (hit.chunk_id, hit.found_by, hit.cosine) == (chunk, ("text",), None)
+    store.close()
+
+
+def test_missing_sketches_and_those_of_nothing_are_repaired(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    fill(path, 20)
+    store = Store(path)
+    ((a, b),) = store.read("SELECT min(chunk_id), max(chunk_id) FROM latents")
+    with store.write() as connection:
+        connection.execute("DELETE FROM sketches_1 WHERE rowid = ?", (a,))
+        connection.execute("DELETE FROM latents WHERE chunk_id = ?", (b,))
+    findings = care.verify(store)
+    assert sorted(findings.damaged_chunks) == sorted([a, b])
+    assert findings.problems == [
+        f"chunk {a} has no sketch",
+        f"chunk {b} has a sketch without latents",
+    ]
+    assert care.repair(store, findings) == 2
+    assert store.backlog() == 2
+    assert care.verify(store).problems == []
+    store.close()
+
+
 @pytest.mark.parametrize("index", ["chunks_content", "memories_source", "chunk_text_data"])
 def test_damaged_index_pages_are_noticed(index: str, tmp_path: Path) -> None:
     path = tmp_path / "m.db"
@@ -337,6 +378,25 @@ def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) 
 def pieces(blob: bytes, size: int = 16) -> list[bytes]:
     """A blob in pieces, because it may lie on several pages."""
     return [blob[i : i + size] for i in range(0, len(blob) - size + 1, size)]
+
+
+def test_a_reader_that_keeps_the_log_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_driver, "BUSY_SECONDS", 0.1)
+    path = tmp_path / "m.db"
+    handle = next(iter(fill(path, 3)))
+    store, reader = Store(path), Store(path)
+    remember(store, "so that the log has something")
+    with reader.snapshot():
+        reader.read("SELECT count(*) FROM memories")
+        assert store.forget({"handle": handle}) == 1
+        assert "may still be in it" in caplog.text
+        caplog.clear()
+    store.empty_log()
+    assert caplog.text == "" and Path(f"{path}-wal").stat().st_size == 0
+    reader.close()
+    store.close()
 
 
 @pytest.mark.parametrize("length", [3, 60, 1500])

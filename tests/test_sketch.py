@@ -299,6 +299,21 @@ def test_rescoring_respects_what_is_allowed(documents):
     assert len(ids) == 0
 
 
+def test_sure_of_fewer_than_come_back(documents):
+    """The best are as good as ever, and the others take no further scoring."""
+    query = documents.vectors[7] + np.float32(0.5)
+    ids, scores = documents.search(query, 5)
+    alone = documents.scored
+    more, more_scores = documents.search(query, 60, sure=5)
+    assert len(more) == 60
+    assert documents.scored <= max(60, 2 * alone)
+    np.testing.assert_array_equal(more[:5], ids)
+    np.testing.assert_array_equal(more_scores[:5], scores)
+    assert (np.diff(more_scores) <= 0).all()
+    documents.search(query, 60)
+    assert documents.scored > 1000  # the 60th best is no relative
+
+
 def test_none_wanted_none_scored(documents):
     ids, scores = documents.search(documents.vectors[0], 0)
     assert len(ids) == len(scores) == documents.scored == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clara_mlx.store import care, driver, filters, search, words
+from clara_mlx.store import care, driver, filters, search, sketch_table, words
 from clara_mlx.store.driver import StoreError
 from clara_mlx.store.store import Store
 
@@ -182,14 +183,38 @@ def test_filters_that_make_no_sense(where: dict[str, Any]) -> None:
         filters.condition(where)
 
 
+# -- sketches --------------------------------------------------------------------------------------
+
+
+def test_all_sketches_at_once_are_those_one_by_one(store: Store) -> None:
+    rng = random.Random(1)
+    kept = {id: rng.randbytes(32) for id in rng.sample(range(1, 5000), 700)}
+    with store.write() as connection:
+        sketch_table.create(connection, 7, 256)
+        sketch_table.add(connection, 7, kept.items())
+        gone = rng.sample(sorted(kept), 300)
+        sketch_table.remove(connection, 7, gone)
+    kept = {id: bits for id, bits in kept.items() if id not in gone}
+    for _ in range(2):
+        table = sketch_table.read_all(store.connection, 7, 256)
+        assert table is not None
+        ids, sketches = table
+        assert dict(zip(ids.tolist(), map(bytes, sketches), strict=True)) == kept
+        assert {row[0]: row[1] for row in store.read("SELECT rowid, bits FROM sketches_7")} == kept
+        with store.write() as connection:
+            sketch_table.rebuild(connection, 7, 256)
+    store.read("UPDATE sketches_7_chunks SET rowids = x'00'")
+    assert sketch_table.read_all(store.connection, 7, 256) is None
+
+
 # -- leases and limits ---------------------------------------------------------------------------
 
 
 def test_a_lease_has_one_owner_until_it_expires(store: Store) -> None:
-    assert store.take_lease("x", "a", 0.1)
-    assert store.take_lease("x", "a", 0.1)
-    assert not store.take_lease("x", "b", 0.1)
-    time.sleep(0.15)
+    assert store.take_lease("x", "a", 1.5)
+    assert store.take_lease("x", "a", 1.5)
+    assert not store.take_lease("x", "b", 1.5)
+    time.sleep(1.6)
     assert store.take_lease("x", "b", 10)
     store.give_up_lease("x", "a")  # not a's any more
     assert not store.take_lease("x", "a", 10)

@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.store import sketch_table
 from clara_mlx.store.codec import codec as make_codec
 from clara_mlx.store.driver import StoreError
 from clara_mlx.store.sketch import Sketcher
@@ -42,14 +43,9 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
     """
     findings = Findings()
     _check(_integrity, store, findings, progress)
-    with store.errors():  # the rest sees one moment of the file, whoever writes meanwhile
-        store.connection.execute("BEGIN")
-        try:
-            for check in (_contents, _chunks, _latents, _sketches):
-                _check(check, store, findings, progress)
-        finally:
-            if store.connection.in_transaction:
-                store.connection.execute("ROLLBACK")
+    with store.snapshot():
+        for check in (_contents, _chunks, _latents, _sketches):
+            _check(check, store, findings, progress)
     return findings
 
 
@@ -136,6 +132,7 @@ def _sketches(store: Store, findings: Findings, progress: Progress | None) -> No
             (store.read(f"{kept} EXCEPT {wanted}", (space["id"],)), "has a sketch without latents"),
         ):
             findings.problems += [f"chunk {row[0]} {text}" for row in rows]
+            findings.damaged_chunks += [row[0] for row in rows]
         ids = [row[0] for row in store.read(f"{kept} ORDER BY id")]
         findings.checked["sketches"] = findings.checked.get("sketches", 0) + len(ids)
         _compare_sketches(store, findings, space, sorted(set(ids) - set(findings.damaged_chunks)))
@@ -167,43 +164,30 @@ def _compare_sketches(store: Store, findings: Findings, space: Any, ids: list[in
 
 def repair(store: Store, findings: Findings) -> int:
     """Drop damaged latents and mark their contents pending again; returns how many chunks."""
+    chunks = sorted(set(findings.damaged_chunks))
     with store.write() as connection:
-        for chunk_id in findings.damaged_chunks:
+        for chunk_id in chunks:
             connection.execute(
                 "INSERT OR IGNORE INTO pending (content_id) "
                 "SELECT content_id FROM chunks WHERE id = ?",
                 (chunk_id,),
             )
             connection.execute("DELETE FROM latents WHERE chunk_id = ?", (chunk_id,))
-            for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-                connection.execute(f"DELETE FROM sketches_{space_id} WHERE rowid = ?", (chunk_id,))
-                connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (space_id,))
-    return len(findings.damaged_chunks)
+        for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
+            sketch_table.remove(connection, space_id, chunks)
+    return len(chunks)
 
 
 def compact(store: Store) -> tuple[int, int]:
-    """Give free pages back to the disk; returns the file's bytes before and after.
-
-    Sketch tables free a chunk of rows only when all of them are gone, so they are copied first.
-    """
+    """Give free pages back to the disk; returns the file's bytes before and after."""
     before = store.path.stat().st_size
     with store.write() as connection:
         for row in connection.execute("SELECT id, sketch_bits FROM spaces").fetchall():
-            name = f"sketches_{row['id']}"
-            kept = connection.execute(f"SELECT rowid, bits FROM {name}").fetchall()
-            connection.execute(f"DROP TABLE {name}")
-            connection.execute(
-                f"CREATE VIRTUAL TABLE {name} "
-                f"USING vec0(bits bit[{row['sketch_bits']}], chunk_size=256)"
-            )
-            connection.executemany(
-                f"INSERT INTO {name} (rowid, bits) VALUES (?, vec_bit(?))", map(tuple, kept)
-            )
-            connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (row["id"],))
+            sketch_table.rebuild(connection, row["id"], row["sketch_bits"])
         connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
     with store.errors():
         store.connection.execute("VACUUM")
-        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    store.empty_log()
     return before, store.path.stat().st_size
 
 

@@ -180,11 +180,19 @@ class Codec:
         """Cosines of queries with n blobs, as if decoded; both sides are flattened.
 
         One query (memory_tokens, hidden) gives (n,), several (q, memory_tokens, hidden) give
-        (q, n), float32. Nothing but one blob's values is ever held as float32. The cosine with a
-        zero vector is 0.
+        (q, n), float32. The cosine with a zero vector is 0.
 
         Raises:
             ClaraError: a blob is not `nbytes` long, or the queries have another shape.
+        """
+        cosines = self.scores_of(self.rotated(queries), blobs)
+        return cosines if queries.ndim == 3 else cosines[0]
+
+    def rotated(self, queries: Floats) -> Floats:
+        """Queries (q, memory_tokens, hidden), or one, as `scores_of` takes them, to use again.
+
+        Raises:
+            ClaraError: they have another shape.
         """
         expected = (self.memory_tokens, self.hidden)
         if queries.ndim not in (2, 3) or queries.shape[-2:] != expected:
@@ -192,7 +200,13 @@ class Codec:
         rotated = self._rotate(np.asarray(queries, np.float32).reshape(-1, *expected))
         lengths = np.linalg.norm(rotated.reshape(len(rotated), -1), axis=1)
         lengths[lengths == 0] = 1
-        rotated = rotated / lengths[:, None, None]
+        return rotated / lengths[:, None, None]
+
+    def scores_of(self, rotated: Floats, blobs: Sequence[bytes]) -> Floats:
+        """Cosines (q, n) of `rotated` queries with n blobs, see `scores`.
+
+        Nothing but one blob's values is ever held as float32.
+        """
         x = np.empty(self._shape, np.float32)
         dots = np.empty((len(rotated), self._shape[0]), np.float32)
         cosines = np.zeros((len(rotated), len(blobs)), np.float32)
@@ -202,7 +216,7 @@ class Codec:
             if header[0] > 0:  # the norm
                 dot = dots @ header[1:] if self._quantised else dots.sum(axis=1)
                 cosines[:, i] = dot / header[0]
-        return cosines if queries.ndim == 3 else cosines[0]
+        return cosines
 
     def _read(self, blob: bytes, values: Floats) -> Floats:
         """Write a blob's values, not yet scaled, into (groups, group); returns norm and scales."""

@@ -103,6 +103,7 @@ def connect(path: Path) -> Connection:
         connection.row_factory = module.Row
         _load_vec(connection)
         connection.execute("PRAGMA page_size = 16384")  # fewer reads per blob; new files only
+        connection.execute("PRAGMA cache_size = -16384")  # KiB: the indexes of 100,000 chunks
         connection.execute("PRAGMA synchronous = FULL")  # what is acknowledged survives power loss
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from typing import Any
 
 from clara_mlx.store.driver import Connection, StoreError, connect, driver
 from clara_mlx.store.migrations import migrate
+
+_LOG = logging.getLogger(__name__)
 
 
 class File:
@@ -23,7 +26,8 @@ class File:
         self.path = Path(path).expanduser().absolute()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
-        self._connections: list[Connection] = []
+        self._lock = threading.Lock()
+        self._connections: list[tuple[threading.Thread, Connection]] = []
         with self.errors():
             migrate(self.connection, self.path)
 
@@ -31,15 +35,21 @@ class File:
     def connection(self) -> Connection:
         """This thread's connection."""
         if not hasattr(self._local, "connection"):
-            self._local.connection = connect(self.path)
-            self._connections.append(self._local.connection)
+            self._local.connection = connection = connect(self.path)
+            with self._lock:
+                alive = [pair for pair in self._connections if pair[0].is_alive()]
+                for thread, ended in self._connections:
+                    if not thread.is_alive():
+                        ended.close()
+                self._connections = [*alive, (threading.current_thread(), connection)]
         return self._local.connection
 
     def close(self) -> None:
         """Close the connections of all threads."""
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        with self._lock:
+            for _, connection in self._connections:
+                connection.close()
+            self._connections.clear()
         self._local = threading.local()
 
     @contextmanager
@@ -77,6 +87,32 @@ class File:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that reads: one moment of the file, whoever writes meanwhile."""
+        with self.errors():
+            connection = self.connection
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def empty_log(self) -> None:
+        """Move the write-ahead log into the file, so that nothing is left in it.
+
+        Waits for readers and writers as long as a writer would (`driver.BUSY_SECONDS`).
+        """
+        with self.errors():
+            rows = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if rows[0][0]:
+            _LOG.warning(
+                "%s-wal: others kept reading, so what was removed may still be in it; it goes when "
+                "they are done and `clara-mlx compact` runs, or the last one closes the file",
+                self.path,
+            )
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of a query."""

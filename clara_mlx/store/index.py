@@ -6,6 +6,7 @@ other is near enough to belong to them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -21,19 +22,20 @@ Rows = npt.NDArray[np.intp]
 # More than any distance: not computed yet, or not allowed.
 _FAR = 0xFFFF
 
-# Words of a sketch that are compared first, and how sure a row must be out to be passed over.
-_HEAD_WORDS = 32
-_HEAD_DEVIATIONS = 4.0
+# Words of a sketch that are compared first; next, with the rows that are still near; the others
+# last. How sure a row must be out to be passed over after one step.
+_STEPS = (32, 32)
+_DEVIATIONS = 4.0
 
-# Rows looked at whole to guess how far the k nearest go.
+# Rows looked at whole to find a few near ones.
 _LEAST_LOOK = 256
 
-# Rows compared at a time, in their first words and in the others: the best of 128 to 8192.
+# Rows compared at a time, in the first step and in the others: the best of 128 to 8192.
 _HEAD_BLOCK = 4096
-_TAIL_BLOCK = 512
+_REST_BLOCK = 512
 
 # Documents scored at a time: the first time, and at most.
-_FIRST_BATCH = 32
+_FIRST_BATCH = 24
 _LARGEST_BATCH = 256
 
 
@@ -51,10 +53,12 @@ class SketchIndex:
         words = -(-bits // 64)
         self._count = 0
         self._ids = np.empty(0, np.int64)
-        # The first words of the sketches word by word, so that sums over words run along memory;
-        # the other words sketch by sketch, as they are read for a few sketches only.
-        self._head = np.empty((min(words, _HEAD_WORDS), 0), np.uint64)
-        self._tail = np.empty((0, words - len(self._head)), np.uint64)
+        # Ends of the steps in words. The words of the first step are kept word by word, so that
+        # sums over words run along memory; the others sketch by sketch, as few are read.
+        ends = [end for end in np.cumsum(_STEPS).tolist() if end < words]
+        self._ends = [*ends, words]
+        self._head = np.empty((self._ends[0], 0), np.uint64)
+        self._rest = [np.empty((0, b - a), np.uint64) for a, b in itertools.pairwise(self._ends)]
 
     def __len__(self) -> int:
         return self._count
@@ -73,16 +77,17 @@ class SketchIndex:
         if end > len(self._ids):
             self._grow(max(end, start * 5 // 4))
         self._ids[start:end] = ids
-        self._head[:, start:end] = words[:, : len(self._head)].T
-        self._tail[start:end] = words[:, len(self._head) :]
+        head, *rest = np.split(words, self._ends[:-1], axis=1)
+        self._head[:, start:end] = head.T
+        for kept, new in zip(self._rest, rest, strict=True):
+            kept[start:end] = new
         self._count = end
 
     def _grow(self, capacity: int) -> None:
-        n, ids, head, tail = self._count, self._ids, self._head, self._tail
-        self._ids = np.empty(capacity, ids.dtype)
-        self._head = np.empty((len(head), capacity), head.dtype)
-        self._tail = np.empty((capacity, tail.shape[1]), tail.dtype)
-        self._ids[:n], self._head[:, :n], self._tail[:n] = ids[:n], head[:, :n], tail[:n]
+        n = self._count
+        self._ids = np.pad(self._ids[:n], (0, capacity - n))
+        self._head = np.pad(self._head[:, :n], ((0, 0), (0, capacity - n)))
+        self._rest = [np.pad(words[:n], ((0, capacity - n), (0, 0))) for words in self._rest]
 
     def remove(self, ids: npt.NDArray[np.int64]) -> None:
         """Drop those of the ids that are here; the order of the others changes."""
@@ -92,7 +97,8 @@ class SketchIndex:
         movers = left + np.flatnonzero(~gone[left:])  # the last ones, as many as there are gaps
         self._ids[gaps] = self._ids[movers]
         self._head[:, gaps] = self._head[:, movers]
-        self._tail[gaps] = self._tail[movers]
+        for words in self._rest:
+            words[gaps] = words[movers]
         self._count = left
 
     def nearest(
@@ -121,7 +127,7 @@ class Scan:
     Rows are positions in the index's ``ids``; the index must not change meanwhile.
 
     Attributes:
-        distances: (n,) uint16, of the rows that `nearest` or `within` returned.
+        distances: (n,) uint16, of the rows that a method returned.
     """
 
     def __init__(
@@ -130,16 +136,16 @@ class Scan:
         self._index = index
         self._query = index._words(sketch[None])[0]
         n = len(index)
-        self._head_bits = min(index.bits, 64 * len(index._head))
-        self._head = self._head_distances(n)
+        head = self._head_distances(n)
         self._allowed = n
         if allowed is not None:
             if allowed.shape != (n,):
                 raise ClaraError(f"allowed has the shape {allowed.shape}, not ({n},)")
-            self._head[~allowed] = _FAR
+            head[~allowed] = _FAR
             self._allowed = int(allowed.sum())
-        is_all = self._head_bits == index.bits
-        self.distances = self._head if is_all else np.full(n, _FAR, np.uint16)
+        # The distances after each step, in the words up to there.
+        self._sums = [head, *(np.full(n, _FAR, np.uint16) for _ in index._rest)]
+        self.distances = self._sums[-1]
 
     def _head_distances(self, n: int) -> npt.NDArray[np.uint16]:
         head = self._index._head
@@ -157,51 +163,65 @@ class Scan:
 
     def nearest(self, k: int) -> Rows:
         """The k nearest rows, or all that are allowed, the nearest first."""
+        near = self.near(k)
+        if not len(near):
+            return near
+        # The k nearest of all are no further away than these.
+        return self.within(float(self.distances[near[-1]]))[:k]
+
+    def near(self, k: int) -> Rows:
+        """k near rows, or all that are allowed, the nearest first: the best of those whose first
+        words are nearest."""
         k = min(k, self._allowed)
         if k < 1:
             return np.empty(0, np.intp)
-        # The k nearest of a few that look near are no nearer than the k nearest of all.
         few = min(self._allowed, max(4 * k, _LEAST_LOOK))
-        rows = np.argpartition(self._head, few - 1)[:few]
-        self._complete(rows)
-        radius = np.partition(self.distances[rows], k - 1)[k - 1]
-        return self.within(float(radius))[:k]
+        head = self._sums[0]
+        radius = np.searchsorted(np.cumsum(np.bincount(head)), few)
+        rows = np.flatnonzero(head <= radius)
+        for step in range(1, len(self._sums)):
+            self._compare(step, rows)
+        return self._sorted(rows)[:k]
 
     def within(self, radius: float) -> Rows:
         """The allowed rows at most that far away, the nearest first.
 
         The bits' order is random, so the first ones are a sample: a row is passed over if its
-        distance in them is `_HEAD_DEVIATIONS` standard deviations (of the hypergeometric
-        distribution) above its share of ``radius``. At 4, that befalls at most 1 in 30,000 rows
-        that lie just within the radius, and fewer of the nearer ones. Sketches of up to 2,048 bits
-        are compared whole.
+        distance in them is `_DEVIATIONS` standard deviations (of the hypergeometric distribution)
+        above its share of ``radius``. At 4, a step does that to at most 1 in 30,000 rows that lie
+        just within the radius, and to fewer of the nearer ones. Of sketches of 8,192 bits, the
+        first 2,048 and the first 4,096 are such samples; up to 2,048 bits are compared at once.
         """
-        head_bits, bits = self._head_bits, self._index.bits
-        share = min(radius / bits, 1.0)
-        deviation = 0.0
-        if head_bits < bits:
-            p = min(share, 0.5)
-            deviation = np.sqrt(head_bits * p * (1 - p) * (bits - head_bits) / (bits - 1))
-        bound = min(head_bits * share + _HEAD_DEVIATIONS * deviation, head_bits)
-        rows = np.flatnonzero(self._head <= bound)
-        self._complete(rows)
-        distances = self.distances[rows]
-        if (distances > radius).any():
-            rows, distances = rows[distances <= radius], distances[distances <= radius]
-        return rows[np.argsort(distances, kind="stable")]
+        rows = np.flatnonzero(self._sums[0] <= self._bound(0, radius))
+        for step in range(1, len(self._sums)):
+            self._compare(step, rows)
+            rows = rows[self._sums[step][rows] <= self._bound(step, radius)]
+        return self._sorted(rows)
 
-    def _complete(self, rows: Rows) -> None:
-        """Compute the distances of rows that don't have them."""
-        if self.distances is self._head:
-            return
-        rows = rows[self.distances[rows] == _FAR]
-        tail, query = self._index._tail, self._query[len(self._index._head) :]
-        for start in range(0, len(rows), _TAIL_BLOCK):
-            block = rows[start : start + _TAIL_BLOCK]
-            differing = tail.take(block, axis=0)
+    def _bound(self, step: int, radius: float) -> float:
+        """How far away, in the words up to a step, a row within the radius can be."""
+        bits = self._index.bits
+        share = min(radius / bits, 1.0)
+        seen = min(bits, 64 * self._index._ends[step])
+        p = min(share, 0.5)
+        deviation = np.sqrt(seen * p * (1 - p) * (bits - seen) / (bits - 1))
+        return min(seen * share + _DEVIATIONS * float(deviation), seen)
+
+    def _compare(self, step: int, rows: Rows) -> None:
+        """Take the words of a step into the distances of rows, where that is not done yet."""
+        sums, before = self._sums[step], self._sums[step - 1]
+        rows = rows[sums[rows] == _FAR]
+        words = self._index._rest[step - 1]
+        start, end = self._index._ends[step - 1 : step + 1]
+        query = self._query[start:end]
+        for first in range(0, len(rows), _REST_BLOCK):
+            block = rows[first : first + _REST_BLOCK]
+            differing = words.take(block, axis=0)
             differing ^= query
-            counts = np.bitwise_count(differing).sum(axis=1, dtype=np.uint16)
-            self.distances[block] = self._head[block] + counts
+            sums[block] = before[block] + np.bitwise_count(differing).sum(axis=1, dtype=np.uint16)
+
+    def _sorted(self, rows: Rows) -> Rows:
+        return rows[np.argsort(self.distances[rows], kind="stable")]
 
 
 def rescore(
@@ -211,14 +231,16 @@ def rescore(
     k: int,
     allowed: npt.NDArray[np.bool_] | None = None,
     *,
+    sure: int | None = None,
     deviations: float = 2.0,
     most: int | None = None,
 ) -> tuple[Ids, Floats]:
     """Ids and exact cosines (float32) of the k best documents, the best first.
 
-    Scores in order of Hamming distance. Once k are known, the worst of them by centred cosine says
-    how far the sketches of better ones can be: `Probe.distance`. It stops when all sketches within
-    that distance are scored. Easy queries end after one batch, hard ones need many.
+    Scores some near ones, then all in order of Hamming distance. Once k are known, the worst of
+    them by centred cosine says how far the sketches of better ones can be: `Probe.distance`. It
+    stops when all sketches within that distance are scored. Easy queries end after one batch, hard
+    ones need many.
 
     Args:
         index: the sketches.
@@ -227,6 +249,8 @@ def rescore(
             the same order; -inf in the first row for one that isn't there any more.
         k: how many to find; so many come back if so many are allowed.
         allowed: (len(index),) which of ``index.ids`` may be found.
+        sure: how many of the k it is about, the best ones; all without it. The others are the best
+            of what was scored for them.
         deviations: how sure to be. A document as good as the worst of the k best is missed with the
             probability that a normal variable exceeds it: 2.3% at 2, better ones less often. More
             of them cost time and matter for weak queries only (bench/retrieval.py).
@@ -234,7 +258,7 @@ def rescore(
     """
     k = max(k, 0)
     scan = Scan(index, probe.sketch, allowed)
-    rows = scan.nearest(max(k, _FIRST_BATCH))
+    rows = scan.near(max(k, _FIRST_BATCH))
     is_scored = np.zeros(len(index), bool)
     best, cosines = np.empty(0, np.intp), np.empty((len(probe.vectors), 0), np.float32)
     batch, left = max(k, _FIRST_BATCH), len(index) if most is None else max(most, k)
@@ -251,7 +275,8 @@ def rescore(
         best, cosines = best[order], cosines[:, order]
         radius = float(index.bits)
         if len(best) == k:
-            radius = probe.distance(float(probe.centred(cosines).min()), deviations)
+            worst = float(probe.centred(cosines[:, :sure]).min())
+            radius = probe.distance(worst, deviations)
         rows = scan.within(radius)
         rows = rows[~is_scored[rows]]
     return index.ids[best], cosines[0]

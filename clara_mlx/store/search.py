@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from clara_mlx.results import Hit
-from clara_mlx.store import filters, words
+from clara_mlx.store import filters, fulltext
 from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory, memory_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from clara_mlx.store.space import Space
+
+_LOG = logging.getLogger(__name__)
 
 #: Reciprocal rank fusion: a hit of rank r counts 1 / (RRF + r) (Cormack et al., 2009).
 RRF = 60
@@ -38,24 +41,35 @@ def search(
     """The k best chunks by an encoded query (M, hidden), by words, or by both fused.
 
     The score is the cosine, the negated BM25, or the fused reciprocal ranks; ``cosine``, less what
-    all latents share, is there whenever the chunk has latents and a query was encoded.
+    all latents share, is there whenever the chunk has latents and a query was encoded. Chunks whose
+    latents are damaged are found by their words only; the log says which.
     """
     by_latent: dict[int, float] = {}
     by_text: dict[int, float] = {}
     depth = (k if encoded is None or query is None else _DEPTH * k) + _SPARE
     if encoded is not None and space is not None:
         allowed = _allowed(store, where) if where else None
-        by_latent = dict(space.search(encoded, depth, allowed, exact=exact))
+        by_latent = dict(space.search(encoded, depth, allowed, sure=k, exact=exact))
     if query is not None:
-        by_text = dict(_by_words(store, query, depth, where))
+        by_text = dict(fulltext.search(store, query, depth, where))
     if encoded is None or query is None:
         ranked = sorted((by_latent or by_text).items(), key=lambda item: -item[1])
     else:
         ranked = _fused(by_latent, by_text)
     ranked = ranked[: k + _SPARE]
-    centred: dict[int, float] = {}
+    centred: dict[int, float | None] = {}
     if encoded is not None and space is not None:
         centred = space.centred(encoded, [id for id, _ in ranked])
+        damaged = [id for id, cosine in centred.items() if cosine is None]
+        if damaged:
+            by_latent = {id: score for id, score in by_latent.items() if id not in damaged}
+            ranked = [(id, score) for id, score in ranked if id in by_latent or id in by_text]
+            _LOG.warning(
+                "%s: the latents of chunks %s are damaged and were left out; `clara-mlx verify "
+                "--repair` has them made again from the originals",
+                store.path,
+                damaged,
+            )
     chunks = store.chunk([id for id, _ in ranked])
     found: list[Hit] = []
     for id, score in ranked:
@@ -106,33 +120,10 @@ def _fused(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _by_words(
-    store: Store, query: str, k: int, where: Mapping[str, Any] | None
-) -> list[tuple[int, float]]:
-    match = words.query(query)
-    if match is None:
-        return []
-    wanted, parameters = "", list[Any]()
-    if where:
-        condition, parameters = filters.condition(where)
-        # With the +, FTS5 matches once and then filters; without it, once for each allowed row.
-        wanted = f"AND +rowid IN (SELECT ch.id {_JOIN} WHERE {condition})"
-    # The parts of identifiers count less than the words as they are written.
-    rows = store.read(
-        "SELECT rowid, bm25(chunk_text, 1.0, 0.5) AS score FROM chunk_text "
-        f"WHERE chunk_text MATCH ? {wanted} ORDER BY score, rowid LIMIT ?",
-        [match, *parameters, k],
-    )
-    return [(row["rowid"], -row["score"]) for row in rows]
-
-
-_JOIN = "FROM chunks ch JOIN memories m ON m.content_id = ch.content_id"
-
-
 def _allowed(store: Store, where: Mapping[str, Any]) -> list[int]:
     """Ids of all chunks of memories that match."""
     condition, parameters = filters.condition(where)
-    rows = store.read(f"SELECT DISTINCT ch.id {_JOIN} WHERE {condition}", parameters)
+    rows = store.read(f"SELECT DISTINCT ch.id {fulltext.CHUNKS} WHERE {condition}", parameters)
     return [row[0] for row in rows]
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from clara_mlx.store import sketch_table
 from clara_mlx.store.codec import codec as make_codec
-from clara_mlx.store.driver import Connection, StoreError
+from clara_mlx.store.driver import StoreError
 from clara_mlx.store.index import SketchIndex, rescore
-from clara_mlx.store.sketch import RunningMean, Sketcher
+from clara_mlx.store.sketch import LEAST_FOR_MEAN, RunningMean, Sketcher
 from clara_mlx.store.store import Store
 
 Array = np.ndarray[Any, Any]
@@ -24,6 +25,11 @@ _MEAN_SAMPLE = 256
 
 # Blobs read and scored at a time by an exact search; sketches made anew at a time.
 _SCAN = 256
+
+# Rows read by one statement (SQLite's own limit is 32,766), and steps in which that varies.
+_BATCH, _BATCH_STEP = 9_600, 32
+
+_DAMAGED = "{}: the sketches are damaged; `clara-mlx verify --repair` makes them again"
 
 
 class OtherModel(StoreError):
@@ -78,10 +84,7 @@ class Space:
                     (fingerprint, memory_tokens, hidden, codec, bits, _SKETCH_SEED),
                 )
                 row = connection.execute("SELECT * FROM spaces").fetchone()
-                connection.execute(
-                    f"CREATE VIRTUAL TABLE sketches_{row['id']} "
-                    f"USING vec0(bits bit[{bits}], chunk_size=256)"
-                )
+                sketch_table.create(connection, row["id"], bits)
         if row["fingerprint"] != fingerprint:
             raise OtherModel(store, row["fingerprint"], fingerprint)
         return cls(store, row)
@@ -96,17 +99,20 @@ class Space:
         blobs = self.codec.encode(latents)
         flat = latents.reshape(len(latents), -1)
         epoch, sketches = self._sketches(flat)
+        crcs = [zlib.crc32(blob) for blob in blobs]
         with self.store.write() as connection:
             if self._read_epoch() != epoch:  # another process may have moved the mean
                 _, sketches = self._sketches(flat)
-            for chunk_id, blob, sketch in zip(chunk_ids, blobs, sketches, strict=True):
+            kept = []
+            for chunk_id, crc, blob, sketch in zip(chunk_ids, crcs, blobs, sketches, strict=True):
                 cursor = connection.execute(
                     "INSERT OR IGNORE INTO latents (space_id, chunk_id, crc, data) "
                     "SELECT ?, id, ?, ? FROM chunks WHERE id = ?",
-                    (self.id, zlib.crc32(blob), blob, chunk_id),
+                    (self.id, crc, blob, chunk_id),
                 )
                 if cursor.rowcount:
-                    self._put_sketch(connection, chunk_id, sketch)
+                    kept.append((chunk_id, sketch.tobytes()))
+            sketch_table.add(connection, self.id, kept)
             connection.executemany(
                 "DELETE FROM pending WHERE content_id = ?", [(id,) for id in done]
             )
@@ -117,12 +123,6 @@ class Space:
         with self._lock:
             self._sync_sketcher()
             return self._epoch, self._sketcher.sketch(flat)
-
-    def _put_sketch(self, connection: Connection, chunk_id: int, sketch: Array) -> None:
-        connection.execute(
-            f"INSERT INTO sketches_{self.id} (rowid, bits) VALUES (?, vec_bit(?))",
-            (chunk_id, sketch.tobytes()),
-        )
 
     def finish(self, content_ids: Sequence[int]) -> None:
         """Lift the pending marks of contents that need nothing."""
@@ -141,7 +141,7 @@ class Space:
 
     def present(self, chunk_ids: Sequence[int]) -> set[int]:
         """Those of the chunks that have latents here."""
-        return {id for id, _ in self._blobs("chunk_id, 0", chunk_ids)}
+        return {row[0] for row in self._rows("chunk_id", chunk_ids)}
 
     def latents(self, chunk_ids: Sequence[int]) -> Array:
         """Latents (n, memory_tokens, hidden) float32 of chunks, in the order given.
@@ -166,13 +166,12 @@ class Space:
             blobs[row["chunk_id"]] = row["data"]
         return blobs
 
-    def _blobs(self, columns: str, chunk_ids: Sequence[int]) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in self._rows(columns, chunk_ids)]
-
     def _rows(self, columns: str, chunk_ids: Sequence[int]) -> list[Any]:
         rows: list[Any] = []
-        for start in range(0, len(chunk_ids), 10_000):
-            batch = list(chunk_ids[start : start + 10_000])
+        for start in range(0, len(chunk_ids), _BATCH):
+            batch = list(chunk_ids[start : start + _BATCH])
+            # Few different lengths, so that the statement is in SQLite's cache.
+            batch += batch[-1:] * (-len(batch) % _BATCH_STEP)
             marks = ",".join("?" * len(batch))
             rows += self.store.read(
                 f"SELECT {columns} FROM latents WHERE space_id = ? AND chunk_id IN ({marks})",
@@ -183,7 +182,13 @@ class Space:
     # -- searching -------------------------------------------------------------------------------
 
     def search(
-        self, query: Array, k: int, allowed: Sequence[int] | None = None, *, exact: bool = False
+        self,
+        query: Array,
+        k: int,
+        allowed: Sequence[int] | None = None,
+        *,
+        sure: int | None = None,
+        exact: bool = False,
     ) -> list[tuple[int, float]]:
         """Chunk ids and cosines of the k best chunks for a query (memory_tokens, hidden).
 
@@ -194,6 +199,7 @@ class Space:
             query: an encoded question.
             k: how many; so many come back if so many are allowed.
             allowed: chunk ids that may be found; all without it.
+            sure: how many of them the search is for; the others are what it scored for those.
             exact: score every allowed chunk instead.
         """
         with self._lock:
@@ -202,16 +208,17 @@ class Space:
             mask = None if allowed is None else np.isin(index.ids, np.asarray(allowed, np.int64))
             if not exact:
                 probe = self._sketcher.probe(query.reshape(-1).astype(np.float32))
-                vectors = probe.vectors.reshape(-1, *self.shape)
+                rotated = self.codec.rotated(probe.vectors.reshape(-1, *self.shape))
                 ids, cosines = rescore(
-                    index, probe, lambda some: self._scores(vectors, some), k, mask
+                    index, probe, lambda some: self._scores(rotated, some), k, mask, sure=sure
                 )
                 return list(zip(ids.tolist(), cosines.tolist(), strict=True))
             candidates = index.ids if mask is None else index.ids[mask]
+        rotated = self.codec.rotated(query)
         scores = np.concatenate(
             [np.empty(0, np.float32)]
             + [
-                self._scores(query[None], candidates[i : i + _SCAN])[0]
+                self._scores(rotated, candidates[i : i + _SCAN])[0]
                 for i in range(0, len(candidates), _SCAN)
             ]
         )
@@ -219,36 +226,42 @@ class Space:
         best = best[scores[best] > -np.inf]
         return [(int(candidates[i]), float(scores[i])) for i in best]
 
-    def centred(self, query: Array, chunk_ids: Sequence[int]) -> dict[int, float]:
-        """Cosines less what all latents share, of those of the chunks that have latents."""
-        ids = [id for id in chunk_ids if id in self.present(chunk_ids)]
-        if not ids:
-            return {}
-        with self._lock:
-            self._sync_sketcher()
-            probe = self._sketcher.probe(query.reshape(-1).astype(np.float32))
-        cosines = self._scores(probe.vectors.reshape(-1, *self.shape), np.asarray(ids))
-        return dict(zip(ids, probe.centred(cosines).tolist(), strict=True))
-
-    def _scores(self, queries: Array, chunk_ids: Array) -> Array:
-        """Cosines (queries, n); -inf for chunks without latents."""
-        rows = self._rows("chunk_id, data", chunk_ids.tolist())
-        blobs = {row["chunk_id"]: row["data"] for row in rows}
-        scores = np.full((len(queries), len(chunk_ids)), -np.inf, np.float32)
-        there = [i for i, id in enumerate(chunk_ids.tolist()) if id in blobs]
-        scores[:, there] = self.codec.scores(queries, [blobs[int(chunk_ids[i])] for i in there])
+    def _scores(self, rotated: Array, chunk_ids: Array) -> Array:
+        """Cosines (queries, n) with `Codec.rotated` queries; -inf for chunks without latents."""
+        place = {id: i for i, id in enumerate(chunk_ids.tolist())}
+        rows = self._rows("chunk_id, data", list(place))
+        scores = np.full((len(rotated), len(place)), -np.inf, np.float32)
+        there = [place[row[0]] for row in rows]
+        scores[:, there] = self.codec.scores_of(rotated, [row[1] for row in rows])
         return scores
 
-    def _sync_sketcher(self) -> Any:
-        """Read the mean again if the file's sketches have changed; returns the space's row."""
-        (row,) = self.store.read("SELECT * FROM spaces WHERE id = ?", (self.id,))
-        if row["epoch"] != self._epoch:
-            mean = None if row["mean"] is None else np.frombuffer(row["mean"], "<f4")
-            dims = self.shape[0] * self.shape[1]
-            self._sketcher = Sketcher(dims, self._bits, self._seed, mean)
-            self._index, self._last = SketchIndex(self._bits), 0
-            self._epoch = row["epoch"]
-        return row
+    def centred(self, query: Array, chunk_ids: Sequence[int]) -> dict[int, float | None]:
+        """Cosines less what all latents share, of those of the chunks that have latents.
+
+        None for latents that are damaged. That is for the chunks that a search has found: it
+        doesn't look itself, as checksums take longer than scoring.
+        """
+        rows = self._rows("chunk_id, crc, data", chunk_ids)
+        found: dict[int, float | None] = {row[0]: None for row in rows}
+        sound = [row for row in rows if zlib.crc32(row[2]) == row[1]]
+        if sound:
+            with self._lock:
+                self._sync_sketcher()
+                probe = self._sketcher.probe(query.reshape(-1).astype(np.float32))
+            rotated = self.codec.rotated(probe.vectors.reshape(-1, *self.shape))
+            cosines = probe.centred(self.codec.scores_of(rotated, [row[2] for row in sound]))
+            found.update(zip((row[0] for row in sound), cosines.tolist(), strict=True))
+        return found
+
+    def _sync_sketcher(self) -> None:
+        """Read the mean again if the file's sketches have changed."""
+        if self._read_epoch() == self._epoch:
+            return
+        (row,) = self.store.read("SELECT epoch, mean FROM spaces WHERE id = ?", (self.id,))
+        mean = None if row["mean"] is None else np.frombuffer(row["mean"], "<f4")
+        self._sketcher = Sketcher(self.shape[0] * self.shape[1], self._bits, self._seed, mean)
+        self._index, self._last = SketchIndex(self._bits), 0
+        self._epoch = row["epoch"]
 
     def _read_epoch(self) -> int:
         (row,) = self.store.read("SELECT epoch FROM spaces WHERE id = ?", (self.id,))
@@ -256,33 +269,46 @@ class Space:
 
     def _sync_index(self) -> None:
         """Read the sketches that were added since the last search; all of them after a removal."""
-        while True:
+        # Nearly always nothing has changed, and these two numbers are all that is read.
+        state = "SELECT epoch, (SELECT coalesce(max(id), 0) FROM latents) FROM spaces WHERE id = ?"
+        if tuple(self.store.read(state, (self.id,))[0]) == (self._epoch, self._last):
+            return
+        with self.store.snapshot() as connection:  # sketches of two epochs must not mix
             self._sync_sketcher()
-            rows = self.store.read(
-                f"SELECT l.id, l.chunk_id, s.bits FROM latents l JOIN sketches_{self.id} s "
-                "ON s.rowid = l.chunk_id WHERE l.space_id = ? AND l.id > ? ORDER BY l.id",
-                (self.id, self._last),
-            )
-            # Sketches of two epochs must not mix: another process may have come in between.
-            if self._read_epoch() == self._epoch:
-                break
-        if any(len(row["bits"]) != self._bits // 8 for row in rows):
-            raise StoreError(f"{self.store.path}: the sketches are damaged; run `clara-mlx verify`")
-        if rows:
-            ids = np.array([row["chunk_id"] for row in rows], np.int64)
-            bits = np.frombuffer(b"".join(row["bits"] for row in rows), np.uint8)
-            self._index.extend(ids, bits.reshape(len(rows), -1))
-            self._last = rows[-1]["id"]
+            ((_, last),) = self.store.read(state, (self.id,))
+            if self._last:
+                # The + has SQLite go through the latents by their own ids.
+                rows = self.store.read(
+                    f"SELECT l.chunk_id, s.bits FROM latents l JOIN sketches_{self.id} s "
+                    "ON s.rowid = l.chunk_id WHERE +l.space_id = ? AND l.id > ?",
+                    (self.id, self._last),
+                )
+                if any(len(row[1]) != self._bits // 8 for row in rows):
+                    raise StoreError(_DAMAGED.format(self.store.path))
+                ids = np.array([row[0] for row in rows], np.int64)
+                bits = np.frombuffer(b"".join(row[1] for row in rows), np.uint8)
+                sketches = bits.reshape(len(ids), self._bits // 8)
+            else:
+                table = sketch_table.read_all(connection, self.id, self._bits)
+                if table is None:
+                    raise StoreError(_DAMAGED.format(self.store.path))
+                ids, sketches = table
+            self._index.extend(ids, sketches)
+            self._last = last
 
     # -- centring --------------------------------------------------------------------------------
 
     def _refresh_if_due(self) -> None:
         """Make all sketches anew if the latents have doubled and their mean has moved."""
-        with self._lock:
-            row = self._sync_sketcher()
-        count = self.count()
-        if count < max(64, 2 * row["mean_count"]):
+        (row,) = self.store.read(
+            "SELECT mean_count, (SELECT coalesce(max(id), 0) FROM latents) AS most "
+            "FROM spaces WHERE id = ?",
+            (self.id,),
+        )
+        due = max(LEAST_FOR_MEAN, 2 * row["mean_count"])
+        if row["most"] < due or (count := self.count()) < due:  # counting takes a while
             return
+        (row,) = self.store.read("SELECT mean FROM spaces WHERE id = ?", (self.id,))
         mean = self._sample_mean(count)
         used = None if row["mean"] is None else np.frombuffer(row["mean"], "<f4")
         if mean.is_stale(used):
@@ -333,12 +359,10 @@ class Space:
         make()
         with self.store.write() as connection:
             make()  # those that came meanwhile
-            connection.executemany(
-                f"DELETE FROM sketches_{self.id} WHERE rowid = ?", [(id,) for id in made]
-            )
-            for id, sketch in made.items():
-                self._put_sketch(connection, id, sketch)
+            sketch_table.remove(connection, self.id, list(made))
+            sketches = ((id, sketch.tobytes()) for id, sketch in made.items())
+            sketch_table.add(connection, self.id, sketches)
             connection.execute(
-                "UPDATE spaces SET mean = ?, mean_count = ?, epoch = epoch + 1 WHERE id = ?",
+                "UPDATE spaces SET mean = ?, mean_count = ? WHERE id = ?",
                 (mean.astype("<f4").tobytes(), count, self.id),
             )

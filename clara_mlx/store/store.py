@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.store import filters, words
+from clara_mlx.store import filters, sketch_table, words
 from clara_mlx.store.driver import Connection, StoreError
 from clara_mlx.store.file import File
 
@@ -232,8 +232,7 @@ class Store(File):
             connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
         self._texts.cache_clear()
         # What the write-ahead log still holds of it goes too.
-        with self.errors():
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self.empty_log()
         return len(ids)
 
     def _drop_orphans(self, connection: Connection) -> None:
@@ -245,12 +244,11 @@ class Store(File):
 
     @staticmethod
     def _drop_sketches(connection: Connection, chunk_ids: str, parameters: list[Any]) -> None:
-        ids = [(row[0],) for row in connection.execute(chunk_ids, parameters).fetchall()]
+        ids = [row[0] for row in connection.execute(chunk_ids, parameters).fetchall()]
         if not ids:
             return
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-            connection.executemany(f"DELETE FROM sketches_{space_id} WHERE rowid = ?", ids)
-            connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (space_id,))
+            sketch_table.remove(connection, space_id, ids)
 
     # -- pending ---------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # unicode61 with '_' as a letter splits at everything that \w is not.
 _WORD = re.compile(r"\w+")
@@ -12,27 +13,33 @@ _HEX = re.compile(r"(?=.*\d)[0-9a-f]{6,}", re.IGNORECASE)
 
 def parts(text: str) -> str:
     """The parts of compound identifiers: ``getUserName`` -> ``get User Name``."""
-    found = []
-    for word in _WORD.findall(text):
-        pieces = _PART.findall(word)
-        if len(pieces) > 1:
-            found += pieces
-    return " ".join(found)
+    return " ".join(filter(None, map(_parts_of, _WORD.findall(text))))
 
 
-def query(text: str) -> str | None:
-    """An FTS5 query that matches any word of a text; None if it has none.
+@lru_cache(maxsize=1 << 16)  # a text has few words that it doesn't have often
+def _parts_of(word: str) -> str:
+    pieces = _PART.findall(word)
+    return " ".join(pieces) if len(pieces) > 1 else ""
+
+
+def terms(text: str) -> list[str]:
+    """The words of a text as FTS5 queries that can be joined by OR.
 
     Adjoining words of one path or name (``tests/test_io.py::test_load``) are also searched as a
     phrase, which ranks exact names first; hexadecimal ids match by prefix, as git shows them.
     """
-    terms: dict[str, None] = {}  # in order, each once
+    found: dict[str, None] = {}  # in order, each once
     for name in text.split():
         words = _WORD.findall(name)
         if len(words) > 1:
-            terms['"' + " ".join(words) + '"'] = None
+            found['"' + " ".join(words) + '"'] = None
         for word in words:
-            terms[f'"{word}"' + ("*" if _HEX.fullmatch(word) else "")] = None
-            for piece in _PART.findall(word) if len(_PART.findall(word)) > 1 else ():
-                terms[f'"{piece}"'] = None
-    return " OR ".join(terms) or None
+            found[f'"{word}"' + ("*" if _HEX.fullmatch(word) else "")] = None
+            for piece in _parts_of(word).split():
+                found[f'"{piece}"'] = None
+    return list(found)
+
+
+def query(text: str) -> str | None:
+    """An FTS5 query that matches any word of a text (`terms`); None if it has none."""
+    return " OR ".join(terms(text)) or None
