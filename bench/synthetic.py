@@ -29,8 +29,8 @@ class World:
     OUTLIERS = 8
 
     def __init__(self, n: int, seed: int = 0) -> None:
-        self.n = n
-        r = np.random.default_rng(seed)
+        self.n, self.seed = n, seed
+        r = self._random(0)
         # Half of what a direction does is the same in all memory tokens.
         shared = np.tile(r.standard_normal((RANK, HIDDEN), np.float32), MEMORY)
         own = r.standard_normal((RANK, DIMS), np.float32)
@@ -55,6 +55,9 @@ class World:
         self.topic_of = r.integers(200, size=documents)
         self.document_of = r.integers(documents, size=n)
 
+    def _random(self, *what: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *what])
+
     def _factors(self, r: np.random.Generator, n: int) -> Array:
         return r.standard_normal((n, RANK), np.float32) * self.spectrum
 
@@ -69,7 +72,7 @@ class World:
 
     def batch(self, start: int) -> Array:
         """Latents (BATCH or fewer, DIMS) from there on, the same whenever it is asked."""
-        r = np.random.default_rng([1, start])
+        r = self._random(1, start)
         documents = self.document_of[start : start + BATCH]
         factors = (
             np.sqrt(self.TOPIC) * self.topics[self.topic_of[documents]]
@@ -80,7 +83,7 @@ class World:
 
     def queries(self, count: int) -> tuple[dict[str, Array], dict[str, Array]]:
         """By kind, queries (count, DIMS) and the chunks (count,) they are about."""
-        r = np.random.default_rng(2)
+        r = self._random(2)
         # From few batches, which have to be made for it.
         starts = r.permutation(np.arange(0, self.n, BATCH))[:8]
         made = {start: self.batch(start) for start in starts}
@@ -102,7 +105,7 @@ class World:
 
     def text(self, chunk: int) -> list[str]:
         """About 80 words of a chunk: its own, its document's, its topic's, and everyone's."""
-        r = np.random.default_rng([3, chunk])
+        r = self._random(3, chunk)
         document = self.document_of[chunk]
         own = [f"c{chunk}x{r.integers(60)}" for _ in range(15)]
         shared = [f"d{document}x{i}" for i in r.integers(40, size=20)]
@@ -114,8 +117,8 @@ class World:
         return [f"w{i}" for i in (r.pareto(1, n) * 20).astype(int) % 5000]
 
     def question(self, chunk: int, kept: float) -> str:
-        """Words of a chunk and others, as an FTS5 query."""
-        r = np.random.default_rng([4, chunk])
+        """Words of a chunk and others."""
+        r = self._random(4, chunk)
         words = r.permutation(self.text(chunk))[:20]
         n = max(1, round(kept * len(words)))
-        return " OR ".join({*words[:n].tolist(), *self.filler(r, len(words) - n)})
+        return " ".join({*words[:n].tolist(), *self.filler(r, len(words) - n)})

@@ -31,7 +31,6 @@ SCORE_FLOOR = 0.15
 #: Called with (contents done, contents in all), or characters.
 Progress = Callable[[int, int], None]
 _PROGRESS_CHUNKS = 256
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -65,6 +64,9 @@ class Memory:
         except OtherModel as error:
             # Originals and text search are there; latents of two models must not meet.
             self._other_model = error
+        except BaseException:
+            self.close()
+            raise
 
     def _open_space(self) -> None:
         clara, model = self.clara, self.model
@@ -281,8 +283,7 @@ class Memory:
         relevant is remembered. If the chunks do not fit the decoder's window they are read in
         passes, see `asking.stream_answer`.
         """
-        pieces = list(self.stream_ask(question, k, where, max_tokens=max_tokens))
-        answer = pieces[-1]
+        *_, answer = self.stream_ask(question, k, where, max_tokens=max_tokens)
         assert isinstance(answer, Answer)
         return answer
 

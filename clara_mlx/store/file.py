@@ -28,8 +28,12 @@ class File:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[tuple[threading.Thread, Connection]] = []
-        with self.errors():
-            migrate(self.connection, self.path)
+        try:
+            with self.errors():
+                migrate(self.connection, self.path)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def connection(self) -> Connection:
