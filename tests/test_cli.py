@@ -140,7 +140,10 @@ def test_bench(cli: Any, folder: Any) -> None:
     )
     result = json.loads(cli("bench", folder("c16", "e2e", "-q", "8"), *options, "--json").stdout)
     assert [(row["batch"], len(row["all_seconds"])) for row in result["compress"]] == [
-        (1, 2), (2, 2), (1, 2), (2, 2),
+        (1, 2),
+        (2, 2),
+        (1, 2),
+        (2, 2),
     ]
     assert all(0 < row["chunk_tokens"] <= 64 for row in result["compress"])
     assert [row["documents"] for row in result["answer"]] == [1, 5]
