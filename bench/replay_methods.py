@@ -1,0 +1,215 @@
+"""Ways to make an agent's history fit: each turns the whole history into what is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clara_mlx.context import Budget, ChatTemplate, Context
+from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.messages import Message, calls_of, content_text, head_length, units
+from clara_mlx.context.tools import SCHEMAS, call
+from clara_mlx.memory import Memory
+
+#: A prompt's tokens.
+Count = Callable[[list[Message], list[Any]], int]
+
+#: A call of a memory tool, and what it gave.
+Called = tuple[str, dict[str, Any], str]
+
+BASH = {
+    "type": "function",
+    "function": {
+        "name": "bash",
+        "description": "Run a command and read what it prints.",
+        "parameters": {
+            "type": "object",
+            "properties": {"command": {"type": "string"}},
+            "required": ["command"],
+        },
+    },
+}
+_EXPAND = next(tool for tool in SCHEMAS if tool["function"]["name"] == "expand")
+
+
+class Everything:
+    """The whole history, whatever its size; what the window can't take is sent, too."""
+
+    tools: list[Any] = [BASH]
+
+    def prepare(self, history: list[Message]) -> list[Message]:
+        """What is sent for a history."""
+        return history
+
+    def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
+        """The one memory call for what a command printed; None where there is nothing to call."""
+        return None
+
+    def close(self) -> None:
+        """Let go of files."""
+
+
+class Truncation(Everything):
+    """The oldest units after the task are dropped until the rest fits, at each request anew."""
+
+    def __init__(self, budget: Budget, count: Count) -> None:
+        self._limit, self._count = budget.limit, count
+        self._dropped = 0
+
+    def prepare(self, history: list[Message]) -> list[Message]:
+        head = head_length(history)
+        spans = units(history, head)
+        while True:
+            first = spans[self._dropped][0] if self._dropped < len(spans) else len(history)
+            sent = history[:head] + history[first:]
+            if first == len(history) or self._count(sent, self.tools) <= self._limit:
+                return sent
+            self._dropped += 1
+
+
+class Masking(Truncation):
+    """Old outputs give way to pointers that `expand` follows; dropped if even that is too long.
+
+    Args:
+        budget: that it must fit.
+        count: counts a prompt's tokens.
+        path: of the file that keeps the originals.
+        keep: the newest outputs that are sent whole.
+        batch: outputs that are masked together; with 1, one more is masked at each step.
+    """
+
+    tools = [BASH, _EXPAND]
+
+    def __init__(self, budget: Budget, count: Count, path: Path, keep: int, batch: int) -> None:
+        super().__init__(budget, count)
+        self._memory = Memory.open(path)
+        self._keep, self._batch = keep, batch
+        self._pointers: dict[int, str] = {}
+
+    def prepare(self, history: list[Message]) -> list[Message]:
+        outputs = [i for i, message in enumerate(history) if message["role"] == "tool"]
+        old = max(0, len(outputs) - self._keep) // self._batch * self._batch
+        masked = list(history)
+        for index in outputs[:old]:
+            masked[index] = {**history[index], "content": self._pointer(index, history)}
+        return super().prepare(masked)
+
+    def _pointer(self, index: int, history: list[Message]) -> str:
+        if index not in self._pointers:
+            text = history[index]["content"]
+            calls = calls_of(history)
+            if calls[index][0] == "expand":  # its original is kept already
+                handle = json.loads(calls[index][1])["handle"]
+            else:
+                handle = self._memory.remember(text)
+            lines = text.count("\n") + 1
+            pointer = f"[{lines} lines left out; expand {handle} gives them back]"
+            self._pointers[index] = min(pointer, text, key=len)
+        return self._pointers[index]
+
+    def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
+        return expanded(self._memory, command, sent)
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+class CompyMac(Everything):
+    """The real program's MemoryManager and ToolOutputSummarizer, as its agent loop uses them.
+
+    Args:
+        checkout: of the real repository.
+        budget: that it is configured with.
+        characters: of a token; its own guess is 4, and this is what they really have here.
+    """
+
+    def __init__(self, checkout: Path, budget: Budget, characters: float) -> None:
+        source = str(checkout / "src")
+        if source not in sys.path:
+            sys.path.insert(0, source)
+        from compymac.config import ContextConfig
+        from compymac.memory import MemoryManager, ToolOutputSummarizer
+        from compymac.types import Message as Theirs
+
+        self._message, self._summarizer = Theirs, ToolOutputSummarizer
+        self._manager = MemoryManager(
+            ContextConfig(budget.window, chars_per_token=characters,
+                          reserved_for_response=budget.reserve)
+        )
+        self._messages: list[Any] = []
+        self._seen = 0
+
+    def prepare(self, history: list[Message]) -> list[Message]:
+        calls = calls_of(history)
+        for index in range(self._seen, len(history)):
+            message = dict(history[index])
+            if message["role"] == "tool":
+                tool = calls[index][0]
+                message["content"] = self._summarizer.summarize(tool, message["content"])
+            self._messages.append(self._message(**message))
+        self._seen = len(history)
+        sent = self._manager.process_messages(self._messages)
+        if len(sent) < len(self._messages):
+            self._messages = sent
+        return [message.to_dict() for message in sent]
+
+
+class Ours(Everything):
+    """`Context` over a `Memory`, with the two memory tools.
+
+    Without a model `ask_memory` gives exact lines; with one, also an answer from memory tokens.
+    """
+
+    tools = [BASH, *SCHEMAS]
+
+    def __init__(
+        self, budget: Budget, counter: ChatTemplate, path: Path, clara: Any = None
+    ) -> None:
+        self.memory = Memory.open(path, clara)
+        self.context = Context(self.memory, counter, budget)
+
+    def prepare(self, history: list[Message]) -> list[Message]:
+        self.context.observe(history)
+        return self.context.prepare(history, tools=self.tools).messages
+
+    def recover(self, command: str, question: str, sent: list[Message]) -> Called:
+        return expanded(self.memory, command, sent) or self.ask(command, question)
+
+    def ask(self, command: str, question: str) -> Called:
+        """The one call where no handle is shown."""
+        if self.memory.clara is not None:
+            self.memory.flush()
+        arguments = {"question": f"{question} ({command})"}
+        return "ask_memory", arguments, call(self.memory, "ask_memory", arguments)
+
+    def close(self) -> None:
+        self.memory.close()
+
+
+def expanded(memory: Memory, command: str, sent: list[Message]) -> Called | None:
+    """`expand` of the handle that is shown for a command; its first page."""
+    handle = handle_shown(command, sent)
+    if handle is None:
+        return None
+    arguments = {"handle": handle}
+    return "expand", arguments, call(memory, "expand", arguments)
+
+
+def handle_shown(command: str, sent: list[Message]) -> str | None:
+    """The handle in the result of a command's call, or else the last one before its mention."""
+    calls = calls_of(sent)
+    for index, (_, arguments) in calls.items():
+        if json.loads(arguments or "{}").get("command") == command:
+            found = HANDLE.search(content_text(sent[index]).partition("\n")[0])
+            return found[0] if found else None
+    for message in sent:
+        text = content_text(message)
+        mention = re.search(re.escape(command) + r"(?![\w.-])", text)
+        if mention and "[clara " in text:
+            handles = HANDLE.findall(text[: mention.start()])
+            return handles[-1] if handles else None
+    return None
