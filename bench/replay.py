@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -46,6 +47,7 @@ from clara_mlx import machine
 from clara_mlx.context import Budget, ChatTemplate
 from clara_mlx.context.messages import Message, content_text
 from clara_mlx.outputs.generate import TOOLS, generate
+from clara_mlx.outputs.generate.messages import log_lines
 from clara_mlx.outputs.names import Names
 
 ROOT = Path(__file__).parent.parent
@@ -55,30 +57,32 @@ import tiny_reasoner
 
 GOLDEN = ROOT / "tests/golden/tiny-base"
 RESULTS = ROOT / "bench/results"
-# Generated outputs that one command prints: most print little, some much.
-PARTS = (1, 1, 2, 2, 3, 4, 8)
+# Tools that one command runs, one after the other: each prints 600 to 3,000 characters.
+PARTS = (1, 1, 2, 2, 3, 4)
+# Lines of a log that some outputs stand amid, of about 70 characters each.
+LOG = (100, 600)
 COMMANDS = {
-    "pytest": "pytest -x {}",
-    "unittest": "python -m unittest {}",
-    "traceback": "python {}",
-    "ruff": "ruff check {}",
-    "mypy": "mypy {}",
-    "cargo": "cargo test --manifest-path {}",
-    "go": "go test ./{}",
-    "gcc": "gcc -Wall -c {}",
-    "npm": "npm --prefix {} test",
-    "http": "curl -i localhost:8000/{}",
-    "build": "make -C {}",
-    "ripgrep": "rg TODO {}",
-    "ls": "ls -l {}",
-    "tree": "tree {}",
-    "git-status": "git -C {} status",
-    "git-log": "git -C {} log",
-    "git-diff": "git -C {} diff",
-    "toml": "cat {}.toml",
-    "yaml": "cat {}.yaml",
-    "json": "cat {}.json",
-    "env": "cat {}/.env",
+    "pytest": "pytest -x",
+    "unittest": "python -m unittest",
+    "traceback": "python main.py",
+    "ruff": "ruff check",
+    "mypy": "mypy .",
+    "cargo": "cargo test",
+    "go": "go test ./...",
+    "gcc": "gcc -Wall -c *.c",
+    "npm": "npm test",
+    "http": "curl -i localhost:8000",
+    "build": "make",
+    "ripgrep": "rg TODO",
+    "ls": "ls -l",
+    "tree": "tree",
+    "git-status": "git status",
+    "git-log": "git log -5",
+    "git-diff": "git diff",
+    "toml": "cat conf.toml",
+    "yaml": "cat conf.yaml",
+    "json": "cat conf.json",
+    "env": "cat .env",
 }
 SYSTEM = (
     "You are a careful engineer who works in a repository by running commands. Read before you "
@@ -90,12 +94,12 @@ LAG = 3
 
 @dataclass(frozen=True)
 class Need:
-    """A fact that the agent needs: ``lines`` of what ``command`` printed at step ``seen``."""
+    """A fact that the agent needs: a ``line`` of what ``command`` printed at step ``seen``."""
 
     seen: int
     command: str
     question: str
-    lines: str
+    line: str
 
 
 @dataclass(frozen=True)
@@ -107,33 +111,40 @@ class Trajectory:
     needs: dict[int, Need]
 
 
-def trajectory(seed: int, steps: int, parts: tuple[int, ...] = PARTS) -> Trajectory:
-    """An agent's work of so many steps, the same for the same seed."""
+def trajectory(
+    seed: int, steps: int, logs: float = 0.0, parts: tuple[int, ...] = PARTS
+) -> Trajectory:
+    """An agent's work of so many steps, the same for the same seed; some outputs are long logs."""
     rng = random.Random(seed)
     names = Names(rng, "test")
     task = f"Make every check of {names.kebab()} pass, and tell me what was wrong with it."
     start = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": task}]
     made, facts = [], []
     for number in range(steps):
-        tool = rng.choice(TOOLS)
         path = f"{names.word()}/{names.kebab()}-{number}"
         said = f"Next I look at {path}, because of {names.word()} and {names.word()}."
         if number % 4 == 3:
             text = generate(rng, rng.choice(("toml", "yaml", "json")), "test", "long").text
             command, printed = f"cat > {path} <<'END'\n{text}\nEND", ""
         else:
-            command = COMMANDS[tool].format(path)
-            outputs = [generate(rng, tool, "test", "long") for _ in range(rng.choice(parts))]
-            printed = "\n".join(output.text for output in outputs)
+            tools = rng.sample(TOOLS, rng.choice(parts))
+            command = f"cd {path}; " + "; ".join(COMMANDS[tool] for tool in tools)
+            outputs = [generate(rng, tool, "test", "long") for tool in tools]
+            texts = [output.text.rstrip("\n") for output in outputs]
+            if rng.random() < logs:
+                lines = islice(log_lines(names), rng.randint(*LOG))
+                texts[-1:-1] = ["\n".join(lines)]
+            printed = "\n".join(texts)
             for output in outputs:
                 for probe in output.probes:
                     first = output.text.rfind("\n", 0, probe.start) + 1
                     last = output.text.find("\n", probe.end)
-                    lines = flat(output.text[first : last if last >= 0 else None])
-                    facts.append(Need(number, command, probe.question, lines))
+                    line = output.text[first : last if last >= 0 else None]
+                    if "\n" not in line:
+                        facts.append(Need(number, command, probe.question, flat(line)))
         made.append(tool_call(number, "bash", {"command": command}, said, printed))
     everything = flat(" ".join(content_text(message) for step in made for message in step))
-    once = [need for need in facts if everything.count(need.lines) == 1]
+    once = [need for need in facts if everything.count(need.line) == 1]
     needs = {}
     for number in range(LAG + 1, steps, 2):
         if old := [need for need in once if need.seen <= number - LAG]:
@@ -242,16 +253,16 @@ def replay(
         before = ids
         return sent
 
-    def shows(sent: list[Message], lines: str) -> bool:
-        return lines in flat(" ".join(content_text(message) for message in sent))
+    def shows(sent: list[Message], line: str) -> bool:
+        return line in flat(" ".join(content_text(message) for message in sent))
 
     for number, step in enumerate(work.steps):
         sent = send()
         if need := work.needs.get(number):
             if isinstance(method, Ours):
                 _, _, asked = method.ask(need.command, need.question)
-                figures.needs["by ask_memory alone"] += need.lines in flat(asked)
-            how = "present" if shows(sent, need.lines) else "lost"
+                figures.needs["by ask_memory alone"] += need.line in flat(asked)
+            how = "present" if shows(sent, need.line) else "lost"
             if how == "lost":
                 begun = time.perf_counter()
                 called = method.recover(need.command, need.question, sent)
@@ -260,7 +271,7 @@ def replay(
                     name, arguments, result = called
                     history += tool_call(f"m{number}", name, arguments, "", result)
                     figures.needs[f"calls of {name}"] += 1
-                    if shows(send(), need.lines):
+                    if shows(send(), need.line):
                         how = f"recovered by {name}"
                     else:
                         figures.missed.append(f"{name}: {need.command}: {need.question}")

@@ -33,6 +33,8 @@ BASH = {
         },
     },
 }
+# A word of a question that stands as it is in an output: with a mark or a figure inside.
+_NAME = re.compile(r"\w[\w./:@-]*[\d._/:@-][\w./:@-]*\w")
 _EXPAND = next(tool for tool in SCHEMAS if tool["function"]["name"] == "expand")
 
 
@@ -112,7 +114,7 @@ class Masking(Truncation):
         return self._pointers[index]
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
-        return expanded(self._memory, command, sent)
+        return expanded(self._memory, command, question, sent)
 
     def close(self) -> None:
         self._memory.close()
@@ -177,7 +179,7 @@ class Ours(Everything):
         return self.context.prepare(history, tools=self.tools).messages
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called:
-        return expanded(self.memory, command, sent) or self.ask(command, question)
+        return expanded(self.memory, command, question, sent) or self.ask(command, question)
 
     def ask(self, command: str, question: str) -> Called:
         """The one call where no handle is shown."""
@@ -190,26 +192,29 @@ class Ours(Everything):
         self.memory.close()
 
 
-def expanded(memory: Memory, command: str, sent: list[Message]) -> Called | None:
-    """`expand` of the handle that is shown for a command; its first page."""
+def expanded(
+    memory: Memory, command: str, question: str, sent: list[Message]
+) -> Called | None:
+    """`expand` of the handle that is shown for a command.
+
+    If the question names something, such as a path, the lines around it; else the first page.
+    """
     handle = handle_shown(command, sent)
     if handle is None:
         return None
-    arguments = {"handle": handle}
+    name = _NAME.search(question)
+    arguments = {"handle": handle} | ({"find": name[0]} if name else {})
     return "expand", arguments, call(memory, "expand", arguments)
 
 
 def handle_shown(command: str, sent: list[Message]) -> str | None:
-    """The handle in the result of a command's call, or else the last one before its mention."""
+    """The handle in the result of a command's call, or in a block or a fold that names it."""
     calls = calls_of(sent)
     for index, (_, arguments) in calls.items():
         if json.loads(arguments or "{}").get("command") == command:
             found = HANDLE.search(content_text(sent[index]).partition("\n")[0])
             return found[0] if found else None
-    for message in sent:
-        text = content_text(message)
-        mention = re.search(re.escape(command) + r"(?![\w.-])", text)
-        if mention and "[clara " in text:
-            handles = HANDLE.findall(text[: mention.start()])
-            return handles[-1] if handles else None
-    return None
+    head = rf"\[clara ({HANDLE.pattern})(?:: [^\]\n]*)?\](?: \| |\n *command: )"
+    named = re.compile(head + re.escape(command) + r"(?![\w.-])")
+    found = next(filter(None, (named.search(content_text(one)) for one in sent)), None)
+    return found[1] if found else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -36,6 +36,12 @@ logger = logging.getLogger(__name__)
 # Share of the tokens that a compression by itself must free.
 _LEAST = 0.1
 
+# As long as a handle: to see what a compression would give before anything is kept for it.
+_ANY_HANDLE = "m-000000000000"
+
+# Share of the budget that the one message may take: else it is soon time to compress again.
+_SUMMARY_SHARE = 0.25
+
 _DONE = ("completed", "done", "finished", "success", "passes", "passed")
 _TROUBLED = ("error", "failed", "issue", "cannot", "unable")
 
@@ -57,7 +63,7 @@ class ClaraMemoryManager:
         keep_recent_turns: newest turns (two messages each) that stay; a call is never separated
             from its results, so one turn may be longer.
         compression_threshold: utilisation above which `process_messages` compresses.
-        max_memory_tokens: about how long the one message may be.
+        max_memory_tokens: about how long the one message may be; at most a quarter of the budget.
         memory: where originals go; by default the environment's, see `Settings`. It is opened when
             it is first needed; without a model it still keeps originals and finds text.
         settings: in place of the environment's.
@@ -211,17 +217,23 @@ class ClaraMemoryManager:
             if not _is_summary(given[index]):
                 message = given[index]
                 state.facts.take(role_of(message), content_text(message), called(message))
-        content = self._summary(given, old, state)
+        fold, word, handles = self._fold(given, old, state)
         at = next((n for n, i in enumerate(kept) if i >= head and i > old[0]), len(kept))
         shorter = [messages[i] for i in kept]
-        shorter.insert(at, like(messages[0], {"role": "assistant", "content": content}))
+        shorter.insert(at, like(messages[0], {"role": "assistant", "content": word(_ANY_HANDLE)}))
         if least and not self._is_worth_it(messages, shorter, at, least):
             return messages
+        block = self.context.freezer.freeze_as(
+            self.settings.session, fold, word, handles, kind="fold"
+        )
+        shorter[at] = like(messages[0], {"role": "assistant", "content": block.text})
         self.state = state
         return shorter
 
-    def _summary(self, given: list[Message], old: list[int], state: MemoryState) -> str:
-        """The content of the one message: kept as a fold, so that it can be undone."""
+    def _fold(
+        self, given: list[Message], old: list[int], state: MemoryState
+    ) -> tuple[Piece, Callable[[str], str], list[str]]:
+        """What the one message stands for, its content by handle, and the handles it names."""
         freezer, session = self.context.freezer, self.settings.session
         calls = calls_of(given)
         shown: list[Message] = []
@@ -245,7 +257,8 @@ class ClaraMemoryManager:
             blocks = content_text(message).split("\n\n")[1:2] if _is_summary(message) else []
             told.append({"role": "assistant", "content": blocks[0]} if blocks else shown[-1])
         transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
-        room = int(self.max_memory_tokens * self.config.chars_per_token)
+        most = min(self.max_memory_tokens, int(_SUMMARY_SHARE * self.config.available_budget))
+        room = int(most * self.config.chars_per_token)
         room -= len(state.to_memory_message(wording.HOW_TO))
         entries = wording.fold_entries(told)
 
@@ -253,8 +266,7 @@ class ClaraMemoryManager:
             blocks = wording.describe_fold(entries, handle, len(old), max(room, 0))
             return state.to_memory_message(f"{blocks}\n{wording.HOW_TO}")
 
-        piece = Piece("assistant", "fold", transcript)
-        return freezer.freeze_as(session, piece, word, handles, kind="fold").text
+        return Piece("assistant", "fold", transcript), word, handles
 
     def _is_worth_it(
         self, messages: list[Any], shorter: list[Any], kept: int, least: float

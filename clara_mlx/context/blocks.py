@@ -157,12 +157,15 @@ class Freezer:
     def _remember(self, session: str, piece: Piece, handle: str) -> None:
         if self.memory.store.has(handle):
             return
+        metadata = {"role": piece.role, "command": wording.command(piece.arguments)}
+        if piece.part == "fold":
+            metadata["fold"] = "blocks and turns"  # `ask_memory` leaves it out
         try:
             self.memory.remember(
                 piece.text,
                 source=piece.tool or piece.role,
                 session=session,
-                metadata={"role": piece.role, "command": wording.command(piece.arguments)},
+                metadata=metadata,
                 handle=handle,
             )
         except StoreError:

@@ -104,7 +104,11 @@ def ask(memory: Memory, question: str, where: Mapping[str, Any] | None = None) -
 def answered(
     memory: Memory, question: str, where: Mapping[str, Any] | None = None, k: int = _HITS
 ) -> tuple[str | None, list[Hit]]:
-    """An answer (None without a model) and the hits worth reading."""
+    """An answer (None without a model) and the hits worth reading.
+
+    What a fold stands for is not searched: it has blocks, and each of them has its own original.
+    """
+    where = {**(where or {}), "fold": None}
     if memory.clara is not None:
         with suppress(OtherModel):  # of which only the text can be searched
             answer = memory.ask(question, k, where)

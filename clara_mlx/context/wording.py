@@ -90,7 +90,9 @@ def fold_entries(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
         text, role = content_text(message).strip(), str(message.get("role"))
         text = text.removesuffix(EXPLANATION)
         if text.startswith("[clara ") and FOLDED in text.partition("\n")[0]:
-            entries += [(line, line) for line in text.split("\n")[1:]]
+            # A fuller form has further lines, indented; they stay with their first.
+            for full in re.split(r"\n(?!  )", text)[1:]:
+                entries.append((_one_line(full.replace("\n  ", "\n")), full))
         elif text.startswith("[clara "):
             # Indented, so that no line of an output passes for a user's later.
             entries.append((_one_line(text), text.replace("\n", "\n  ")))
@@ -105,15 +107,19 @@ def fold_entries(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
 def describe_fold(entries: list[tuple[str, str]], handle: str, messages: int, most: int) -> str:
     """The text that stands for many messages, of about ``most`` characters.
 
-    Users' words come first, then the newest of the others; the newest in their fuller form as long
-    as that takes no more than half.
+    Users' words come first, then what has a handle, then the others; the newest first. They come
+    in their fuller form as long as that takes no more than half, then as lines; of those beyond
+    three quarters, handle and command alone.
     """
     chosen: dict[int, str] = {}
     room = most
-    order = sorted(range(len(entries)), key=lambda i: (not entries[i][0].startswith("user: "), -i))
+    order = sorted(range(len(entries)), key=lambda i: (_rank(entries[i][0]), -i))
     for index in order:
         line, full = entries[index]
-        text = full if most - room + len(full) <= most // 2 else line
+        used = most - room
+        text = full if used + len(full) <= most // 2 else line
+        if used + len(text) > most * 3 // 4:
+            text = _shortest(line)
         if len(text) + 1 > room:
             break
         room -= len(text) + 1
@@ -123,11 +129,23 @@ def describe_fold(entries: list[tuple[str, str]], handle: str, messages: int, mo
     return _readable("\n".join([first, *(chosen[i] for i in sorted(chosen))]))
 
 
+def _rank(line: str) -> int:
+    return 0 if line.startswith("user: ") else 1 if line.startswith("[clara m-") else 2
+
+
 def _one_line(text: str) -> str:
     """The first lines of a block as one: handle, tool, size, command, the first outcome."""
     lines = text.split("\n", 3)
     rest = [line.partition(": ")[2] for line in lines[1:3] if line[:8] in ("command:", "outcome:")]
     return " | ".join([lines[0], *rest])
+
+
+def _shortest(line: str) -> str:
+    """The handle and the command of a block's line; other lines as they are."""
+    head, _, rest = line.partition("] | ")
+    if not line.startswith("[clara m-") or not rest:
+        return line
+    return f"{head.partition(':')[0]}] | {rest.partition(' | ')[0]}"
 
 
 def key_lines(text: str, asked: str | None = None) -> list[str]:

@@ -16,9 +16,6 @@ from clara_mlx.encoder import RunLayer, all_states, run_layer, states_at
 from clara_mlx.lora import Adapters
 from clara_mlx.train.topk import TEMPERATURE, differentiable_topk
 
-#: Weight of the mse in the reference's total.
-MSE_WEIGHT = 0.1
-
 #: Arrays by name; `clara_mlx.train.batches` says which and what shapes.
 Arrays = dict[str, mx.array]
 
