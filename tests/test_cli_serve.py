@@ -100,3 +100,18 @@ def test_mistakes_are_told_before_anything_runs(
         isinstance(result.exception, ClaraError) and told in str(result.exception)
     )
     assert not db.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_mcp_on_a_damaged_file_says_nothing_to_its_client(tmp_path: Path, kept: int) -> None:
+    db = tmp_path / "agent.db"
+    with Memory.open(db) as memory:
+        memory.remember("kept")
+    pages = db.read_bytes()
+    db.write_bytes(pages[: kept * 4096].ljust(len(pages), b"\xa5"))
+    code = "from clara_mlx.cli import main; main()"
+    command = [sys.executable, "-c", code, "mcp", "--db", str(db)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    # An MCP client takes every line of standard output for a message.
+    assert done.returncode == 1 and done.stdout == ""
+    assert str(db) in done.stderr and "Traceback" not in done.stderr

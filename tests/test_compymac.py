@@ -458,3 +458,21 @@ def test_what_went_as_blocks_in_place_is_folded_by_its_originals(settings: Setti
     shorter = manager.compress_messages(in_place)
     assert len(shorter) < len(messages)
     assert manager.full_history(shorter) == messages
+
+
+def test_a_compression_that_is_not_worth_it_keeps_nothing(settings: Settings) -> None:
+    messages = [Message("user", "go"), Message("assistant", "yes"), Message("user", "on")]
+    messages += [Message("assistant", f"{n} {report(n, 300)}") for n in range(2)]
+    manager = ClaraMemoryManager(SMALL, None, keep_recent_turns=1, compression_threshold=0.1)
+    assert manager.should_compress(messages) and manager.calculate_utilization(messages) < 1
+    assert manager.process_messages(messages) is messages
+    assert manager.state.compression_count == 0
+    assert manager.context.memory.status().memories == 0
+
+
+def test_the_one_message_leaves_room_in_a_small_window(settings: Settings) -> None:
+    small = ContextConfig(token_budget=2400, reserved_for_response=400)
+    manager = ClaraMemoryManager(small, keep_recent_turns=1)
+    compressed = manager.compress_messages(conversation(30, lines=4))
+    (summary,) = (m for m in compressed if m.content.startswith("[MEMORY SUMMARY"))
+    assert manager.estimate_message_tokens(summary) <= 500 + 20

@@ -77,6 +77,7 @@ def found(text: str) -> list[tuple[str, str]]:
             [("version", "2.4"), ("version", "3.11.7"), ("version", "v2.1"), ("version", "1.0rc1")],
         ),
         (r"C:\work\a.py:3", [("path", r"C:\work\a.py:3")]),
+        ("wrote </etc/hosts> </tool-result>", [("path", "/etc/hosts")]),
         ("json.decoder.JSONDecodeError: x", [("exception", "json.decoder.JSONDecodeError")]),
         ("on line 12 or lines 3-9", [("line", "line 12"), ("line", "lines 3-9")]),
     ],

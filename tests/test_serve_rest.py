@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gateway import Gateway, Upstream, gateway, says
+
+from clara_mlx.scheduler import Priority
 
 TEXTS = ["", "one\r\ntwo", "NUL \x00 and \u2028", "half \ud800 of a pair", "x" * 100_000]
 
@@ -116,6 +120,53 @@ def test_asking_with_a_model(tmp_path: Path, clara: Callable[..., Any]) -> None:
         assert isinstance(answer["text"], str) and answer["passes"] in (0, 1)
         found = post(gate, "recall", query="door code", mode="latent")["hits"]
         assert found[0]["handle"] == handle and found[0]["cosine"] is not None
+
+
+def test_a_question_does_not_wait_for_the_backlog(
+    tmp_path: Path, clara: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        Upstream(says("ok")).running() as url,
+        gateway(tmp_path, url, clara=clara("c16", "e2e")) as gate,
+    ):
+        handle = post(gate, "remember", text="The door code is 4711.")["handle"]
+        gate.memory.flush(60)
+        assert gate.memory.model is not None
+        submit, ask = gate.memory.model.submit, gate.memory.ask
+        queued = {priority: threading.Event() for priority in Priority}
+        ran: list[Priority] = []
+        left: list[int] = []
+
+        def noted(priority: Priority, work: Callable[[], Any]) -> Any:
+            def run() -> Any:
+                ran.append(priority)
+                return work()
+
+            future = submit(priority, run)
+            queued[priority].set()
+            return future
+
+        def asked(*args: Any, **options: Any) -> Any:
+            answer = ask(*args, **options)
+            left.append(gate.memory.store.backlog())
+            return answer
+
+        free = threading.Event()
+        # The model is busy until both wait for it; a minute at most, so that no failure hangs.
+        submit(Priority.QUESTION, lambda: free.wait(60))
+        monkeypatch.setattr(gate.memory.model, "submit", noted)
+        monkeypatch.setattr(gate.memory, "ask", asked)
+        for number in range(60):
+            post(gate, "remember", text=f"ledger {number} mirrors its shard. " * 30)
+        assert queued[Priority.BACKLOG].wait(30)
+        with ThreadPoolExecutor() as pool:
+            question = "What is the door code?"
+            answer = pool.submit(post, gate, "ask", question=question, max_tokens=4)
+            assert queued[Priority.QUESTION].wait(20)
+            free.set()
+            assert answer.result(60)["evidence"][0]["handle"] == handle
+        assert ran[0] is Priority.QUESTION  # though it came last
+        assert left[0] > 0
 
 
 def test_a_failing_file_is_not_the_clients_mistake(tmp_path: Path) -> None:

@@ -141,9 +141,10 @@ _WINDOWS = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]:\\[^\s\"'<>|*?:;,()]++"
     r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
 )
-# Nothing without a slash or a dot is a path, but for some well-known names.
+# Nothing without a slash or a dot is a path, but for some well-known names; nor is </a-tag>.
 _PATH = re.compile(
-    r"(?<![\w./@+~%-])([\w@+~%-]*+[./][\w./@+~%-]*+|(?:[A-Z][a-z]{2,8}file|LICENSE)(?![\w@+~%-]))"
+    r"(?<![\w./@+~%-])(?!(?<=<)/[\w-]+>)"
+    r"([\w@+~%-]*+[./][\w./@+~%-]*+|(?:[A-Z][a-z]{2,8}file|LICENSE)(?![\w@+~%-]))"
     r"(:\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
 )
 

@@ -13,13 +13,21 @@ from documents import FULL, Document, Documents
 
 from clara_mlx.config import ClaraConfig
 from clara_mlx.outputs.probe import Output
-from clara_mlx.prompts import ANSWER_SYSTEM, ANSWER_USER, SLOTS, Prompts
+from clara_mlx.prompts import (
+    ANSWER_SYSTEM,
+    ANSWER_USER,
+    PARAPHRASE_SYSTEM,
+    PARAPHRASE_USER,
+    SLOTS,
+    Prompts,
+)
 from clara_mlx.tokenizer import TextTokenizer
 
 DOCUMENTS = 64  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,
 ROOM = 104  # in this many tokens
 AMONG_OTHERS = 0.25  # share of the compressed documents that are read among others, as `ask` does
+COPIED = 4  # documents of each half that are written out from their text
 PARAPHRASED = 2  # documents of each half that are also written out from their latents
 EASY = 1000  # steps in which whole outputs are as short as they can be, and most read as text
 POOL = 8  # steps whose documents are drawn together and batched by length
@@ -147,6 +155,7 @@ class Batches:
         before = ANSWER_USER.split(SLOTS)[0]
         head = [config.bos_id, *self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")]
         text_rows = [self._asked(_Row([*head, *ids]), output, rng) for output, ids in texts]
+        text_rows += [self._copied(ids) for _, ids in texts[:COPIED]]
         encoder = _padded(inputs)
         ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
         memory = ends[:, None] - size + np.arange(size)
@@ -177,6 +186,15 @@ class Batches:
             if other.tool != output.tool and asked.isdisjoint(p.question for p in other.probes)
         ]
         return rng.sample(others, min(len(others), rng.randint(1, 2)))
+
+    def _copied(self, text: list[int]) -> _Row:
+        """A document written out from its own text: what teaches a small model to copy at all."""
+        opening, closing = PARAPHRASE_USER.split(SLOTS)
+        encode = self.tokenizer.encode
+        head = encode(f" [INST] {PARAPHRASE_SYSTEM}\n\n{opening}")
+        ids = [self.config.bos_id, *head, *text, *encode(f"{closing} [/INST]")]
+        answer = [*text, self.config.eos_id]
+        return _Row([*ids, *answer], answers=[range(len(ids), len(ids) + len(answer))])
 
     def _paraphrase(self, vectors: list[int], text: list[int]) -> _Row:
         prompt = self.prompts.paraphrase(1)
