@@ -7,12 +7,12 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from clara_mlx.context import Budget, ChatTemplate, Context
 from clara_mlx.context.blocks import HANDLE
 from clara_mlx.context.messages import Message, calls_of, content_text, head_length, units
-from clara_mlx.context.tools import SCHEMAS, call
+from clara_mlx.context.tools import PAGE_CHARACTERS, PAGE_LINES, SCHEMAS, call
 from clara_mlx.memory import Memory
 
 #: A prompt's tokens.
@@ -33,15 +33,15 @@ BASH = {
         },
     },
 }
-# A word of a question that stands as it is in an output: with a mark or a figure inside.
-_NAME = re.compile(r"\w[\w./:@-]*[\d._/:@-][\w./:@-]*\w")
+# What a question names: a word with a mark or a figure inside, or the last one, after "of".
+_NAMED = re.compile(r"(\w[\w./:@-]*[\d._/:@-][\w./:@-]*\w)|\bof (\w+)\?$")
 _EXPAND = next(tool for tool in SCHEMAS if tool["function"]["name"] == "expand")
 
 
 class Everything:
     """The whole history, whatever its size; what the window can't take is sent, too."""
 
-    tools: list[Any] = [BASH]
+    tools: ClassVar[list[Any]] = [BASH]
 
     def prepare(self, history: list[Message]) -> list[Message]:
         """What is sent for a history."""
@@ -63,18 +63,25 @@ class Truncation(Everything):
         self._dropped = 0
 
     def prepare(self, history: list[Message]) -> list[Message]:
+        """See `Everything`."""
+        while not self._fits(sent := self._left(history)):
+            self._dropped += 1
+        return sent
+
+    def _left(self, history: list[Message]) -> list[Message]:
         head = head_length(history)
         spans = units(history, head)
-        while True:
-            first = spans[self._dropped][0] if self._dropped < len(spans) else len(history)
-            sent = history[:head] + history[first:]
-            if first == len(history) or self._count(sent, self.tools) <= self._limit:
-                return sent
-            self._dropped += 1
+        first = spans[self._dropped][0] if self._dropped < len(spans) else len(history)
+        return history[:head] + history[first:]
+
+    def _fits(self, sent: list[Message]) -> bool:
+        return self._count(sent, self.tools) <= self._limit
 
 
 class Masking(Truncation):
-    """Old outputs give way to pointers that `expand` follows; dropped if even that is too long.
+    """Old outputs give way to pointers that `expand` follows.
+
+    Where that is too long, all but the newest output do; only then the oldest units are dropped.
 
     Args:
         budget: that it must fit.
@@ -84,21 +91,29 @@ class Masking(Truncation):
         batch: outputs that are masked together; with 1, one more is masked at each step.
     """
 
-    tools = [BASH, _EXPAND]
+    tools: ClassVar[list[Any]] = [BASH, _EXPAND]
 
     def __init__(self, budget: Budget, count: Count, path: Path, keep: int, batch: int) -> None:
         super().__init__(budget, count)
         self._memory = Memory.open(path)
         self._keep, self._batch = keep, batch
+        self._masked = 0
         self._pointers: dict[int, str] = {}
 
     def prepare(self, history: list[Message]) -> list[Message]:
+        """See `Everything`."""
         outputs = [i for i, message in enumerate(history) if message["role"] == "tool"]
         old = max(0, len(outputs) - self._keep) // self._batch * self._batch
-        masked = list(history)
-        for index in outputs[:old]:
-            masked[index] = {**history[index], "content": self._pointer(index, history)}
-        return super().prepare(masked)
+        self._masked = max(self._masked, old)
+        sent = list(history)
+        for index in outputs[: self._masked]:
+            sent[index] = {**history[index], "content": self._pointer(index, history)}
+        while self._masked < len(outputs) - 1 and not self._fits(self._left(sent)):
+            more = outputs[:-1][self._masked : self._masked + self._batch]
+            for index in more:
+                sent[index] = {**history[index], "content": self._pointer(index, history)}
+            self._masked += len(more)
+        return super().prepare(sent)
 
     def _pointer(self, index: int, history: list[Message]) -> str:
         if index not in self._pointers:
@@ -114,9 +129,11 @@ class Masking(Truncation):
         return self._pointers[index]
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
+        """See `Everything`."""
         return expanded(self._memory, command, question, sent)
 
     def close(self) -> None:
+        """See `Everything`."""
         self._memory.close()
 
 
@@ -139,13 +156,15 @@ class CompyMac(Everything):
 
         self._message, self._summarizer = Theirs, ToolOutputSummarizer
         self._manager = MemoryManager(
-            ContextConfig(budget.window, chars_per_token=characters,
-                          reserved_for_response=budget.reserve)
+            ContextConfig(
+                budget.window, chars_per_token=characters, reserved_for_response=budget.reserve
+            )
         )
         self._messages: list[Any] = []
         self._seen = 0
 
     def prepare(self, history: list[Message]) -> list[Message]:
+        """See `Everything`."""
         calls = calls_of(history)
         for index in range(self._seen, len(history)):
             message = dict(history[index])
@@ -166,7 +185,7 @@ class Ours(Everything):
     Without a model `ask_memory` gives exact lines; with one, also an answer from memory tokens.
     """
 
-    tools = [BASH, *SCHEMAS]
+    tools: ClassVar[list[Any]] = [BASH, *SCHEMAS]
 
     def __init__(
         self, budget: Budget, counter: ChatTemplate, path: Path, clara: Any = None
@@ -175,10 +194,12 @@ class Ours(Everything):
         self.context = Context(self.memory, counter, budget)
 
     def prepare(self, history: list[Message]) -> list[Message]:
+        """See `Everything`."""
         self.context.observe(history)
         return self.context.prepare(history, tools=self.tools).messages
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called:
+        """See `Everything`."""
         return expanded(self.memory, command, question, sent) or self.ask(command, question)
 
     def ask(self, command: str, question: str) -> Called:
@@ -189,22 +210,39 @@ class Ours(Everything):
         return "ask_memory", arguments, call(self.memory, "ask_memory", arguments)
 
     def close(self) -> None:
+        """See `Everything`."""
         self.memory.close()
 
 
-def expanded(
-    memory: Memory, command: str, question: str, sent: list[Message]
-) -> Called | None:
+def expanded(memory: Memory, command: str, question: str, sent: list[Message]) -> Called | None:
     """`expand` of the handle that is shown for a command.
 
-    If the question names something, such as a path, the lines around it; else the first page.
+    All of it if it has one page, as block and pointer say; else the lines around what the question
+    names, such as a path, or the last page, for there most commands say how they went.
     """
     handle = handle_shown(command, sent)
     if handle is None:
         return None
-    name = _NAME.search(question)
-    arguments = {"handle": handle} | ({"find": name[0]} if name else {})
+    arguments: dict[str, Any] = {"handle": handle}
+    original = str(memory.original(handle))
+    lines = original.count("\n") + 1
+    if lines > PAGE_LINES or len(original) > PAGE_CHARACTERS:
+        if named := _NAMED.search(question):
+            arguments["find"] = named[1] or named[2]
+        else:
+            arguments["start_line"] = lines - _last_page(original) + 1
     return "expand", arguments, call(memory, "expand", arguments)
+
+
+def _last_page(text: str) -> int:
+    """How many of the last lines have room on a page."""
+    room, count = PAGE_CHARACTERS, 0
+    for line in reversed(text.split("\n")):
+        room -= len(line) + 1
+        if room < 0 or count == PAGE_LINES:
+            break
+        count += 1
+    return max(1, count)
 
 
 def handle_shown(command: str, sent: list[Message]) -> str | None:

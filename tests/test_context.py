@@ -370,3 +370,12 @@ def test_arguments_without_a_long_string_stay_as_they_are_written(memory: Memory
     prepared = context.prepare(messages, compact="now")
     assert prepared.exchange and prepared.messages[2] == messages[2]
     assert context.rebuild(prepared.messages) == messages
+
+
+def test_fewer_units_than_are_kept_stay_as_they_are(memory: Memory) -> None:
+    budget = Budget(window=2500, reserve=300, keep=6)
+    messages = [*start(), *step(0, [report(0, 60)])]
+    for number in range(1, 4):
+        messages += [{"role": "user", "content": f"{number} " + "and on " * 40}]
+        prepared = Context(memory, budget=budget).prepare(messages, compact="now")
+        assert prepared.messages == messages

@@ -70,6 +70,7 @@ def test_text_remembered_by_a_killed_process_is_compressed_by_the_next(
     worker = Worker("remember", ledger.path, 5)
     ledger.note([worker.out.readline().split() for _ in range(20)])
     ledger.note(worker.kill_after(0))
+    ledger.kills += 1
     assert len(ledger.kept) >= 20
     with Memory.open(ledger.path, clara("c16", "e2e")) as memory:
         memory.flush(60)

@@ -115,7 +115,10 @@ class Compaction:
             return False
         for index in indices:
             for piece in self.view.pieces(index):
-                if is_recalled(piece):  # the transcript must not be where recalled text is kept
+                # The transcript must not be where recalled text is kept; and of an output that is
+                # hardly longer than its block, the fold must show a handle, too.
+                short = piece.role == "tool" and piece.part not in self.view.edits.get(index, {})
+                if is_recalled(piece) or (short and len(piece.text) >= wording.LEAST_CHARACTERS):
                     self._replace(Candidate(index, piece, 0))
         kept = self.view.rendered(start, end, notes=False)
         piece = Piece("assistant", "fold", json.dumps(kept, ensure_ascii=False, sort_keys=True))
@@ -142,7 +145,7 @@ class Compaction:
     # -- candidates ------------------------------------------------------------------------------
 
     def _candidates(self, keep: int, in_use: bool) -> Iterator[Candidate]:
-        old = [i for span in self._spans[: len(self._spans) - keep] for i in range(*span)]
+        old = [i for span in self._spans[: max(0, len(self._spans) - keep)] for i in range(*span)]
         seen = {
             edit.block.digest: edit.chain
             for edit in self.view.all_edits()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -107,30 +107,37 @@ def fold_entries(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
 def describe_fold(entries: list[tuple[str, str]], handle: str, messages: int, most: int) -> str:
     """The text that stands for many messages, of about ``most`` characters.
 
-    Users' words come first, then what has a handle, then the others; the newest first. They come
-    in their fuller form as long as that takes no more than half, then as lines; of those beyond
-    three quarters, handle and command alone.
+    Users' words and all handles with their commands come first, then the newest of the others with
+    a quarter of the room that is left. The rest of it is for fuller forms, of the newest first.
     """
+    order = sorted(range(len(entries)), key=lambda i: (_rank(entries[i][0]), -i))
     chosen: dict[int, str] = {}
     room = most
-    order = sorted(range(len(entries)), key=lambda i: (_rank(entries[i][0]), -i))
-    for index in order:
-        line, full = entries[index]
-        used = most - room
-        text = full if used + len(full) <= most // 2 else line
-        if used + len(text) > most * 3 // 4:
-            text = _shortest(line)
-        if len(text) + 1 > room:
-            break
-        room -= len(text) + 1
-        chosen[index] = text
+
+    def choose(indices: Iterable[int], spare: int, form: Callable[[tuple[str, str]], str]) -> None:
+        nonlocal room
+        for index in indices:
+            text, now = form(entries[index]), len(chosen.get(index, "")) - (index not in chosen)
+            if room - (len(text) - now) >= spare:
+                room -= len(text) - now
+                chosen[index] = text
+
+    first = [i for i in order if _rank(entries[i][0]) < _OTHERS]
+    choose(first, 0, lambda entry: _shortest(entry[0]))
+    choose(order[len(first) :], room * 3 // 4, lambda entry: entry[0])
+    choose(first, room // 4, lambda entry: entry[1])
+    choose([i for i in first if chosen.get(i) != entries[i][1]], 0, lambda entry: entry[0])
     left = f"; {len(entries) - len(chosen)} lines only there" if len(chosen) < len(entries) else ""
-    first = f"[clara {handle}: {messages} {FOLDED}, kept whole{left}]"
-    return _readable("\n".join([first, *(chosen[i] for i in sorted(chosen))]))
+    heading = f"[clara {handle}: {messages} {FOLDED}, kept whole{left}]"
+    return _readable("\n".join([heading, *(chosen[i] for i in sorted(chosen))]))
+
+
+# The rank of lines that are no user's words and have no handle.
+_OTHERS = 2
 
 
 def _rank(line: str) -> int:
-    return 0 if line.startswith("user: ") else 1 if line.startswith("[clara m-") else 2
+    return 0 if line.startswith("user: ") else 1 if line.startswith("[clara m-") else _OTHERS
 
 
 def _one_line(text: str) -> str:
