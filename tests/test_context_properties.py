@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,6 @@ def run(path: Path, steps: list[list[Message]], budget: Budget) -> list[tuple[in
     return done
 
 
-def overflowed(steps: list[list[Message]], before: int, count: int) -> bool:
-    """Whether there was a request between those that had ``before`` and ``count`` messages."""
-    return any(before < sent < count for sent in accumulate(map(len, steps)))
-
-
 def pairs_hold(messages: list[Message]) -> bool:
     """Whether each result follows its call, and each call has its results before the next turn."""
     waiting: list[str] = []
@@ -153,13 +148,10 @@ def test_the_newest_turns_are_verbatim_and_the_prefix_is_stable(
     with tempfile.TemporaryDirectory() as folder:
         done = run(Path(folder) / "memory.db", steps, budget)
     forced = budget.boundary is not None
-    before = 0
     for count, prepared in done:
         newest = [m for m in messages[:count][-1:] if m["role"] != "tool"]
         assert prepared.messages[len(prepared.messages) - len(newest) :] == newest
-        # Requests that overflowed are not among these; they too compacted what they could.
-        forced = forced or prepared.reason == "would not fit" or overflowed(steps, before, count)
-        before = count
+        forced = forced or prepared.reason == "would not fit"
         if not forced:
             kept = _newest_units(messages[:count], budget.keep)
             assert prepared.messages[len(prepared.messages) - len(kept) :] == kept
