@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32_768)
     parser.add_argument("--boundary", type=int, default=1_000)
     parser.add_argument("--trajectories", type=int, default=4, help="of 60 to 150 steps")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--no-server", action="store_true", help="leave mlx_lm.server out")
     parser.add_argument("--output", type=Path, default=RESULTS / "replay.json")
     options = parser.parse_args()
