@@ -24,7 +24,7 @@ When = Literal["auto", "phase", "now", "never"]
 _FAR = 0.8
 
 # The characters of a fold: a share of the limit, at about three a token.
-_FOLD_SHARE = 0.15
+_FOLD_SHARE = 0.1
 _FOLD_CHARACTERS = 3
 
 
