@@ -23,17 +23,42 @@ from clara_mlx.prompts import (
 )
 from clara_mlx.tokenizer import TextTokenizer
 
-DOCUMENTS = 64  # of one step
+DOCUMENTS = 32  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,
 ROOM = 104  # in this many tokens
 AMONG_OTHERS = 0.25  # share of the compressed documents that are read among others, as `ask` does
 COPIED = 4  # documents of each half that are written out from their text
 PARAPHRASED = 2  # documents of each half that are also written out from their latents
-EASY = 1000  # steps in which whole outputs are as short as they can be, and most read as text
-POOL = 8  # steps whose documents are drawn together and batched by length
+POOL = 16  # steps whose documents are drawn together and batched by length
 STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
 AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
 AHEAD = 3  # batches made before they are needed
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Shares of a step's documents.
+
+    Attributes:
+        noise: that are noise.
+        drills: that are drills; the others are outputs.
+        text: that the decoder reads as text, not as latents.
+        full: of the short outputs that are filled up.
+    """
+
+    noise: float
+    drills: float
+    text: float
+    full: float = FULL
+
+
+LESSONS = {  # by the step that each lasts to, a multiple of POOL
+    640: Lesson(noise=1.0, drills=0.0, text=0.625),
+    1040: Lesson(noise=0.3, drills=0.4, text=0.5, full=0.0),
+    1600: Lesson(noise=0.1, drills=0.2, text=0.375, full=0.0),
+}
+AFTERWARDS = Lesson(noise=0.03, drills=0.1, text=0.1875)
+EXAM = Lesson(noise=0.0, drills=0.0, text=0.5)
 
 
 @dataclass
@@ -103,34 +128,47 @@ class Batches:
         self.tokenizer = tokenizer
         self.config = config
         self.seed = seed
+        self.training = split == "train"
         self.prompts = Prompts(config, tokenizer)
         self._documents = Documents(tokenizer, config.doc_max_length, split)
         self._pool: tuple[int, list[list[Document]]] = (-1, [])
 
-    def step(self, step: int, text_share: float, halves: int = 2) -> list[Batch]:
-        """The batches of a step, whose documents are of like length.
+    def step(self, step: int, halves: int = 2) -> list[Batch]:
+        """The batches of a step, whose outputs are of like length.
 
         Args:
             step: number of the step.
-            text_share: share of the documents that the decoder reads as text.
             halves: how many batches the step's documents are split into.
         """
         number, within = divmod(step, POOL)
+        lesson = self._lesson(step)
         if self._pool[0] != number:
-            self._pool = number, self._draw(number)
+            self._pool = number, self._draw(number, lesson)
         documents = self._pool[1][within]
         rng = random.Random(f"{self.seed} step {step}")
         rng.shuffle(documents)
-        return [self._batch(documents[half::halves], text_share, rng) for half in range(halves)]
+        return [self._batch(documents[half::halves], lesson.text, rng) for half in range(halves)]
 
-    def _draw(self, number: int) -> list[list[Document]]:
+    def _lesson(self, step: int) -> Lesson:
+        if not self.training:
+            return EXAM
+        return next((lesson for end, lesson in LESSONS.items() if step < end), AFTERWARDS)
+
+    def _draw(self, number: int, lesson: Lesson) -> list[list[Document]]:
         rng = random.Random(f"{self.seed} pool {number}")
-        full = 0.0 if number * POOL < EASY else FULL
-        documents = sorted(
-            (self._documents.draw(rng, full) for _ in range(POOL * DOCUMENTS)),
-            key=lambda pair: len(pair[1]),
+        source = self._documents
+        noise, drills = round(lesson.noise * DOCUMENTS), round(lesson.drills * DOCUMENTS)
+        outputs = DOCUMENTS - noise - drills
+        drawn = sorted(
+            (source.draw(rng, lesson.full) for _ in range(POOL * outputs)),
+            key=lambda document: len(document[1]),
         )
-        groups = [documents[at : at + DOCUMENTS] for at in range(0, len(documents), DOCUMENTS)]
+        groups = [
+            drawn[at * outputs : (at + 1) * outputs]
+            + [source.noise(rng) for _ in range(noise)]
+            + [source.drill(rng) for _ in range(drills)]
+            for at in range(POOL)
+        ]
         rng.shuffle(groups)
         return groups
 
@@ -148,14 +186,19 @@ class Batches:
             prompt = self.prompts.answer("", len(among))
             head = prompt.ids[: prompt.slots[-1] + 2]  # up to the last <SEP>
             vectors = [document * size + i for document in among for i in range(size)]
-            rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng))
-            if number < PARAPHRASED:
+            if output.probes:
+                rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng))
+            if number < PARAPHRASED or not output.probes:
                 vectors = list(range(number * size, (number + 1) * size))
                 rows.append(self._paraphrase(vectors, ids))
         before = ANSWER_USER.split(SLOTS)[0]
         head = [config.bos_id, *self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")]
-        text_rows = [self._asked(_Row([*head, *ids]), output, rng) for output, ids in texts]
-        text_rows += [self._copied(ids) for _, ids in texts[:COPIED]]
+        text_rows = []
+        for number, (output, ids) in enumerate(texts):
+            if output.probes:
+                text_rows.append(self._asked(_Row([*head, *ids]), output, rng))
+            if number < COPIED or not output.probes:
+                text_rows.append(self._copied(ids))
         encoder = _padded(inputs)
         ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
         memory = ends[:, None] - size + np.arange(size)
@@ -233,14 +276,12 @@ def _up(length: int) -> int:
     return -(-length // STEP) * STEP
 
 
-def prefetched(
-    batches: Batches, shares: Iterable[tuple[int, float]]
-) -> Iterator[tuple[int, list[Batch]]]:
-    """Step and batches for each (step, text share), made on a thread ahead of their use."""
+def prefetched(batches: Batches, steps: Iterable[int]) -> Iterator[tuple[int, list[Batch]]]:
+    """Each step with its batches, made on a thread ahead of their use."""
     waiting: deque[tuple[int, Future[list[Batch]]]] = deque()
     with ThreadPoolExecutor(1) as pool:
-        for step, share in shares:
-            waiting.append((step, pool.submit(batches.step, step, share)))
+        for step in steps:
+            waiting.append((step, pool.submit(batches.step, step)))
             if len(waiting) > AHEAD:
                 ready, future = waiting.popleft()
                 yield ready, future.result()

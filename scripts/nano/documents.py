@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 from clara_mlx.chunking import split
 from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
-from clara_mlx.outputs.probe import Output
+from clara_mlx.outputs.probe import ANSWER_CHARACTERS, Output, Probe, kind_of
 from clara_mlx.tokenizer import TextTokenizer
 
 LONG = 0.35  # share of documents that are chunks of long outputs
 FULL = 0.6  # share of the others that are filled up
+PIECE = re.compile(r"[A-Za-z0-9]{1,8}|[/._-]")  # of a drill's names and values
+LINES = (2, 8)  # of a drill
+NOISE = (8, 24)  # tokens of noise
 Document = tuple[Output, list[int]]  # and its token ids
 
 
@@ -29,6 +33,11 @@ class Documents:
         self.limit = limit
         self.split = split
         self.tools = [tool for tool in TOOLS if tool != LEFT_OUT]
+        vocabulary = tokenizer.full.get_vocab()
+        self.pieces = sorted({piece for piece in vocabulary if PIECE.fullmatch(piece)})
+        self.printable = sorted(
+            id for token, id in vocabulary.items() if not tokenizer.is_open(id) and len(token) < 12
+        )
 
     def draw(self, rng: random.Random, full: float = FULL) -> Document:
         """A document of any trained tool with at least two probes.
@@ -46,6 +55,28 @@ class Documents:
                 ids = self.tokenizer.encode(output.text)
             if len(output.probes) > 1:
                 return output, ids
+
+    def noise(self, rng: random.Random) -> Document:
+        """A few random tokens, to be written out again: nothing but copying helps.
+
+        Of realistic outputs alone, a small model learns their forms for thousands of steps
+        before it learns to copy; of noise it learns that in 150, and then through latents.
+        """
+        ids = rng.choices(self.printable, k=rng.randint(*NOISE))
+        return Output("noise", self.tokenizer.decode(ids), ()), ids
+
+    def drill(self, rng: random.Random) -> Document:
+        """Lines of random names and values: the value has to be found and copied."""
+        text, probes = "", []
+        names = rng.sample(self.pieces, rng.randint(*LINES))
+        for name in names:
+            value = "".join(rng.choices(self.pieces, k=rng.randint(1, 5)))[:ANSWER_CHARACTERS]
+            start = len(text) + len(name) + 2
+            end = start + len(value)
+            probes.append(Probe(f"What is {name}?", value, kind_of(value), start, end))
+            text += f"{name}: {value}\n"
+        output = Output("drill", text, tuple(probes))
+        return output, self.tokenizer.encode(text)
 
     def _part(self, output: Output, rng: random.Random) -> Output:
         """One chunk of an output, with the probes whose evidence is in it."""

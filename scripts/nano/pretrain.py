@@ -14,14 +14,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
-from batches import EASY, QUESTIONS, Batch, Batches, prefetched
+from batches import QUESTIONS, Batch, Batches, prefetched
+from forward import cross_entropy, states
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.models.llama import Model, ModelArgs
 
@@ -59,18 +59,6 @@ def clara_config(vocab_size: int) -> ClaraConfig:
     )
 
 
-def text_share(step: int) -> float:
-    """Share of the documents that the decoder reads as text: much at first, then a fifth."""
-    return 0.625 if step < EASY else 0.1875
-
-
-def states(model: Any, h: mx.array) -> mx.array:
-    """Embeddings (rows, length, hidden) to states after the final norm."""
-    for layer in model.model.layers:
-        h = layer(h, "causal")
-    return model.model.norm(h)
-
-
 def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple[mx.array, ...]:
     """Summed cross-entropy, learned tokens and right tokens of latent rows, then of text rows."""
     encoder, memory, *rest = arrays
@@ -82,7 +70,7 @@ def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple
         h = mx.where(slots[..., None] >= 0, latents[mx.maximum(slots, 0)], embed(ids))
         logits = model.lm_head(states(model, h).reshape(flat)[at])
         learned = labels >= 0
-        losses = nn.losses.cross_entropy(logits, mx.maximum(labels, 0)) * learned
+        losses = cross_entropy(logits, mx.maximum(labels, 0)) * learned
         # (rows, learned, answers): exact is an answer without a wrong token.
         of_answer = (answers[..., None] == mx.arange(QUESTIONS)) & learned[..., None]
         wrong = (mx.argmax(logits, -1) != labels)[..., None] & of_answer
@@ -176,7 +164,7 @@ class Pretraining:
         """Loss and share of answers right in every token (teacher-forced), on other batches."""
         totals = [0.0] * 7
         for step in range(steps):
-            for half in batches.step(step, 0.5):
+            for half in batches.step(step):
                 arrays = [mx.array(array) for array in half.arrays()]
                 parts = batch_loss(self.model, self.config, arrays)
                 sums = [*parts, learned_tokens(arrays)]
@@ -227,12 +215,8 @@ def run(arguments: argparse.Namespace, report: Callable[[dict[str, Any]], None])
     state = folder / "state.safetensors"
     first = training.load(state) if state.exists() else 0
 
-    def shares() -> Iterator[tuple[int, float]]:
-        for step in range(first, arguments.steps):
-            yield step, text_share(step)
-
     totals, started = [0.0] * 7, time.perf_counter()
-    for step, halves in prefetched(training.batches, shares()):
+    for step, halves in prefetched(training.batches, range(first, arguments.steps)):
         totals = [a + b for a, b in zip(totals, training.step(halves), strict=True)]
         done = step + 1
         if done % 50 == 0:
