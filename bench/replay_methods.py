@@ -198,15 +198,20 @@ class Ours(Everything):
         self.context.observe(history)
         return self.context.prepare(history, tools=self.tools).messages
 
-    def recover(self, command: str, question: str, sent: list[Message]) -> Called:
-        """See `Everything`."""
-        return expanded(self.memory, command, question, sent) or self.ask(command, question)
+    def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
+        """`expand` of the handle that is shown if it has one page; else a question inside it."""
+        handle = handle_shown(command, sent)
+        if handle is not None and not _has_pages(str(self.memory.original(handle))):
+            return expanded(self.memory, command, question, sent)
+        return self.ask(command, question, handle)
 
-    def ask(self, command: str, question: str) -> Called:
-        """The one call where no handle is shown."""
+    def ask(self, command: str, question: str, handle: str | None = None) -> Called:
+        """A question about all that was seen, or about what a handle stands for."""
         if self.memory.clara is not None:
             self.memory.flush()
-        arguments = {"question": f"{question} ({command})"}
+        arguments = {"question": question, "handle": handle}
+        if handle is None:
+            arguments = {"question": f"{question} ({command})"}
         return "ask_memory", arguments, call(self.memory, "ask_memory", arguments)
 
     def close(self) -> None:
@@ -215,7 +220,7 @@ class Ours(Everything):
 
 
 def expanded(memory: Memory, command: str, question: str, sent: list[Message]) -> Called | None:
-    """`expand` of the handle that is shown for a command.
+    """`expand` of the handle that is shown for a command; masking has no better tool.
 
     All of it if it has one page, as block and pointer say; else the lines around what the question
     names, such as a path, or the last page, for there most commands say how they went.
@@ -226,12 +231,16 @@ def expanded(memory: Memory, command: str, question: str, sent: list[Message]) -
     arguments: dict[str, Any] = {"handle": handle}
     original = str(memory.original(handle))
     lines = original.count("\n") + 1
-    if lines > PAGE_LINES or len(original) > PAGE_CHARACTERS:
+    if _has_pages(original):
         if named := _NAMED.search(question):
             arguments["find"] = named[1] or named[2]
         else:
             arguments["start_line"] = lines - _last_page(original) + 1
     return "expand", arguments, call(memory, "expand", arguments)
+
+
+def _has_pages(text: str) -> bool:
+    return text.count("\n") >= PAGE_LINES or len(text) > PAGE_CHARACTERS
 
 
 def _last_page(text: str) -> int:

@@ -41,7 +41,26 @@ def test_find_gives_lines_with_their_numbers(memory: Memory) -> None:
     head, *lines = found.split("\n")
     assert head == f"[{handle}: 10 of 500 lines contain 'flush']"
     assert "57: " + LINES[56] in lines and "55: " + LINES[54] in lines
-    assert "0 of 500" in tools.call(memory, "expand", {"handle": handle, "find": "nowhere"})
+    missed = tools.call(memory, "expand", {"handle": handle, "find": "nowhere"})
+    assert missed == f"[{handle}: none of 500 lines contains 'nowhere']"
+
+
+def test_a_find_that_misses_gives_the_nearest_lines(memory: Memory) -> None:
+    handle = memory.remember("\n".join(LINES))
+    found = tools.call(memory, "expand", {"handle": handle, "find": "Flush at step 57 nowhere"})
+    head, *lines = found.split("\n")
+    assert "none of 500 lines contains" in head and "share most of its words" in head
+    assert f"57: {LINES[56]}" in lines
+
+
+def test_a_question_inside_one_handle(memory: Memory) -> None:
+    handle = memory.remember("\n".join(LINES), session="mine")
+    other = memory.remember("a flush that no step did", session="mine")
+    text = tools.call(memory, "ask_memory", {"question": "which flush?", "handle": handle})
+    assert "flush" in text and other not in text
+    assert len(text) <= tools.PAGE_CHARACTERS
+    told = tools.call(memory, "ask_memory", {"question": "which?", "handle": "m-0123456789ab"})
+    assert "no memory 'm-0123456789ab'" in told
 
 
 @pytest.mark.parametrize(

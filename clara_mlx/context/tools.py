@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,6 +24,11 @@ PAGE_LINES, PAGE_CHARACTERS = 200, 12_000
 # Hits behind an answer, and lines around a match.
 _HITS, _AROUND = 5, 2
 
+_WORD = re.compile(r"\w+")
+
+# Hits in one handle's text, of which as many are given as a page holds; and lines near a miss.
+_HITS_INSIDE, _NEAREST = 40, 20
+
 #: What a model is told of the tools, as OpenAI's API wants it; constant, so that prompts cache.
 SCHEMAS: tuple[dict[str, Any], ...] = (
     {
@@ -32,7 +39,10 @@ SCHEMAS: tuple[dict[str, Any], ...] = (
             "short answer with the exact lines behind it and their handles.",
             "parameters": {
                 "type": "object",
-                "properties": {"question": {"type": "string", "description": "One question."}},
+                "properties": {
+                    "question": {"type": "string", "description": "One question."},
+                    "handle": {"type": "string", "description": "Only the text behind this."},
+                },
                 "required": ["question"],
             },
         },
@@ -83,7 +93,8 @@ def call(
         if not isinstance(given, Mapping):
             return f"{name}: its arguments must be an object"
         if name == "ask_memory":
-            return ask(memory, str(given.get("question") or ""), where)
+            question, inside = str(given.get("question") or ""), given.get("handle")
+            return ask(memory, question, where, str(inside) if inside else None)
         start, lines = int(given.get("start_line") or 1), int(given.get("lines") or PAGE_LINES)
         handle, find = str(given.get("handle") or ""), given.get("find")
         return expand(memory, handle, start, lines, str(find) if find else None)
@@ -91,24 +102,52 @@ def call(
         return f"{name} failed: {error}"
 
 
-def ask(memory: Memory, question: str, where: Mapping[str, Any] | None = None) -> str:
-    """An answer from memory tokens and the exact lines it was given; without a model, the lines."""
+def ask(
+    memory: Memory,
+    question: str,
+    where: Mapping[str, Any] | None = None,
+    handle: str | None = None,
+) -> str:
+    """An answer from memory tokens and the exact lines it was given; without a model, the lines.
+
+    Args:
+        memory: what is asked.
+        question: one question.
+        where: narrows what is searched.
+        handle: only the text behind it is searched, and a whole page of its lines is given.
+
+    Raises:
+        ClaraError: no memory has that handle.
+    """
     if not question.strip():
         return "ask_memory: say what to look for in `question`"
-    said, hits = answered(memory, question, where)
+    said, hits = answered(memory, question, where, handle=handle)
+    if handle is not None:
+        if not hits:
+            memory.original(handle)  # raises if there is none
+        more = memory.recall(question, _HITS_INSIDE, {**(where or {}), "handle": handle})
+        known = {hit.start for hit in hits}
+        hits += [hit for hit in more if hit.start not in known]
     if not hits:
         return asking.NOTHING_FOUND
-    return "\n".join(([f"answer: {said}"] if said else []) + quoted(hits, PAGE_CHARACTERS // 2))
+    room = PAGE_CHARACTERS // (1 if handle else 2)
+    return "\n".join(([f"answer: {said}"] if said else []) + quoted(hits, room))
 
 
 def answered(
-    memory: Memory, question: str, where: Mapping[str, Any] | None = None, k: int = _HITS
+    memory: Memory,
+    question: str,
+    where: Mapping[str, Any] | None = None,
+    k: int = _HITS,
+    *,
+    handle: str | None = None,
 ) -> tuple[str | None, list[Hit]]:
     """An answer (None without a model) and the hits worth reading.
 
-    What a fold stands for is not searched: it has blocks, and each of them has its own original.
+    Only one handle's text is searched if it is given; else all but what a fold stands for: it has
+    blocks, and each of them has its own original.
     """
-    where = {**(where or {}), "fold": None}
+    where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
     if memory.clara is not None:
         with suppress(OtherModel):  # of which only the text can be searched
             answer = memory.ask(question, k, where)
@@ -166,6 +205,13 @@ def expand(
 
 def _found(handle: str, every: list[str], find: str) -> str:
     matches = [i for i, line in enumerate(every) if find in line]
+    if matches:
+        head = f"{len(matches)} of {len(every)} lines contain {find!r}"
+    else:
+        matches = _nearest(every, find)
+        head = f"none of {len(every)} lines contains {find!r}"
+        if matches:
+            head += f"; these {len(matches)} share most of its words"
     shown: dict[int, str] = {}
     room = PAGE_CHARACTERS
     done = 0
@@ -178,9 +224,20 @@ def _found(handle: str, every: list[str], find: str) -> str:
         room -= taken
         shown.update(new)
         done += 1
-    head = f"[{handle}: {len(matches)} of {len(every)} lines contain {find!r}"
-    head += "]" if done == len(matches) else f"; the first {done} are shown]"
-    return "\n".join([head, *(f"{i + 1}: {shown[i]}" for i in sorted(shown))])
+    if done < len(matches):
+        head += f"; the first {done} are shown"
+    return "\n".join([f"[{handle}: {head}]", *(f"{i + 1}: {shown[i]}" for i in sorted(shown))])
+
+
+def _nearest(every: list[str], find: str) -> list[int]:
+    """Lines that share words with a text, rare words first: a model often quotes from memory."""
+    wanted = set(_WORD.findall(find.lower()))
+    having = {word: [i for i, line in enumerate(every) if word in line.lower()] for word in wanted}
+    scores: defaultdict[int, float] = defaultdict(float)
+    for lines in having.values():
+        for i in lines:
+            scores[i] += 1 / len(lines)
+    return [i for i, _ in sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:_NEAREST]]
 
 
 def _around(line: str, find: str) -> str:

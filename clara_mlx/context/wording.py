@@ -15,7 +15,7 @@ from clara_mlx.outputs.rules import classify, probes
 #: Said once in a conversation, after its first block.
 HOW_TO = (
     "(Texts marked [clara m-...] are kept whole outside this conversation. "
-    "expand gives one back by its handle; ask_memory answers a question about all of them.)"
+    "expand gives one back by its handle; ask_memory answers a question about all, or about one.)"
 )
 
 #: How it is said.

@@ -51,11 +51,13 @@ def server(memory: Memory, pools: Pools) -> MCPServer:
         return await _told(pools.ask, lambda: _page(memory, query, page, session))
 
     async def ask_memory(
-        question: Annotated[str, Field(description="One question.")], session: Session = None
+        question: Annotated[str, Field(description="One question.")],
+        session: Session = None,
+        handle: Annotated[str | None, Field(description="Only the text behind this.")] = None,
     ) -> str:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
-        return await _told(pools.ask, lambda: tools.ask(memory, question, where))
+        return await _told(pools.ask, lambda: tools.ask(memory, question, where, handle or None))
 
     async def expand(
         handle: Annotated[str, Field(description="Such as m-1f2e3d4c5b6a.")],

@@ -44,21 +44,24 @@ class Lesson:
         drills: that are drills; the others are outputs.
         text: that the decoder reads as text, not as latents.
         full: of the short outputs that are filled up.
+        length: tokens of noise, at least and at most.
     """
 
     noise: float
     drills: float
     text: float
-    full: float = FULL
+    full: float = 0.0
+    length: tuple[int, int] = (8, 24)
 
 
 LESSONS = {  # by the step that each lasts to, a multiple of POOL
-    640: Lesson(noise=1.0, drills=0.0, text=0.625),
-    1040: Lesson(noise=0.3, drills=0.4, text=0.5, full=0.0),
-    1600: Lesson(noise=0.1, drills=0.2, text=0.375, full=0.0),
+    640: Lesson(noise=1.0, drills=0.0, text=0.625),  # copying
+    1008: Lesson(noise=0.3, drills=0.4, text=0.5),  # finding what to copy
+    1360: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12)),  # copying through latents
+    1840: Lesson(noise=0.25, drills=0.35, text=0.25),  # finding it there
 }
-AFTERWARDS = Lesson(noise=0.03, drills=0.1, text=0.1875)
-EXAM = Lesson(noise=0.0, drills=0.0, text=0.5)
+AFTERWARDS = Lesson(noise=0.05, drills=0.1, text=0.1875, full=FULL)
+EXAM = Lesson(noise=0.0, drills=0.0, text=0.5, full=FULL)
 
 
 @dataclass
@@ -165,7 +168,7 @@ class Batches:
         )
         groups = [
             drawn[at * outputs : (at + 1) * outputs]
-            + [source.noise(rng) for _ in range(noise)]
+            + [source.noise(rng, *lesson.length) for _ in range(noise)]
             + [source.drill(rng) for _ in range(drills)]
             for at in range(POOL)
         ]

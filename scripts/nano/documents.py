@@ -15,7 +15,6 @@ LONG = 0.35  # share of documents that are chunks of long outputs
 FULL = 0.6  # share of the others that are filled up
 PIECE = re.compile(r"[A-Za-z0-9]{1,8}|[/._-]")  # of a drill's names and values
 LINES = (2, 8)  # of a drill
-NOISE = (8, 24)  # tokens of noise
 Document = tuple[Output, list[int]]  # and its token ids
 
 
@@ -56,13 +55,13 @@ class Documents:
             if len(output.probes) > 1:
                 return output, ids
 
-    def noise(self, rng: random.Random) -> Document:
+    def noise(self, rng: random.Random, least: int, most: int) -> Document:
         """A few random tokens, to be written out again: nothing but copying helps.
 
         Of realistic outputs alone, a small model learns their forms for thousands of steps
         before it learns to copy; of noise it learns that in 150, and then through latents.
         """
-        ids = rng.choices(self.printable, k=rng.randint(*NOISE))
+        ids = rng.choices(self.printable, k=rng.randint(least, most))
         return Output("noise", self.tokenizer.decode(ids), ()), ids
 
     def drill(self, rng: random.Random) -> Document:

@@ -42,6 +42,7 @@ SHAPE = {
 }
 DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 128, 16, 16
 DECAY = 0.25  # share of the steps, at the end, in which the learning rate falls to nothing
+CACHE = 1 << 30  # bytes of freed buffers that MLX may keep: lengths vary, and so do their sizes
 Tree = dict[str, Any]
 
 
@@ -209,6 +210,7 @@ def run(arguments: argparse.Namespace, report: Callable[[dict[str, Any]], None])
     folder: Path = arguments.folder
     tokenizer_json = (folder / "tokenizer.json").read_text()
     tokenizer = TextTokenizer(tokenizer_json)
+    mx.set_cache_limit(CACHE)
     vocab_size = len(json.loads(tokenizer_json)["model"]["vocab"])
     training = Pretraining(tokenizer, vocab_size, arguments.steps, arguments.seed)
     held_out = Batches(tokenizer, training.config, arguments.seed, "test")
