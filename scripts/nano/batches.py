@@ -55,10 +55,9 @@ class Lesson:
 
 
 LESSONS = {  # by the step that each lasts to, a multiple of POOL
-    640: Lesson(noise=1.0, drills=0.0, text=0.625),  # copying
-    1008: Lesson(noise=0.3, drills=0.4, text=0.5),  # finding what to copy
-    1360: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12)),  # copying through latents
-    1840: Lesson(noise=0.25, drills=0.35, text=0.25),  # finding it there
+    560: Lesson(noise=1.0, drills=0.0, text=0.75),  # copying
+    896: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12)),  # copying through latents
+    1504: Lesson(noise=0.15, drills=0.35, text=0.375, length=(2, 16)),  # finding what to copy
 }
 AFTERWARDS = Lesson(noise=0.05, drills=0.1, text=0.1875, full=FULL)
 EXAM = Lesson(noise=0.0, drills=0.0, text=0.5, full=FULL)

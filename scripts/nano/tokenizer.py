@@ -25,8 +25,9 @@ from clara_mlx.prompts import (
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 OUTPUTS = 24_000  # outputs that merges are learned from
-#: Digits stand alone; letters, punctuation and blanks never share a token.
-PIECES = Regex("▁?[A-Za-z]+|▁?[0-9]|▁?[^\\sA-Za-z0-9▁]{1,3}|▁+|\\s+")
+#: Digits stand alone, and a word never takes the blank before it: it has the same tokens at a
+#: line's start, in a path and in a question, so that a small model can find and copy it.
+PIECES = Regex("[A-Za-z]+|[0-9]|[?]|[^\\sA-Za-z0-9▁?]{1,3}▁?|▁+|\\s+")
 CHAT_TEMPLATE = (
     "{%- if messages[0]['role'] == 'system' -%}{%- set system = messages[0]['content'] + '\n\n' -%}"
     "{%- set turns = messages[1:] -%}{%- else -%}{%- set system = '' -%}"
@@ -48,7 +49,7 @@ def fixed_pieces() -> list[str]:
         f" [INST] {PARAPHRASE_SYSTEM}\n\n{opening}",
         after,
         closing,
-        " [/INST]",
+        "[/INST]",
     ]
 
 
