@@ -1,16 +1,19 @@
-"""The command that trains; thin, it imports what it needs when it runs."""
+"""Training, and examples to train on; each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.cli_output import Json, emit
+from clara_mlx.cli_output import Json, emit, progress_bar
+from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
     from clara_mlx.train.trainer import OnStep
@@ -52,6 +55,95 @@ def train(
     with _progress() as on_step:
         result = run.train(on_step).to_dict()
     emit(plan | result, _lines(result), as_json)
+
+
+class Stage(StrEnum):
+    """The stages, as typer wants choices."""
+
+    SCP = "scp"
+    INSTRUCT = "instruct"
+    RETRIEVAL = "retrieval"
+    END_TO_END = "end-to-end"
+
+
+@commands.command()
+def examples(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(help="SWE-agent .traj files, chat messages (JSON, JSONL), CompyMac runs."),
+    ],
+    to: Annotated[Path, typer.Option(help="The JSON lines file to write.")],
+    stage: Annotated[Stage, typer.Option(help="The stage that reads them.")] = Stage.INSTRUCT,
+    candidates: Annotated[
+        int | None,
+        typer.Option(min=1, help="Documents of a question (1; retrieval and end-to-end: 5)."),
+    ] = None,
+    characters: Annotated[int, typer.Option(min=1, help="Of a document at most.")] = 800,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave damaged records out, and say which.")
+    ] = False,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible API that writes more questions, e.g. http://…/v1."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model's name there.")] = "default",
+    key: Annotated[
+        str | None, typer.Option(help="The environment variable that holds the API's key.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of candidates.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make training examples from an agent's logs: tool outputs, questions, exact answers.
+
+    `clara-mlx examples runs/*.traj --to examples.jsonl`, then name the file in `train.toml`
+
+    Rules ask what they are sure of (which test failed, which line, which value); an endpoint can
+    write more, of which only answers that stand in the output are kept. Keys, tokens and passwords
+    are masked first, also in what an endpoint is sent.
+    """
+    from clara_mlx.train import trajectories, trajectory_examples
+    from clara_mlx.train.question_writer import QuestionWriter
+
+    if to.exists() and not force:
+        raise ClaraError(f"{to}: exists; name another file, or use --force")
+    if key is not None and key not in os.environ:
+        raise ClaraError(f"{key}: no such environment variable; export the API's key in it")
+    outputs: list[trajectories.ToolOutput] = []
+    problems: list[str] = []
+    for log in logs:
+        read = trajectories.read(log, skip_damaged=skip_damaged)
+        outputs += read.outputs
+        problems += read.problems
+    writer = (
+        QuestionWriter(endpoint, model, api_key=os.environ[key] if key else None)
+        if endpoint
+        else nullcontext()
+    )
+    made: dict[str, trajectory_examples.Document] = {}
+    with writer as asks, progress_bar("asking about") as progress:
+        for number, output in enumerate(outputs):
+            progress(output.where, number, len(outputs))
+            for one in trajectory_examples.documents([output], characters, asks):
+                made.setdefault(one.text, one)
+    several = 5 if stage in (Stage.RETRIEVAL, Stage.END_TO_END) else 1
+    records = trajectory_examples.records(
+        list(made.values()), stage.value, candidates or several, seed
+    )
+    unfinished = to.with_name(f"{to.name}.unfinished")
+    count = trajectory_examples.write(records, unfinished)
+    os.replace(unfinished, to)
+    result = {
+        "outputs": len(outputs),
+        "documents": len(made),
+        "questions": sum(len(document.pairs) for document in made.values()),
+        "secrets_masked": sum(output.secrets for output in outputs),
+        "records": count,
+        "file": str(to),
+        "left_out": problems,
+    }
+    lines = _lines({name: value for name, value in result.items() if name != "left_out"})
+    emit(result, [*lines, *(f"left out: {problem}" for problem in problems)], as_json)
 
 
 def _lines(described: dict[str, Any]) -> list[str]:

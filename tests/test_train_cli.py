@@ -17,7 +17,7 @@ from clara_mlx.train.config import read_config
 
 
 def run(*args: object) -> str:
-    result = CliRunner().invoke(commands, [str(arg) for arg in args], catch_exceptions=False)
+    result = CliRunner().invoke(commands, ["train", *map(str, args)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -56,3 +56,41 @@ def test_errors_name_file_and_line(config: Path) -> None:
         file.write("{}\n")
     with pytest.raises(ClaraError, match=r"examples.jsonl:4: no list of documents"):
         run(config)
+
+
+LOG = [
+    {"role": "tool", "content": "FAILED tests/test_a.py::test_b - KeyError\n1 failed in 0.1s\n"},
+    {"role": "tool", "content": "PORT=8443\nGITHUB_TOKEN=" + "gh" + "p_" + "a1B2" * 9 + "\n"},
+    {"role": "tool", "content": "nothing to ask"},
+]
+
+
+def test_examples_from_logs_can_be_trained_on(config: Path, tmp_path: Path) -> None:
+    log, to = tmp_path / "log.jsonl", tmp_path / "examples.jsonl"
+    log.write_text("".join(json.dumps(line) + "\n" for line in LOG))
+    arguments = [log, "--to", to, "--stage", "instruct", "--json", "--force"]
+    result = CliRunner().invoke(
+        commands, ["examples", *map(str, arguments)], catch_exceptions=False
+    )
+    told = json.loads(result.output)
+    assert (told["outputs"], told["documents"], told["secrets_masked"]) == (3, 2, 1)
+    assert told["records"] == told["questions"] == len(to.read_text().splitlines()) > 2
+    assert "a1B2" not in to.read_text()
+    plan = json.loads(run(config, "--dry-run", "--json"))  # reads examples.jsonl
+    assert plan["documents"] == 2
+
+
+def test_examples_do_not_replace_a_file_unasked(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps(LOG[0]) + "\n")
+    with pytest.raises(ClaraError, match="exists; name another file, or use --force"):
+        CliRunner().invoke(
+            commands, ["examples", str(log), "--to", str(log)], catch_exceptions=False
+        )
+    with pytest.raises(ClaraError, match="NO_SUCH_KEY: no such environment variable"):
+        CliRunner().invoke(
+            commands,
+            ["examples", str(log), "--to", str(tmp_path / "new"), "--key", "NO_SUCH_KEY"],
+            catch_exceptions=False,
+        )
+    assert log.read_text() == json.dumps(LOG[0]) + "\n"
