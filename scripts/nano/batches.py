@@ -27,8 +27,8 @@ DOCUMENTS = 32  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,
 ROOM = 104  # in this many tokens
 AMONG_OTHERS = 0.25  # share of the compressed documents that are read among others, as `ask` does
-COPIED = 4  # documents of each half that are written out from their text
-PARAPHRASED = 2  # documents of each half that are also written out from their latents
+COPIED = 1  # documents of each half that are written out from their text
+PARAPHRASED = 1  # documents of each half that are also written out from their latents
 POOL = 16  # steps whose documents are drawn together and batched by length
 STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
 AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
@@ -45,19 +45,24 @@ class Lesson:
         text: that the decoder reads as text, not as latents.
         full: of the short outputs that are filled up.
         length: tokens of noise, at least and at most.
+        plain: noise and drills are of the simplest form.
     """
 
     noise: float
     drills: float
     text: float
     full: float = 0.0
-    length: tuple[int, int] = (8, 24)
+    length: tuple[int, int] = (4, 20)
+    plain: bool = False
 
 
 LESSONS = {  # by the step that each lasts to, a multiple of POOL
-    560: Lesson(noise=1.0, drills=0.0, text=0.75),  # copying
-    896: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12)),  # copying through latents
-    1504: Lesson(noise=0.15, drills=0.35, text=0.375, length=(2, 16)),  # finding what to copy
+    560: Lesson(noise=1.0, drills=0.0, text=0.75, length=(8, 24), plain=True),  # copying
+    896: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12), plain=True),  # latents' too
+    1200: Lesson(noise=0.125, drills=0.875, text=0.9375, length=(8, 24), plain=True),  # finding
+    1600: Lesson(noise=0.125, drills=0.875, text=0.25, length=(2, 16), plain=True),  # in latents
+    2000: Lesson(noise=0.2, drills=0.5, text=0.375),  # in other forms
+    2800: Lesson(noise=0.1, drills=0.2, text=0.375),  # in short outputs
 }
 AFTERWARDS = Lesson(noise=0.05, drills=0.1, text=0.1875, full=FULL)
 EXAM = Lesson(noise=0.0, drills=0.0, text=0.5, full=FULL)
@@ -167,8 +172,8 @@ class Batches:
         )
         groups = [
             drawn[at * outputs : (at + 1) * outputs]
-            + [source.noise(rng, *lesson.length) for _ in range(noise)]
-            + [source.drill(rng) for _ in range(drills)]
+            + [source.noise(rng, *lesson.length, lesson.plain) for _ in range(noise)]
+            + [source.drill(rng, lesson.plain) for _ in range(drills)]
             for at in range(POOL)
         ]
         rng.shuffle(groups)

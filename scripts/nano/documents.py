@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from clara_mlx.chunking import split
 from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
-from clara_mlx.outputs.probe import ANSWER_CHARACTERS, Output, Probe, kind_of
+from clara_mlx.outputs.probe import Output, Probe, kind_of
 from clara_mlx.tokenizer import TextTokenizer
 
 LONG = 0.35  # share of documents that are chunks of long outputs
 FULL = 0.6  # share of the others that are filled up
 PIECE = re.compile(r"[A-Za-z0-9]{1,8}|[/._-]")  # of a drill's names and values
-LINES = (2, 8)  # of a drill
+LINES = (2, 6)  # of a drill
+KINDS = (4, 6, 10, 16, 1000)  # of tokens in a noise
 Document = tuple[Output, list[int]]  # and its token ids
 
 
@@ -55,25 +56,35 @@ class Documents:
             if len(output.probes) > 1:
                 return output, ids
 
-    def noise(self, rng: random.Random, least: int, most: int) -> Document:
-        """A few random tokens, to be written out again: nothing but copying helps.
+    def noise(self, rng: random.Random, least: int, most: int, plain: bool) -> Document:
+        """Random tokens to be written out again: nothing but copying helps.
 
         Of realistic outputs alone, a small model learns their forms for thousands of steps
-        before it learns to copy; of noise it learns that in 150, and then through latents.
+        before it learns to copy; of noise it learns that in hundreds. Where few tokens occur again
+        and again, what stood before the last one has to be heeded, too.
         """
-        ids = rng.choices(self.printable, k=rng.randint(least, most))
+        kinds = self.printable if plain else rng.choices(self.printable, k=rng.choice(KINDS))
+        ids = rng.choices(kinds, k=rng.randint(least, most))
         return Output("noise", self.tokenizer.decode(ids), ()), ids
 
-    def drill(self, rng: random.Random) -> Document:
-        """Lines of random names and values: the value has to be found and copied."""
+    def drill(self, rng: random.Random, plain: bool) -> Document:
+        """Lines of random names and values: the value has to be found and copied.
+
+        Args:
+            rng: the only source of chance.
+            plain: all lines have one form and are asked for in one way. So much looking up, and
+                nothing else, is learned in 200 steps; amid other tasks not in a thousand.
+        """
         text, probes = "", []
         names = rng.sample(self.pieces, rng.randint(*LINES))
+        between = ": " if plain else rng.choice((" ", ": ", "=", " = "))
         for name in names:
-            value = "".join(rng.choices(self.pieces, k=rng.randint(1, 5)))[:ANSWER_CHARACTERS]
-            start = len(text) + len(name) + 2
+            value = "".join(rng.choices(self.pieces, k=rng.randint(1, 2 if plain else 4)))
+            start = len(text) + len(name) + len(between)
             end = start + len(value)
-            probes.append(Probe(f"What is {name}?", value, kind_of(value), start, end))
-            text += f"{name}: {value}\n"
+            question = f"{name}?" if plain or rng.random() < 0.5 else f"What is {name}?"
+            probes.append(Probe(question, value, kind_of(value), start, end))
+            text += f"{name}{between}{value}\n"
         output = Output("drill", text, tuple(probes))
         return output, self.tokenizer.encode(text)
 

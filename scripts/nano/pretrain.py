@@ -117,7 +117,6 @@ class Pretraining:
         )
         self.optimiser.init(self.model.trainable_parameters())
         self.group = mx.distributed.init()
-        self._gradient = mx.compile(self._value_and_grad)
 
     def _initialise(self) -> None:
         layers = SHAPE["num_hidden_layers"]
@@ -129,7 +128,7 @@ class Pretraining:
                 fresh = mx.random.normal(weight.shape) * scale
                 self.model.update(tree_unflatten([(path, fresh)]))
 
-    def _value_and_grad(self, parameters: Tree, arrays: list[mx.array]) -> Any:
+    def _gradients(self, parameters: Tree, arrays: list[mx.array]) -> Any:
         def loss(parameters: Tree) -> tuple[mx.array, list[mx.array]]:
             self.model.update(parameters)
             latent, rows, right, text, text_rows, text_right = batch_loss(
@@ -146,7 +145,7 @@ class Pretraining:
         results = []
         for half in halves[self.group.rank() :: self.group.size()]:
             arrays = [mx.array(array) for array in half.arrays()]
-            results.append(self._gradient(parameters, arrays))
+            results.append(self._gradients(parameters, arrays))
             mx.eval(results)
         sums = mx.stack([mx.stack(result[0][1]).astype(mx.float32) for result in results]).sum(0)
         gradients = results[0][1]
@@ -156,7 +155,7 @@ class Pretraining:
         gradients = tree_map(mx.distributed.all_sum, gradients)
         gradients = tree_map(lambda gradient: gradient / sums[-1], gradients)
         gradients, _ = optim.clip_grad_norm(gradients, 1.0)
-        self.model.update(parameters)  # tracing leaves its placeholders in the model
+        self.model.update(parameters)  # which taking gradients has replaced by its own
         self.optimiser.update(self.model, gradients)
         mx.eval(self.model.parameters(), self.optimiser.state, sums)
         return [float(value) for value in sums.tolist()]
