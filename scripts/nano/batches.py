@@ -59,10 +59,10 @@ class Lesson:
 LESSONS = {  # by the step that each lasts to, a multiple of POOL
     560: Lesson(noise=1.0, drills=0.0, text=0.75, length=(8, 24), plain=True),  # copying
     896: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12), plain=True),  # latents' too
-    1200: Lesson(noise=0.125, drills=0.875, text=0.9375, length=(8, 24), plain=True),  # finding
-    1600: Lesson(noise=0.125, drills=0.875, text=0.25, length=(2, 16), plain=True),  # in latents
-    2000: Lesson(noise=0.2, drills=0.5, text=0.375),  # in other forms
-    2800: Lesson(noise=0.1, drills=0.2, text=0.375),  # in short outputs
+    1504: Lesson(noise=0.125, drills=0.875, text=0.5),  # names, and what follows them
+    1760: Lesson(noise=0.125, drills=0.875, text=0.9375, length=(8, 24), plain=True),  # finding
+    2400: Lesson(noise=0.125, drills=0.875, text=0.25, length=(2, 16), plain=True),  # in latents
+    3600: Lesson(noise=0.1, drills=0.2, text=0.375),  # in short outputs
 }
 AFTERWARDS = Lesson(noise=0.05, drills=0.1, text=0.1875, full=FULL)
 EXAM = Lesson(noise=0.0, drills=0.0, text=0.5, full=FULL)

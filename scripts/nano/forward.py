@@ -1,7 +1,7 @@
-"""A Mistral's forward pass for pretraining on CPUs, where MLX's exponential is what takes longest.
+"""A Mistral's forward pass for pretraining on CPUs, where MLX computes exponentials one by one.
 
-MLX computes exponentials one number at a time there; a polynomial in plain operations, which are
-vectorised, takes a sixth of the time and halves a step's. Results agree to 1e-5 (tests/).
+A polynomial in plain operations, which are vectorised, takes a fourth of their time: a step of
+1.04 s took 0.89. tests/test_nano.py compares losses and gradients with mlx-lm's own layers.
 """
 
 from __future__ import annotations
