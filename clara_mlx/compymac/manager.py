@@ -263,7 +263,8 @@ class ClaraMemoryManager:
         entries = wording.fold_entries(told)
 
         def word(handle: str) -> str:
-            blocks = wording.describe_fold(entries, handle, len(old), max(room, 0))
+            heading = wording.describe_fold(entries, handle, len(old), 0)
+            blocks = wording.describe_fold(entries, handle, len(old), max(room - len(heading), 0))
             return state.to_memory_message(f"{blocks}\n{wording.HOW_TO}")
 
         return Piece("assistant", "fold", transcript), word, handles
