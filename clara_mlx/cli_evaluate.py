@@ -24,7 +24,7 @@ def evaluate(
     ] = None,
     sets: Annotated[
         str, typer.Option(help="Which sets, separated by commas.")
-    ] = "held-out,long,left-out,captured",
+    ] = "brief,held-out,long,left-out,captured",
     to: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("evaluation"),
     documents: Annotated[
         int | None, typer.Option(min=1, help="Generated outputs of each tool (40; quick: 1).")

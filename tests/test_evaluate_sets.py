@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate import sets
-from clara_mlx.outputs.generate import LEFT_OUT, TOOLS
+from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, TOOLS
 
 LINE = {"document": "1 failed, 2 passed", "question": "How many passed?", "answer": "2"}
 
@@ -22,14 +22,15 @@ def written(path: Path, *lines: Any) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["held-out", "long", "left-out"])
+@pytest.mark.parametrize("name", ["brief", "held-out", "long", "left-out"])
 def test_generated_sets(name: str) -> None:
     one, more = sets.generated(name, 7, 1), sets.generated(name, 7, 2)
     assert sets.generated(name, 7, 1) == one
     assert more.outputs[: len(one.outputs)] == one.outputs
     assert sets.generated(name, 8, 1).outputs != one.outputs
     tools = {output.tool for output in more.outputs}
-    assert tools == ({LEFT_OUT} if name == "left-out" else set(TOOLS) - {LEFT_OUT})
+    special = {"brief": set(BRIEF_TOOLS), "left-out": {LEFT_OUT}}
+    assert tools == special.get(name, set(TOOLS) - {LEFT_OUT})
     assert len({output.text for output in more.outputs}) == len(more.outputs)
     described = more.to_dict()
     assert described["probes"] == sum(len(output.probes) for output in more.outputs)

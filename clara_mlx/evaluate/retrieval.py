@@ -20,7 +20,7 @@ from clara_mlx.evaluate.retention import Progress
 from clara_mlx.evaluate.sets import ProbeSet, draw
 from clara_mlx.memory import Memory, Mode
 from clara_mlx.model import Clara
-from clara_mlx.outputs.generate import TOOLS
+from clara_mlx.outputs.generate import BRIEF_TOOLS, SIZES, TOOLS
 from clara_mlx.outputs.probe import Output
 from clara_mlx.prompts import Prompts
 from clara_mlx.results import Hit
@@ -70,8 +70,9 @@ class Corpus:
         of_set = {probes.name: [self._add(output) for output in probes.outputs] for probes in sets}
         batch = 0
         while self.chunks < chunks:
-            for size in ("short", "long"):
-                for output in draw(f"{seed} others {batch} {size}", list(TOOLS), size, 1):
+            for size in SIZES:
+                tools = list(BRIEF_TOOLS if size == "brief" else TOOLS)
+                for output in draw(f"{seed} others {batch} {size}", tools, size, 1):
                     if self.chunks < chunks:
                         self._add(output)
             batch += 1

@@ -35,8 +35,8 @@ class Settings:
     Attributes:
         sets: names of `SETS`; ``own`` needs probes.
         probes: the user's file.
-        per_tool: generated outputs of each tool; long ones are a quarter of it, and of the tool
-            that was left out there are five times as many.
+        per_tool: generated outputs of each tool; long ones are a quarter of it, brief ones twice,
+            and of the tool that was left out there are five times as many.
         chunks: in the memory at least.
         queries: asked of it from each set at most.
         most: documents of a set, spread over it; all without it.
@@ -44,7 +44,7 @@ class Settings:
         seed: of everything that is drawn.
     """
 
-    sets: tuple[str, ...] = ("held-out", "long", "left-out", "captured")
+    sets: tuple[str, ...] = ("brief", "held-out", "long", "left-out", "captured")
     probes: Path | None = None
     per_tool: int = 40
     chunks: int = 5000
@@ -121,6 +121,7 @@ def _sets(settings: Settings) -> list[ProbeSet]:
     if unknown or not wanted:
         raise ClaraError(f"no set {', '.join(unknown)!r}; choose of {', '.join(SETS)}")
     sizes = {
+        "brief": 2 * settings.per_tool,
         "held-out": settings.per_tool,
         "long": max(1, settings.per_tool // 4),
         "left-out": 5 * settings.per_tool,

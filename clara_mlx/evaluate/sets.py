@@ -12,11 +12,12 @@ from typing import Any
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.outputs import capture
-from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
+from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
 from clara_mlx.outputs.probe import Output, Probe, ProbeError, kind_of
 
 #: What is in each set, as a report states it.
 SETS = {
+    "brief": "the lines that matter of eight tools, with names and values never trained on",
     "held-out": "generated outputs of trained tools, with names and values never trained on",
     "long": "the same, of several chunks each",
     "left-out": f"generated outputs of {LEFT_OUT}, a tool that was never trained on",
@@ -57,15 +58,17 @@ class ProbeSet:
 
 
 def generated(name: str, seed: int, per_tool: int) -> ProbeSet:
-    """A generated set: ``held-out``, ``long`` or ``left-out``.
+    """A generated set: ``brief``, ``held-out``, ``long`` or ``left-out``.
 
     Args:
         name: which one.
         seed: the same gives the same outputs; more of them begin with the fewer ones.
         per_tool: outputs of each tool.
     """
-    tools = [LEFT_OUT] if name == "left-out" else [tool for tool in TOOLS if tool != LEFT_OUT]
-    size = "long" if name == "long" else "short"
+    tools = [tool for tool in TOOLS if (tool == LEFT_OUT) == (name == "left-out")]
+    if name == "brief":
+        tools = list(BRIEF_TOOLS)
+    size = name if name in SIZES else "short"
     return ProbeSet(name, tuple(draw(f"{seed} {name}", tools, size, per_tool)))
 
 

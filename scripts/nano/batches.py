@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from documents import FULL, Document, Documents
+from documents import Document, Documents
 
 from clara_mlx.config import ClaraConfig
 from clara_mlx.outputs.probe import Output
@@ -26,9 +26,7 @@ from clara_mlx.tokenizer import TextTokenizer
 DOCUMENTS = 32  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,
 ROOM = 104  # in this many tokens
-AMONG_OTHERS = 0.25  # share of the compressed documents that are read among others, as `ask` does
 COPIED = 1  # documents of each half that are written out from their text
-PARAPHRASED = 1  # documents of each half that are also written out from their latents
 POOL = 16  # steps whose documents are drawn together and batched by length
 STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
 AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
@@ -37,35 +35,32 @@ AHEAD = 3  # batches made before they are needed
 
 @dataclass(frozen=True)
 class Lesson:
-    """Shares of a step's documents.
+    """What a step's documents are, and how they are read.
 
     Attributes:
-        noise: that are noise.
-        drills: that are drills; the others are outputs.
-        text: that the decoder reads as text, not as latents.
-        full: of the short outputs that are filled up.
+        noise: share that is noise; the others are outputs.
+        text: share that the decoder reads as text, not as latents.
         length: tokens of noise, at least and at most.
-        plain: noise and drills are of the simplest form.
+        repeated: noise is of few kinds of tokens.
+        among: share of the compressed documents that are read among others, as `ask` does.
+        paraphrased: documents of each half that are also written out from their latents.
     """
 
     noise: float
-    drills: float
     text: float
-    full: float = 0.0
     length: tuple[int, int] = (4, 20)
-    plain: bool = False
+    repeated: bool = True
+    among: float = 0.125
+    paraphrased: int = 3
 
 
 LESSONS = {  # by the step that each lasts to, a multiple of POOL
-    560: Lesson(noise=1.0, drills=0.0, text=0.75, length=(8, 24), plain=True),  # copying
-    896: Lesson(noise=1.0, drills=0.0, text=0.125, length=(2, 12), plain=True),  # latents' too
-    1504: Lesson(noise=0.125, drills=0.875, text=0.5),  # names, and what follows them
-    1760: Lesson(noise=0.125, drills=0.875, text=0.9375, length=(8, 24), plain=True),  # finding
-    2400: Lesson(noise=0.125, drills=0.875, text=0.25, length=(2, 16), plain=True),  # in latents
-    3600: Lesson(noise=0.1, drills=0.2, text=0.375),  # in short outputs
+    256: Lesson(noise=1.0, text=0.75, length=(8, 24), repeated=False),  # copying
+    512: Lesson(noise=1.0, text=0.125, length=(2, 12), repeated=False),  # from latents
+    832: Lesson(noise=0.0625, text=0.625),  # finding
 }
-AFTERWARDS = Lesson(noise=0.05, drills=0.1, text=0.1875, full=FULL)
-EXAM = Lesson(noise=0.0, drills=0.0, text=0.5, full=FULL)
+AFTERWARDS = Lesson(noise=0.0625, text=0.1875)  # in latents
+EXAM = Lesson(noise=0.0, text=0.5)
 
 
 @dataclass
@@ -78,6 +73,7 @@ class Rows:
         at: (rows, learned) int32: where in the flattened rows a token's successor is learned.
         labels: (rows, learned) int32 those successors, -1 where there is none.
         answers: (rows, learned) int32: which of the row's answers they belong to.
+        sources: (rows, learned) int32: where in the row the same token stands to be copied, or -1.
     """
 
     ids: np.ndarray
@@ -85,6 +81,11 @@ class Rows:
     at: np.ndarray
     labels: np.ndarray
     answers: np.ndarray
+    sources: np.ndarray
+
+    def arrays(self) -> list[np.ndarray]:
+        """All arrays, in a fixed order."""
+        return [self.ids, self.slots, self.at, self.labels, self.answers, self.sources]
 
 
 @dataclass
@@ -105,10 +106,7 @@ class Batch:
 
     def arrays(self) -> list[np.ndarray]:
         """All arrays, in a fixed order."""
-        parts = [self.encoder, self.memory]
-        for rows in (self.rows, self.text_rows):
-            parts += [rows.ids, rows.slots, rows.at, rows.labels, rows.answers]
-        return parts
+        return [self.encoder, self.memory, *self.rows.arrays(), *self.text_rows.arrays()]
 
 
 @dataclass
@@ -117,6 +115,7 @@ class _Row:
     slots: list[int] = field(default_factory=list)  # positions, in the order of the latents
     vectors: list[int] = field(default_factory=list)  # and which vector goes there
     answers: list[range] = field(default_factory=list)  # positions of the tokens that are learned
+    sources: dict[int, int] = field(default_factory=dict)  # of positions: what they are copied from
 
 
 class Batches:
@@ -154,7 +153,7 @@ class Batches:
         documents = self._pool[1][within]
         rng = random.Random(f"{self.seed} step {step}")
         rng.shuffle(documents)
-        return [self._batch(documents[half::halves], lesson.text, rng) for half in range(halves)]
+        return [self._batch(documents[half::halves], lesson, rng) for half in range(halves)]
 
     def _lesson(self, step: int) -> Lesson:
         if not self.training:
@@ -164,30 +163,29 @@ class Batches:
     def _draw(self, number: int, lesson: Lesson) -> list[list[Document]]:
         rng = random.Random(f"{self.seed} pool {number}")
         source = self._documents
-        noise, drills = round(lesson.noise * DOCUMENTS), round(lesson.drills * DOCUMENTS)
-        outputs = DOCUMENTS - noise - drills
+        noise = round(lesson.noise * DOCUMENTS)
+        outputs = DOCUMENTS - noise
         drawn = sorted(
-            (source.draw(rng, lesson.full) for _ in range(POOL * outputs)),
+            (source.draw(rng) for _ in range(POOL * outputs)),
             key=lambda document: len(document[1]),
         )
         groups = [
             drawn[at * outputs : (at + 1) * outputs]
-            + [source.noise(rng, *lesson.length, lesson.plain) for _ in range(noise)]
-            + [source.drill(rng, lesson.plain) for _ in range(drills)]
+            + [source.noise(rng, *lesson.length, lesson.repeated) for _ in range(noise)]
             for at in range(POOL)
         ]
         rng.shuffle(groups)
         return groups
 
-    def _batch(self, documents: list[Document], text_share: float, rng: random.Random) -> Batch:
+    def _batch(self, documents: list[Document], lesson: Lesson, rng: random.Random) -> Batch:
         config = self.config
-        as_text = round(text_share * len(documents))
+        as_text = round(lesson.text * len(documents))
         texts, compressed = documents[:as_text], documents[as_text:]
         inputs = [self.prompts.encoder_input(ids) for _, ids in compressed]
         rows, size = [], config.memory_tokens
         for number, (output, ids) in enumerate(compressed):
             among = [number]
-            if rng.random() < AMONG_OTHERS:
+            if rng.random() < lesson.among:
                 among += self._others(number, compressed, rng)
                 rng.shuffle(among)
             prompt = self.prompts.answer("", len(among))
@@ -195,7 +193,7 @@ class Batches:
             vectors = [document * size + i for document in among for i in range(size)]
             if output.probes:
                 rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng))
-            if number < PARAPHRASED or not output.probes:
+            if number < lesson.paraphrased or not output.probes:
                 vectors = list(range(number * size, (number + 1) * size))
                 rows.append(self._paraphrase(vectors, ids))
         before = ANSWER_USER.split(SLOTS)[0]
@@ -203,7 +201,7 @@ class Batches:
         text_rows = []
         for number, (output, ids) in enumerate(texts):
             if output.probes:
-                text_rows.append(self._asked(_Row([*head, *ids]), output, rng))
+                text_rows.append(self._asked(_Row([*head, *ids]), output, rng, len(head)))
             if number < COPIED or not output.probes:
                 text_rows.append(self._copied(ids))
         encoder = _padded(inputs)
@@ -211,12 +209,21 @@ class Batches:
         memory = ends[:, None] - size + np.arange(size)
         return Batch(encoder, memory.astype(np.int32), _rows(rows), _rows(text_rows))
 
-    def _asked(self, row: _Row, output: Output, rng: random.Random) -> _Row:
+    def _asked(
+        self, row: _Row, output: Output, rng: random.Random, start: int | None = None
+    ) -> _Row:
         """The row with questions and answers appended, the first as in an answer prompt.
 
         The later ones cost no second reading of the document.
+
+        Args:
+            row: a prompt up to the question.
+            output: whose probes are asked.
+            rng: the only source of chance.
+            start: where in the row the document's text starts; None if its latents are there.
         """
         most = len(row.ids) + ROOM
+        ends = self.tokenizer.ends(output.text)
         for probe in rng.sample(output.probes, min(len(output.probes), QUESTIONS)):
             question = self.tokenizer.encode(f"{AFTER}{probe.question} [/INST]")
             answer = [*self.tokenizer.encode(probe.answer), self.config.eos_id]
@@ -224,6 +231,11 @@ class Batches:
             if not row.answers or first + len(answer) <= most:
                 row.ids += question + answer
                 row.answers.append(range(first, len(row.ids)))
+                if start is not None:
+                    said = [i for i, end in enumerate(ends) if probe.start < end <= probe.end]
+                    copied = len(answer) - 1 - len(said)  # after the blank that answers begin with
+                    if copied >= 0 and [row.ids[start + i] for i in said] == answer[copied:-1]:
+                        row.sources |= {first + copied + n: start + i for n, i in enumerate(said)}
         return row
 
     def _others(self, number: int, documents: list[Document], rng: random.Random) -> list[int]:
@@ -244,7 +256,12 @@ class Batches:
         head = encode(f" [INST] {PARAPHRASE_SYSTEM}\n\n{opening}")
         ids = [self.config.bos_id, *head, *text, *encode(f"{closing} [/INST]")]
         answer = [*text, self.config.eos_id]
-        return _Row([*ids, *answer], answers=[range(len(ids), len(ids) + len(answer))])
+        start = 1 + len(head)
+        return _Row(
+            [*ids, *answer],
+            answers=[range(len(ids), len(ids) + len(answer))],
+            sources={len(ids) + i: start + i for i in range(len(text))},
+        )
 
     def _paraphrase(self, vectors: list[int], text: list[int]) -> _Row:
         prompt = self.prompts.paraphrase(1)
@@ -257,6 +274,7 @@ def _rows(rows: list[_Row]) -> Rows:
     at = np.zeros((len(rows), learned), np.int32)
     labels = np.full((len(rows), learned), -1, np.int32)
     answers = np.zeros((len(rows), learned), np.int32)
+    sources = np.full((len(rows), learned), -1, np.int32)
     ids = _padded([row.ids for row in rows])
     slots = np.full(ids.shape, -1, np.int32)
     for number, row in enumerate(rows):
@@ -267,8 +285,9 @@ def _rows(rows: list[_Row]) -> Rows:
             at[number, here] = np.array(positions) - 1 + number * ids.shape[1]
             labels[number, here] = row.ids[positions.start : positions.stop]
             answers[number, here] = answer
+            sources[number, here] = [row.sources.get(position, -1) for position in positions]
             first += len(positions)
-    return Rows(ids, slots, at, labels, answers)
+    return Rows(ids, slots, at, labels, answers, sources)
 
 
 def _padded(rows: list[list[int]]) -> np.ndarray:

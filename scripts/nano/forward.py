@@ -83,6 +83,11 @@ def _cross_entropy_vjp(
 
 def states(model: Any, h: mx.array) -> mx.array:
     """Embeddings (rows, length, hidden) to states after the final norm, causally."""
+    return states_and_attention(model, h, 0)[0]
+
+
+def states_and_attention(model: Any, h: mx.array, watched: int) -> tuple[mx.array, mx.array]:
+    """The states, and the attention of one layer's first head, (rows, length, length)."""
     rows, length, hidden = h.shape
     positions = mx.arange(length)
     mask = mx.where(positions[:, None] >= positions, 0.0, -1e9)
@@ -90,13 +95,15 @@ def states(model: Any, h: mx.array) -> mx.array:
     def heads(x: mx.array, count: int) -> mx.array:
         return x.reshape(rows, length, count, -1).transpose(0, 2, 1, 3)
 
-    for layer in model.model.layers:
+    for number, layer in enumerate(model.model.layers):
         attention, x = layer.self_attn, layer.input_layernorm(h)
         queries = attention.rope(heads(attention.q_proj(x), attention.n_heads))
         keys = attention.rope(heads(attention.k_proj(x), attention.n_kv_heads))
         values = heads(attention.v_proj(x), attention.n_kv_heads)
         weights = softmax(queries * attention.scale @ keys.swapaxes(-1, -2) + mask)
+        if number == watched:
+            seen = weights[:, 0]
         h = h + attention.o_proj((weights @ values).swapaxes(1, 2).reshape(rows, length, hidden))
         x, mlp = layer.post_attention_layernorm(h), layer.mlp
         h = h + mlp.down_proj(swiglu(mlp.gate_proj(x), mlp.up_proj(x)))
-    return model.model.norm(h)
+    return model.model.norm(h), seen

@@ -21,7 +21,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 from batches import QUESTIONS, Batch, Batches, prefetched
-from forward import cross_entropy, states
+from forward import cross_entropy, states, states_and_attention
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.models.llama import Model, ModelArgs
 
@@ -40,8 +40,10 @@ SHAPE = {
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
 }
-DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 128, 16, 16
-DECAY = 0.25  # share of the steps, at the end, in which the learning rate falls to nothing
+DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 64, 16, 16
+DECAY = 0.4  # share of the steps, at the end, in which the learning rate falls to nothing
+POINTER = 2  # layer whose first head is shown what to copy,
+SHOWN = 0.3  # with this weight; a small model takes thousands of steps to find that out alone
 CACHE = 1 << 30  # bytes of freed buffers that MLX may keep: lengths vary, and so do their sizes
 Tree = dict[str, Any]
 
@@ -61,15 +63,18 @@ def clara_config(vocab_size: int) -> ClaraConfig:
 
 
 def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple[mx.array, ...]:
-    """Summed cross-entropy, learned tokens and right tokens of latent rows, then of text rows."""
+    """Summed cross-entropy, learned tokens and right tokens of latent rows, then of text rows,
+    then the pointer's."""
     encoder, memory, *rest = arrays
     embed = model.model.embed_tokens
     flat = (-1, config.hidden_size)
     latents = states(model, embed(encoder)).reshape(flat)[memory.reshape(-1)]
     results: list[mx.array] = []
-    for ids, slots, at, labels, answers in (rest[:5], rest[5:]):
+    pointing = mx.array(0.0)
+    for ids, slots, at, labels, answers, sources in (rest[:6], rest[6:]):
         h = mx.where(slots[..., None] >= 0, latents[mx.maximum(slots, 0)], embed(ids))
-        logits = model.lm_head(states(model, h).reshape(flat)[at])
+        h, seen = states_and_attention(model, h, POINTER)
+        logits = model.lm_head(h.reshape(flat)[at])
         learned = labels >= 0
         losses = cross_entropy(logits, mx.maximum(labels, 0)) * learned
         # (rows, learned, answers): exact is an answer without a wrong token.
@@ -77,12 +82,14 @@ def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple
         wrong = (mx.argmax(logits, -1) != labels)[..., None] & of_answer
         asked = of_answer.any(1)
         results += [losses.sum(), asked.sum(), (asked & ~wrong.any(1)).sum()]
-    return tuple(results)
+        at_source = seen.reshape(-1)[at * ids.shape[1] + mx.maximum(sources, 0)]
+        pointing = pointing - (mx.log(at_source + 1e-5) * (sources >= 0)).sum()
+    return *results, pointing
 
 
 def learned_tokens(arrays: list[mx.array]) -> mx.array:
     """How many tokens a batch's rows learn."""
-    return (arrays[5] >= 0).sum() + (arrays[10] >= 0).sum()
+    return (arrays[5] >= 0).sum() + (arrays[11] >= 0).sum()
 
 
 class Pretraining:
@@ -123,19 +130,21 @@ class Pretraining:
         for path, weight in tree_flatten(self.model.trainable_parameters()):
             if weight.ndim == 2:
                 scale = 0.02 if "embed" in path or "lm_head" in path else weight.shape[1] ** -0.5
-                if path.endswith(("o_proj.weight", "down_proj.weight")):
+                if path.endswith("down_proj.weight"):
                     scale /= math.sqrt(2 * layers)
                 fresh = mx.random.normal(weight.shape) * scale
                 self.model.update(tree_unflatten([(path, fresh)]))
+        # What attention takes from a token makes the same token likelier, from the start.
+        self.model.lm_head.weight = mx.array(self.model.model.embed_tokens.weight)
+        for layer in self.model.model.layers:
+            attention = layer.self_attn
+            attention.o_proj.weight = attention.v_proj.weight.T / math.sqrt(2 * layers)
 
     def _gradients(self, parameters: Tree, arrays: list[mx.array]) -> Any:
         def loss(parameters: Tree) -> tuple[mx.array, list[mx.array]]:
             self.model.update(parameters)
-            latent, rows, right, text, text_rows, text_right = batch_loss(
-                self.model, self.config, arrays
-            )
-            parts = [latent, rows, right, text, text_rows, text_right, learned_tokens(arrays)]
-            return latent + text, parts
+            parts = [*batch_loss(self.model, self.config, arrays), learned_tokens(arrays)]
+            return parts[0] + parts[3] + SHOWN * parts[6], parts
 
         return mx.value_and_grad(loss)(parameters)
 
@@ -162,7 +171,7 @@ class Pretraining:
 
     def evaluate(self, batches: Batches, steps: int) -> dict[str, float]:
         """Loss and share of answers right in every token (teacher-forced), on other batches."""
-        totals = [0.0] * 7
+        totals = [0.0] * 8
         for step in range(steps):
             for half in batches.step(step):
                 arrays = [mx.array(array) for array in half.arrays()]
@@ -196,9 +205,10 @@ class Pretraining:
 
 def summary(totals: list[float]) -> dict[str, float]:
     """Loss per token and exact shares from sums of `Pretraining.step`."""
-    latent, rows, right, text, text_rows, text_right, tokens = totals
+    latent, rows, right, text, text_rows, text_right, pointing, tokens = totals
     return {
         "loss": round((latent + text) / max(tokens, 1), 4),
+        "pointing": round(pointing / max(tokens, 1), 4),
         "exact": round(right / max(rows, 1), 4),
         "exact_text": round(text_right / max(text_rows, 1), 4),
     }
@@ -216,14 +226,14 @@ def run(arguments: argparse.Namespace, report: Callable[[dict[str, Any]], None])
     state = folder / "state.safetensors"
     first = training.load(state) if state.exists() else 0
 
-    totals, started = [0.0] * 7, time.perf_counter()
+    totals, started = [0.0] * 8, time.perf_counter()
     for step, halves in prefetched(training.batches, range(first, arguments.steps)):
         totals = [a + b for a, b in zip(totals, training.step(halves), strict=True)]
         done = step + 1
         if done % 50 == 0:
             seconds = (time.perf_counter() - started) / 50
             report({"step": done, **summary(totals), "seconds_per_step": round(seconds, 3)})
-            totals, started = [0.0] * 7, time.perf_counter()
+            totals, started = [0.0] * 8, time.perf_counter()
         if (done % 100 == 0 or done == arguments.steps) and training.group.rank() == 0:
             training.save(state, done)
         if done % 500 == 0 or done == arguments.steps:

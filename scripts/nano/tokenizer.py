@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from clara_mlx.outputs.generate import LEFT_OUT, TOOLS, generate
+from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, TOOLS, generate
 from clara_mlx.prompts import (
     ANSWER_SYSTEM,
     ANSWER_USER,
@@ -58,8 +58,11 @@ def corpus(seed: int, count: int) -> list[str]:
     rng = random.Random(seed)
     tools = [tool for tool in TOOLS if tool != LEFT_OUT]
     texts = []
-    for _ in range(count):
-        output = generate(rng, rng.choice(tools))
+    for number in range(count):
+        if number % 16:
+            output = generate(rng, rng.choice(BRIEF_TOOLS), size="brief")
+        else:
+            output = generate(rng, rng.choice(tools))
         texts.append(output.text)
         for probe in output.probes:
             texts += [f"{probe.question} [/INST]", probe.answer]
@@ -159,7 +162,7 @@ def main() -> None:
     """Command line: the folder to write to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--vocabulary", type=int, default=1536)
+    parser.add_argument("--vocabulary", type=int, default=1280)
     parser.add_argument("--seed", type=int, default=20261123)
     arguments = parser.parse_args()
     write(train(corpus(arguments.seed, OUTPUTS), arguments.vocabulary), arguments.folder)

@@ -26,6 +26,7 @@ from clara_mlx.outputs.generate import (
     unittest_runs,
     web,
 )
+from clara_mlx.outputs.generate.brief import BRIEF_LAYOUTS, BRIEF_WORDS
 from clara_mlx.outputs.generate.page import Layout, Page
 from clara_mlx.outputs.names import SPLITS, Names
 from clara_mlx.outputs.probe import Output
@@ -48,10 +49,13 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
 TOOLS = tuple(LAYOUTS)
 """The names `generate` takes."""
 
+BRIEF_TOOLS = tuple(BRIEF_LAYOUTS)
+"""The tools that have brief outputs."""
+
 LEFT_OUT = "go"
 """The tool that no training ever sees."""
 
-SIZES = ("short", "long")
+SIZES = ("brief", "short", "long")
 SHORT_CHARACTERS = 280
 """A short output has at most this many."""
 LONG_CHARACTERS = (600, 3000)
@@ -78,8 +82,9 @@ def generate(
         rng: the only source of chance.
         tool: one of `TOOLS`.
         split: ``train`` or ``test``.
-        size: ``short`` (one chunk: at most `SHORT_CHARACTERS`) or ``long`` (several chunks with
-            distractors: `LONG_CHARACTERS`).
+        size: ``short`` (one chunk: at most `SHORT_CHARACTERS`), ``long`` (several chunks with
+            distractors: `LONG_CHARACTERS`) or ``brief`` (one fixed layout of each of
+            `BRIEF_TOOLS`, whose splits share words but no name made of them).
         full: share of the short outputs that have as many items and distractors as one chunk
             holds; the others have few.
         fits: whether a short text is short enough, such as for a tokenizer; drawn again until
@@ -88,16 +93,17 @@ def generate(
     Raises:
         GenerateError: for an unknown tool, split or size, or when ``fits`` accepts nothing.
     """
-    if tool not in LAYOUTS or split not in SPLITS or size not in SIZES:
+    layouts = BRIEF_LAYOUTS if size == "brief" else LAYOUTS
+    if tool not in layouts or split not in SPLITS or size not in SIZES:
         raise GenerateError(
-            f"no {size!r} output of {tool!r} for split {split!r}: tools are {', '.join(TOOLS)}; "
+            f"no {size!r} output of {tool!r} for split {split!r}: tools are {', '.join(layouts)}; "
             f"splits are {', '.join(SPLITS)}; sizes are {', '.join(SIZES)}"
         )
     names = Names(rng, split)
     filled = size == "short" and rng.random() < full
     for attempt in range(_ATTEMPTS):
         if attempt % 10 == 0:
-            layout = rng.choice(LAYOUTS[tool])
+            layout = rng.choice(layouts[tool])
         low, high, room = 1, SHORT_CHARACTERS, 0
         if size == "long":
             low, high = LONG_CHARACTERS
@@ -112,7 +118,7 @@ def generate(
         text = page.text
         if not low <= len(text) <= high:
             continue
-        if size == "short" and fits is not None and not fits(text):
+        if size != "long" and fits is not None and not fits(text):
             continue
         probes = page.probes(MOST_PROBES)
         if len(probes) >= FEWEST_PROBES:

@@ -1,0 +1,134 @@
+"""The narrow task that clara-nano is made for: the few lines in which a tool says what matters.
+
+One layout for each of eight tools, as the tool itself prints it. Names are pairs of `BRIEF_WORDS`,
+and it is the pair that belongs to one split, not the word: a model of two million parameters has
+seen both words of a held-out name, but never together.
+"""
+
+from __future__ import annotations
+
+from clara_mlx.outputs.generate.page import Layout, Page, mark
+from clara_mlx.outputs.names import held_out
+from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
+
+BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::8]
+_FIRST, _LAST = FIRST_NAMES[::4], LAST_NAMES[::4]
+_FOLDERS = ("src", "lib")
+_SETTINGS = ("PORT", "TIMEOUT", "WORKERS", "RETRIES", "LIMIT", "DATABASE", "BUCKET", "QUEUE")
+_NAMED = _SETTINGS[-3:]  # the others are numbers
+_EXCEPTIONS = ("KeyError", "ValueError", "TypeError", "IndexError", "RuntimeError", "NameError")
+
+
+def _pair(page: Page, between: str = "_") -> str:
+    """Two words, such as ``copper_tide``, which only this split ever puts together."""
+    rng = page.rng
+    return page.names.redrawn(
+        lambda: f"{rng.choice(BRIEF_WORDS)}{between}{rng.choice(BRIEF_WORDS)}"
+    )
+
+
+def _path(page: Page, ending: str = "py") -> str:
+    return f"{page.rng.choice(_FOLDERS)}/{_pair(page)}.{ending}"
+
+
+def _pytest(page: Page) -> None:
+    names, rng = page.names, page.rng
+    page.line(
+        *("FAILED ", mark("test_file", f"tests/test_{_pair(page)}.py")),
+        *("::", mark("failed_test", f"test_{_pair(page)}")),
+        *(" - ", mark("exception", rng.choice(_EXCEPTIONS))),
+        *(": ", mark("error_message", f"'{_pair(page)}'")),
+    )
+    page.line(
+        *(mark("failed", 1), " failed, ", mark("passed", names.count(600)), " passed in "),
+        mark("duration", names.decimal(0.01, 9.9) + "s"),
+    )
+
+
+def _traceback(page: Page) -> None:
+    page.line("Traceback (most recent call last):")
+    page.line(
+        *('  File "', mark("error_file", _path(page)), '", line '),
+        *(mark("error_line", page.names.line()), ", in ", mark("function", _pair(page))),
+    )
+    page.line("    ", mark("code", f"{_pair(page)}()"))
+    page.line(
+        *(mark("exception", page.rng.choice(_EXCEPTIONS)), ": "),
+        mark("error_message", f"no {_pair(page)}"),
+    )
+
+
+def _ruff(page: Page) -> None:
+    code, before, after = page.rng.choice(
+        (
+            ("F401", "", "imported but unused"),
+            ("F841", "Local variable ", "is assigned to but never used"),
+            ("F811", "Redefinition of unused ", "from line 2"),
+        )
+    )
+    page.line(
+        *(mark("error_file", _path(page)), ":", mark("error_line", page.names.line())),
+        *(":", mark("error_column", page.rng.randint(1, 19)), ": ", mark("error_code", code)),
+        *(f" {before}`", mark("unused_name", _pair(page)), f"` {after}"),
+    )
+    page.line("Found ", mark("errors", 1), " error.")
+
+
+def _gcc(page: Page) -> None:
+    page.line(
+        *(mark("error_file", _path(page, "c")), ":", mark("error_line", page.names.line())),
+        *(":", mark("error_column", page.rng.randint(1, 19)), ": error: '"),
+        *(mark("undefined_name", _pair(page)), "' undeclared (first use in this function)"),
+    )
+
+
+def _ripgrep(page: Page) -> None:
+    name, path = _pair(page), _path(page)
+    line = mark("defined_line", page.names.line(), name=name)
+    page.line(
+        *(mark("defined_file", path, name=name), ":", mark("match_line_in", line, path=path)),
+        *(":def ", mark("match_name_in", name, path=path), "():"),
+    )
+
+
+def _git_status(page: Page) -> None:
+    names, branch = page.names, _pair(page, "-")
+    page.line(
+        *("## ", mark("branch", branch), "...", mark("upstream", f"origin/{branch}")),
+        *(" [ahead ", mark("ahead", names.count(60))),
+        *(", behind ", mark("behind", names.count(60)), "]"),
+    )
+    page.line(" M ", mark("modified_file", _path(page)))
+    page.line("?? ", mark("untracked_file", _path(page)))
+
+
+def _git_log(page: Page) -> None:
+    rng = page.rng
+    author = page.names.redrawn(
+        lambda: f"{rng.choice(_FIRST).capitalize()} {rng.choice(_LAST).capitalize()}"
+    )
+    verb = rng.choice(("add", "fix", "move", "drop", "test"))
+    page.line("commit ", mark("commit", page.names.hex(7)))
+    page.line("Author: ", mark("author", author))
+    page.line("Date: ", mark("date", page.names.date()))
+    page.line()
+    page.line("    ", mark("subject", f"{verb} {_pair(page)}"))
+
+
+def _env(page: Page) -> None:
+    for key in page.rng.sample(_SETTINGS, 3):
+        value = _pair(page, "-") if key in _NAMED else page.names.number(20, 9999)
+        page.line(key, "=", mark("value", value, key=key))
+
+
+BRIEF_LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "pytest": (_pytest,),
+    "traceback": (_traceback,),
+    "ruff": (_ruff,),
+    "gcc": (_gcc,),
+    "ripgrep": (_ripgrep,),
+    "git-status": (_git_status,),
+    "git-log": (_git_log,),
+    "env": (_env,),
+}
+"""One layout for each tool of the narrow task."""
