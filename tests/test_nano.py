@@ -1,14 +1,15 @@
-"""What clara-nano's pretraining adds: its forward pass, and lessons that can be answered."""
+"""What clara-nano's pretraining adds: its forward pass, and what its lessons point at."""
 
 from __future__ import annotations
 
-import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.llama import Model, ModelArgs
@@ -18,7 +19,8 @@ from clara_mlx.tokenizer import TextTokenizer
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "nano"))
 
 import forward
-from documents import Documents
+import pretrain
+from batches import Batches
 
 SHAPE = {
     "model_type": "mistral",
@@ -64,16 +66,23 @@ def test_losses_and_gradients_are_mlx_lms() -> None:
         assert mx.abs(one - other).max().item() <= 1e-4 * mx.abs(other).max().item()
 
 
-@pytest.mark.parametrize("plain", [True, False])
-def test_lessons_hold_their_answers(golden: Path, plain: bool) -> None:
+@pytest.mark.parametrize("step", [0, 300, 600, 5000])
+def test_every_lesson_points_at_what_is_copied(golden: Path, step: int) -> None:
     tokenizer = TextTokenizer((golden / "tiny-base" / "tokenizer.json").read_text())
-    source = Documents(tokenizer, 128)
-    rng = random.Random(0)
-    for _ in range(50):
-        output, ids = source.drill(rng, plain)
-        assert ids == tokenizer.encode(output.text)
-        for probe in output.probes:
-            assert output.text[probe.start : probe.end] == probe.answer
-            assert output.text.count(f"{probe.question.split()[-1].rstrip('?')}") >= 1
-        _, noise = source.noise(rng, 4, 9, plain)
-        assert 4 <= len(noise) <= 9
+    config = replace(
+        pretrain.clara_config(len(tokenizer.full.get_vocab())), doc_max_length=256, window=8192
+    )
+    one, same = (Batches(tokenizer, config, 1).step(step) for _ in range(2))
+    pointed = learned = 0
+    for half, again in zip(one, same, strict=True):
+        for array, other in zip(half.arrays(), again.arrays(), strict=True):
+            assert (array == other).all()
+        for rows in (half.rows, half.text_rows):
+            known = rows.sources >= 0
+            row, column = np.nonzero(known)
+            assert (rows.ids[row, rows.sources[row, column]] == rows.labels[known]).all()
+            assert (rows.sources[known] <= rows.at[known] - row * rows.ids.shape[1]).all()
+        pointed += int((half.text_rows.sources >= 0).sum())
+        learned += int((half.text_rows.labels >= 0).sum())
+        assert not (half.rows.sources >= 0).any()
+    assert pointed > learned / 2

@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clara_mlx.outputs.generate import (
+    BRIEF_TOOLS,
+    BRIEF_WORDS,
     LAYOUTS,
     LEFT_OUT,
     LONG_CHARACTERS,
@@ -202,6 +204,28 @@ def test_every_layout_survives_the_limits(
                 generate(rng, tool, split, size)
             assert written <= 40, layout.__name__
             monkeypatch.undo()
+
+
+@pytest.mark.parametrize("tool", BRIEF_TOOLS)
+def test_brief_outputs(tool: str) -> None:
+    """The splits share words, but no name made of two, as it is printed."""
+    word = "|".join(BRIEF_WORDS)
+    pair = re.compile(rf"(?:{word})[_-](?:{word})")
+    shown: dict[str, set[str]] = {}
+    words: dict[str, set[str]] = {}
+    for split in ("train", "test"):
+        outputs = [generate(random.Random(i), tool, split, "brief") for i in range(400)]
+        assert generate(random.Random(0), tool, split, "brief") == outputs[0]
+        for output in outputs:
+            assert output.tool == tool
+            assert 3 <= len(output.probes) <= 8
+            for probe in output.probes:
+                assert output.text[probe.start : probe.end] == probe.answer
+        shown[split] = {found for output in outputs for found in pair.findall(output.text)}
+        words[split] = {word for found in shown[split] for word in re.split("[_-]", found)}
+    assert len(shown["test"]) > 200
+    assert not shown["train"] & shown["test"]
+    assert len(words["train"] & words["test"]) > 0.9 * len(BRIEF_WORDS)
 
 
 def test_every_wording_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:

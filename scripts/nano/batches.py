@@ -55,9 +55,9 @@ class Lesson:
 
 
 LESSONS = {  # by the step that each lasts to, a multiple of POOL
-    256: Lesson(noise=1.0, text=0.75, length=(8, 24), repeated=False),  # copying
-    512: Lesson(noise=1.0, text=0.125, length=(2, 12), repeated=False),  # from latents
-    832: Lesson(noise=0.0625, text=0.625),  # finding
+    288: Lesson(noise=1.0, text=0.75, length=(8, 24), repeated=False),  # copying
+    480: Lesson(noise=1.0, text=0.125, length=(2, 12), repeated=False),  # from latents
+    800: Lesson(noise=0.0625, text=0.625),  # finding
 }
 AFTERWARDS = Lesson(noise=0.0625, text=0.1875)  # in latents
 EXAM = Lesson(noise=0.0, text=0.5)

@@ -84,9 +84,9 @@ def _named(output: Output, probe: Probe, rng: random.Random) -> str:
 
 
 STAGES: dict[str, tuple[Callable[[Documents, random.Random], Iterator[Record]], int]] = {
-    "scp": (questions_and_paraphrases, 20_000),
-    "instruct": (answers, 40_000),
-    "choices": (choices, 12_000),
+    "scp": (questions_and_paraphrases, 6_400),
+    "instruct": (answers, 12_800),
+    "choices": (choices, 6_400),
 }
 
 

@@ -25,9 +25,10 @@ from clara_mlx.prompts import (
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 OUTPUTS = 24_000  # outputs that merges are learned from
-#: Digits stand alone, and a word never takes the blank before it: it has the same tokens at a
-#: line's start, in a path and in a question, so that a small model can find and copy it.
-PIECES = Regex("[A-Za-z]+|[0-9]|[?]|[^\\sA-Za-z0-9▁?]{1,3}▁?|▁+|\\s+")
+#: Two digits at most stand together, so that few repeat in a number. A word never takes the blank
+#: before it: it has the same tokens at a line's start, in a path and in a question, so that a small
+#: model can find and copy it.
+PIECES = Regex("[A-Za-z]+|[0-9]{1,2}|[?]|[^\\sA-Za-z0-9▁?]{1,3}▁?|▁+|\\s+")
 CHAT_TEMPLATE = (
     "{%- if messages[0]['role'] == 'system' -%}{%- set system = messages[0]['content'] + '\n\n' -%}"
     "{%- set turns = messages[1:] -%}{%- else -%}{%- set system = '' -%}"
@@ -162,7 +163,7 @@ def main() -> None:
     """Command line: the folder to write to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--vocabulary", type=int, default=1280)
+    parser.add_argument("--vocabulary", type=int, default=1344)
     parser.add_argument("--seed", type=int, default=20261123)
     arguments = parser.parse_args()
     write(train(corpus(arguments.seed, OUTPUTS), arguments.vocabulary), arguments.folder)

@@ -1,8 +1,8 @@
 """The narrow task that clara-nano is made for: the few lines in which a tool says what matters.
 
 One layout for each of eight tools, as the tool itself prints it. Names are pairs of `BRIEF_WORDS`,
-and it is the pair that belongs to one split, not the word: a model of two million parameters has
-seen both words of a held-out name, but never together.
+and it is the pair as printed that belongs to one split, not the word: a model of two million
+parameters has seen both words of a held-out name, but never the name.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from clara_mlx.outputs.generate.page import Layout, Page, mark
 from clara_mlx.outputs.names import held_out
 from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
 
-BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::8]
-_FIRST, _LAST = FIRST_NAMES[::4], LAST_NAMES[::4]
+BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::12]
+_FIRST, _LAST = FIRST_NAMES[::14], LAST_NAMES[::14]
 _FOLDERS = ("src", "lib")
 _SETTINGS = ("PORT", "TIMEOUT", "WORKERS", "RETRIES", "LIMIT", "DATABASE", "BUCKET", "QUEUE")
 _NAMED = _SETTINGS[-3:]  # the others are numbers
@@ -37,7 +37,6 @@ def _pytest(page: Page) -> None:
         *("FAILED ", mark("test_file", f"tests/test_{_pair(page)}.py")),
         *("::", mark("failed_test", f"test_{_pair(page)}")),
         *(" - ", mark("exception", rng.choice(_EXCEPTIONS))),
-        *(": ", mark("error_message", f"'{_pair(page)}'")),
     )
     page.line(
         *(mark("failed", 1), " failed, ", mark("passed", names.count(600)), " passed in "),
@@ -46,16 +45,14 @@ def _pytest(page: Page) -> None:
 
 
 def _traceback(page: Page) -> None:
+    exception = page.rng.choice(_EXCEPTIONS)
     page.line("Traceback (most recent call last):")
     page.line(
         *('  File "', mark("error_file", _path(page)), '", line '),
         *(mark("error_line", page.names.line()), ", in ", mark("function", _pair(page))),
     )
-    page.line("    ", mark("code", f"{_pair(page)}()"))
-    page.line(
-        *(mark("exception", page.rng.choice(_EXCEPTIONS)), ": "),
-        mark("error_message", f"no {_pair(page)}"),
-    )
+    page.line(f"    raise {exception}(name)")
+    page.line(mark("exception", exception), ": ", mark("error_message", _pair(page)))
 
 
 def _ruff(page: Page) -> None:
@@ -99,7 +96,6 @@ def _git_status(page: Page) -> None:
         *(", behind ", mark("behind", names.count(60)), "]"),
     )
     page.line(" M ", mark("modified_file", _path(page)))
-    page.line("?? ", mark("untracked_file", _path(page)))
 
 
 def _git_log(page: Page) -> None:
