@@ -1,52 +1,46 @@
-"""The library in a few lines: compress command output, find the right one, answer, remember."""
+"""The library in a few lines: outputs become memory tokens, and questions are answered from them."""
 
 import os
+import statistics
 import sys
+import time
 from pathlib import Path
 
 import mlx.core as mx
 
 import clara_mlx
 
-model, *files = sys.argv[1:]
-question = "How large is the config module?"
+QUESTIONS = (
+    "Which test failed? (pytest, test_router_reload)",
+    "On which line is cobra_nickel defined?",
+    "What is WORKERS? (env, TIMEOUT)",
+    "Who wrote the commit? (git-log, hide_reload)",
+    "How many commits ahead? (git-status, satin-iron)",
+)
 
+model, folder = sys.argv[1:]
 clara = clara_mlx.load(model)
-texts = [Path(file).read_text() for file in files]
-compressed = clara.compress_batch(texts)
-for file, result in zip(files, compressed, strict=True):
+texts = {file.stem: file.read_text() for file in sorted(Path(folder).glob("*.txt"))}
+compressed = dict(zip(texts, clara.compress_batch(list(texts.values())), strict=True))
+for name, result in compressed.items():
     print(
-        f"{file}: {len(result.chunks)} chunks, {result.source_tokens} tokens "
-        f"-> {result.memory_tokens} memory tokens ({result.ratio:.1f}x)"
+        f"{name:<12} {result.source_tokens:>4} tokens -> {result.memory_tokens} memory tokens "
+        f"({result.ratio:.1f}x)"
     )
+tokens = sum(result.source_tokens for result in compressed.values())
+kept = sum(result.memory_tokens for result in compressed.values())
+print(f"{'all':<12} {tokens:>4} tokens -> {kept} memory tokens ({tokens / kept:.1f}x)\n")
 
-pieces = [
-    (file, text[chunk.start : chunk.end])
-    for file, text, result in zip(files, texts, compressed, strict=True)
-    for chunk in result.chunks
-]
-latents = mx.concatenate([result.latents for result in compressed])
-scores = clara.rank(question, latents)
-best = mx.argsort(-scores)[:3]
-print(f"\n{question!r} ranks these chunks first:")
-for i in best.tolist():
-    file, piece = pieces[i]
-    print(f"  {scores[i].item():+.3f}  {file}: {piece.strip().splitlines()[0][:70]!r} ...")
+seconds = []
+with clara_mlx.Memory.open(os.environ["CLARA_MLX_MEMORY"], clara) as memory:
+    for question in QUESTIONS:
+        started = time.perf_counter()
+        answer = memory.ask(question, k=1, max_tokens=24)
+        seconds.append(time.perf_counter() - started)
+        sources = ", ".join(chunk.source or "" for chunk in answer.evidence)
+        print(f"{question:<50} {answer.text:<24} from {sources}")
 
-answer = clara.answer(question, latents[best], max_tokens=24)
-print(f"\nanswer from their memory tokens alone: {answer!r}")
-
-# The floor keeps irrelevant chunks out; with random weights nothing is relevant, so it is lowered.
-with clara_mlx.Memory.open(os.environ["CLARA_MLX_MEMORY"], clara, floor=-1) as memory:
-    handle = memory.remember(texts[0], source="demo", metadata={"file": files[0]})
-    memory.flush()
-    hit = memory.recall("config.py", k=1, where={"source": "demo"}, mode="text")[0]
-    asked = memory.ask(question, k=3, where={"source": "demo"}, max_tokens=24)
-    same = memory.original(handle) == texts[0]
-line = next(line for line in hit.text.splitlines() if "config.py" in line)
-print(f"\nremembered as {handle}; found by its words, from line {hit.line} on: {line!r}")
-print(f"asked: {asked.text!r} from {len(asked.evidence)} chunks; the original is the same: {same}")
 print(
-    "\nThis checkpoint is tiny and its weights are random: the way is real, the ranking and the "
-    "answers mean nothing.\nWith a converted CLaRa-7B the same lines give real ones; see README.md."
+    f"\n{statistics.median(seconds) * 1000:.0f} ms an answer (median), "
+    f"{mx.get_peak_memory() / 1e6:.0f} MB of MLX memory at most"
 )

@@ -230,7 +230,7 @@ def test_the_command(
     every = (*arguments, *few, "--no-html", "--json", "--to", tmp_path / "all")
     result = json.loads(cli(*every).stdout)
     assert result == json.loads((tmp_path / "all" / "report.json").read_text())
-    assert list(result["sets"]) == ["held-out", "long", "left-out", "captured", "own"]
+    assert list(result["sets"]) == ["brief", "held-out", "long", "left-out", "captured", "own"]
     assert all(described["documents"] == 1 for described in result["sets"].values())
     assert 0 < result["memory"]["queries"] <= 5
     assert not (tmp_path / "all" / "report.html").exists()

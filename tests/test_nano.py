@@ -77,12 +77,20 @@ def test_every_lesson_points_at_what_is_copied(golden: Path, step: int) -> None:
     for half, again in zip(one, same, strict=True):
         for array, other in zip(half.arrays(), again.arrays(), strict=True):
             assert (array == other).all()
-        for rows in (half.rows, half.text_rows):
-            known = rows.sources >= 0
-            row, column = np.nonzero(known)
-            assert (rows.ids[row, rows.sources[row, column]] == rows.labels[known]).all()
-            assert (rows.sources[known] <= rows.at[known] - row * rows.ids.shape[1]).all()
-        pointed += int((half.text_rows.sources >= 0).sum())
-        learned += int((half.text_rows.labels >= 0).sum())
-        assert not (half.rows.sources >= 0).any()
-    assert pointed > learned / 2
+        for rows, in_text in ((half.rows, False), (half.text_rows, True)):
+            row, column = np.nonzero(rows.sources >= 0)
+            source = rows.sources[row, column]
+            assert (source <= rows.at[row, column] - row * rows.ids.shape[1]).all()
+            if in_text:
+                assert (rows.ids[row, source] == rows.labels[row, column]).all()
+            else:
+                assert (rows.slots[row, source] >= 0).all()
+            pointed += len(row)
+            learned += int((rows.labels >= 0).sum())
+        where, head, source = half.places[:, half.places[2] >= 0]
+        assert set(where) <= set(half.memory.flat)
+        assert ((0 <= head) & (head < 6)).all()
+        row, position = np.divmod(where, half.encoder.shape[1])
+        assert (source < position).all()
+        assert (half.encoder[row, source] > 2).all()
+    assert pointed > learned / 4

@@ -30,6 +30,10 @@ COPIED = 1  # documents of each half that are written out from their text
 POOL = 16  # steps whose documents are drawn together and batched by length
 STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
 AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
+BEFORE = 2  # tokens of an encoder input that precede the text
+HEADS = 6  # of a layer
+COPYING = 0  # the head that looks at a text's tokens
+CONSTANT = ("tests", "test", "origin", "py", "c")  # in answers; they need no place in latents
 AHEAD = 3  # batches made before they are needed
 
 
@@ -73,7 +77,9 @@ class Rows:
         at: (rows, learned) int32: where in the flattened rows a token's successor is learned.
         labels: (rows, learned) int32 those successors, -1 where there is none.
         answers: (rows, learned) int32: which of the row's answers they belong to.
-        sources: (rows, learned) int32: where in the row the same token stands to be copied, or -1.
+        sources: (rows, learned) int32: where in the row the token is to be had, or -1: where the
+            same token stands in a text, or the memory token whose place it has.
+        heads: (rows, learned) int32: which head is to look there.
     """
 
     ids: np.ndarray
@@ -82,10 +88,14 @@ class Rows:
     labels: np.ndarray
     answers: np.ndarray
     sources: np.ndarray
+    heads: np.ndarray
 
     def arrays(self) -> list[np.ndarray]:
         """All arrays, in a fixed order."""
-        return [self.ids, self.slots, self.at, self.labels, self.answers, self.sources]
+        return [
+            *(self.ids, self.slots, self.at, self.labels, self.answers),
+            *(self.sources, self.heads),
+        ]
 
 
 @dataclass
@@ -95,18 +105,21 @@ class Batch:
     Attributes:
         encoder: (documents, length) int32 encoder inputs, padded on the right.
         memory: (documents, memory_tokens) int32: where in the flattened inputs they stand.
+        places: (3, shown) int32: where in the flattened inputs a memory token stands, which of its
+            heads is to look at a token, and where in the input that stands, or -1.
         rows: answers and paraphrases from latents.
         text_rows: answers from a document's text.
     """
 
     encoder: np.ndarray
     memory: np.ndarray
+    places: np.ndarray
     rows: Rows
     text_rows: Rows
 
     def arrays(self) -> list[np.ndarray]:
         """All arrays, in a fixed order."""
-        return [self.encoder, self.memory, *self.rows.arrays(), *self.text_rows.arrays()]
+        return [self.encoder, self.memory, self.places, *self.rows.arrays(), *self.text_rows.arrays()]
 
 
 @dataclass
@@ -115,7 +128,8 @@ class _Row:
     slots: list[int] = field(default_factory=list)  # positions, in the order of the latents
     vectors: list[int] = field(default_factory=list)  # and which vector goes there
     answers: list[range] = field(default_factory=list)  # positions of the tokens that are learned
-    sources: dict[int, int] = field(default_factory=dict)  # of positions: what they are copied from
+    #: Of positions: where the token is to be had, and which head is to look there.
+    sources: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 class Batches:
@@ -183,6 +197,7 @@ class Batches:
         texts, compressed = documents[:as_text], documents[as_text:]
         inputs = [self.prompts.encoder_input(ids) for _, ids in compressed]
         rows, size = [], config.memory_tokens
+        places = [self._places(output, ids) for output, ids in compressed]
         for number, (output, ids) in enumerate(compressed):
             among = [number]
             if rng.random() < lesson.among:
@@ -192,25 +207,62 @@ class Batches:
             head = prompt.ids[: prompt.slots[-1] + 2]  # up to the last <SEP>
             vectors = [document * size + i for document in among for i in range(size)]
             if output.probes:
-                rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng))
+                first = vectors.index(number * size)
+                own = prompt.slots[first : first + size]
+                held = {i: (own[slot], h) for i, (slot, h) in places[number].items()}
+                rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng, held))
             if number < lesson.paraphrased or not output.probes:
                 vectors = list(range(number * size, (number + 1) * size))
-                rows.append(self._paraphrase(vectors, ids))
+                rows.append(self._paraphrase(vectors, ids, places[number]))
         before = ANSWER_USER.split(SLOTS)[0]
         head = [config.bos_id, *self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")]
         text_rows = []
         for number, (output, ids) in enumerate(texts):
             if output.probes:
-                text_rows.append(self._asked(_Row([*head, *ids]), output, rng, len(head)))
+                held = {i: (len(head) + i, COPYING) for i in range(len(ids))}
+                text_rows.append(self._asked(_Row([*head, *ids]), output, rng, held))
             if number < COPIED or not output.probes:
                 text_rows.append(self._copied(ids))
         encoder = _padded(inputs)
         ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
         memory = ends[:, None] - size + np.arange(size)
-        return Batch(encoder, memory.astype(np.int32), _rows(rows), _rows(text_rows))
+        shown = [
+            (memory[number, slot], head, BEFORE + i)
+            for number, (_, ids) in enumerate(compressed)
+            for i, (slot, head) in places[number].items()
+        ]
+        shown += [(0, 0, -1)] * (_up(len(shown), 8 * STEP) - len(shown))
+        return Batch(
+            encoder,
+            memory.astype(np.int32),
+            np.array(shown, np.int32).T,
+            _rows(rows),
+            _rows(text_rows),
+        )
+
+    def _places(self, output: Output, ids: list[int]) -> dict[int, tuple[int, int]]:
+        """Tokens that have a place of their own in the latents: which memory token, which head.
+
+        Without a convention it takes a small model thousands of steps to agree with itself on
+        where it puts what. Here each fact has a memory token and three heads of it.
+        """
+        size = self.config.memory_tokens
+        if not output.probes:
+            return {i: divmod(i, HEADS) for i in range(min(len(ids), size * HEADS))}
+        ends, places = self.tokenizer.ends(output.text), {}
+        spans = sorted({(probe.start, probe.end) for probe in output.probes})
+        for number, (start, end) in enumerate(spans[: 2 * size]):
+            layer, slot = divmod(number, size)
+            said = [i for i, at in enumerate(ends) if start < at <= end and self._varies(ids[i])]
+            places |= {i: (slot, 3 * layer + n) for n, i in enumerate(said[-3:])}
+        return places
+
+    def _varies(self, id: int) -> bool:
+        token = self.tokenizer.decode([id])
+        return token.isalnum() and token not in CONSTANT
 
     def _asked(
-        self, row: _Row, output: Output, rng: random.Random, start: int | None = None
+        self, row: _Row, output: Output, rng: random.Random, held: dict[int, tuple[int, int]]
     ) -> _Row:
         """The row with questions and answers appended, the first as in an answer prompt.
 
@@ -220,10 +272,10 @@ class Batches:
             row: a prompt up to the question.
             output: whose probes are asked.
             rng: the only source of chance.
-            start: where in the row the document's text starts; None if its latents are there.
+            held: of the output's tokens: where in the row they are to be had, and by which head.
         """
         most = len(row.ids) + ROOM
-        ends = self.tokenizer.ends(output.text)
+        ends, ids = self.tokenizer.ends(output.text), self.tokenizer.encode(output.text)
         for probe in rng.sample(output.probes, min(len(output.probes), QUESTIONS)):
             question = self.tokenizer.encode(f"{AFTER}{probe.question} [/INST]")
             answer = [*self.tokenizer.encode(probe.answer), self.config.eos_id]
@@ -231,11 +283,12 @@ class Batches:
             if not row.answers or first + len(answer) <= most:
                 row.ids += question + answer
                 row.answers.append(range(first, len(row.ids)))
-                if start is not None:
-                    said = [i for i, end in enumerate(ends) if probe.start < end <= probe.end]
-                    copied = len(answer) - 1 - len(said)  # after the blank that answers begin with
-                    if copied >= 0 and [row.ids[start + i] for i in said] == answer[copied:-1]:
-                        row.sources |= {first + copied + n: start + i for n, i in enumerate(said)}
+                said = [i for i, end in enumerate(ends) if probe.start < end <= probe.end]
+                copied = len(answer) - 1 - len(said)  # after the blank that answers begin with
+                if copied >= 0 and [ids[i] for i in said] == answer[copied:-1]:
+                    row.sources |= {
+                        first + copied + n: held[i] for n, i in enumerate(said) if i in held
+                    }
         return row
 
     def _others(self, number: int, documents: list[Document], rng: random.Random) -> list[int]:
@@ -260,13 +313,17 @@ class Batches:
         return _Row(
             [*ids, *answer],
             answers=[range(len(ids), len(ids) + len(answer))],
-            sources={len(ids) + i: start + i for i in range(len(text))},
+            sources={len(ids) + i: (start + i, COPYING) for i in range(len(text))},
         )
 
-    def _paraphrase(self, vectors: list[int], text: list[int]) -> _Row:
+    def _paraphrase(
+        self, vectors: list[int], text: list[int], places: dict[int, tuple[int, int]]
+    ) -> _Row:
         prompt = self.prompts.paraphrase(1)
         ids = [*prompt.ids, *text, self.config.eos_id]
-        return _Row(ids, prompt.slots, vectors, [range(len(prompt.ids), len(ids))])
+        start = len(prompt.ids)
+        sources = {start + i: (prompt.slots[slot], head) for i, (slot, head) in places.items()}
+        return _Row(ids, prompt.slots, vectors, [range(start, len(ids))], sources)
 
 
 def _rows(rows: list[_Row]) -> Rows:
@@ -275,6 +332,7 @@ def _rows(rows: list[_Row]) -> Rows:
     labels = np.full((len(rows), learned), -1, np.int32)
     answers = np.zeros((len(rows), learned), np.int32)
     sources = np.full((len(rows), learned), -1, np.int32)
+    heads = np.zeros((len(rows), learned), np.int32)
     ids = _padded([row.ids for row in rows])
     slots = np.full(ids.shape, -1, np.int32)
     for number, row in enumerate(rows):
@@ -285,9 +343,10 @@ def _rows(rows: list[_Row]) -> Rows:
             at[number, here] = np.array(positions) - 1 + number * ids.shape[1]
             labels[number, here] = row.ids[positions.start : positions.stop]
             answers[number, here] = answer
-            sources[number, here] = [row.sources.get(position, -1) for position in positions]
+            shown = [row.sources.get(position, (-1, 0)) for position in positions]
+            sources[number, here], heads[number, here] = zip(*shown, strict=True)
             first += len(positions)
-    return Rows(ids, slots, at, labels, answers, sources)
+    return Rows(ids, slots, at, labels, answers, sources, heads)
 
 
 def _padded(rows: list[list[int]]) -> np.ndarray:
@@ -298,8 +357,8 @@ def _padded(rows: list[list[int]]) -> np.ndarray:
     return array
 
 
-def _up(length: int) -> int:
-    return -(-length // STEP) * STEP
+def _up(length: int, step: int = STEP) -> int:
+    return -(-length // step) * step
 
 
 def prefetched(batches: Batches, steps: Iterable[int]) -> Iterator[tuple[int, list[Batch]]]:

@@ -87,7 +87,7 @@ def states(model: Any, h: mx.array) -> mx.array:
 
 
 def states_and_attention(model: Any, h: mx.array, watched: int) -> tuple[mx.array, mx.array]:
-    """The states, and the attention of one layer's first head, (rows, length, length)."""
+    """The states, and the attention of one layer, (rows, heads, length, length)."""
     rows, length, hidden = h.shape
     positions = mx.arange(length)
     mask = mx.where(positions[:, None] >= positions, 0.0, -1e9)
@@ -102,7 +102,7 @@ def states_and_attention(model: Any, h: mx.array, watched: int) -> tuple[mx.arra
         values = heads(attention.v_proj(x), attention.n_kv_heads)
         weights = softmax(queries * attention.scale @ keys.swapaxes(-1, -2) + mask)
         if number == watched:
-            seen = weights[:, 0]
+            seen = weights
         h = h + attention.o_proj((weights @ values).swapaxes(1, 2).reshape(rows, length, hidden))
         x, mlp = layer.post_attention_layernorm(h), layer.mlp
         h = h + mlp.down_proj(swiglu(mlp.gate_proj(x), mlp.up_proj(x)))

@@ -42,7 +42,7 @@ SHAPE = {
 }
 DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 64, 16, 16
 DECAY = 0.4  # share of the steps, at the end, in which the learning rate falls to nothing
-POINTER = 2  # layer whose first head is shown what to copy,
+POINTER = 2  # layer whose heads are shown what to copy,
 SHOWN = 0.3  # with this weight; a small model takes thousands of steps to find that out alone
 CACHE = 1 << 30  # bytes of freed buffers that MLX may keep: lengths vary, and so do their sizes
 Tree = dict[str, Any]
@@ -64,14 +64,15 @@ def clara_config(vocab_size: int) -> ClaraConfig:
 
 def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple[mx.array, ...]:
     """Summed cross-entropy, learned tokens and right tokens of latent rows, then of text rows,
-    then the pointer's."""
-    encoder, memory, *rest = arrays
+    then -log of the attention that was shown."""
+    encoder, memory, (where, head, source), *rest = arrays
     embed = model.model.embed_tokens
     flat = (-1, config.hidden_size)
-    latents = states(model, embed(encoder)).reshape(flat)[memory.reshape(-1)]
+    latents, seen = states_and_attention(model, embed(encoder), POINTER)
+    latents = latents.reshape(flat)[memory.reshape(-1)]
     results: list[mx.array] = []
-    pointing = mx.array(0.0)
-    for ids, slots, at, labels, answers, sources in (rest[:6], rest[6:]):
+    pointing = missed(seen, where, head, source)
+    for ids, slots, at, labels, answers, sources, heads in (rest[:7], rest[7:]):
         h = mx.where(slots[..., None] >= 0, latents[mx.maximum(slots, 0)], embed(ids))
         h, seen = states_and_attention(model, h, POINTER)
         logits = model.lm_head(h.reshape(flat)[at])
@@ -82,14 +83,21 @@ def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple
         wrong = (mx.argmax(logits, -1) != labels)[..., None] & of_answer
         asked = of_answer.any(1)
         results += [losses.sum(), asked.sum(), (asked & ~wrong.any(1)).sum()]
-        at_source = seen.reshape(-1)[at * ids.shape[1] + mx.maximum(sources, 0)]
-        pointing = pointing - (mx.log(at_source + 1e-5) * (sources >= 0)).sum()
+        pointing = pointing + missed(seen, at, heads, sources)
     return *results, pointing
+
+
+def missed(seen: mx.array, at: mx.array, heads: mx.array, sources: mx.array) -> mx.array:
+    """Summed -log attention of given heads from flattened positions to sources in their rows."""
+    _, count, length, _ = seen.shape
+    row, position = at // length, at % length
+    index = ((row * count + heads) * length + position) * length + mx.maximum(sources, 0)
+    return -(mx.log(seen.reshape(-1)[index] + 1e-5) * (sources >= 0)).sum()
 
 
 def learned_tokens(arrays: list[mx.array]) -> mx.array:
     """How many tokens a batch's rows learn."""
-    return (arrays[5] >= 0).sum() + (arrays[11] >= 0).sum()
+    return (arrays[6] >= 0).sum() + (arrays[13] >= 0).sum()
 
 
 class Pretraining:

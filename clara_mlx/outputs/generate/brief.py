@@ -14,17 +14,13 @@ from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
 BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::12]
 _FIRST, _LAST = FIRST_NAMES[::14], LAST_NAMES[::14]
 _FOLDERS = ("src", "lib")
-_SETTINGS = ("PORT", "TIMEOUT", "WORKERS", "RETRIES", "LIMIT", "DATABASE", "BUCKET", "QUEUE")
-_NAMED = _SETTINGS[-3:]  # the others are numbers
 _EXCEPTIONS = ("KeyError", "ValueError", "TypeError", "IndexError", "RuntimeError", "NameError")
 
 
 def _pair(page: Page, between: str = "_") -> str:
     """Two words, such as ``copper_tide``, which only this split ever puts together."""
     rng = page.rng
-    return page.names.redrawn(
-        lambda: f"{rng.choice(BRIEF_WORDS)}{between}{rng.choice(BRIEF_WORDS)}"
-    )
+    return page.names.redrawn(lambda: between.join(rng.sample(BRIEF_WORDS, 2)))
 
 
 def _path(page: Page, ending: str = "py") -> str:
@@ -104,7 +100,7 @@ def _git_log(page: Page) -> None:
         lambda: f"{rng.choice(_FIRST).capitalize()} {rng.choice(_LAST).capitalize()}"
     )
     verb = rng.choice(("add", "fix", "move", "drop", "test"))
-    page.line("commit ", mark("commit", page.names.hex(7)))
+    page.line("commit ", page.names.hex(7))
     page.line("Author: ", mark("author", author))
     page.line("Date: ", mark("date", page.names.date()))
     page.line()
@@ -112,9 +108,10 @@ def _git_log(page: Page) -> None:
 
 
 def _env(page: Page) -> None:
-    for key in page.rng.sample(_SETTINGS, 3):
-        value = _pair(page, "-") if key in _NAMED else page.names.number(20, 9999)
-        page.line(key, "=", mark("value", value, key=key))
+    names = page.names
+    page.line("WORKERS=", mark("value", names.number(20, 99), key="WORKERS"))
+    page.line("BUCKET=", mark("value", _pair(page, "-"), key="BUCKET"))
+    page.line("TIMEOUT=", mark("value", names.number(100, 999), key="TIMEOUT"))
 
 
 BRIEF_LAYOUTS: dict[str, tuple[Layout, ...]] = {

@@ -1,0 +1,66 @@
+"""The small CLaRa that comes along: whole, small, and right about names it was never trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clara_mlx
+from clara_mlx.evaluate import sets
+
+NANO = Path(__file__).parents[1] / "scripts" / "nano" / "clara-nano"
+
+
+@pytest.fixture(scope="module")
+def nano(cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("nano") / "q8"
+    cli("convert", NANO / "checkpoint", "--base", NANO / "base", "--to", to, "-q", 8, "--verify")
+    return to
+
+
+def test_the_files_are_what_was_trained(cli: Callable[..., Any]) -> None:
+    total = 0
+    for line in (NANO / "SHA256SUMS").read_text().splitlines():
+        expected, name = line.split()
+        content = (NANO / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == expected, name
+        assert len(content) < 4 << 20
+        total += len(content)
+    assert total < 12e6
+    assert {"base", "checkpoint"} < {path.name for path in NANO.iterdir()}
+    inspected = json.loads(cli("inspect", NANO / "checkpoint", "--json").stdout)
+    assert set(inspected["adapters"]) == {"encoder", "query_reasoner", "decoder"}
+
+
+def test_answers_from_memory_tokens_are_exact(nano: Path) -> None:
+    """With the evaluation's own outputs, some of them; all are in bench/results."""
+    clara = clara_mlx.load(nano)
+    right = asked = 0
+    for output in sets.generated("brief", 0, 3).outputs:
+        compressed = clara.compress(output.text)
+        assert compressed.memory_tokens == clara.config.memory_tokens
+        assert clara.config.doc_max_length / compressed.memory_tokens == 16
+        for probe in output.probes[:3]:
+            answer = clara.answer(probe.question, compressed.latents, max_tokens=24)
+            right += answer == probe.answer
+            asked += 1
+    assert asked == 72
+    assert right > 0.85 * asked
+
+
+def test_the_right_output_is_found_and_its_answer_given(nano: Path, tmp_path: Path) -> None:
+    outputs = sets.generated("brief", 1, 4).outputs
+    with clara_mlx.Memory.open(tmp_path / "memory.db", clara_mlx.load(nano)) as memory:
+        handles = [memory.remember(output.text, source=output.tool) for output in outputs]
+        memory.flush()
+        for output, handle in zip(outputs, handles, strict=True):
+            if output.tool == "ripgrep":
+                (probe, *_) = (p for p in output.probes if p.kind == "number")
+                answer = memory.ask(probe.question, k=1, max_tokens=24)
+                assert [hit.handle for hit in answer.evidence] == [handle]
+                assert memory.original(handle) == output.text
