@@ -1,4 +1,4 @@
-"""The library in a few lines: outputs become memory tokens, and questions are answered from them."""
+"""The library in a few lines: outputs become memory tokens, which answer questions."""
 
 import os
 import statistics

@@ -89,7 +89,7 @@ def test_every_lesson_points_at_what_is_copied(golden: Path, step: int) -> None:
             learned += int((rows.labels >= 0).sum())
         where, head, source = half.places[:, half.places[2] >= 0]
         assert set(where) <= set(half.memory.flat)
-        assert ((0 <= head) & (head < 6)).all()
+        assert ((head >= 0) & (head < 6)).all()
         row, position = np.divmod(where, half.encoder.shape[1])
         assert (source < position).all()
         assert (half.encoder[row, source] > 2).all()

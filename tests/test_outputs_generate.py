@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from clara_mlx.outputs.generate import (
     BRIEF_TOOLS,
-    BRIEF_WORDS,
     LAYOUTS,
     LEFT_OUT,
     LONG_CHARACTERS,
@@ -29,6 +28,7 @@ from clara_mlx.outputs.generate import (
     generate,
 )
 from clara_mlx.outputs.generate import page as page_module
+from clara_mlx.outputs.generate.brief import BRIEF_WORDS
 from clara_mlx.outputs.generate.page import Layout, Page, mark
 from clara_mlx.outputs.names import Names
 from clara_mlx.outputs.probe import Output, Probe

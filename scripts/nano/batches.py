@@ -119,7 +119,8 @@ class Batch:
 
     def arrays(self) -> list[np.ndarray]:
         """All arrays, in a fixed order."""
-        return [self.encoder, self.memory, self.places, *self.rows.arrays(), *self.text_rows.arrays()]
+        inputs = [self.encoder, self.memory, self.places]
+        return inputs + self.rows.arrays() + self.text_rows.arrays()
 
 
 @dataclass

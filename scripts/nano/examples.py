@@ -35,13 +35,13 @@ def questions_and_paraphrases(documents: Documents, rng: random.Random) -> Itera
 
 
 def answers(documents: Documents, rng: random.Random) -> Iterator[Record]:
-    """instruct: one question, over one document or up to five."""
-    number = rng.choice((1, 1, 1, 2, 3, 5))
+    """instruct: one question, over one document or up to three of different tools."""
+    number = rng.choice((1, 1, 1, 2, 3))
     several = _distinct(documents, rng, number)
     for position in range(min(number, 2)):
         output = several[position][0]
         for probe in rng.sample(output.probes, min(4 // min(number, 2), len(output.probes))):
-            named = number > 1 or rng.random() < 0.3
+            named = rng.random() < 0.3
             yield {
                 "docs": [other.text for other, _ in several],
                 "question": _named(output, probe, rng) if named else probe.question,
@@ -65,12 +65,12 @@ def choices(documents: Documents, rng: random.Random) -> Iterator[Record]:
 
 
 def _distinct(documents: Documents, rng: random.Random, number: int) -> list[Document]:
-    drawn: list[Document] = []
+    """Documents of different tools, so that a question means one of them."""
+    drawn: dict[str, Document] = {}
     while len(drawn) < number:
         document = documents.draw(rng)
-        if document[0].text not in {output.text for output, _ in drawn}:
-            drawn.append(document)
-    return drawn
+        drawn.setdefault(document[0].tool, document)
+    return list(drawn.values())
 
 
 def _named(output: Output, probe: Probe, rng: random.Random) -> str:
@@ -84,7 +84,7 @@ def _named(output: Output, probe: Probe, rng: random.Random) -> str:
 
 
 STAGES: dict[str, tuple[Callable[[Documents, random.Random], Iterator[Record]], int]] = {
-    "scp": (questions_and_paraphrases, 6_400),
+    "scp": (questions_and_paraphrases, 1_280),
     "instruct": (answers, 12_800),
     "choices": (choices, 6_400),
 }

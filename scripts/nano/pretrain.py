@@ -21,7 +21,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 from batches import QUESTIONS, Batch, Batches, prefetched
-from forward import cross_entropy, states, states_and_attention
+from forward import cross_entropy, states_and_attention
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.models.llama import Model, ModelArgs
 

@@ -75,6 +75,8 @@ def train(texts: list[str], vocab_size: int) -> dict[str, Any]:
     size = vocab_size
     while True:  # the fixed pieces take what they need; the rest is learned
         spec = _learn(texts, size)
+        # Else an answer after "[/INST]" would begin with other tokens than one that is generated.
+        spec["model"]["merges"].remove(["]", "▁"])
         for piece in fixed_pieces():
             _merge_whole(spec, piece)
         excess = len(spec["model"]["vocab"]) - vocab_size

@@ -26,7 +26,7 @@ from clara_mlx.outputs.generate import (
     unittest_runs,
     web,
 )
-from clara_mlx.outputs.generate.brief import BRIEF_LAYOUTS, BRIEF_WORDS
+from clara_mlx.outputs.generate.brief import BRIEF_LAYOUTS
 from clara_mlx.outputs.generate.page import Layout, Page
 from clara_mlx.outputs.names import SPLITS, Names
 from clara_mlx.outputs.probe import Output
