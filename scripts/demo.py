@@ -10,13 +10,13 @@ import mlx.core as mx
 
 import clara_mlx
 
-QUESTIONS = (
-    "Which test failed? (pytest, test_router_reload)",
-    "On which line is cobra_nickel defined?",
-    "What is WORKERS? (env, TIMEOUT)",
-    "Who wrote the commit? (git-log, hide_reload)",
-    "How many commits ahead? (git-status, satin-iron)",
-)
+QUESTIONS = {
+    "pytest": "Which test failed?",
+    "ripgrep": "On which line is cobra_nickel defined?",
+    "env": "What is WORKERS?",
+    "git-log": "Who wrote the commit?",
+    "git-status": "How many commits ahead?",
+}
 
 model, folder = sys.argv[1:]
 clara = clara_mlx.load(model)
@@ -33,12 +33,11 @@ print(f"{'all':<12} {tokens:>4} tokens -> {kept} memory tokens ({tokens / kept:.
 
 seconds = []
 with clara_mlx.Memory.open(os.environ["CLARA_MLX_MEMORY"], clara) as memory:
-    for question in QUESTIONS:
+    for source, question in QUESTIONS.items():
         started = time.perf_counter()
-        answer = memory.ask(question, k=1, max_tokens=24)
+        answer = memory.ask(question, k=1, where={"source": source}, max_tokens=24)
         seconds.append(time.perf_counter() - started)
-        sources = ", ".join(chunk.source or "" for chunk in answer.evidence)
-        print(f"{question:<50} {answer.text:<24} from {sources}")
+        print(f"{source:<12} {question:<40} {answer.text}")
 
 print(
     f"\n{statistics.median(seconds) * 1000:.0f} ms an answer (median), "
