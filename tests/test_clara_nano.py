@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,8 @@ def test_the_files_are_what_was_trained(cli: Callable[..., Any]) -> None:
         total += len(content)
     assert total < 12e6
     assert {"base", "checkpoint"} < {path.name for path in NANO.iterdir()}
-    inspected = json.loads(cli("inspect", NANO / "checkpoint", "--json").stdout)
-    assert set(inspected["adapters"]) == {"encoder", "query_reasoner", "decoder"}
+    described = cli("inspect", NANO / "checkpoint").stdout
+    assert all(name in described for name in ("encoder", "query_reasoner", "decoder"))
 
 
 def test_answers_from_memory_tokens_are_exact(nano: Path) -> None:

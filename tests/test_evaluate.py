@@ -232,7 +232,7 @@ def test_the_command(
     assert result == json.loads((tmp_path / "all" / "report.json").read_text())
     assert list(result["sets"]) == ["brief", "held-out", "long", "left-out", "captured", "own"]
     assert all(described["documents"] == 1 for described in result["sets"].values())
-    assert 0 < result["memory"]["queries"] <= 5
+    assert 0 < result["memory"]["queries"] <= 6
     assert not (tmp_path / "all" / "report.html").exists()
 
 
