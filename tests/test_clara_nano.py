@@ -57,9 +57,13 @@ def test_the_right_output_is_found_and_its_answer_given(nano: Path, tmp_path: Pa
     with clara_mlx.Memory.open(tmp_path / "memory.db", clara_mlx.load(nano)) as memory:
         handles = [memory.remember(output.text, source=output.tool) for output in outputs]
         memory.flush()
+        answers = []
         for output, handle in zip(outputs, handles, strict=True):
             if output.tool == "ripgrep":
                 (probe, *_) = (p for p in output.probes if p.kind == "number")
                 answer = memory.ask(probe.question, k=1, max_tokens=24)
                 assert [hit.handle for hit in answer.evidence] == [handle]
                 assert memory.original(handle) == output.text
+                answers.append(answer.text == probe.answer)
+    assert len(answers) == 4
+    assert sum(answers) >= 3

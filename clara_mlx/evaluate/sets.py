@@ -17,7 +17,7 @@ from clara_mlx.outputs.probe import Output, Probe, ProbeError, kind_of
 
 #: What is in each set, as a report states it.
 SETS = {
-    "brief": "the lines that matter of eight tools, with names and values never trained on",
+    "brief": "one fixed layout of eight tools; pairs of known words, and values, never trained on",
     "held-out": "generated outputs of trained tools, with names and values never trained on",
     "long": "the same, of several chunks each",
     "left-out": f"generated outputs of {LEFT_OUT}, a tool that was never trained on",

@@ -4,7 +4,8 @@
 ``split="test"``; the two share no name word, pseudo-word, hash, date, version or number of 20 or
 more (see `clara_mlx.outputs.names`). What they do share is what the tools themselves always say:
 layouts, exception types, rule codes, status codes, percentages, days, months and numbers below 20.
-One tool, `LEFT_OUT`, is for evaluation only.
+One tool, `LEFT_OUT`, is for evaluation only. The splits of brief outputs share words, but no name
+made of two.
 """
 
 from __future__ import annotations
