@@ -6,10 +6,11 @@ import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from documents import Document, Documents
+from documents import Document, Documents, named
+from rows import STEP, Row, Rows, padded, padded_rows, up
 
 from clara_mlx.config import ClaraConfig
 from clara_mlx.outputs.probe import Output
@@ -25,10 +26,10 @@ from clara_mlx.tokenizer import TextTokenizer
 
 DOCUMENTS = 32  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,
-ROOM = 104  # in this many tokens
+ROOM = 112  # in this many tokens
+NAMED = 0.3  # of the questions name their document
 COPIED = 1  # documents of each half that are written out from their text
 POOL = 16  # steps whose documents are drawn together and batched by length
-STEP = 8  # lengths are padded to multiples of this, so that few shapes are compiled
 AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
 BEFORE = 2  # tokens of an encoder input that precede the text
 HEADS = 6  # of a layer
@@ -68,37 +69,6 @@ EXAM = Lesson(noise=0.0, text=0.5)
 
 
 @dataclass
-class Rows:
-    """Decoder rows, padded on the right.
-
-    Attributes:
-        ids: (rows, length) int32 token ids, 0 after the end; memory tokens' own ids at slots.
-        slots: (rows, length) int32: which vector of the batch's flattened latents, or -1.
-        at: (rows, learned) int32: where in the flattened rows a token's successor is learned.
-        labels: (rows, learned) int32 those successors, -1 where there is none.
-        answers: (rows, learned) int32: which of the row's answers they belong to.
-        sources: (rows, learned) int32: where in the row the token is to be had, or -1: where the
-            same token stands in a text, or the memory token whose place it has.
-        heads: (rows, learned) int32: which head is to look there.
-    """
-
-    ids: np.ndarray
-    slots: np.ndarray
-    at: np.ndarray
-    labels: np.ndarray
-    answers: np.ndarray
-    sources: np.ndarray
-    heads: np.ndarray
-
-    def arrays(self) -> list[np.ndarray]:
-        """All arrays, in a fixed order."""
-        return [
-            *(self.ids, self.slots, self.at, self.labels, self.answers),
-            *(self.sources, self.heads),
-        ]
-
-
-@dataclass
 class Batch:
     """What one half of a step reads.
 
@@ -121,16 +91,6 @@ class Batch:
         """All arrays, in a fixed order."""
         inputs = [self.encoder, self.memory, self.places]
         return inputs + self.rows.arrays() + self.text_rows.arrays()
-
-
-@dataclass
-class _Row:
-    ids: list[int]
-    slots: list[int] = field(default_factory=list)  # positions, in the order of the latents
-    vectors: list[int] = field(default_factory=list)  # and which vector goes there
-    answers: list[range] = field(default_factory=list)  # positions of the tokens that are learned
-    #: Of positions: where the token is to be had, and which head is to look there.
-    sources: dict[int, tuple[int, int]] = field(default_factory=dict)
 
 
 class Batches:
@@ -211,7 +171,7 @@ class Batches:
                 first = vectors.index(number * size)
                 own = prompt.slots[first : first + size]
                 held = {i: (own[slot], h) for i, (slot, h) in places[number].items()}
-                rows.append(self._asked(_Row(head, prompt.slots, vectors), output, rng, held))
+                rows.append(self._asked(Row(head, prompt.slots, vectors), output, rng, held))
             if number < lesson.paraphrased or not output.probes:
                 vectors = list(range(number * size, (number + 1) * size))
                 rows.append(self._paraphrase(vectors, ids, places[number]))
@@ -221,10 +181,10 @@ class Batches:
         for number, (output, ids) in enumerate(texts):
             if output.probes:
                 held = {i: (len(head) + i, COPYING) for i in range(len(ids))}
-                text_rows.append(self._asked(_Row([*head, *ids]), output, rng, held))
+                text_rows.append(self._asked(Row([*head, *ids]), output, rng, held))
             if number < COPIED or not output.probes:
                 text_rows.append(self._copied(ids))
-        encoder = _padded(inputs)
+        encoder = padded(inputs)
         ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
         memory = ends[:, None] - size + np.arange(size)
         shown = [
@@ -232,13 +192,13 @@ class Batches:
             for number, (_, ids) in enumerate(compressed)
             for i, (slot, head) in places[number].items()
         ]
-        shown += [(0, 0, -1)] * (_up(len(shown), 8 * STEP) - len(shown))
+        shown += [(0, 0, -1)] * (up(len(shown), 8 * STEP) - len(shown))
         return Batch(
             encoder,
             memory.astype(np.int32),
             np.array(shown, np.int32).T,
-            _rows(rows),
-            _rows(text_rows),
+            padded_rows(rows),
+            padded_rows(text_rows),
         )
 
     def _places(self, output: Output, ids: list[int]) -> dict[int, tuple[int, int]]:
@@ -263,8 +223,8 @@ class Batches:
         return token.isalnum() and token not in CONSTANT
 
     def _asked(
-        self, row: _Row, output: Output, rng: random.Random, held: dict[int, tuple[int, int]]
-    ) -> _Row:
+        self, row: Row, output: Output, rng: random.Random, held: dict[int, tuple[int, int]]
+    ) -> Row:
         """The row with questions and answers appended, the first as in an answer prompt.
 
         The later ones cost no second reading of the document.
@@ -278,7 +238,8 @@ class Batches:
         most = len(row.ids) + ROOM
         ends, ids = self.tokenizer.ends(output.text), self.tokenizer.encode(output.text)
         for probe in rng.sample(output.probes, min(len(output.probes), QUESTIONS)):
-            question = self.tokenizer.encode(f"{AFTER}{probe.question} [/INST]")
+            asked = named(output, probe, rng) if rng.random() < NAMED else probe.question
+            question = self.tokenizer.encode(f"{AFTER}{asked} [/INST]")
             answer = [*self.tokenizer.encode(probe.answer), self.config.eos_id]
             first = len(row.ids) + len(question)
             if not row.answers or first + len(answer) <= most:
@@ -303,7 +264,7 @@ class Batches:
         ]
         return rng.sample(others, min(len(others), rng.randint(1, 2)))
 
-    def _copied(self, text: list[int]) -> _Row:
+    def _copied(self, text: list[int]) -> Row:
         """A document written out from its own text: what teaches a small model to copy at all."""
         opening, closing = PARAPHRASE_USER.split(SLOTS)
         encode = self.tokenizer.encode
@@ -311,7 +272,7 @@ class Batches:
         ids = [self.config.bos_id, *head, *text, *encode(f"{closing} [/INST]")]
         answer = [*text, self.config.eos_id]
         start = 1 + len(head)
-        return _Row(
+        return Row(
             [*ids, *answer],
             answers=[range(len(ids), len(ids) + len(answer))],
             sources={len(ids) + i: (start + i, COPYING) for i in range(len(text))},
@@ -319,47 +280,12 @@ class Batches:
 
     def _paraphrase(
         self, vectors: list[int], text: list[int], places: dict[int, tuple[int, int]]
-    ) -> _Row:
+    ) -> Row:
         prompt = self.prompts.paraphrase(1)
         ids = [*prompt.ids, *text, self.config.eos_id]
         start = len(prompt.ids)
         sources = {start + i: (prompt.slots[slot], head) for i, (slot, head) in places.items()}
-        return _Row(ids, prompt.slots, vectors, [range(start, len(ids))], sources)
-
-
-def _rows(rows: list[_Row]) -> Rows:
-    learned = _up(max((sum(map(len, row.answers)) for row in rows), default=1))
-    at = np.zeros((len(rows), learned), np.int32)
-    labels = np.full((len(rows), learned), -1, np.int32)
-    answers = np.zeros((len(rows), learned), np.int32)
-    sources = np.full((len(rows), learned), -1, np.int32)
-    heads = np.zeros((len(rows), learned), np.int32)
-    ids = _padded([row.ids for row in rows])
-    slots = np.full(ids.shape, -1, np.int32)
-    for number, row in enumerate(rows):
-        slots[number, row.slots] = row.vectors
-        first = 0
-        for answer, positions in enumerate(row.answers):
-            here = slice(first, first + len(positions))
-            at[number, here] = np.array(positions) - 1 + number * ids.shape[1]
-            labels[number, here] = row.ids[positions.start : positions.stop]
-            answers[number, here] = answer
-            shown = [row.sources.get(position, (-1, 0)) for position in positions]
-            sources[number, here], heads[number, here] = zip(*shown, strict=True)
-            first += len(positions)
-    return Rows(ids, slots, at, labels, answers, sources, heads)
-
-
-def _padded(rows: list[list[int]]) -> np.ndarray:
-    longest = _up(max((len(row) for row in rows), default=1))
-    array = np.zeros((len(rows), longest), np.int32)
-    for number, row in enumerate(rows):
-        array[number, : len(row)] = row
-    return array
-
-
-def _up(length: int, step: int = STEP) -> int:
-    return -(-length // step) * step
+        return Row(ids, prompt.slots, vectors, [range(start, len(ids))], sources)
 
 
 def prefetched(batches: Batches, steps: Iterable[int]) -> Iterator[tuple[int, list[Batch]]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from clara_mlx.evaluate.queries import compose, names
 from clara_mlx.outputs.generate import BRIEF_TOOLS, generate
-from clara_mlx.outputs.probe import Output
+from clara_mlx.outputs.probe import Output, Probe
 from clara_mlx.tokenizer import TextTokenizer
 
 KINDS = (4, 6, 10, 16, 1000)  # of tokens in a noise
@@ -54,3 +55,13 @@ class Documents:
         kinds = rng.choices(self.printable, k=rng.choice(KINDS)) if repeated else self.printable
         ids = rng.choices(kinds, k=rng.randint(least, most))
         return Output("noise", self.tokenizer.decode(ids), ()), ids
+
+
+def named(output: Output, probe: Probe, rng: random.Random) -> str:
+    """The question with a name of its document, as evaluation and good users ask a memory."""
+    usable = sorted(
+        name
+        for name in names(output.text)
+        if name not in probe.answer and probe.answer not in name and name not in probe.question
+    )
+    return compose(probe.question, output.tool, rng.choice(usable)) if usable else probe.question

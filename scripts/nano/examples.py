@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from documents import Document, Documents
+from batches import NAMED
+from documents import Document, Documents, named
 from pretrain import DOC_MAX_LENGTH
 
-from clara_mlx.evaluate.queries import compose, names
-from clara_mlx.outputs.probe import Output, Probe
 from clara_mlx.tokenizer import TextTokenizer
 
 Record = dict[str, Any]
@@ -41,10 +40,10 @@ def answers(documents: Documents, rng: random.Random) -> Iterator[Record]:
     for position in range(min(number, 2)):
         output = several[position][0]
         for probe in rng.sample(output.probes, min(4 // min(number, 2), len(output.probes))):
-            named = rng.random() < 0.3
+            question = named(output, probe, rng) if rng.random() < NAMED else probe.question
             yield {
                 "docs": [other.text for other, _ in several],
-                "question": _named(output, probe, rng) if named else probe.question,
+                "question": question,
                 "answer": probe.answer,
                 "pos_index": [position],
             }
@@ -58,7 +57,7 @@ def choices(documents: Documents, rng: random.Random) -> Iterator[Record]:
         probe = rng.choice(output.probes)
         yield {
             "docs": [other.text for other, _ in several],
-            "question": _named(output, probe, rng),
+            "question": named(output, probe, rng),
             "answer": probe.answer,
             "pos_index": [position],
         }
@@ -71,16 +70,6 @@ def _distinct(documents: Documents, rng: random.Random, number: int) -> list[Doc
         document = documents.draw(rng)
         drawn.setdefault(document[0].tool, document)
     return list(drawn.values())
-
-
-def _named(output: Output, probe: Probe, rng: random.Random) -> str:
-    """The question with a name of its document, as evaluation and good users ask."""
-    usable = sorted(
-        name
-        for name in names(output.text)
-        if name not in probe.answer and probe.answer not in name and name not in probe.question
-    )
-    return compose(probe.question, output.tool, rng.choice(usable)) if usable else probe.question
 
 
 STAGES: dict[str, tuple[Callable[[Documents, random.Random], Iterator[Record]], int]] = {

@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from batches import QUESTIONS, Batch, Batches, prefetched
+from batches import HEADS, QUESTIONS, Batch, Batches, prefetched
 from forward import cross_entropy, states_and_attention
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.models.llama import Model, ModelArgs
@@ -33,14 +33,15 @@ SHAPE = {
     "hidden_size": 192,
     "num_hidden_layers": 4,
     "intermediate_size": 512,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 6,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": HEADS,
     "rms_norm_eps": 1e-5,
     "rope_theta": 10000.0,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": False,
 }
 DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 64, 16, 16
+STEPS = 6000
 DECAY = 0.4  # share of the steps, at the end, in which the learning rate falls to nothing
 POINTER = 2  # layer whose heads are shown what to copy,
 SHOWN = 0.3  # with this weight; a small model takes thousands of steps to find that out alone
@@ -254,7 +255,7 @@ def main() -> None:
     """Command line: the folder with the tokenizer, which also takes the state and the log."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="has tokenizer.json; takes state and log")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=20261123)
     arguments = parser.parse_args()
     with (arguments.folder / "pretrain.jsonl").open("a") as log:
