@@ -42,7 +42,7 @@ SHAPE = {
 }
 DOC_MAX_LENGTH, COMPR_RATE, LORA_R = 64, 16, 16
 STEPS = 6000
-DECAY = 0.4  # share of the steps, at the end, in which the learning rate falls to nothing
+DECAY = 0.6  # share of the steps, at the end, in which the learning rate falls to nothing
 POINTER = 2  # layer whose heads are shown what to copy,
 SHOWN = 0.3  # with this weight; a small model takes thousands of steps to find that out alone
 CACHE = 1 << 30  # bytes of freed buffers that MLX may keep: lengths vary, and so do their sizes
