@@ -18,7 +18,7 @@ from clara_mlx.outputs.probe import Output, Probe, ProbeError, kind_of
 #: What is in each set, as a report states it.
 SETS = {
     "brief": "one fixed layout of eight tools; pairs of known words, and values, never trained on",
-    "held-out": "generated outputs of trained tools, with names and values never trained on",
+    "held-out": f"generated outputs of {len(TOOLS) - 1} tools; names and values never trained on",
     "long": "the same, of several chunks each",
     "left-out": f"generated outputs of {LEFT_OUT}, a tool that was never trained on",
     "captured": "outputs of real commands",

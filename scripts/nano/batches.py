@@ -210,7 +210,8 @@ class Batches:
         size = self.config.memory_tokens
         if not output.probes:
             return {i: divmod(i, HEADS) for i in range(min(len(ids), size * HEADS))}
-        ends, places = self.tokenizer.ends(output.text), {}
+        places: dict[int, tuple[int, int]] = {}
+        ends = self.tokenizer.ends(output.text)
         spans = sorted({(probe.start, probe.end) for probe in output.probes})
         for number, (start, end) in enumerate(spans[: 2 * size]):
             layer, slot = divmod(number, size)

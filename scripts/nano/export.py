@@ -71,7 +71,7 @@ def export(run: Path, base: Path, checkpoint: Path) -> None:
 def save_sharded(folder: Path, weights: dict[str, mx.array]) -> None:
     """Two files and their index, as large models have; no file of a repository gets large."""
     names = sorted(weights)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f"model-{number:05}-of-00002.safetensors"
         weight_map |= dict.fromkeys(part, file)

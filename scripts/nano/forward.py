@@ -100,7 +100,7 @@ def states_and_attention(model: Any, h: mx.array, watched: int) -> tuple[mx.arra
         queries = attention.rope(heads(attention.q_proj(x), attention.n_heads))
         keys = attention.rope(heads(attention.k_proj(x), attention.n_kv_heads))
         values = heads(attention.v_proj(x), attention.n_kv_heads)
-        weights = softmax(queries * attention.scale @ keys.swapaxes(-1, -2) + mask)
+        weights: Any = softmax(queries * attention.scale @ keys.swapaxes(-1, -2) + mask)
         if number == watched:
             seen = weights
         h = h + attention.o_proj((weights @ values).swapaxes(1, 2).reshape(rows, length, hidden))

@@ -20,6 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
+import numpy as np
 from batches import HEADS, QUESTIONS, Batch, Batches, prefetched
 from forward import cross_entropy, states_and_attention
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
@@ -28,7 +29,7 @@ from mlx_lm.models.llama import Model, ModelArgs
 from clara_mlx.config import ClaraConfig
 from clara_mlx.tokenizer import TextTokenizer
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "model_type": "mistral",
     "hidden_size": 192,
     "num_hidden_layers": 4,
@@ -78,12 +79,12 @@ def batch_loss(model: Any, config: ClaraConfig, arrays: list[mx.array]) -> tuple
         h, seen = states_and_attention(model, h, POINTER)
         logits = model.lm_head(h.reshape(flat)[at])
         learned = labels >= 0
-        losses = cross_entropy(logits, mx.maximum(labels, 0)) * learned
+        losses: Any = cross_entropy(logits, mx.maximum(labels, 0))
         # (rows, learned, answers): exact is an answer without a wrong token.
         of_answer = (answers[..., None] == mx.arange(QUESTIONS)) & learned[..., None]
         wrong = (mx.argmax(logits, -1) != labels)[..., None] & of_answer
         asked = of_answer.any(1)
-        results += [losses.sum(), asked.sum(), (asked & ~wrong.any(1)).sum()]
+        results += [(losses * learned).sum(), asked.sum(), (asked & ~wrong.any(1)).sum()]
         pointing = pointing + missed(seen, at, heads, sources)
     return *results, pointing
 
@@ -136,7 +137,8 @@ class Pretraining:
 
     def _initialise(self) -> None:
         layers = SHAPE["num_hidden_layers"]
-        for path, weight in tree_flatten(self.model.trainable_parameters()):
+        weights: Any = tree_flatten(self.model.trainable_parameters())
+        for path, weight in weights:
             if weight.ndim == 2:
                 scale = 0.02 if "embed" in path or "lm_head" in path else weight.shape[1] ** -0.5
                 if path.endswith("down_proj.weight"):
@@ -176,7 +178,7 @@ class Pretraining:
         self.model.update(parameters)  # which taking gradients has replaced by its own
         self.optimiser.update(self.model, gradients)
         mx.eval(self.model.parameters(), self.optimiser.state, sums)
-        return [float(value) for value in sums.tolist()]
+        return np.array(sums).tolist()
 
     def evaluate(self, batches: Batches, steps: int) -> dict[str, float]:
         """Loss and share of answers right in every token (teacher-forced), on other batches."""
@@ -186,21 +188,23 @@ class Pretraining:
                 arrays = [mx.array(array) for array in half.arrays()]
                 parts = batch_loss(self.model, self.config, arrays)
                 sums = [*parts, learned_tokens(arrays)]
-                totals = [a + float(b.item()) for a, b in zip(totals, sums, strict=True)]
+                totals = [a + float(np.array(b)) for a, b in zip(totals, sums, strict=True)]
         return summary(totals)
 
     def save(self, path: Path, step: int) -> None:
         """Everything that the next step needs, in one file that is whole or not there."""
-        arrays = {f"model.{name}": value for name, value in tree_flatten(self.model.parameters())}
-        state = tree_flatten(self.optimiser.state)
-        arrays |= {f"optimiser.{name}": value for name, value in state}
+        model: Any = tree_flatten(self.model.parameters())
+        optimiser: Any = tree_flatten(self.optimiser.state)
+        arrays = {f"model.{name}": value for name, value in model}
+        arrays |= {f"optimiser.{name}": value for name, value in optimiser}
         unfinished = path.with_suffix(".unfinished.safetensors")
         mx.save_safetensors(str(unfinished), arrays, {"step": str(step)})
         os.replace(unfinished, path)
 
     def load(self, path: Path) -> int:
         """Take up a saved state; returns the step that comes next."""
-        arrays, metadata = mx.load(str(path), return_metadata=True)
+        loaded: Any = mx.load(str(path), return_metadata=True)
+        arrays, metadata = loaded
 
         def part(prefix: str) -> Tree:
             return tree_unflatten(
