@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 import clara_mlx
 from clara_mlx.cli import app
+from clara_mlx.compymac import Settings
+from clara_mlx.compymac.settings import close_shared
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "golden"
@@ -70,3 +72,13 @@ def expected(variant: str) -> dict[str, Any]:
     """A variant's golden.json."""
     content: dict[str, Any] = json.loads((GOLDEN / variant / "golden" / "golden.json").read_text())
     return content
+
+
+@pytest.fixture
+def compymac_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """An environment of our own; the memory that it names is closed afterwards."""
+    for name in ("MODEL", "REASONER", "SESSION", "TOOL_OUTPUT_TOKENS"):
+        monkeypatch.delenv(f"CLARA_MLX_{name}", raising=False)
+    monkeypatch.setenv("CLARA_MLX_MEMORY", str(tmp_path / "memory.db"))
+    yield Settings.from_env()
+    close_shared()
