@@ -50,6 +50,12 @@ def names(text: str) -> set[str]:
     return set(_NAME.findall(text))
 
 
+def telling(found: Iterable[str]) -> list[str]:
+    """Identifiers and paths among names, or all names if there are none; sorted."""
+    everything = sorted(found)
+    return [name for name in everything if _COMPOUND.search(name)] or everything
+
+
 def compose(question: str, tool: str, name: str) -> str:
     """A question with what identifies its document."""
     return f"{question} ({tool}, {name})"
@@ -88,8 +94,8 @@ class Composer:
         ]
         if not usable:
             return None
-        best = [name for name in usable if _COMPOUND.search(name)] or usable
-        chosen = random.Random(f"{self._seed} {document} {probe.question}").choice(best)
+        chooser = random.Random(f"{self._seed} {document} {probe.question}")
+        chosen = chooser.choice(telling(usable))
         return Query(document, probe, "composed", compose(probe.question, output.tool, chosen))
 
     def _unique(self, found: Iterable[str]) -> list[str]:

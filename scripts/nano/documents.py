@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from clara_mlx.evaluate.queries import compose, names
+from clara_mlx.evaluate.queries import compose, names, telling
 from clara_mlx.outputs.generate import BRIEF_TOOLS, generate
 from clara_mlx.outputs.probe import Output, Probe
 from clara_mlx.tokenizer import TextTokenizer
@@ -57,11 +57,20 @@ class Documents:
         return Output("noise", self.tokenizer.decode(ids), ()), ids
 
 
-def named(output: Output, probe: Probe, rng: random.Random) -> str:
-    """The question with a name of its document, as evaluation and good users ask a memory."""
+def named(output: Output, probe: Probe, rng: random.Random, *, unique: bool = False) -> str:
+    """The question with a name of its document, as evaluation and good users ask a memory.
+
+    Args:
+        output: the document.
+        probe: of it.
+        rng: the only source of chance.
+        unique: choose an identifier or a path if there is one, which hardly another document has.
+    """
     usable = sorted(
         name
         for name in names(output.text)
         if name not in probe.answer and probe.answer not in name and name not in probe.question
     )
-    return compose(probe.question, output.tool, rng.choice(usable)) if usable else probe.question
+    if not usable:
+        return probe.question
+    return compose(probe.question, output.tool, rng.choice(telling(usable) if unique else usable))

@@ -57,7 +57,7 @@ def choices(documents: Documents, rng: random.Random) -> Iterator[Record]:
         probe = rng.choice(output.probes)
         yield {
             "docs": [other.text for other, _ in several],
-            "question": named(output, probe, rng),
+            "question": named(output, probe, rng, unique=True),
             "answer": probe.answer,
             "pos_index": [position],
         }
@@ -75,7 +75,7 @@ def _distinct(documents: Documents, rng: random.Random, number: int) -> list[Doc
 STAGES: dict[str, tuple[Callable[[Documents, random.Random], Iterator[Record]], int]] = {
     "scp": (questions_and_paraphrases, 1_280),
     "instruct": (answers, 12_800),
-    "choices": (choices, 6_400),
+    "choices": (choices, 12_800),
 }
 
 
