@@ -113,6 +113,17 @@ def test_asking_with_a_model_gives_an_answer_and_the_lines(tmp_path: Path, clara
     assert text.startswith("answer: ") and f"{handle} lines " in text
 
 
+def test_lines_that_words_find_are_given_whatever_the_model_thinks(
+    tmp_path: Path, clara: Any
+) -> None:
+    with Memory.open(tmp_path / "memory.db", clara("c16", "e2e"), floor=2.0) as memory:
+        handle = memory.remember("the kernel is in src/kernel.py")
+        memory.flush(60)
+        assert memory.ask("Where is the kernel?").evidence == []
+        told = tools.ask(memory, "Where is the kernel?")
+    assert told == f"{handle} line 1:\nthe kernel is in src/kernel.py"
+
+
 def test_schemas_name_what_is_there() -> None:
     names = [schema["function"]["name"] for schema in tools.SCHEMAS]
     assert names == sorted(names) == ["ask_memory", "expand"]

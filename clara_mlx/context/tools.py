@@ -108,7 +108,7 @@ def ask(
     where: Mapping[str, Any] | None = None,
     handle: str | None = None,
 ) -> str:
-    """An answer from memory tokens and the exact lines it was given; without a model, the lines.
+    """An answer from memory tokens and the exact lines it was given; then lines that words find.
 
     Args:
         memory: what is asked.
@@ -142,17 +142,22 @@ def answered(
     *,
     handle: str | None = None,
 ) -> tuple[str | None, list[Hit]]:
-    """An answer (None without a model) and the hits worth reading.
+    """An answer (None without a model, or evidence) with the hits behind it, then those by words.
 
-    Only one handle's text is searched if it is given; else all but what a fold stands for: it has
+    What words find is there whatever the model thinks of it: it may not know such outputs. Only
+    one handle's text is searched if it is given; else all but what a fold stands for: it has
     blocks, and each of them has its own original.
     """
     where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
+    said, hits = None, []
     if memory.clara is not None:
         with suppress(OtherModel):  # of which only the text can be searched
             answer = memory.ask(question, k, where)
-            return answer.text, answer.evidence
-    return None, asking.relevant(memory.recall(question, k, where), memory.floor)
+            if answer.evidence:
+                said, hits = answer.text, answer.evidence
+    known = {hit.chunk_id for hit in hits}
+    by_words = memory.recall(question, k, where, mode="text")
+    return said, hits + [hit for hit in by_words if hit.chunk_id not in known]
 
 
 def quoted(hits: list[Hit], characters: int) -> list[str]:
