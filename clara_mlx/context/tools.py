@@ -27,7 +27,7 @@ _HITS, _AROUND = 5, 2
 _WORD = re.compile(r"\w+")
 
 # Hits in one handle's text, of which as many are given as a page holds; and lines near a miss.
-_HITS_INSIDE, _NEAREST = 40, 20
+_HITS_INSIDE, _NEAREST = 200, 20
 
 #: What a model is told of the tools, as OpenAI's API wants it; constant, so that prompts cache.
 SCHEMAS: tuple[dict[str, Any], ...] = (
@@ -125,7 +125,8 @@ def ask(
     if handle is not None:
         if not hits:
             memory.original(handle)  # raises if there is none
-        more = memory.recall(question, _HITS_INSIDE, {**(where or {}), "handle": handle})
+        scope = {**(where or {}), "handle": handle}
+        more = memory.recall(question, _HITS_INSIDE, scope, mode="text")
         known = {hit.start for hit in hits}
         hits += [hit for hit in more if hit.start not in known]
     if not hits:
