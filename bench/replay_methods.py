@@ -199,11 +199,8 @@ class Ours(Everything):
         return self.context.prepare(history, tools=self.tools).messages
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
-        """`expand` of the handle that is shown if it has one page; else a question inside it."""
-        handle = handle_shown(command, sent)
-        if handle is not None and not _has_pages(str(self.memory.original(handle))):
-            return expanded(self.memory, command, question, sent)
-        return self.ask(command, question, handle)
+        """A question inside the handle that is shown; else about all."""
+        return self.ask(command, question, handle_shown(command, sent))
 
     def ask(self, command: str, question: str, handle: str | None = None) -> Called:
         """A question about all that was seen, or about what a handle stands for."""

@@ -15,7 +15,7 @@ from clara_mlx.context import Budget, Context, ContextOverflow, Estimate
 from clara_mlx.context.blocks import HANDLE
 from clara_mlx.context.messages import content_text
 from clara_mlx.context.plan import Exchange
-from clara_mlx.context.wording import HOW_TO
+from clara_mlx.context.wording import FOLDED, HOW_TO
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
@@ -193,6 +193,47 @@ def test_very_long_conversations_are_folded(memory: Memory) -> None:
     assert sum(1 for r in results if r.exchange) < len(results) / 4
 
 
+def test_a_fold_stays_as_it_is_and_the_next_comes_after_it(memory: Memory) -> None:
+    context = Context(memory, budget=Budget(window=24_000, reserve=500, keep=2, boundary=1_000))
+    steps = [start(), *(step(i, [report(i, 90), report(-i, 60)]) for i in range(140))]
+    results = run(context, steps)
+    kept = 0
+    for before, after in itertools.pairwise(results):
+        folds = [m for m in before.messages if FOLDED in content_text(m).partition("\n")[0]]
+        if after.exchange and folds:
+            kept += after.messages[2 : 2 + len(folds)] == folds
+    assert kept >= 2
+    # Now and then they become one.
+    counts = [sum(FOLDED in content_text(m) for m in r.messages) for r in results]
+    assert max(counts) >= 2 and any(b < a for a, b in itertools.pairwise(counts))
+    messages = [message for added in steps for message in added]
+    assert context.rebuild(results[-1].messages) == messages
+
+
+def test_excerpts_are_read_once(memory: Memory) -> None:
+    """They stay as they were first sent until they are folded."""
+    context = Context(memory, budget=Budget(window=12_000, reserve=500, keep=2, boundary=400))
+    results = run(context, trajectory(60, 60))
+    first: dict[str, str] = {}
+    for result in results:
+        for message in result.messages:
+            if message["role"] == "tool":
+                text = first.setdefault(message["tool_call_id"], message["content"])
+                assert message["content"] == text and text.startswith("[clara m-")
+
+
+def test_with_excerpts_less_is_prefilled_than_was_appended(memory: Memory) -> None:
+    context = Context(memory, budget=Budget(window=12_000, reserve=500, keep=2, boundary=400))
+    count = context.counter.prompt
+    steps = trajectory(150, 60)
+    read, last = 0, list[Any]()
+    for result in run(context, steps):
+        same = [a == b for a, b in zip(last, result.messages, strict=False)]
+        read += count(result.messages[([*same, False]).index(False) :])
+        last = result.messages
+    assert read < 0.8 * count([message for added in steps for message in added])
+
+
 def test_instructions_amid_a_conversation_are_not_folded(memory: Memory) -> None:
     rule = {"role": "system", "content": "From here on: read only."}
     steps = trajectory(90, 12)
@@ -328,6 +369,7 @@ def test_the_never_worse_rule() -> None:
     assert (deep.saved, deep.lost, deep.is_worth_it) == (5000, 2000, True)
     shallow = Exchange(before=8000, after=7000, cached=7500, kept=500)
     assert (shallow.saved, shallow.lost, shallow.is_worth_it) == (1000, 6000, False)
+    assert deep.read == 2500 and deep.price(8000) == 0.5 < shallow.price(8000) == 6.5
     cold = Exchange(before=8000, after=7999, cached=0, kept=500)
     assert cold.is_worth_it
     for exchange in (deep, shallow, cold):

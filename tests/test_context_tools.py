@@ -53,16 +53,6 @@ def test_a_find_that_misses_gives_the_nearest_lines(memory: Memory) -> None:
     assert f"57: {LINES[56]}" in lines
 
 
-def test_a_question_inside_one_handle(memory: Memory) -> None:
-    handle = memory.remember("\n".join(LINES), session="mine")
-    other = memory.remember("a flush that no step did", session="mine")
-    text = tools.call(memory, "ask_memory", {"question": "which flush?", "handle": handle})
-    assert "flush" in text and other not in text
-    assert len(text) <= tools.PAGE_CHARACTERS
-    told = tools.call(memory, "ask_memory", {"question": "which?", "handle": "m-0123456789ab"})
-    assert "no memory 'm-0123456789ab'" in told
-
-
 @pytest.mark.parametrize(
     "text", ["x" * 500_000, "y" * 11_999 + "\n" + "z" * 30_000, "a\n" * 90_000]
 )
@@ -93,35 +83,6 @@ def test_mistakes_are_told_as_text(memory: Memory, name: str, arguments: Any, to
 def test_other_tools_are_not_ours(memory: Memory) -> None:
     with pytest.raises(ClaraError, match="'bash' is no tool"):
         tools.call(memory, "bash", {})
-
-
-def test_asking_without_a_model_gives_the_lines(memory: Memory) -> None:
-    handle = memory.remember("\n".join(LINES), session="mine")
-    memory.remember("the flush of another session", session="other")
-    text = tools.call(
-        memory, "ask_memory", {"question": "flush of step 57"}, where={"session": "mine"}
-    )
-    assert f"{handle} lines " in text and LINES[56] in text
-    assert "another session" not in text
-
-
-def test_asking_with_a_model_gives_an_answer_and_the_lines(tmp_path: Path, clara: Any) -> None:
-    with Memory.open(tmp_path / "memory.db", clara("c16", "e2e"), floor=-1.0) as memory:
-        handle = memory.remember("\n".join(LINES[:40]))
-        memory.flush(60)
-        text = tools.call(memory, "ask_memory", {"question": "which step flushed?"})
-    assert text.startswith("answer: ") and f"{handle} lines " in text
-
-
-def test_lines_that_words_find_are_given_whatever_the_model_thinks(
-    tmp_path: Path, clara: Any
-) -> None:
-    with Memory.open(tmp_path / "memory.db", clara("c16", "e2e"), floor=2.0) as memory:
-        handle = memory.remember("the kernel is in src/kernel.py")
-        memory.flush(60)
-        assert memory.ask("Where is the kernel?").evidence == []
-        told = tools.ask(memory, "Where is the kernel?")
-    assert told == f"{handle} line 1:\nthe kernel is in src/kernel.py"
 
 
 def test_schemas_name_what_is_there() -> None:

@@ -62,7 +62,8 @@ async def scenario(client: Client) -> None:
     assert "another session" in await call("recall", query="gadget another", session="two")
     assert "No more" in await call("recall", query="gadget", page=40)
     assert "Nothing" in await call("recall", query="xylophone")
-    assert f"{handle} line" in await call("ask_memory", question="step 777 gadget 5439")
+    asked = await call("ask_memory", question="step 777 gadget 5439")
+    assert asked.startswith(f"[{handle}: ") and "\n778: step 777: gadget 5439" in asked
     assert "no memory" in await call("expand", handle="m-0000000000", fails=True)
     await call("recall", query="x", page=0, fails=True)
     await call("remember", fails=True)

@@ -19,6 +19,9 @@ from clara_mlx.store.blocks import Block, Edit
 # The last of the stages in which texts go: what is being used.
 _IN_USE = 3
 
+# Of a message in a fold: about its handle and its command.
+_FOLDED_CHARACTERS = 65
+
 # A block must be this much shorter than what it stands for, in tokens, to be worth its place.
 _SHORTER = 0.6
 
@@ -65,14 +68,17 @@ class Compaction:
         """Keep the edits, so that they are the same in every later request."""
         self.freezer.table.edit(self.edits)
 
-    def blocks(self, keep: int, wanted: float = math.inf, *, in_use: bool = False) -> None:
+    def blocks(
+        self, keep: int, wanted: float = math.inf, *, in_use: bool = False, again: bool = False
+    ) -> None:
         """Send old texts as blocks until about ``wanted`` tokens are freed.
 
         The newest ``keep`` units stay. Tool results go first, oldest first; then what the assistant
         wrote; then what users wrote after the task. What the memory's tools gave and what was read
         again after it had been compacted goes only if ``in_use``: it would be fetched again.
+        Excerpts are sent as shorter blocks only if ``again``: the server has read them once.
         """
-        for candidate in self._candidates(keep, in_use):
+        for candidate in self._candidates(keep, in_use, again):
             if wanted <= 0:
                 break
             if self._replace(candidate):
@@ -87,18 +93,20 @@ class Compaction:
                 if piece.role != "tool" or edited or is_recalled(piece):
                     continue
                 now = self._counter.text(piece.text)
-                # About half of it is the excerpt; the rest is identifiers and the header.
-                excerpt = max(wording.LEAST_CHARACTERS, tokens * 3 // 2)
+                # With header and identifiers it is about half of what is let through whole.
+                excerpt = max(wording.LEAST_CHARACTERS, tokens // 2)
                 text = self.freezer.draft(self.view.session, piece, excerpt)
                 if now > tokens and self._counter.text(text) <= _SHORTER * now:
                     done = self._replace(Candidate(index, piece, 0, excerpt)) or done
         return done
 
-    def fold(self, keep: int, characters: int) -> bool:
+    def fold(self, keep: int, characters: int, *, whole: bool = True) -> bool:
         """Send what is between the task and the newest ``keep`` units as one message.
 
         Instructions amid it stay where they are, so that there is one message before and one after
-        them. ``characters`` is about what such a message may have.
+        them. ``characters`` is about the most that such a message may have. If it is not ``whole``,
+        earlier folds stay as they are, and only what came after them is folded: the server keeps
+        its cache of them.
         """
         if len(self._spans) <= keep:
             return False
@@ -106,7 +114,10 @@ class Compaction:
         done = False
         for end in (*ends, self._spans[-keep][0]):
             if end > self.view.head and not self._instructs(end - 1):
-                done = self._fold(self.view.run_start(end - 1), end, characters) or done
+                start = self.view.run_start(end - 1)
+                while not whole and start < end and (last := self.view.fold_at(start)) is not None:
+                    start = last + 1
+                done = self._fold(start, end, characters) or done
         return done
 
     def _fold(self, start: int, end: int, characters: int) -> bool:
@@ -129,6 +140,7 @@ class Compaction:
             for edit in self.view.edits.get(index, {}).values()
             if edit.block.handle
         ]
+        characters = min(characters, _FOLDED_CHARACTERS * (end - start))
         block = self.freezer.freeze_as(
             self.view.session,
             piece,
@@ -144,7 +156,7 @@ class Compaction:
 
     # -- candidates ------------------------------------------------------------------------------
 
-    def _candidates(self, keep: int, in_use: bool) -> Iterator[Candidate]:
+    def _candidates(self, keep: int, in_use: bool, again: bool) -> Iterator[Candidate]:
         old = [i for span in self._spans[: max(0, len(self._spans) - keep)] for i in range(*span)]
         seen = {
             edit.block.digest: edit.chain
@@ -162,8 +174,10 @@ class Compaction:
                         waiting.append((stage, index, piece))
         for _, index, piece in sorted(waiting, key=lambda one: one[:2]):
             edit = self.view.edits.get(index, {}).get(piece.part)
+            if (edit and not again) or self.freezer.issued(piece):
+                continue
             text = self.freezer.draft(self.view.session, piece)
-            if (edit and edit.block.text == text) or self.freezer.issued(piece):
+            if edit and edit.block.text == text:
                 continue
             now = self._counter.text(edit.block.text if edit else piece.text)
             then = self._counter.text(text)

@@ -27,6 +27,10 @@ _FAR = 0.8
 _FOLD_SHARE = 0.1
 _FOLD_CHARACTERS = 3
 
+# Earlier folds stay beside a new one if that costs no more than this share of one for all: with
+# each that stays, the next compaction comes sooner.
+_RATHER_WHOLE = 0.8
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -200,14 +204,20 @@ class Context:
             if not good:  # the more is compacted behind the first change, the more it is worth
                 tried.blocks(budget.keep, in_use=in_use)
                 exchange, good = exchange_of(tried)
-        if budget.fold and (not good or exchange.after > budget.deep):
-            # Mostly blocks by now: without a fold they would be back at the trigger in no time.
-            folded = tried.copy()
-            if folded.fold(budget.keep, self._fold_characters):
-                by_fold, good_fold = exchange_of(folded)
-                enough = exchange.after - by_fold.after >= budget.least * budget.limit
-                if good_fold and (enough or not good):
-                    tried, exchange, good = folded, by_fold, True
+        in_place = good and exchange.after <= budget.deep and budget.boundary is None
+        if budget.fold and not in_place:
+            # Mostly blocks or excerpts by now: they would be back at the trigger in no time.
+            blocks, full = tried, int(budget.trigger * budget.limit)
+            for whole, share in ((True, 1.0), (False, _RATHER_WHOLE)):
+                folded = blocks.copy()
+                if folded.fold(budget.keep, self._fold_characters, whole=whole):
+                    by_fold, good_fold = exchange_of(folded)
+                    cheaper = by_fold.price(full) < share * exchange.price(full)
+                    if good_fold and (not good or cheaper):
+                        tried, exchange, good = folded, by_fold, True
+        if not good:
+            tried.blocks(budget.keep, in_use=True, again=True)
+            exchange, good = exchange_of(tried)
         if not good and not overflows:
             return view, None, "not worth it"
         if not good:
@@ -227,7 +237,7 @@ class Context:
 
     def _harder(self, tried: Compaction) -> Iterator[Compaction]:
         """Blocks before the newest unit; a fold; excerpts of its results; both; shorter ones."""
-        tried.blocks(1, in_use=True)
+        tried.blocks(1, in_use=True, again=True)
         yield tried
         folded = tried.copy()
         if self.budget.fold and folded.fold(1, self._fold_characters):

@@ -96,12 +96,21 @@ class Exchange:
         return self.before - self.after
 
     @property
+    def read(self) -> int:
+        """Tokens that this request prefills."""
+        return self.after - min(self.kept, self.cached)
+
+    @property
     def lost(self) -> int:
         """Tokens the server holds and must read again for it.
 
-        This request prefills ``after - min(kept, cached)`` instead of ``before - cached``.
+        This request prefills `read` instead of ``before - cached``.
         """
-        return (self.after - min(self.kept, self.cached)) - (self.before - self.cached)
+        return self.read - (self.before - self.cached)
+
+    def price(self, full: int) -> float:
+        """Tokens read for each that can be appended before the prompt is ``full`` again."""
+        return self.read / max(1, full - self.after)
 
     @property
     def is_worth_it(self) -> bool:

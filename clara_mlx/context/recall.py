@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from clara_mlx.context import tools
+from clara_mlx.context import answers
 from clara_mlx.context.blocks import Freezer
 from clara_mlx.context.counting import Counter
 from clara_mlx.context.messages import content_text
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
 from clara_mlx.store.blocks import Edit
 
-# Hits looked at for one note.
-_HITS = 8
+# Of a token, at first; fewer lines are taken until the note fits.
+_CHARACTERS = 4
 
 
 def bring_back(view: View, question: str, freezer: Freezer, counter: Counter, most: int) -> Edit:
@@ -18,7 +18,7 @@ def bring_back(view: View, question: str, freezer: Freezer, counter: Counter, mo
 
     It has the answer from memory tokens (with a model) and the exact lines behind it, of this
     session's memories that are not shown any more. It is empty if there are none, and never longer
-    than ``most`` tokens: whole passages are left out, the last first.
+    than ``most`` tokens: lines that fit less are left out.
 
     An answer is only given with lines behind it.
     """
@@ -29,17 +29,20 @@ def bring_back(view: View, question: str, freezer: Freezer, counter: Counter, mo
         if edit.block.kind == "piece" and edit.block.handle
     }
     shown = "\n".join(content_text(message) for message in view.rendered())
-    said, hits = tools.answered(freezer.memory, question, {"session": view.session}, _HITS)
-    hits = [hit for hit in hits if hit.handle in compacted and hit.text.strip() not in shown]
-    text = ""
-    while hits:
-        asked = " ".join(question.split())[:120]
-        quotes = tools.quoted(hits, 4 * most)
-        answer = [f"answer: {said}"] if said else []
-        text = "\n".join([f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]", *answer, *quotes])
+    memory = freezer.memory
+    found = answers.search(memory, question, {"session": view.session})
+    handles = [handle for handle in found.handles if handle in compacted]
+    asked = " ".join(question.split())[:120]
+    text, told = "", {}
+    room = _CHARACTERS * most
+    while handles and room:
+        told = answers.quoted(memory, question, found, handles, room, shown)
+        answer = [f"answer: {found.said}"] if found.said else []
+        heading = f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]"
+        text = "\n".join([heading, *answer, *told.values()]) if told else ""
         text = text.encode("utf-8", "replace").decode()
-        if quotes and counter.text(text) <= most:
+        if counter.text(text) <= most:
             break
-        hits, text = hits[:-1], ""
-    block = freezer.note(chain, text, [hit.handle for hit in hits])
+        text, told, room = "", {}, room // 2
+    block = freezer.note(chain, text, told)
     return Edit(chain, NOTE, block)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-from clara_mlx import asking
+from clara_mlx.context.answers import ask
+from clara_mlx.context.lines import sharing
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
-from clara_mlx.results import Hit
-from clara_mlx.store.space import OtherModel
 
 #: Tools whose results come from the memory, and are never remembered again.
 MEMORY_TOOLS = frozenset(("expand", "ask_memory", "recall", "remember"))
@@ -21,13 +17,8 @@ MEMORY_TOOLS = frozenset(("expand", "ask_memory", "recall", "remember"))
 #: Lines and characters of one page.
 PAGE_LINES, PAGE_CHARACTERS = 200, 12_000
 
-# Hits behind an answer, and lines around a match.
-_HITS, _AROUND = 5, 2
-
-_WORD = re.compile(r"\w+")
-
-# Hits in one handle's text, of which as many are given as a page holds; and lines near a miss.
-_HITS_INSIDE, _NEAREST = 200, 20
+# Lines around a match; and how many are shown where nothing matches.
+_AROUND, _NEAREST = 2, 20
 
 #: What a model is told of the tools, as OpenAI's API wants it; constant, so that prompts cache.
 SCHEMAS: tuple[dict[str, Any], ...] = (
@@ -102,78 +93,6 @@ def call(
         return f"{name} failed: {error}"
 
 
-def ask(
-    memory: Memory,
-    question: str,
-    where: Mapping[str, Any] | None = None,
-    handle: str | None = None,
-) -> str:
-    """An answer from memory tokens and the exact lines it was given; then lines that words find.
-
-    Args:
-        memory: what is asked.
-        question: one question.
-        where: narrows what is searched.
-        handle: only the text behind it is searched, and a whole page of its lines is given.
-
-    Raises:
-        ClaraError: no memory has that handle.
-    """
-    if not question.strip():
-        return "ask_memory: say what to look for in `question`"
-    said, hits = answered(memory, question, where, handle=handle)
-    if handle is not None:
-        if not hits:
-            memory.original(handle)  # raises if there is none
-        scope = {**(where or {}), "handle": handle}
-        more = memory.recall(question, _HITS_INSIDE, scope, mode="text")
-        known = {hit.start for hit in hits}
-        hits += [hit for hit in more if hit.start not in known]
-    if not hits:
-        return asking.NOTHING_FOUND
-    room = PAGE_CHARACTERS // (1 if handle else 2)
-    return "\n".join(([f"answer: {said}"] if said else []) + quoted(hits, room))
-
-
-def answered(
-    memory: Memory,
-    question: str,
-    where: Mapping[str, Any] | None = None,
-    k: int = _HITS,
-    *,
-    handle: str | None = None,
-) -> tuple[str | None, list[Hit]]:
-    """An answer (None without a model, or evidence) with the hits behind it, then those by words.
-
-    What words find is there whatever the model thinks of it: it may not know such outputs. Only
-    one handle's text is searched if it is given; else all but what a fold stands for: it has
-    blocks, and each of them has its own original.
-    """
-    where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
-    said, hits = None, []
-    if memory.clara is not None:
-        with suppress(OtherModel):  # of which only the text can be searched
-            answer = memory.ask(question, k, where)
-            if answer.evidence:
-                said, hits = answer.text, answer.evidence
-    known = {hit.chunk_id for hit in hits}
-    by_words = memory.recall(question, k, where, mode="text")
-    return said, hits + [hit for hit in by_words if hit.chunk_id not in known]
-
-
-def quoted(hits: list[Hit], characters: int) -> list[str]:
-    """Hits as text, best first: handle and line numbers, then the exact lines; whole hits only."""
-    lines = []
-    for hit in hits:
-        last = hit.line + hit.text.rstrip("\n").count("\n")
-        span = f"line {hit.line}" if last == hit.line else f"lines {hit.line}-{last}"
-        quote = f"{hit.handle} {span}:\n" + hit.text.strip("\n")
-        if len(quote) <= characters:
-            lines.append(quote)
-            characters -= len(quote)
-    return lines
-
-
 def expand(
     memory: Memory,
     handle: str,
@@ -214,7 +133,8 @@ def _found(handle: str, every: list[str], find: str) -> str:
     if matches:
         head = f"{len(matches)} of {len(every)} lines contain {find!r}"
     else:
-        matches = _nearest(every, find)
+        # A model often quotes from memory.
+        matches = sharing(every, find)[:_NEAREST]
         head = f"none of {len(every)} lines contains {find!r}"
         if matches:
             head += f"; these {len(matches)} share most of its words"
@@ -233,17 +153,6 @@ def _found(handle: str, every: list[str], find: str) -> str:
     if done < len(matches):
         head += f"; the first {done} are shown"
     return "\n".join([f"[{handle}: {head}]", *(f"{i + 1}: {shown[i]}" for i in sorted(shown))])
-
-
-def _nearest(every: list[str], find: str) -> list[int]:
-    """Lines that share words with a text, rare words first: a model often quotes from memory."""
-    wanted = set(_WORD.findall(find.lower()))
-    having = {word: [i for i, line in enumerate(every) if word in line.lower()] for word in wanted}
-    scores: defaultdict[int, float] = defaultdict(float)
-    for lines in having.values():
-        for i in lines:
-            scores[i] += 1 / len(lines)
-    return [i for i, _ in sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:_NEAREST]]
 
 
 def _around(line: str, find: str) -> str:

@@ -71,10 +71,9 @@ def describe(piece: Piece, handle: str, excerpt: int = 0) -> str:
         lines += [f"outcome: {line}" for line in key_lines(piece.text, asked)]
     else:
         lines.append(f"begins: {_cut(piece.text.strip(), 2 * _LINE)}")
-    lines += named(piece.text, besides="\n".join(lines))
-    if excerpt:
-        lines += _excerpt(piece.text, excerpt)
-    return _readable("\n".join(lines))
+    quoted = _excerpt(piece.text, excerpt) if excerpt else []
+    lines += named(piece.text, besides="\n".join(lines + quoted))
+    return _readable("\n".join(lines + quoted))
 
 
 def describe_recalled(piece: Piece, number: str) -> str:

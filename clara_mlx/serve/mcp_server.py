@@ -9,9 +9,10 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
-from clara_mlx.context import tools
+from clara_mlx.context import answers, tools
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
+from clara_mlx.results import Hit
 from clara_mlx.serve.pools import Pools
 from clara_mlx.version import __version__
 
@@ -57,7 +58,7 @@ def server(memory: Memory, pools: Pools) -> MCPServer:
     ) -> str:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
-        return await _told(pools.ask, lambda: tools.ask(memory, question, where, handle or None))
+        return await _told(pools.ask, lambda: answers.ask(memory, question, where, handle or None))
 
     async def expand(
         handle: Annotated[str, Field(description="Such as m-1f2e3d4c5b6a.")],
@@ -83,13 +84,26 @@ def _page(memory: Memory, query: str, page: int, session: str | None) -> str:
     hits = found[last - PAGE_HITS : last]
     if not hits:
         return "Nothing found." if page == 1 else "No more passages."
-    passages = tools.quoted(hits, PAGE_CHARACTERS)
+    passages = _passages(hits)
     if len(passages) < len(hits):
         left = [hit.handle for hit in hits[len(passages) :]]
         passages.append(f"(left out, too long for this page: {', '.join(left)}; see expand)")
     if len(found) > last and page < PAGES:
         passages.append(f"(more: page={page + 1})")
     return "\n".join(passages)
+
+
+def _passages(hits: list[Hit]) -> list[str]:
+    """Hits as text, best first: handle and line numbers, then the exact lines; whole hits only."""
+    passages, room = [], PAGE_CHARACTERS
+    for hit in hits:
+        last = hit.line + hit.text.rstrip("\n").count("\n")
+        span = f"line {hit.line}" if last == hit.line else f"lines {hit.line}-{last}"
+        passage = f"{hit.handle} {span}:\n" + hit.text.strip("\n")
+        if len(passage) <= room:
+            passages.append(passage)
+            room -= len(passage)
+    return passages
 
 
 async def _told(

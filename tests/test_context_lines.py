@@ -1,0 +1,127 @@
+"""Which lines of a text fit a question: rare words, looks, shapes, and the same every time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clara_mlx.context.lines import about, sharing, split
+
+LOG = [
+    f"2026-01-02 10:{i:02d}:00 INFO worker-{i % 7}: request {i} done in {i}7 ms" for i in range(60)
+]
+TELLING = {
+    11: "Traceback (most recent call last):",
+    12: '  File "src/ledger.py", line 218, in flush_quota',
+    13: "ValueError: quota 3 is out of range",
+    31: "Successfully built 4f2a9c1d7e",
+    47: "==== 2 failed, 31 passed in 3.07s ====",
+}
+LINES = [TELLING.get(i, line) for i, line in enumerate(LOG)]
+
+
+@pytest.mark.parametrize(
+    ("question", "line"),
+    [
+        ("What happened to request 41?", 41),
+        ("Which exception was raised?", 13),
+        ("In which file is the error?", 12),
+        ("How many tests failed?", 47),
+        ("What is the image id?", 31),
+        ("In which function? flushQuota", 12),
+    ],
+)
+def test_the_line_with_the_answer_is_among_the_first(question: str, line: int) -> None:
+    assert line in about(LINES, question, 300)[:3]
+
+
+def test_no_more_than_asked_for_and_best_first() -> None:
+    chosen = about(LINES, "request 41", 1_000)
+    assert chosen[0] == 41
+    assert sum(len(LINES[i]) + 1 for i in chosen) <= 1_000
+    assert len(set(chosen)) == len(chosen)
+    assert about(["error " * 50, "y"], "error", 100)[0] == 0  # the best is never left out
+    assert about([], "anything", 100) == []
+
+
+def test_without_a_match_the_odd_lines_come_first() -> None:
+    quiet = [line for i, line in enumerate(LOG) if i not in TELLING]
+    assert about([*quiet[:20], "and yet: it moves", *quiet[20:]], "zebra", 600)[0] == 20
+
+
+def test_what_else_speaks_for_a_line() -> None:
+    assert about(LINES, "request 41", 100, {5: 2.0})[0] == 5
+
+
+def test_a_real_output_among_others() -> None:
+    """Captured outputs of eight tools, one after the other: the probe's line is soon there."""
+    text = resources.files("clara_mlx.evaluate").joinpath("captured.jsonl").read_text("utf-8")
+    outputs: dict[str, list[dict[str, object]]] = {}
+    for row in map(json.loads, text.splitlines()):
+        if row["probes"]:
+            outputs.setdefault(row["tool"], []).append(row)
+    tools = sorted(outputs)
+    asked = there = 0
+    for number in range(80):
+        rows = [outputs[tool][number % len(outputs[tool])] for tool in tools[number % 5 :][:8]]
+        lines = [line for row in rows for line in str(row["text"]).splitlines() if line.strip()]
+        probe = rows[number % len(rows)]["probes"][0]  # type: ignore[index]
+        chosen = about(lines, probe["question"], 1_500)
+        asked += 1
+        there += any(probe["answer"] in lines[i] for i in chosen)
+    assert there >= 0.9 * asked
+
+
+def test_lines_that_share_rare_words() -> None:
+    assert sharing(LINES, "worker 3 built 4f2a9c1d7e")[0] == 31
+    assert sharing(LINES, "zebra") == []
+
+
+def test_long_lines_are_looked_at_in_parts() -> None:
+    text = "short\n" + "a" * 3_500 + "\n\nlast"
+    parts = split(text)
+    assert [(one.number, one.before, len(one.text)) for one in parts] == [
+        (1, 0, 5), (2, 0, 1_000), (2, 1_000, 1_000), (2, 2_000, 1_000), (2, 3_000, 500),
+        (3, 0, 0), (4, 0, 4),
+    ]  # fmt: skip
+    assert all(text[one.start : one.start + len(one.text)] == one.text for one in parts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=6_000), st.text(max_size=80), st.integers(1, 2_000))
+def test_any_text_and_any_question(text: str, question: str, characters: int) -> None:
+    parts = split(text)
+    lines: dict[int, str] = {}
+    for one in parts:
+        lines[one.number] = lines.get(one.number, "") + one.text
+    assert "\n".join(lines.values()) == text
+    chosen = about([one.text for one in parts], question, characters)
+    assert len(set(chosen)) == len(chosen) and set(chosen) <= set(range(len(parts)))
+    assert sum(len(parts[i].text) + 1 for i in chosen[1:]) <= characters
+
+
+def test_another_process_chooses_the_same() -> None:
+    """Sets of words have another order there."""
+    code = (
+        "import sys, json; from clara_mlx.context.lines import about; "
+        "print(json.dumps(about(json.load(sys.stdin), 'which request of worker 3 failed', 2000)))"
+    )
+    chosen = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            input=json.dumps(LINES),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(chosen) == 1
