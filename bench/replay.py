@@ -6,10 +6,10 @@ A trajectory is generated: a task, then steps that run a command and get its out
 file. At every second step the agent needs a fact that an output of an earlier step gave. It is
 *present* if the output's line with the fact stands in what was sent, and *recovered* if it does
 after one memory call, which is really made: the call and its result join the history, and the
-history is sent once more. The call expands the handle that is shown for the command that printed
-the fact (see `replay_methods.expanded`); only our own way has a second tool to try where none is
-shown, `ask_memory` with the probe's question. White space aside, lines must be exact, and only
-facts are asked whose lines occur once in the whole trajectory.
+history is sent once more. Masking expands the handle that is shown for the command that printed
+the fact (see `replay_methods.expanded`); ours asks `ask_memory` the probe's question, about that
+handle, or about all where none is shown. White space aside, lines must be exact, and only facts
+are asked whose lines occur once in the whole trajectory.
 
 Tokens are counted by the reasoner's tokenizer and chat template. What must be prefilled is what
 follows the longest common prefix with the request before. For one more, shorter trajectory a real
@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -248,6 +248,8 @@ def methods(
     }
     if options.compymac:
         made["CompyMac"] = lambda path: CompyMac(Path(options.compymac), budget, characters)
+    whole = replace(budget, boundary=None)
+    made["ours, new outputs whole"] = lambda path: Ours(whole, counter, path)
     made["ours"] = lambda path: Ours(budget, counter, path)
     if options.model:
         import clara_mlx

@@ -127,13 +127,12 @@ def about(
     scores = _scores(lines, question)
     best = max(scores, default=0.0)
     for index, share in (besides or {}).items():
-        scores[index] += share * (best or 1.0)
-    best = max(scores, default=0.0)
+        scores[index] += share * best
     chosen: list[int] = []
     taken = 0
     for index in sorted(range(len(lines)), key=lambda i: (-scores[i], i)):
         score, size = scores[index], len(lines[index]) + _NUMBER
-        if score <= 0 or (taken > _ENOUGH and score < _LEAST_SHARE * best):
+        if taken > _ENOUGH and score < _LEAST_SHARE * best:
             break
         if taken + size <= characters or not chosen:
             chosen.append(index)
