@@ -51,6 +51,15 @@ def test_no_more_than_asked_for_and_best_first() -> None:
     assert about([], "anything", 100) == []
 
 
+def test_the_best_lines_come_with_those_around_them() -> None:
+    yaml = [
+        f"  service-{i}:\n    image: app-{i}:1.0\n    ports:\n      - '{i}80:80'" for i in range(40)
+    ]
+    lines = "\n".join(yaml).split("\n")
+    chosen = about(lines, "Which port has service-23?", 600)
+    assert {92, 93, 94, 95} <= set(chosen)  # its name, and the three lines below
+
+
 def test_without_a_match_the_odd_lines_come_first() -> None:
     quiet = [line for i, line in enumerate(LOG) if i not in TELLING]
     assert about([*quiet[:20], "and yet: it moves", *quiet[20:]], "zebra", 600)[0] == 20

@@ -75,6 +75,9 @@ _LENT, _NEAR = 0.3, 2
 # A shape is what is left of so many characters without words and figures.
 _SHAPE_CHARACTERS = 80
 
+# The best lines come with those around them.
+_BEST, _BEFORE, _AFTER = 3, 1, 3
+
 # About the characters of a line's number and its end, where it is shown.
 _NUMBER = 8
 
@@ -128,16 +131,19 @@ def about(
     best = max(scores, default=0.0)
     for index, share in (besides or {}).items():
         scores[index] += share * best
-    chosen: list[int] = []
-    taken = 0
-    for index in sorted(range(len(lines)), key=lambda i: (-scores[i], i)):
-        score, size = scores[index], len(lines[index]) + _NUMBER
-        if taken > _ENOUGH and score < _LEAST_SHARE * best:
+    chosen: dict[int, None] = {}
+    room = characters
+    for rank, index in enumerate(sorted(range(len(lines)), key=lambda i: (-scores[i], i))):
+        if characters - room > _ENOUGH and scores[index] < _LEAST_SHARE * best:
             break
-        if taken + size <= characters or not chosen:
-            chosen.append(index)
-            taken += size
-    return chosen
+        near = range(index - _BEFORE, index + _AFTER + 1) if rank < _BEST else ()
+        for one in (index, *near):
+            if 0 <= one < len(lines) and one not in chosen:
+                size = len(lines[one]) + _NUMBER
+                if size <= room or not chosen:
+                    chosen[one] = None
+                    room -= size
+    return list(chosen)
 
 
 def sharing(lines: Sequence[str], text: str) -> list[int]:
