@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +30,9 @@ _FOLD_CHARACTERS = 3
 # Earlier folds stay beside a new one if that costs no more than this share of one for all: with
 # each that stays, the next compaction comes sooner.
 _RATHER_WHOLE = 0.8
+
+# What a compaction gives and costs, and whether it is good enough to be done.
+_ExchangeOf = Callable[[Compaction], tuple[Exchange, bool]]
 
 
 @dataclass(frozen=True)
@@ -207,14 +210,7 @@ class Context:
         in_place = good and exchange.after <= budget.deep and budget.boundary is None
         if budget.fold and not in_place:
             # Mostly blocks or excerpts by now: they would be back at the trigger in no time.
-            blocks, full = tried, int(budget.trigger * budget.limit)
-            for whole, share in ((True, 1.0), (False, _RATHER_WHOLE)):
-                folded = blocks.copy()
-                if folded.fold(budget.keep, self._fold_characters, whole=whole):
-                    by_fold, good_fold = exchange_of(folded)
-                    cheaper = by_fold.price(full) < share * exchange.price(full)
-                    if good_fold and (not good or cheaper):
-                        tried, exchange, good = folded, by_fold, True
+            tried, exchange, good = self._folded(tried, exchange, good, exchange_of)
         if not good:
             tried.blocks(budget.keep, in_use=True, again=True)
             exchange, good = exchange_of(tried)
@@ -225,6 +221,19 @@ class Context:
             exchange, _ = exchange_of(tried)
         tried.commit()
         return tried.view, exchange, "would not fit" if overflows else f"compacted ({when})"
+
+    def _folded(
+        self, tried: Compaction, exchange: Exchange, good: bool, exchange_of: _ExchangeOf
+    ) -> tuple[Compaction, Exchange, bool]:
+        """The cheapest of three: as it is, with one fold for all, or with one after earlier ones."""
+        blocks, full = tried, int(self.budget.trigger * self.budget.limit)
+        for whole, share in ((True, 1.0), (False, _RATHER_WHOLE)):
+            folded = blocks.copy()
+            if folded.fold(self.budget.keep, self._fold_characters, whole=whole):
+                by_fold, good_fold = exchange_of(folded)
+                if good_fold and (not good or by_fold.price(full) < share * exchange.price(full)):
+                    tried, exchange, good = folded, by_fold, True
+        return tried, exchange, good
 
     def _fitting(self, tried: Compaction, tools: Sequence[Any] | None) -> Compaction:
         """The first of ever harder steps after which the conversation fits."""
