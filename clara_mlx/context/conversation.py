@@ -225,7 +225,7 @@ class Context:
     def _folded(
         self, tried: Compaction, exchange: Exchange, good: bool, exchange_of: _ExchangeOf
     ) -> tuple[Compaction, Exchange, bool]:
-        """The cheapest of three: as it is, with one fold for all, or with one after earlier ones."""
+        """The cheapest of three: as it is, with one fold for all, with one after earlier ones."""
         blocks, full = tried, int(self.budget.trigger * self.budget.limit)
         for whole, share in ((True, 1.0), (False, _RATHER_WHOLE)):
             folded = blocks.copy()
