@@ -59,6 +59,21 @@ def test_several_originals_share_the_answer(memory: Memory) -> None:
     assert "31: the kernel is in src/kernel.py" in text
 
 
+def test_a_question_may_name_the_command(memory: Memory) -> None:
+    """What it printed need not have a word of it."""
+    for number in range(40):
+        command = {"command": f"cd app/part-{number}; pytest -x"}
+        memory.remember(f"{number % 7} failed, {number} passed", metadata=command)
+    command = {"command": "cd app/kestrel; pytest -x"}
+    handle = memory.remember("2 failed, 918 passed in 3.1s", metadata=command, session="mine")
+    told = answers.ask(memory, "How many passed? (cd app/kestrel; pytest -x)")
+    assert told.startswith(f"[{handle}: 1 of 1 lines]\n1: 2 failed, 918 passed")
+    told = answers.ask(memory, "How many passed? (cd app/kestrel; pytest -x)", {"session": "other"})
+    assert handle not in told
+    memory.forget(handle)
+    assert handle not in answers.ask(memory, "How many passed in app/kestrel?")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -70,6 +70,7 @@ def test_content_is_stored_once_and_every_occurrence_kept(store: Store) -> None:
     figures = store.figures()
     assert (figures["memories"], figures["contents"], figures["chunks"]) == (3, 2, 2)
     assert [m.metadata for m in store.memories()] == [{"run": 1}, {"run": 2}, {}]
+    assert [m.metadata for m in store.memories(newest=2)] == [{}, {"run": 2}]
     assert store.original(a) == store.original(b) == (b"the same", "text")
     assert store.original(other_kind) == (b"the same", "bytes")
     store.forget({"handle": a})

@@ -27,6 +27,10 @@ _HITS_INSIDE, _EVERY_LINE, _NEAR = 50, 1_000_000, 4_000
 # the second hit half of that, of the third a third. The lines that the model was given are shown.
 _IN_EVIDENCE, _BY_WORDS = 0.5, 0.15
 
+# Commands that a question is compared with, the newest; how many of them may share a word that
+# counts; how many are looked at; and what speaks for a line that they printed.
+_COMMANDS, _RARE, _OF_COMMANDS, _BY_COMMAND = 2_000, 3, 2, 0.5
+
 
 def ask(
     memory: Memory,
@@ -59,11 +63,15 @@ def ask(
 
 @dataclass(frozen=True)
 class Found:
-    """An answer (None without a model, or evidence), the hits it was given, and those by words."""
+    """An answer (None without a model, or evidence), the hits it was given, and those by words.
+
+    ``by_command`` are handles of what the commands that the question names had printed.
+    """
 
     said: str | None
     evidence: list[Hit]
     by_words: list[Hit]
+    by_command: list[str]
 
     @property
     def hits(self) -> list[Hit]:
@@ -72,8 +80,8 @@ class Found:
 
     @property
     def handles(self) -> list[str]:
-        """Of the originals with a hit."""
-        return list(dict.fromkeys(hit.handle for hit in self.hits))
+        """Of the originals of those commands, and of those with a hit."""
+        return list(dict.fromkeys(self.by_command + [hit.handle for hit in self.hits]))
 
     def shares(self, handle: str) -> list[tuple[float, Hit]]:
         """The best hits in one original, with what speaks for their lines."""
@@ -92,13 +100,22 @@ def search(
     blocks, and each of them has its own original.
     """
     where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
+    by_command = [] if handle else _by_command(memory, question, where)
     by_words = memory.recall(question, _HITS_INSIDE if handle else _HITS, where, mode="text")
     if memory.clara is not None:
         with suppress(OtherModel):  # of which only the text can be searched
             answer = memory.ask(question, _HITS, where)
             if answer.evidence:
-                return Found(answer.text, answer.evidence, by_words)
-    return Found(None, [], by_words)
+                return Found(answer.text, answer.evidence, by_words, by_command)
+    return Found(None, [], by_words, by_command)
+
+
+def _by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
+    """Handles of what commands printed that share a rare word with the question, newest first."""
+    newest = memory.store.memories(where, _COMMANDS)
+    named = {one.handle: str(one.metadata.get("command") or "") for one in newest}
+    best = lines.sharing(list(named.values()), question, _RARE)
+    return [list(named)[index] for index in best[:_OF_COMMANDS]]
 
 
 def quoted(
@@ -138,6 +155,7 @@ def quoted(
                 continue
             end = line.start + len(line.text)
             speaks = [share for share, hit in shares if hit.start < end and line.start < hit.end]
+            speaks += [_BY_COMMAND] * (handle in found.by_command)
             besides[len(candidates)] = max(speaks, default=0.0)
             candidates.append((handle, line))
     chosen = lines.about([line.text for _, line in candidates], question, characters, besides)

@@ -146,9 +146,13 @@ def about(
     return list(chosen)
 
 
-def sharing(lines: Sequence[str], text: str) -> list[int]:
-    """The indices of the lines that share words with a text, those with the rarest words first."""
-    scores = _weighed(len(lines), [(found, 1.0) for found in _having(lines, text)])
+def sharing(lines: Sequence[str], text: str, rare: int | None = None) -> list[int]:
+    """The indices of the lines that share words with a text, those with the rarest words first.
+
+    With ``rare``, words that more lines have do not count.
+    """
+    having = [found for found in _having(lines, text) if rare is None or len(found) <= rare]
+    scores = _weighed(len(lines), [(found, 1.0) for found in having])
     found = [index for index, score in enumerate(scores) if score]
     return sorted(found, key=lambda index: -scores[index])
 

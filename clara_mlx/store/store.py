@@ -204,12 +204,15 @@ class Store(File):
             raise Gone(f"{self.path}: content {content_id} is gone (forgotten, or damaged)")
         return rows[0]
 
-    def memories(self, where: Mapping[str, Any] | None = None) -> Iterator[StoredMemory]:
-        """Memories in the order they were remembered."""
+    def memories(
+        self, where: Mapping[str, Any] | None = None, newest: int | None = None
+    ) -> Iterator[StoredMemory]:
+        """Memories in the order they were remembered; or so many, the newest first."""
         wanted, parameters = filters.condition(where)
+        order = "m.id" if newest is None else f"m.id DESC LIMIT {newest:d}"
         for row in self.read(
             "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
-            f"WHERE {wanted} ORDER BY m.id",
+            f"WHERE {wanted} ORDER BY {order}",
             parameters,
         ):
             yield memory_of(row)
