@@ -65,6 +65,13 @@ def test_without_a_match_the_odd_lines_come_first() -> None:
     assert about([*quiet[:20], "and yet: it moves", *quiet[20:]], "zebra", 600)[0] == 20
 
 
+def test_a_question_of_thousands_of_words_is_answered() -> None:
+    """A note's question is a user's whole message; as one pattern it would take minutes."""
+    padding = " ".join(f"padding{i}" for i in range(5_000))
+    assert about(LINES * 100, f"{padding} request 41 {padding}", 300)[0] == 41
+    assert sharing(LINES, f"{padding} 4f2a9c1d7e")[0] == 31
+
+
 def test_what_else_speaks_for_a_line() -> None:
     assert about(LINES, "request 41", 100, {5: 2.0})[0] == 5
 

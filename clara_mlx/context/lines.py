@@ -69,6 +69,9 @@ _WORD = re.compile(r"\w+")
 # Chosen on generated logs (seeds 4 to 6 of bench/replay.py) and on captured outputs.
 _LOOK, _ASKED, _UNASKED, _SHAPE, _ODD = 0.6, 0.6, 0.2, 0.5, 0.02
 
+# Of more words than that a pattern is slower than a look at every line.
+_FEW = 40
+
 # What a line gets of the best one near it, and how near that is.
 _LENT, _NEAR = 0.3, 2
 
@@ -189,10 +192,13 @@ def _weighed(count: int, features: Iterable[tuple[set[int], float]]) -> list[flo
 def _having(lines: Sequence[str], question: str) -> list[set[int]]:
     """For each word of a question, the lines that have it; in the same order every time."""
     having: dict[str, set[int]] = {word: set() for word in sorted(_words(question) - _STOP)}
-    if having:
-        for index in _matched(lines, re.compile("|".join(map(re.escape, having)), re.IGNORECASE)):
-            for word in having.keys() & _words(lines[index]):
-                having[word].add(index)
+    candidates: Iterable[int] = range(len(lines))
+    if having and len(having) <= _FEW:
+        any_word = re.compile("|".join(map(re.escape, having)), re.IGNORECASE)
+        candidates = _matched(lines, any_word)
+    for index in candidates if having else ():
+        for word in having.keys() & _words(lines[index]):
+            having[word].add(index)
     return list(having.values())
 
 
