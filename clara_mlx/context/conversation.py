@@ -27,10 +27,6 @@ _FAR = 0.8
 _FOLD_SHARE = 0.1
 _FOLD_CHARACTERS = 3
 
-# Earlier folds stay beside a new one if that costs no more than this share of one for all: with
-# each that stays, the next compaction comes sooner.
-_RATHER_WHOLE = 0.8
-
 # What a compaction gives and costs, and whether it is good enough to be done.
 _ExchangeOf = Callable[[Compaction], tuple[Exchange, bool]]
 
@@ -225,14 +221,20 @@ class Context:
     def _folded(
         self, tried: Compaction, exchange: Exchange, good: bool, exchange_of: _ExchangeOf
     ) -> tuple[Compaction, Exchange, bool]:
-        """The cheapest of three: as it is, with one fold for all, with one after earlier ones."""
-        blocks, full = tried, int(self.budget.trigger * self.budget.limit)
-        for whole, share in ((True, 1.0), (False, _RATHER_WHOLE)):
+        """The cheapest of three: as it is, with one fold for all, with one after earlier ones.
+
+        Earlier folds stay only where the target is reached: else the next one would come too soon.
+        """
+        blocks, budget = tried, self.budget
+        full, target = int(budget.trigger * budget.limit), int(budget.target * budget.limit)
+        for whole in (True, False):
             folded = blocks.copy()
-            if folded.fold(self.budget.keep, self._fold_characters, whole=whole):
-                by_fold, good_fold = exchange_of(folded)
-                if good_fold and (not good or by_fold.price(full) < share * exchange.price(full)):
-                    tried, exchange, good = folded, by_fold, True
+            if not folded.fold(budget.keep, self._fold_characters, whole=whole):
+                continue
+            by_fold, good_fold = exchange_of(folded)
+            deep = whole or by_fold.after <= target
+            if good_fold and deep and (not good or by_fold.price(full) < exchange.price(full)):
+                tried, exchange, good = folded, by_fold, True
         return tried, exchange, good
 
     def _fitting(self, tried: Compaction, tools: Sequence[Any] | None) -> Compaction:
