@@ -1,4 +1,4 @@
-"""Fixtures: the golden data, and its checkpoints converted once by the real CLI."""
+"""Fixtures: the golden data, its checkpoints converted once by the real CLI, and a memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import clara_mlx
 from clara_mlx.cli import app
 from clara_mlx.compymac import Settings
 from clara_mlx.compymac.settings import close_shared
+from clara_mlx.memory import Memory
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "golden"
@@ -72,6 +73,13 @@ def expected(variant: str) -> dict[str, Any]:
     """A variant's golden.json."""
     content: dict[str, Any] = json.loads((GOLDEN / variant / "golden" / "golden.json").read_text())
     return content
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Memory]:
+    """An empty memory without a model."""
+    with Memory.open(tmp_path / "memory.db") as opened:
+        yield opened
 
 
 @pytest.fixture

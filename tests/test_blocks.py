@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from clara_mlx.memory import Memory
 from clara_mlx.store.blocks import Block, BlockTable, Edit
 from clara_mlx.store.driver import StoreError
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    with Memory.open(tmp_path / "memory.db") as opened:
-        yield opened
 
 
 def test_a_block_is_chosen_once(memory: Memory) -> None:

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trajectories import call, report, start, step, trajectory
+from trajectories import SMALL, call, report, requests, start, step, trajectory
 
 from clara_mlx.context import Budget, Context, ContextOverflow, Estimate
 from clara_mlx.context.blocks import HANDLE
 from clara_mlx.context.messages import content_text
 from clara_mlx.context.plan import Exchange
-from clara_mlx.context.wording import FOLDED, HOW_TO
+from clara_mlx.context.wording import HOW_TO
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
-
-SMALL = Budget(window=12_000, reserve=500, keep=2)
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    with Memory.open(tmp_path / "memory.db") as opened:
-        yield opened
-
-
-def run(context: Context, steps: list[list[dict[str, Any]]], **kwargs: Any) -> list[Any]:
-    """The result of every request of a trajectory."""
-    messages: list[dict[str, Any]] = []
-    results = []
-    for added in steps:
-        messages += added
-        results.append(context.prepare(messages, **kwargs))
-    return results
 
 
 def test_a_short_conversation_is_sent_as_it_came(memory: Memory) -> None:
@@ -52,7 +33,7 @@ def test_a_short_conversation_is_sent_as_it_came(memory: Memory) -> None:
 def test_a_long_one_is_compacted_in_place_and_rebuilt(memory: Memory) -> None:
     context = Context(memory, budget=SMALL)
     steps = trajectory(18)
-    results = run(context, steps)
+    results = requests(context, steps)
     messages = [message for added in steps for message in added]
     prepared = results[-1]
     assert [m["role"] for m in prepared.messages] == [m["role"] for m in messages]
@@ -67,7 +48,7 @@ def test_a_long_one_is_compacted_in_place_and_rebuilt(memory: Memory) -> None:
 
 
 def test_the_prefix_changes_only_with_a_compaction(memory: Memory) -> None:
-    results = run(Context(memory, budget=SMALL), trajectory(30))
+    results = requests(Context(memory, budget=SMALL), trajectory(30))
     compactions = [r for r in results if r.exchange]
     assert 2 <= len(compactions) <= len(results) / 3
     for before, after in itertools.pairwise(results):
@@ -78,12 +59,12 @@ def test_the_prefix_changes_only_with_a_compaction(memory: Memory) -> None:
 
 def test_another_process_decides_the_same(memory: Memory, tmp_path: Path) -> None:
     steps = trajectory(15)
-    results = run(Context(memory, budget=SMALL), steps)
+    results = requests(Context(memory, budget=SMALL), steps)
     messages = [message for added in steps for message in added]
     with Memory.open(memory.store.path) as again:
         assert Context(again, budget=SMALL).prepare(messages).messages == results[-1].messages
     with Memory.open(tmp_path / "other.db") as other:
-        assert [r.messages for r in run(Context(other, budget=SMALL), steps)] == [
+        assert [r.messages for r in requests(Context(other, budget=SMALL), steps)] == [
             r.messages for r in results
         ]
 
@@ -134,24 +115,6 @@ def test_calls_with_long_arguments_stay_valid(memory: Memory) -> None:
     assert context.rebuild(prepared.messages) == messages
 
 
-def test_a_huge_new_output_becomes_an_excerpt_rather_than_an_error(memory: Memory) -> None:
-    context = Context(memory, budget=SMALL)
-    messages = start() + step(0, [report(3, 2000)])
-    prepared = context.prepare(messages)
-    assert prepared.tokens <= SMALL.limit
-    sent = prepared.messages[-1]["content"]
-    assert "collected" in sent and "passed in" in sent and "characters; from line" in sent
-    assert context.rebuild(prepared.messages) == messages
-
-
-def test_a_boundary_never_sends_what_it_would_take_back(memory: Memory) -> None:
-    context = Context(memory, budget=Budget(window=6000, reserve=500, keep=2, boundary=300))
-    results = run(context, trajectory(20))
-    assert all(len(r.messages[-1]["content"]) < 2500 for r in results[1:])
-    plain = run(Context(memory, budget=SMALL), trajectory(20, seed=100))
-    assert sum(r.tokens for r in results) < sum(r.tokens for r in plain)
-
-
 def test_instructions_that_do_not_fit_are_an_error(memory: Memory) -> None:
     context = Context(memory, budget=Budget(window=1000, reserve=100))
     with pytest.raises(ContextOverflow, match="budget is 900"):
@@ -174,120 +137,6 @@ def test_it_can_be_undone(memory: Memory) -> None:
     assert context.prepare(messages, compact="now").messages != messages
     assert context.undo(messages) == 18 - 3
     assert context.prepare(messages).messages == messages
-
-
-def test_very_long_conversations_are_folded(memory: Memory) -> None:
-    context = Context(memory, budget=SMALL)
-    steps = trajectory(90, 12)
-    steps.insert(40, [{"role": "user", "content": "Do not touch src/legacy.py, whatever happens."}])
-    results = run(context, steps)
-    messages = [message for added in steps for message in added]
-    prepared = results[-1]
-    assert prepared.tokens <= SMALL.limit and len(prepared.messages) < len(messages)
-    assert "earlier messages, kept whole" in prepared.messages[2]["content"]
-    assert "Do not touch src/legacy.py, whatever happens." in prepared.messages[2]["content"]
-    assert prepared.messages[:2] == messages[:2] and prepared.messages[-4:] == messages[-4:]
-    assert sum(HOW_TO in content_text(m) for m in prepared.messages) == 1
-    assert context.rebuild(prepared.messages) == messages
-    # Rarely: blocks first, then all of them at once.
-    assert sum(1 for r in results if r.exchange) < len(results) / 4
-
-
-def test_a_fold_stays_as_it_is_and_the_next_comes_after_it(memory: Memory) -> None:
-    context = Context(memory, budget=Budget(window=24_000, reserve=500, keep=2, boundary=1_000))
-    steps = [start(), *(step(i, [report(i, 90), report(-i, 60)]) for i in range(140))]
-    results = run(context, steps)
-    kept = 0
-    for before, after in itertools.pairwise(results):
-        folds = [m for m in before.messages if FOLDED in content_text(m).partition("\n")[0]]
-        if after.exchange and folds:
-            kept += after.messages[2 : 2 + len(folds)] == folds
-    assert kept >= 2
-    # Now and then they become one.
-    counts = [sum(FOLDED in content_text(m) for m in r.messages) for r in results]
-    assert max(counts) >= 2 and any(b < a for a, b in itertools.pairwise(counts))
-    messages = [message for added in steps for message in added]
-    assert context.rebuild(results[-1].messages) == messages
-
-
-def test_excerpts_are_read_once(memory: Memory) -> None:
-    """They stay as they were first sent until they are folded."""
-    context = Context(memory, budget=Budget(window=12_000, reserve=500, keep=2, boundary=400))
-    results = run(context, trajectory(60, 60))
-    first: dict[str, str] = {}
-    for result in results:
-        for message in result.messages:
-            if message["role"] == "tool":
-                text = first.setdefault(message["tool_call_id"], message["content"])
-                assert message["content"] == text and text.startswith("[clara m-")
-
-
-def test_with_excerpts_less_is_prefilled_than_was_appended(memory: Memory) -> None:
-    context = Context(memory, budget=Budget(window=12_000, reserve=500, keep=2, boundary=400))
-    count = context.counter.prompt
-    steps = trajectory(150, 60)
-    read, last = 0, list[Any]()
-    for result in run(context, steps):
-        same = [a == b for a, b in zip(last, result.messages, strict=False)]
-        read += count(result.messages[([*same, False]).index(False) :])
-        last = result.messages
-    assert read < 0.8 * count([message for added in steps for message in added])
-
-
-def test_instructions_amid_a_conversation_are_not_folded(memory: Memory) -> None:
-    rule = {"role": "system", "content": "From here on: read only."}
-    steps = trajectory(90, 12)
-    steps.insert(3, [rule])
-    for prepared in run(Context(memory, budget=SMALL), steps)[3:]:
-        assert rule in prepared.messages
-
-
-# -- what is brought back ------------------------------------------------------------------------
-
-
-def test_a_note_is_brought_back_once_and_replayed(memory: Memory) -> None:
-    context = Context(memory, budget=SMALL)
-    steps = trajectory(18)
-    messages = [message for added in steps for message in added]
-    context.prepare(messages)
-    messages.append({"role": "user", "content": "Which line of which file raised for case 0?"})
-    question = report(0, 60).splitlines()[-3]  # src/...py:...: ValueError
-    first = context.prepare(messages, question=question)
-    assert first.note and question in first.note and first.note.startswith("[clara recalls ")
-    assert first.messages[-1]["content"] == f"{messages[-1]['content']}\n\n{first.note}"
-    retry = context.prepare(messages, question="something else entirely")
-    assert retry.messages == first.messages
-    messages += step(13, [report(13, 3)])
-    later = context.prepare(messages)
-    assert later.messages[: len(first.messages)] == first.messages
-    assert context.rebuild(later.messages) == messages
-    assert Estimate().text(first.note) <= SMALL.note
-
-
-def test_nothing_is_brought_back_that_is_shown(memory: Memory) -> None:
-    context = Context(memory, budget=SMALL)
-    messages = [message for added in trajectory(2) for message in added]
-    messages.append({"role": "user", "content": "go on"})
-    assert context.prepare(messages, question=report(0, 60)).note is None
-    messages = [message for added in trajectory(18) for message in added]
-    messages.append({"role": "user", "content": "go on"})
-    context.prepare(messages)
-    newest = report(17, 60).splitlines()
-    note = context.prepare(messages, question=newest[-3]).note
-    assert note is None or newest[-1] not in note
-
-
-def test_a_note_goes_with_the_memory_it_quotes(memory: Memory) -> None:
-    context = Context(memory, budget=SMALL)
-    messages = [message for added in trajectory(18) for message in added]
-    context.prepare(messages)
-    messages.append({"role": "user", "content": "?"})
-    first = context.prepare(messages, question=report(0, 60).splitlines()[-3])
-    assert first.note
-    memory.forget(where={"session": first.session})
-    (left,) = memory.store.read("SELECT count(*) FROM blocks")
-    assert left[0] == 0
-    assert first.note not in json.dumps(context.prepare(messages).messages)
 
 
 # -- what the memory's tools gave ----------------------------------------------------------------

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trajectories import report
+from trajectories import LINES, report
 
 from clara_mlx.context import answers, tools
 from clara_mlx.memory import Memory
-
-LINES = [f"{i}: the {'flush' if i % 50 == 7 else 'other'} of step {i}" for i in range(1, 501)]
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Memory]:
-    with Memory.open(tmp_path / "memory.db") as opened:
-        yield opened
 
 
 def test_a_question_inside_one_handle(memory: Memory) -> None:

@@ -6,7 +6,15 @@ import json
 import random
 from typing import Any
 
+from clara_mlx.context import Budget, Context, Prepared
+
+#: Of which a trajectory of some twenty steps takes more.
+SMALL = Budget(window=12_000, reserve=500, keep=2)
+
 Message = dict[str, Any]
+
+#: A long output, in which few lines are about a flush.
+LINES = [f"{i}: the {'flush' if i % 50 == 7 else 'other'} of step {i}" for i in range(1, 501)]
 
 _WORDS = ("socket", "ledger", "flush", "retry", "parser", "quota", "kernel", "shard", "mirror")
 
@@ -63,3 +71,13 @@ def start(task: str = "Make the failing tests pass.") -> list[Message]:
 def trajectory(steps: int, lines: int = 60, seed: int = 0) -> list[list[Message]]:
     """The messages that each step adds; the first one adds the instructions and the task."""
     return [start(), *(step(n, [report(seed + n, lines)]) for n in range(steps))]
+
+
+def requests(context: Context, steps: list[list[Message]], **kwargs: Any) -> list[Prepared]:
+    """The result of every request of a trajectory."""
+    messages: list[Message] = []
+    results = []
+    for added in steps:
+        messages += added
+        results.append(context.prepare(messages, **kwargs))
+    return results
