@@ -32,7 +32,7 @@ import httpx2
 from clara_mlx import machine
 
 RESULTS = Path(__file__).parent / "results"
-SERVE = "from clara_mlx.cli_serve import commands; commands()"
+SERVE = "from clara_mlx.cli.serve import commands; commands()"
 OUTPUT = "\n".join(f"tests/test_io.py::test_{n} PASSED in 0.{n:03d}s" for n in range(60))
 # What a client does, one after the other: chats, streams, and memory calls.
 KINDS = (

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import clara_mlx
-from clara_mlx.cli import app
+from clara_mlx.cli.app import app
 from clara_mlx.compymac import Settings
 from clara_mlx.compymac.settings import close_shared
 from clara_mlx.memory import Memory

@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 import clara_mlx
-from clara_mlx.cli import app
+from clara_mlx.cli.app import app
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,9 @@ def test_version_and_no_arguments(cli: Any) -> None:
 
 
 def test_help_does_not_import_mlx() -> None:
-    script = "import clara_mlx.cli, sys; print(any(m.split('.')[0] == 'mlx' for m in sys.modules))"
+    script = (
+        "import clara_mlx.cli.app, sys; print(any(m.split('.')[0] == 'mlx' for m in sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -310,7 +310,7 @@ def test_pipes_that_break_are_quiet(tmp_path: Path) -> None:
 
 def test_remembering_loads_no_model_code(tmp_path: Path) -> None:
     script = (
-        "import sys; from clara_mlx.cli import app; "
+        "import sys; from clara_mlx.cli.app import app; "
         "app(['remember', '-s', 'build'], standalone_mode=False); "
         "print(*{'mlx', 'mlx_lm', 'transformers', 'rich', 'torch'} & set(sys.modules))"
     )

@@ -16,14 +16,14 @@ import pytest
 from gateway import Upstream, says
 from typer.testing import CliRunner
 
-from clara_mlx.cli_serve import commands
+from clara_mlx.cli.serve import commands
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
 
 @contextmanager
 def serving(db: Path, *options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:  # type: ignore[type-arg]
-    code = "from clara_mlx.cli_serve import commands; commands()"
+    code = "from clara_mlx.cli.serve import commands; commands()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--db", str(db), *options]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
@@ -109,7 +109,7 @@ def test_mcp_on_a_damaged_file_says_nothing_to_its_client(tmp_path: Path, kept: 
         memory.remember("kept")
     pages = db.read_bytes()
     db.write_bytes(pages[: kept * 4096].ljust(len(pages), b"\xa5"))
-    code = "from clara_mlx.cli import main; main()"
+    code = "from clara_mlx.cli.app import main; main()"
     command = [sys.executable, "-c", code, "mcp", "--db", str(db)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     # An MCP client takes every line of standard output for a message.

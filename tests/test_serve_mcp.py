@@ -31,7 +31,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def over_stdio(db: Path) -> Any:
-    code = "from clara_mlx.cli_serve import commands; commands()"
+    code = "from clara_mlx.cli.serve import commands; commands()"
     command = StdioServerParameters(
         command=sys.executable, args=["-c", code, "mcp", "--db", str(db)], env=dict(os.environ)
     )

@@ -11,7 +11,7 @@ from train_runs import QUESTIONS, write_config
 from typer.testing import CliRunner
 
 from clara_mlx.checkpoint import ModelFolder
-from clara_mlx.cli_train import commands
+from clara_mlx.cli.train import commands
 from clara_mlx.errors import ClaraError
 from clara_mlx.train.config import read_config
 

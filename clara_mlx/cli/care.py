@@ -12,7 +12,7 @@ from typing import IO, Annotated
 
 import typer
 
-from clara_mlx.cli_options import (
+from clara_mlx.cli.options import (
     DEFAULT_DB,
     After,
     Before,
@@ -23,7 +23,7 @@ from clara_mlx.cli_options import (
     opened,
     where_of,
 )
-from clara_mlx.cli_output import Json, decode, emit, progress_bar, read_stdin, shown
+from clara_mlx.cli.output import Json, decode, emit, progress_bar, read_stdin, shown
 from clara_mlx.errors import ClaraError
 
 commands = typer.Typer()

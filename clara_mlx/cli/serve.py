@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.cli_options import DEFAULT_DB, Db, Model, opened
+from clara_mlx.cli.options import DEFAULT_DB, Db, Model, opened
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx import cli_care, cli_evaluate, cli_memory, cli_plan, cli_serve, cli_train
-from clara_mlx.cli_output import Json, decode, emit, progress_bar, read_bytes, read_stdin, shown
+from clara_mlx.cli import care, evaluate, memory, plan, serve, train
+from clara_mlx.cli.output import Json, decode, emit, progress_bar, read_bytes, read_stdin, shown
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
@@ -247,18 +247,14 @@ def _numbers(text: str, option: str) -> list[int]:
     return numbers
 
 
-app.add_typer(cli_memory.commands)
-app.add_typer(cli_care.commands)
-app.add_typer(cli_evaluate.commands)
-app.add_typer(cli_train.commands)
-app.add_typer(cli_plan.commands)
-app.add_typer(cli_serve.commands)
+app.add_typer(memory.commands)
+app.add_typer(care.commands)
+app.add_typer(evaluate.commands)
+app.add_typer(train.commands)
+app.add_typer(plan.commands)
+app.add_typer(serve.commands)
 
 
 def main() -> None:
     """The ``clara-mlx`` command."""
     app(prog_name="clara-mlx")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from clara_mlx.cli_options import (
+from clara_mlx.cli.options import (
     DEFAULT_DB,
     After,
     Before,
@@ -28,7 +28,7 @@ from clara_mlx.cli_options import (
     pairs,
     where_of,
 )
-from clara_mlx.cli_output import (
+from clara_mlx.cli.output import (
     Json,
     emit,
     progress_bar,

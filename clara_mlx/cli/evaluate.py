@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clara_mlx.cli_output import Json, emit, progress_bar
+from clara_mlx.cli.output import Json, emit, progress_bar
 
 commands = typer.Typer()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.cli_output import Json, emit, shown
+from clara_mlx.cli.output import Json, emit, shown
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.cli_output import Json, emit, progress_bar
+from clara_mlx.cli.output import Json, emit, progress_bar
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
