@@ -14,9 +14,9 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import QuantizedKVCache, make_prompt_cache
 from tiny_models import MOE, TIED, WINDOWED, made
 
-from clara_mlx import shapes
 from clara_mlx.errors import ClaraError
-from clara_mlx.footprint import Footprint
+from clara_mlx.plan import shapes
+from clara_mlx.plan.footprint import Footprint
 
 
 @pytest.fixture(scope="module")

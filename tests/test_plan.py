@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from mlx_lm.utils import quantize_model, save_config, save_model
 from tiny_models import MOE, made
 
-from clara_mlx import shapes
 from clara_mlx.errors import ClaraError
-from clara_mlx.footprint import ClaraFootprint
-from clara_mlx.plan import GIB, Mac, Planner, Setup, default_wired_limit
-from clara_mlx.plan_inputs import NamedClara, NamedReasoner, mac_of, this_machine
+from clara_mlx.plan import shapes
+from clara_mlx.plan.footprint import ClaraFootprint
+from clara_mlx.plan.inputs import NamedClara, NamedReasoner, mac_of, this_machine
+from clara_mlx.plan.planner import GIB, Mac, Planner, Setup, default_wired_limit
 
 
 def planner(memory: float = 128, name: str = "Qwen3-235B-A22B") -> Planner:

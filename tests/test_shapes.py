@@ -14,9 +14,10 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import quantize_model, save_config, save_model
 from tiny_models import MOE, ODD, TIED, made, stored_bytes
 
-from clara_mlx import checkpoint, reasoners, shapes
+from clara_mlx import checkpoint
 from clara_mlx.errors import ClaraError
 from clara_mlx.model import load
+from clara_mlx.plan import reasoners, shapes
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from clara_mlx.plan import Planner, Setup
+    from clara_mlx.plan.planner import Planner, Setup
 
 commands = typer.Typer()
 
@@ -66,9 +66,9 @@ def plan(
 
     All figures are computed from tensor shapes and documented limits; none is a measurement.
     """
-    from clara_mlx import plan as planning
-    from clara_mlx.footprint import KV_BITS
-    from clara_mlx.plan_inputs import NamedClara, NamedReasoner, mac_of
+    from clara_mlx.plan import planner as planning
+    from clara_mlx.plan.footprint import KV_BITS
+    from clara_mlx.plan.inputs import NamedClara, NamedReasoner, mac_of
 
     if kv_bits not in KV_BITS:
         raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")

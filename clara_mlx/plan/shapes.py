@@ -30,8 +30,8 @@ from mlx_lm.models.cache import (
 
 from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.errors import ClaraError
-from clara_mlx.footprint import ClaraFootprint, Footprint, LayerCache
 from clara_mlx.lora import TARGETS, dims
+from clara_mlx.plan.footprint import ClaraFootprint, Footprint, LayerCache
 
 #: Bits per weight of mlx's affine quantisation, and 16 for none.
 BITS = (16, 8, 6, 5, 4, 3, 2)

@@ -9,10 +9,11 @@ from shlex import join
 
 import mlx.core as mx
 
-from clara_mlx import machine, reasoners, shapes
+from clara_mlx import machine
 from clara_mlx.errors import ClaraError
-from clara_mlx.footprint import ClaraFootprint, Footprint
-from clara_mlx.plan import CLARA_BITS, GIB, RESERVE, Mac
+from clara_mlx.plan import reasoners, shapes
+from clara_mlx.plan.footprint import ClaraFootprint, Footprint
+from clara_mlx.plan.planner import CLARA_BITS, GIB, RESERVE, Mac
 
 
 def this_machine(reserve: int = RESERVE) -> Mac:
