@@ -7,10 +7,10 @@ Three ways to encode the same chunks, timed in turn and compared as ratios of me
 - padded: as the reference does it, every input left-padded to the longest a chunk can be, a mask
   array, all positions through all layers and lm_head;
 - plain: one unpadded input at a time through the whole base, no lm_head;
-- fast: `clara_mlx.encoder.encode_batch`, in the batches that `Clara.encode` makes.
+- fast: `clara_mlx.model.encoder.encode_batch`, in the batches that `Clara.encode` makes.
 
 The model is random, with CLaRa-7B's proportions; chunk lengths are those of this repository's own
-Python files, cut by `clara_mlx.chunking`. Results go to bench/results/encoder.json.
+Python files, cut by `clara_mlx.model.chunking`. Results go to bench/results/encoder.json.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.llama import Model, ModelArgs
 
-from clara_mlx import chunking, machine
-from clara_mlx.encoder import encode_batch
-from clara_mlx.lora import TARGETS, Adapters
-from clara_mlx.model import batches
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx import machine
+from clara_mlx.model import chunking
+from clara_mlx.model.clara import batches
+from clara_mlx.model.encoder import encode_batch
+from clara_mlx.model.lora import TARGETS, Adapters
+from clara_mlx.model.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent
 VOCABULARY, MEMORY, LIMIT, RANK = 32019, 16, 256, 16

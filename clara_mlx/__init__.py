@@ -6,10 +6,10 @@ from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, TextToo
 from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
-    from clara_mlx.chunking import Chunk
-    from clara_mlx.config import ClaraConfig
     from clara_mlx.memory import Memory
-    from clara_mlx.model import Clara, Compressed, load
+    from clara_mlx.model.chunking import Chunk
+    from clara_mlx.model.clara import Clara, Compressed, load
+    from clara_mlx.model.config import ClaraConfig
     from clara_mlx.results import Answer, Hit, Status
     from clara_mlx.store.driver import StoreError
 
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Chunk": "chunking",
-    "ClaraConfig": "config",
+    "Chunk": "model.chunking",
+    "ClaraConfig": "model.config",
     "Memory": "memory",
     "Answer": "results",
     "Hit": "results",
     "Status": "results",
     "StoreError": "store.driver",
-    "Clara": "model",
-    "Compressed": "model",
-    "load": "model",
+    "Clara": "model.clara",
+    "Compressed": "model.clara",
+    "load": "model.clara",
 }
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clara_mlx import chunking
 from clara_mlx.errors import ClaraError
+from clara_mlx.model import chunking
+from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.results import Answer, Hit
-from clara_mlx.scheduler import ModelThread, Priority
 from clara_mlx.store.space import Space
 
 if TYPE_CHECKING:
-    from clara_mlx.model import Clara
+    from clara_mlx.model.clara import Clara
 
 NOTHING_FOUND = "Nothing relevant is remembered."
 

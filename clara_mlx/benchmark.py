@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from clara_mlx import chunking, machine, model
+from clara_mlx import machine
 from clara_mlx.errors import ClaraError
-from clara_mlx.lora import AdaptedLinear, dims
-from clara_mlx.model import Clara
+from clara_mlx.model import chunking
+from clara_mlx.model.clara import Clara, load
+from clara_mlx.model.lora import AdaptedLinear, dims
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,7 +57,7 @@ def run(
 
     mx.reset_peak_memory()
     started = time.perf_counter()
-    clara = model.load(path)
+    clara = load(path)
     loaded = {"seconds": time.perf_counter() - started, "array_bytes": mx.get_active_memory()}
     tick("load")
 

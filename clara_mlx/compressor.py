@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clara_mlx import chunking
 from clara_mlx.errors import ClaraError
-from clara_mlx.scheduler import ModelThread, Priority
+from clara_mlx.model import chunking
+from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store.driver import StoreError, is_passing
 from clara_mlx.store.space import Space
 from clara_mlx.store.store import Store, StoredChunk
 
 if TYPE_CHECKING:
-    from clara_mlx.model import Clara
+    from clara_mlx.model.clara import Clara
 
 #: Contents taken from the backlog at a time, and chunks encoded and written at a time.
 CONTENTS, CHUNKS = 64, 16

@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.checkpoint import LAYOUT
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
-from clara_mlx.lora import SCALE, TARGETS
+from clara_mlx.model.folder import LAYOUT
+from clara_mlx.model.lora import SCALE, TARGETS
 from clara_mlx.version import __version__
 
 #: Files of the base that mlx-lm and transformers read beside the weights.

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from clara_mlx.checkpoint import LAYOUT
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import LAYOUT
 
 _PARTIAL = "partial"  # a folder being written
 _REPLACED = "replaced"  # the folder that a finished one is taking the place of

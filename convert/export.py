@@ -9,8 +9,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.checkpoint import LAYOUT, ModelFolder, load_arrays
-from clara_mlx.config import ClaraConfig
 from clara_mlx.convert import disk
 from clara_mlx.convert.describe import COMPANIONS, write_json
 from clara_mlx.convert.files import read_json
@@ -18,6 +16,8 @@ from clara_mlx.convert.pth_writer import write_pth
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLES, inverse
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
 
 #: Adapter -> tensors as a model folder names them.
 AdapterTensors = Mapping[str, Mapping[str, mx.array]]

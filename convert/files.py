@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.checkpoint import download
-from clara_mlx.config import ClaraConfig
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
 from clara_mlx.convert.weight_map import clean_adapter_key
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.folder import download
 
 # What is needed of a checkpoint; its weights as .pth or safetensors.
 _CHECKPOINT_FILES = ("config.json", "*.pth", "*.safetensors", "tokenizer*", "*.jinja")

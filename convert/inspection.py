@@ -8,8 +8,6 @@ from typing import Any
 
 from safetensors import safe_open
 
-from clara_mlx.checkpoint import LAYOUT, ModelFolder
-from clara_mlx.config import ClaraConfig
 from clara_mlx.convert.files import (
     licence_of,
     locate_checkpoint,
@@ -19,6 +17,8 @@ from clara_mlx.convert.files import (
 )
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import TABLES
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.folder import LAYOUT, ModelFolder
 
 
 def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]:

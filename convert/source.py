@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.checkpoint import download
-from clara_mlx.config import ClaraConfig
 from clara_mlx.convert.files import (
     BASE_FILES,
     add_tokens,
@@ -33,6 +31,8 @@ from clara_mlx.convert.weight_map import (
     expand,
 )
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.folder import download
 
 DEFAULT_BASE = "mistralai/Mistral-7B-Instruct-v0.2"
 

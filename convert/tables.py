@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.table import Table
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert.quantise import Error
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.verification import Verification
 from clara_mlx.convert.write import Report
+from clara_mlx.model.folder import ModelFolder
 
 
 def conversion(report: Report) -> list[RenderableType]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import mlx.core as mx
 from safetensors import SafetensorError, safe_open
 
-from clara_mlx.checkpoint import load_arrays
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import load_arrays
 
 #: dtype name -> bytes per element; a checkpoint tensor has one of these.
 ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}

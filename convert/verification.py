@@ -9,15 +9,15 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.llama import ModelArgs, TransformerBlock
 
-from clara_mlx import model
-from clara_mlx.checkpoint import ModelFolder, load_arrays
 from clara_mlx.convert.quantise import Error, Quantisation, error_of, steps_between, store
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, BASE, inverse
 from clara_mlx.convert.write import Progress, memory_rows
-from clara_mlx.lora import SCALE, TARGETS
-from clara_mlx.prompts import Prompts
+from clara_mlx.model.clara import Clara, from_folder
+from clara_mlx.model.folder import ModelFolder, load_arrays
+from clara_mlx.model.lora import SCALE, TARGETS
+from clara_mlx.model.prompts import Prompts
 
 #: Texts whose latents are compared: a test failure, code, and prose.
 PROBES = (
@@ -129,7 +129,7 @@ def _compare_adapter(
 def _compare_latents(
     folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
 ) -> None:
-    clara = model.from_folder(folder)
+    clara = from_folder(folder)
     texts = [text for text in PROBES if _fits(clara, text)]
     for adapter in dict.fromkeys(("encoder", folder.query_adapter)):
         exact = _float32_latents(folder, source, clara, texts, adapter, progress)
@@ -142,14 +142,14 @@ def _compare_latents(
         ]
 
 
-def _fits(clara: model.Clara, text: str) -> bool:
+def _fits(clara: Clara, text: str) -> bool:
     return len(clara.tokenizer.encode(text)) <= clara.config.doc_max_length
 
 
 def _float32_latents(
     folder: ModelFolder,
     source: Source,
-    clara: model.Clara,
+    clara: Clara,
     texts: list[str],
     adapter: str,
     progress: Progress | None,

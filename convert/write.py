@@ -10,7 +10,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.checkpoint import LAYOUT
 from clara_mlx.convert import disk
 from clara_mlx.convert.describe import adapter_config, describe, hashed_beside, write_json
 from clara_mlx.convert.quantise import Error, Quantisation, error_of, store
@@ -18,6 +17,7 @@ from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, BASE, Weight, expand
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import LAYOUT
 
 #: Weights are written in files of about this size, one file in memory at a time.
 SHARD_BYTES = 1 << 29

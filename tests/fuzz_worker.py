@@ -35,11 +35,11 @@ from fuzz_mutations import (
 )
 from pth_files import LIVE, named, pack, text
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
 from clara_mlx.errors import ClaraError
+from clara_mlx.model.folder import ModelFolder
 
 # -- the guard -----------------------------------------------------------------------------------
 

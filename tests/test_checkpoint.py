@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import clara_mlx
-from clara_mlx.checkpoint import LAYOUT, ModelFolder
 from clara_mlx.errors import CheckpointError, ClaraError
+from clara_mlx.model.folder import LAYOUT, ModelFolder
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from test_hostile_text import HOSTILE, anything
 from test_tokenizer import GOLDEN_JSON, KINDS, tokenizer
 
-from clara_mlx import chunking
-from clara_mlx.chunking import Chunk, split
 from clara_mlx.errors import ClaraError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model import chunking
+from clara_mlx.model.chunking import Chunk, split
+from clara_mlx.model.tokenizer import TextTokenizer
 
 #: For the long-line test; 50 takes half a minute for each kind of line.
 MEGABYTES = float(os.environ.get("CLARA_LONG_LINE_MB", "1"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from conftest import VARIANTS, expected
 
-from clara_mlx.config import ClaraConfig
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.config import ClaraConfig
 
 REQUIRED = {
     "doc_max_length": 64,

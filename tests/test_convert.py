@@ -14,12 +14,12 @@ import pytest
 from conftest import CHECKPOINTS, VARIANTS
 
 import clara_mlx
-from clara_mlx.checkpoint import ModelFolder, load_arrays
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.weight_map import ADAPTER, BASE, clean_adapter_key, expand, inverse
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import ModelFolder, load_arrays
 
 TABLE = "model.embed_tokens.weight"
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clara_mlx import Clara
-from clara_mlx.decoder import _Detokenizer
 from clara_mlx.errors import ClaraError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.decoder import _Detokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
 
 QUESTION = "Which test failed?"
 TOKENIZER = Path(__file__).parent / "golden/tiny-base/tokenizer.json"

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx import Clara, model
-from clara_mlx.encoder import encode_batch
+from clara_mlx import Clara
+from clara_mlx.model.clara import BATCH_TOKENS
+from clara_mlx.model.clara import batches as batches_of
+from clara_mlx.model.encoder import encode_batch
 
 FLOAT32_NOISE = 2e-5  # of the original itself is 1.1e-5 (golden README)
 
@@ -58,19 +60,19 @@ def test_results_come_in_the_order_of_the_texts(clara: Any) -> None:
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=200))
 def test_batches_stay_within_their_tokens(lengths: list[int]) -> None:
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    batches = list(model.batches(order, lengths))
+    batches = list(batches_of(order, lengths))
     assert [i for batch in batches for i in batch] == order
     for batch in batches:
         padded = len(batch) * max(lengths[i] for i in batch)
-        assert padded <= model.BATCH_TOKENS or len(batch) == 1
+        assert padded <= BATCH_TOKENS or len(batch) == 1
 
 
 def test_one_evaluation_per_batch(clara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = clara("c16", "e2e")
-    monkeypatch.setattr(model, "BATCH_TOKENS", 64)
+    monkeypatch.setattr("clara_mlx.model.clara.BATCH_TOKENS", 64)
     loaded.encode("warm up")
     evaluated = []
-    monkeypatch.setattr(model.mx, "eval", lambda *arrays: evaluated.append(arrays))
+    monkeypatch.setattr(mx, "eval", lambda *arrays: evaluated.append(arrays))
     latents = loaded.encode(["one", "two", "three", "four", "five", "six"])
     monkeypatch.undo()
     assert latents.shape[0] == 6

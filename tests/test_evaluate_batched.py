@@ -14,7 +14,7 @@ from clara_mlx import Clara
 from clara_mlx.errors import PromptTooLong
 from clara_mlx.evaluate import batched
 from clara_mlx.evaluate.batched import Reading
-from clara_mlx.prompts import Prompts
+from clara_mlx.model.prompts import Prompts
 
 QUESTIONS = (
     "Which test failed?",

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from clara_mlx import Clara, chunking
+from clara_mlx import Clara
 from clara_mlx.evaluate import cases as module
 from clara_mlx.evaluate.cases import MOST_CHUNKS, PLACES, THIRDS, cases, in_order
+from clara_mlx.model import chunking
 from clara_mlx.outputs.generate import generate
 from clara_mlx.outputs.probe import Output, Probe
 

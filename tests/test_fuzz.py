@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert import Source, convert
 from clara_mlx.errors import ClaraError
+from clara_mlx.model.folder import ModelFolder
 
 #: Cases of each kind, the first half by one process, the second by another at the same time.
 FILES = {"bytes": 2400, "description": 3600, "zip": 1200, "golden": 400, "safetensors": 2400}

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from clara_mlx import Clara, ClaraError, PromptTooLong, TextTooLong
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
 
 ROUNDING = 1e-4  # float32, as in the golden README
 

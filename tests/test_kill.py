@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert import Source, convert
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import ModelFolder
 
 # Converts again and again into the same place, saying when each conversion starts and ends.
 LOOP = """

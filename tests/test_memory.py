@@ -288,7 +288,7 @@ def test_export_and_import_keep_everything(memory: Memory, tmp_path: Path, clara
 
 
 def test_questions_come_before_the_backlog(path: Path, clara: Any) -> None:
-    from clara_mlx.scheduler import ModelThread, Priority
+    from clara_mlx.model.thread import ModelThread, Priority
 
     model, order = ModelThread(), []
     first = model.submit(Priority.BACKLOG, lambda: time.sleep(0.1))
@@ -306,7 +306,7 @@ def test_questions_come_before_the_backlog(path: Path, clara: Any) -> None:
 def test_closing_the_model_cancels_what_is_left() -> None:
     from concurrent.futures import CancelledError
 
-    from clara_mlx.scheduler import ModelThread, Priority
+    from clara_mlx.model.thread import ModelThread, Priority
 
     model = ModelThread()
     running = model.submit(Priority.BACKLOG, lambda: time.sleep(0.1))

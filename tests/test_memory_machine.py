@@ -23,9 +23,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from clara_mlx import chunking
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
+from clara_mlx.model import chunking
 from clara_mlx.store import care
 
 ANIMALS = ("lynx", "otter", "heron", "newt", "snake_case_name", "CamelCaseName")

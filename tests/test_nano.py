@@ -14,7 +14,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.llama import Model, ModelArgs
 
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "nano"))
 

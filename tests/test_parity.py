@@ -11,8 +11,8 @@ import pytest
 from conftest import VARIANTS, expected
 
 from clara_mlx import Clara
-from clara_mlx.encoder import encode_batch
-from clara_mlx.prompts import DecoderPrompt, Prompts
+from clara_mlx.model.encoder import encode_batch
+from clara_mlx.model.prompts import DecoderPrompt, Prompts
 
 STATES, LOGITS, SCORES = 1e-4, 2e-4, 1e-5  # absolute, float32 (golden README, "Tolerances")
 LOGIT_NOISE = 2.3e-5  # of the original itself; a smaller margin decides nothing

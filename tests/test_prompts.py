@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from test_hostile_text import SPECIAL, anything
 from test_tokenizer import readable, tokenizer
 
-from clara_mlx.config import ClaraConfig
 from clara_mlx.errors import ClaraError
-from clara_mlx.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
 
 P11 = "Strip away the mystery, and you'll find background: {slots} is simply another rendition of:"
 

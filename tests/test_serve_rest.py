@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from gateway import Gateway, Upstream, gateway, says
 
-from clara_mlx.scheduler import Priority
+from clara_mlx.model.thread import Priority
 
 TEXTS = ["", "one\r\ntwo", "NUL \x00 and \u2028", "half \ud800 of a pair", "x" * 100_000]
 

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from test_hostile_text import HOSTILE, SPECIAL, anything, characters, lookalikes
 
 from clara_mlx.errors import CheckpointError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
 
 GOLDEN_JSON = (GOLDEN / "tiny-base" / "tokenizer.json").read_text(encoding="utf-8")
 UNK = 0  # a rare character may become it; it is no layout

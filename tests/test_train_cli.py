@@ -10,9 +10,9 @@ import pytest
 from train_runs import QUESTIONS, write_config
 from typer.testing import CliRunner
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.cli.train import commands
 from clara_mlx.errors import ClaraError
+from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.config import read_config
 
 

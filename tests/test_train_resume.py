@@ -14,8 +14,8 @@ import mlx.core as mx
 import pytest
 from train_runs import QUESTIONS, losses, metrics, trained, write_config
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.errors import ClaraError
+from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.run import Run
 
 CHILD = """

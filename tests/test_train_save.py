@@ -12,10 +12,10 @@ import pytest
 from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, trained, write_config
 
 import clara_mlx
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert import verify
 from clara_mlx.convert.tables import source_of
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.run import Run
 
 QUESTION = "What was moved?"

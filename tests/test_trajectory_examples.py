@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clara_mlx.config import ClaraConfig
 from clara_mlx.errors import ClaraError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train import data
 from clara_mlx.train.stages import STAGES
 from clara_mlx.train.trajectories import ToolOutput

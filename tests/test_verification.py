@@ -11,8 +11,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from clara_mlx.checkpoint import load_arrays
 from clara_mlx.convert import Source, inspect, verify
+from clara_mlx.model.folder import load_arrays
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def opened(
         raise ClaraError(f"{db}: no memory there; `clara-mlx remember` makes one")
     clara = None
     if model is not None:
-        from clara_mlx.model import load
+        from clara_mlx.model.clara import load
 
         clara = load(model)
     from clara_mlx.memory import SCORE_FLOOR, Memory

@@ -15,11 +15,11 @@ from clara_mlx.context.blocks import Freezer, is_recalled
 from clara_mlx.context.counting import Estimate
 from clara_mlx.context.messages import Piece
 from clara_mlx.memory import Memory
-from clara_mlx.scheduler import ModelThread, Priority
+from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store.driver import StoreError
 
 if TYPE_CHECKING:
-    from clara_mlx.model import Clara
+    from clara_mlx.model.clara import Clara
 
 # Characters of a token of tool output, about; CompyMac's constant.
 _CHARACTERS = 4

@@ -73,7 +73,7 @@ def shared_memory(settings: Settings) -> Memory:
         if key not in _open:
             clara = None
             if settings.model:
-                from clara_mlx.model import load  # imports MLX
+                from clara_mlx.model.clara import load  # imports MLX
 
                 clara = load(settings.model)
             else:

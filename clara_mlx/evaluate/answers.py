@@ -14,7 +14,7 @@ import numpy as np
 
 from clara_mlx.evaluate import batched
 from clara_mlx.evaluate.batched import Reading
-from clara_mlx.model import Clara
+from clara_mlx.model.clara import Clara
 from clara_mlx.version import __version__
 
 

@@ -15,8 +15,8 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
 from clara_mlx.errors import PromptTooLong
-from clara_mlx.model import Clara
-from clara_mlx.prompts import DecoderPrompt
+from clara_mlx.model.clara import Clara
+from clara_mlx.model.prompts import DecoderPrompt
 
 #: Prompts whose latents are in memory together, and how many of them are generated together.
 GROUP, BATCH = 256, 64

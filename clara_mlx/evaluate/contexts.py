@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.store import words
 from clara_mlx.store.driver import driver
-from clara_mlx.tokenizer import TextTokenizer
 
 #: The ways to read text, as a report states them. The budget is the number of decoder positions
 #: that the latents of the same chunks take, ``<SEP>`` included.

@@ -14,8 +14,8 @@ from clara_mlx.evaluate.batched import Reading
 from clara_mlx.evaluate.cases import Case, cases, in_order
 from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
 from clara_mlx.evaluate.sets import ProbeSet
-from clara_mlx.model import Clara
-from clara_mlx.prompts import Prompts
+from clara_mlx.model.clara import Clara
+from clara_mlx.model.prompts import Prompts
 from clara_mlx.store.codec import codec
 
 #: All that a decoder can read, as a report states it.

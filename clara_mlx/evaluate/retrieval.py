@@ -10,7 +10,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from clara_mlx import chunking
 from clara_mlx.asking import NOTHING_FOUND
 from clara_mlx.evaluate import batched, metrics
 from clara_mlx.evaluate.batched import Reading
@@ -19,10 +18,11 @@ from clara_mlx.evaluate.queries import FORMS, Composer, Query
 from clara_mlx.evaluate.retention import Progress
 from clara_mlx.evaluate.sets import ProbeSet, draw
 from clara_mlx.memory import Memory, Mode
-from clara_mlx.model import Clara
+from clara_mlx.model import chunking
+from clara_mlx.model.clara import Clara
+from clara_mlx.model.prompts import Prompts
 from clara_mlx.outputs.generate import BRIEF_TOOLS, SIZES, TOOLS
 from clara_mlx.outputs.probe import Output
-from clara_mlx.prompts import Prompts
 from clara_mlx.results import Hit
 
 #: Recall is counted among so many chunks.

@@ -11,14 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from clara_mlx import checkpoint, machine, model
-from clara_mlx.checkpoint import ModelFolder
+from clara_mlx import machine
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate import metrics, retrieval, sets
 from clara_mlx.evaluate.answers import Answers
 from clara_mlx.evaluate.cases import MOST_CHUNKS
 from clara_mlx.evaluate.retention import METHODS, Outcomes, Progress, Reader, difference
 from clara_mlx.evaluate.sets import SETS, ProbeSet
+from clara_mlx.model.clara import Clara, from_folder
+from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.version import __version__
 
 #: Of the report; a reader refuses a newer one.
@@ -73,7 +74,7 @@ def run(
     """
     progress = progress or (lambda what, done, total: None)
     asked = _sets(settings)  # before anything that takes long
-    folders = {_name(path, paths): ModelFolder(checkpoint.resolve(path)) for path in paths}
+    folders = {_name(path, paths): ModelFolder(resolve(path)) for path in paths}
     folder.mkdir(parents=True, exist_ok=True)
     answers = Answers(folder / "answers.jsonl")
     seconds: dict[str, float] = {}
@@ -82,7 +83,7 @@ def run(
     first = next(iter(folders))
     for name, opened in folders.items():
         started = time.perf_counter()
-        clara = model.from_folder(opened)
+        clara = from_folder(opened)
         methods = METHODS if name == first else COMPARED
         for probes in asked:
             outcomes += _outcomes(Reader(name, clara, probes, progress), methods, answers, settings)
@@ -163,7 +164,7 @@ def _outcomes(
 
 
 def _memory(
-    clara: model.Clara, asked: Sequence[ProbeSet], settings: Settings, progress: Progress
+    clara: Clara, asked: Sequence[ProbeSet], settings: Settings, progress: Progress
 ) -> dict[str, Any]:
     corpus = retrieval.Corpus(asked, clara, settings.chunks, settings.queries, settings.seed)
     if not corpus.asked:

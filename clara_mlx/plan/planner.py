@@ -14,7 +14,7 @@ from math import ceil
 from shlex import join
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.model import BATCH_TOKENS
+from clara_mlx.model.clara import BATCH_TOKENS
 from clara_mlx.plan.footprint import KV_BITS, ClaraFootprint, Footprint
 
 GIB = 2**30

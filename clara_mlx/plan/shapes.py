@@ -28,9 +28,9 @@ from mlx_lm.models.cache import (
     make_prompt_cache,
 )
 
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.errors import ClaraError
-from clara_mlx.lora import TARGETS, dims
+from clara_mlx.model.folder import ModelFolder
+from clara_mlx.model.lora import TARGETS, dims
 from clara_mlx.plan.footprint import ClaraFootprint, Footprint, LayerCache
 
 #: Bits per weight of mlx's affine quantisation, and 16 for none.

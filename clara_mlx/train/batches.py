@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import mlx.core as mx
 
-from clara_mlx.decoder import sources
-from clara_mlx.prompts import DecoderPrompt
+from clara_mlx.model.decoder import sources
+from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.train.data import Dataset, Example
 from clara_mlx.train.losses import Arrays
 

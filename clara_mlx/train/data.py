@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from clara_mlx import chunking
-from clara_mlx.config import ClaraConfig
 from clara_mlx.errors import ClaraError
-from clara_mlx.prompts import PARAPHRASE_USERS, DecoderPrompt, Prompts
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model import chunking
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.prompts import PARAPHRASE_USERS, DecoderPrompt, Prompts
+from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.stages import Stage
 
 _DOCUMENTS = ("docs", "context", "content")

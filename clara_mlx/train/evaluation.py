@@ -7,10 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.decoder import Decoder
 from clara_mlx.evaluate.metrics import exact
-from clara_mlx.model import Clara
-from clara_mlx.prompts import DecoderPrompt
+from clara_mlx.model.clara import Clara
+from clara_mlx.model.decoder import Decoder
+from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.train.batches import Collator, Plan, distinct
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example

@@ -8,8 +8,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.checkpoint import LAYOUT, ModelFolder
-from clara_mlx.config import ClaraConfig
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.export import write_checkpoint
 from clara_mlx.convert.files import (
@@ -23,6 +21,8 @@ from clara_mlx.convert.files import (
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.weight_map import ADAPTER, TABLES, dimensions, expand
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.folder import LAYOUT, ModelFolder
 from clara_mlx.train.config import Fresh
 from clara_mlx.train.trainer import fresh_adapter
 

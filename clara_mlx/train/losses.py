@@ -11,9 +11,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.decoder import fill_slots
-from clara_mlx.encoder import RunLayer, all_states, run_layer, states_at
-from clara_mlx.lora import Adapters
+from clara_mlx.model.decoder import fill_slots
+from clara_mlx.model.encoder import RunLayer, all_states, run_layer, states_at
+from clara_mlx.model.lora import Adapters
 from clara_mlx.train.topk import TEMPERATURE, differentiable_topk
 
 #: Arrays by name; `clara_mlx.train.batches` says which and what shapes.

@@ -8,9 +8,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.config import ClaraConfig
-from clara_mlx.encoder import RunLayer, run_layer
-from clara_mlx.lora import AdaptedLinear, Adapters
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.encoder import RunLayer, run_layer
+from clara_mlx.model.lora import AdaptedLinear, Adapters
 
 #: Adapter -> tensors by name; under `ROWS` the embedding rows of the added tokens.
 Parameters = dict[str, dict[str, mx.array]]

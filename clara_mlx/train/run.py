@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clara_mlx import checkpoint
-from clara_mlx.checkpoint import ModelFolder
 from clara_mlx.convert.export import tables_of
 from clara_mlx.convert.trained import save_trained
-from clara_mlx.model import from_folder
+from clara_mlx.model.clara import from_folder
+from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.train.config import TrainConfig, read_config
 from clara_mlx.train.fresh import start_folder
 from clara_mlx.train.parameters import ROWS
@@ -47,7 +46,7 @@ class Run:
         if config.fresh is not None:
             path = start_folder(config.fresh, output, config.seed)
         else:
-            path = checkpoint.resolve(str(config.model))
+            path = resolve(str(config.model))
         self.folder = ModelFolder(path)
         if config.write_checkpoint and self.folder.is_quantised:
             tables_of(self.folder)  # not to find out after the training that they are gone

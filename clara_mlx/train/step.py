@@ -9,8 +9,8 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from clara_mlx.encoder import encode_batch, run_layer
-from clara_mlx.model import Clara, batches
+from clara_mlx.model.clara import Clara, batches
+from clara_mlx.model.encoder import encode_batch, run_layer
 from clara_mlx.train import losses, parameters
 from clara_mlx.train.batches import padded_rows
 from clara_mlx.train.config import TrainConfig

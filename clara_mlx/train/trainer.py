@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.model import Clara
+from clara_mlx.model.clara import Clara
 from clara_mlx.train import parameters
 from clara_mlx.train.batches import Collator, Plan, distinct
 from clara_mlx.train.config import TrainConfig

@@ -12,9 +12,8 @@ import numpy as np
 from documents import Document, Documents, named
 from rows import STEP, Row, Rows, padded, padded_rows, up
 
-from clara_mlx.config import ClaraConfig
-from clara_mlx.outputs.probe import Output
-from clara_mlx.prompts import (
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.prompts import (
     ANSWER_SYSTEM,
     ANSWER_USER,
     PARAPHRASE_SYSTEM,
@@ -22,7 +21,8 @@ from clara_mlx.prompts import (
     SLOTS,
     Prompts,
 )
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
+from clara_mlx.outputs.probe import Output
 
 DOCUMENTS = 32  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,

@@ -13,7 +13,7 @@ from batches import NAMED
 from documents import Document, Documents, named
 from pretrain import DOC_MAX_LENGTH
 
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
 
 Record = dict[str, Any]
 HELD_OUT = 200  # records of each stage, of the test split

@@ -26,8 +26,8 @@ from forward import cross_entropy, states_and_attention
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.models.llama import Model, ModelArgs
 
-from clara_mlx.config import ClaraConfig
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.tokenizer import TextTokenizer
 
 SHAPE: dict[str, Any] = {
     "model_type": "mistral",

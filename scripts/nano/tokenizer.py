@@ -14,14 +14,14 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, TOOLS, generate
-from clara_mlx.prompts import (
+from clara_mlx.model.prompts import (
     ANSWER_SYSTEM,
     ANSWER_USER,
     PARAPHRASE_SYSTEM,
     PARAPHRASE_USER,
     SLOTS,
 )
+from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, TOOLS, generate
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 OUTPUTS = 24_000  # outputs that merges are learned from

@@ -14,9 +14,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from clara_mlx.config import ClaraConfig
 from clara_mlx.errors import CheckpointError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from mlx_lm.sample_utils import make_logits_processors, make_sampler
 from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
-from clara_mlx.lora import Adapters
-from clara_mlx.prompts import DecoderPrompt
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.lora import Adapters
+from clara_mlx.model.prompts import DecoderPrompt
+from clara_mlx.model.tokenizer import TextTokenizer
 
 
 class Sampling(TypedDict, total=False):

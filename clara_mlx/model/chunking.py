@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.tokenizer import TextTokenizer
 
 # A text is tokenised in blocks: a BPE without a pre-tokenizer needs about 180 bytes per character.
 # A block is longer than any chunk, so this is a minimum.

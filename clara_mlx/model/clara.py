@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Unpack
 import mlx.core as mx
 import mlx.nn as nn
 
-from clara_mlx import checkpoint, chunking
-from clara_mlx.chunking import Chunk
-from clara_mlx.config import ClaraConfig
-from clara_mlx.decoder import Decoder, Sampling
-from clara_mlx.encoder import MemoryTokenEmbedding, encode_batch
 from clara_mlx.errors import ClaraError, PromptTooLong, TextTooLong
-from clara_mlx.lora import Adapters
-from clara_mlx.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model import chunking
+from clara_mlx.model.chunking import Chunk
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.decoder import Decoder, Sampling
+from clara_mlx.model.encoder import MemoryTokenEmbedding, encode_batch
+from clara_mlx.model.folder import ModelFolder, resolve
+from clara_mlx.model.lora import Adapters
+from clara_mlx.model.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
+from clara_mlx.model.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,11 +69,11 @@ def load(path_or_hub_id: str | Path, *, revision: str | None = None) -> Clara:
     Raises:
         CheckpointError: the folder can't be found, or is damaged; the message says which file.
     """
-    folder = checkpoint.ModelFolder(checkpoint.resolve(path_or_hub_id, revision))
+    folder = ModelFolder(resolve(path_or_hub_id, revision))
     return from_folder(folder)
 
 
-def from_folder(folder: checkpoint.ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
+def from_folder(folder: ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
     """Build `Clara` from an opened model folder, with another compute dtype if asked."""
     dtype = dtype or folder.compute_dtype()
     model = folder.load_base()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clara_mlx.config import ClaraConfig
 from clara_mlx.errors import ClaraError
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.tokenizer import TextTokenizer
 
 ANSWER_SYSTEM = (
     "You are a helpful assistant. Your task is to extract relevant information from provided "
