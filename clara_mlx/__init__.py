@@ -6,12 +6,12 @@ from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, TextToo
 from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
-    from clara_mlx.memory import Memory
+    from clara_mlx.memory.memory import Memory
     from clara_mlx.model.chunking import Chunk
     from clara_mlx.model.clara import Clara, Compressed, load
     from clara_mlx.model.config import ClaraConfig
-    from clara_mlx.results import Answer, Hit, Status
     from clara_mlx.store.driver import StoreError
+    from clara_mlx.store.results import Answer, Hit, Status
 
 __all__ = [
     "Answer",
@@ -34,10 +34,10 @@ __all__ = [
 _HOMES = {
     "Chunk": "model.chunking",
     "ClaraConfig": "model.config",
-    "Memory": "memory",
-    "Answer": "results",
-    "Hit": "results",
-    "Status": "results",
+    "Memory": "memory.memory",
+    "Answer": "store.results",
+    "Hit": "store.results",
+    "Status": "store.results",
     "StoreError": "store.driver",
     "Clara": "model.clara",
     "Compressed": "model.clara",

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 from clara_mlx.store.blocks import Block, BlockTable, Edit
 from clara_mlx.store.driver import StoreError
 

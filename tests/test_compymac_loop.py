@@ -22,7 +22,7 @@ from test_compymac_real import compymac, pytestmark  # noqa: F401  # a fixture, 
 from clara_mlx.compymac import Installed, install
 from clara_mlx.context.blocks import Freezer
 from clara_mlx.context.messages import Piece
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 
 PAGES = 12
 TASK = "Read the log to its end. Which test of its first page failed?"

@@ -20,7 +20,7 @@ from clara_mlx.compymac import (
     install,
 )
 from clara_mlx.context.blocks import HANDLE
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 from clara_mlx.store.driver import StoreError
 
 # -- knowledge -----------------------------------------------------------------------------------

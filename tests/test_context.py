@@ -16,7 +16,7 @@ from clara_mlx.context.messages import content_text
 from clara_mlx.context.plan import Exchange
 from clara_mlx.context.wording import HOW_TO
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 
 
 def test_a_short_conversation_is_sent_as_it_came(memory: Memory) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clara_mlx import compressor
-from clara_mlx.asking import NOTHING_FOUND
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory import Memory
+from clara_mlx.memory.asking import NOTHING_FOUND
+from clara_mlx.memory.background import CHUNKS
+from clara_mlx.memory.memory import Memory
 from clara_mlx.store.driver import StoreError
 
 TEXTS = {
@@ -362,4 +362,4 @@ def test_a_size_limit_forgets_only_when_it_is_set(path: Path) -> None:
 
 
 def test_batches_are_small_enough_to_interrupt() -> None:
-    assert compressor.CHUNKS <= 16
+    assert CHUNKS <= 16

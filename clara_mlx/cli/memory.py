@@ -40,8 +40,8 @@ from clara_mlx.cli.output import (
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
-    from clara_mlx.memory import Mode
-    from clara_mlx.results import Hit
+    from clara_mlx.memory.memory import Mode
+    from clara_mlx.store.results import Hit
 
 commands = typer.Typer()
 

@@ -14,7 +14,7 @@ import typer
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
-    from clara_mlx.memory import Memory
+    from clara_mlx.memory.memory import Memory
 
 DEFAULT_DB = Path("~/.clara-mlx/memory.db")
 Db = Annotated[
@@ -63,7 +63,7 @@ def opened(
         from clara_mlx.model.clara import load
 
         clara = load(model)
-    from clara_mlx.memory import SCORE_FLOOR, Memory
+    from clara_mlx.memory.memory import SCORE_FLOOR, Memory
 
     floor = SCORE_FLOOR if floor is None else floor
     with Memory.open(db, clara, floor=floor, compress=compress) as memory:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.compymac.settings import Settings, shared_memory
-from clara_mlx.memory import Memory
-from clara_mlx.results import Hit
+from clara_mlx.memory.memory import Memory
+from clara_mlx.store.results import Hit
 from clara_mlx.store.store import StoredMemory
 
 # A unit's memory has this source and its id, so that it is found by it.

@@ -29,7 +29,7 @@ from clara_mlx.context.messages import (
     units,
 )
 from clara_mlx.context.plan import Budget, ContextOverflow, Exchange
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from clara_mlx import asking
 from clara_mlx.context import lines
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory import Memory
-from clara_mlx.results import Hit
+from clara_mlx.memory import asking
+from clara_mlx.memory.memory import Memory
+from clara_mlx.store.results import Hit
 from clara_mlx.store.space import OtherModel
 
 #: Characters of the lines in one answer.

@@ -14,7 +14,7 @@ from clara_mlx.context.plan import Budget, ContextOverflow, Exchange
 from clara_mlx.context.recall import bring_back
 from clara_mlx.context.view import NOTE, View, rebuilt, session_of
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 
 #: When to compact: by the budget's trigger; at a phase boundary or on demand, whatever the
 #: utilisation; or only if the conversation would not fit.

@@ -10,20 +10,20 @@ from typing import Any, get_args
 
 import numpy as np
 
-from clara_mlx.asking import NOTHING_FOUND
 from clara_mlx.evaluate import batched, metrics
 from clara_mlx.evaluate.batched import Reading
 from clara_mlx.evaluate.cases import MOST_CHUNKS, holders
 from clara_mlx.evaluate.queries import FORMS, Composer, Query
 from clara_mlx.evaluate.retention import Progress
 from clara_mlx.evaluate.sets import ProbeSet, draw
-from clara_mlx.memory import Memory, Mode
+from clara_mlx.memory.asking import NOTHING_FOUND
+from clara_mlx.memory.memory import Memory, Mode
 from clara_mlx.model import chunking
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.prompts import Prompts
 from clara_mlx.outputs.generate import BRIEF_TOOLS, SIZES, TOOLS
 from clara_mlx.outputs.probe import Output
-from clara_mlx.results import Hit
+from clara_mlx.store.results import Hit
 
 #: Recall is counted among so many chunks.
 DEPTHS = (1, 5, 10)

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from clara_mlx.context import answers, tools
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory import Memory
-from clara_mlx.results import Hit
+from clara_mlx.memory.memory import Memory
 from clara_mlx.serve.pools import Pools
+from clara_mlx.store.results import Hit
 from clara_mlx.version import __version__
 
 #: Hits on one page of `recall`, characters of the page, and how many pages there are.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from clara_mlx.context.blocks import HANDLE
 from clara_mlx.context.messages import Message, chains
-from clara_mlx.memory import Memory
+from clara_mlx.memory.memory import Memory
 from clara_mlx.store.blocks import Block, BlockTable, Edit
 
 # An edit of a message that takes several messages in its place. The context's own edits are found

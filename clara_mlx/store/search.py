@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.results import Hit
 from clara_mlx.store import filters, fulltext
+from clara_mlx.store.results import Hit
 from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory, memory_of
 
 if TYPE_CHECKING:

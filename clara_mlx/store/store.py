@@ -268,7 +268,7 @@ class Store(File):
         return int(self.read("SELECT count(*) FROM pending")[0][0])
 
     def figures(self) -> dict[str, Any]:
-        """Counts and sizes, as `clara_mlx.memory.Status` names them."""
+        """Counts and sizes, as `clara_mlx.store.results.Status` names them."""
         (row,) = self.read(
             "SELECT (SELECT count(*) FROM memories) AS memories, count(*) AS contents, "
             "coalesce(sum(length), 0) AS original_bytes, "

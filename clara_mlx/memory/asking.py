@@ -10,7 +10,7 @@ import numpy as np
 from clara_mlx.errors import ClaraError
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.results import Answer, Hit
+from clara_mlx.store.results import Answer, Hit
 from clara_mlx.store.space import Space
 
 if TYPE_CHECKING:
