@@ -18,7 +18,7 @@ from mlx_lm import tokenizer_utils
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from clara_mlx.context.messages import Message
-from clara_mlx.outputs.generate import TOOLS, generate
+from clara_mlx.evaluate.corpus import TOOLS, generate
 
 VOCABULARY = 8_192
 

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.context.messages import Message, content_text
-from clara_mlx.outputs.generate import TOOLS, generate
-from clara_mlx.outputs.generate.messages import log_lines
-from clara_mlx.outputs.names import Names
+from clara_mlx.evaluate.corpus import TOOLS, generate
+from clara_mlx.evaluate.corpus.messages import log_lines
+from clara_mlx.evaluate.corpus.names import Names
 
 # Tools that one command runs, one after the other: each prints 600 to 3,000 characters.
 PARTS = (1, 1, 2, 2, 3, 4)

@@ -19,8 +19,9 @@ from clara_mlx.outputs.capture import (
     write,
 )
 from clara_mlx.outputs.capture_commands import CaptureError
-from clara_mlx.outputs.rules import RULES, classify
-from clara_mlx.outputs.secrets import mask
+from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.rules import RULES
+from clara_mlx.tool_outputs.secrets import mask
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = ROOT / "clara_mlx" / "evaluate" / "captured.jsonl"

@@ -17,10 +17,10 @@ import clara_mlx
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate import plots, report, run, sets, tables
 from clara_mlx.evaluate.answers import Answers
+from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError
 from clara_mlx.evaluate.retention import METHODS, Reader, difference
 from clara_mlx.evaluate.run import Settings
 from clara_mlx.model import chunking
-from clara_mlx.outputs.probe import Output, Probe, ProbeError
 
 Run = Callable[..., Any]
 

@@ -10,9 +10,9 @@ import pytest
 from clara_mlx import Clara
 from clara_mlx.evaluate import cases as module
 from clara_mlx.evaluate.cases import MOST_CHUNKS, PLACES, THIRDS, cases, in_order
+from clara_mlx.evaluate.corpus import generate
+from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.model import chunking
-from clara_mlx.outputs.generate import generate
-from clara_mlx.outputs.probe import Output, Probe
 
 
 def probe(text: str, evidence: str) -> Probe:

@@ -10,10 +10,10 @@ import pytest
 
 from clara_mlx import Clara, Memory
 from clara_mlx.evaluate import retrieval, sets
+from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.evaluate.queries import Composer, compose, names
 from clara_mlx.evaluate.retrieval import Corpus
 from clara_mlx.memory.asking import NOTHING_FOUND
-from clara_mlx.outputs.probe import Output, Probe
 
 
 def probe(question: str, text: str, answer: str) -> Probe:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate import sets
-from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, TOOLS
+from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, TOOLS
 
 LINE = {"document": "1 failed, 2 passed", "question": "How many passed?", "answer": "2"}
 

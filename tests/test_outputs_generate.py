@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.outputs.generate import (
+from clara_mlx.evaluate.corpus import (
     BRIEF_TOOLS,
     LAYOUTS,
     LEFT_OUT,
@@ -27,13 +27,13 @@ from clara_mlx.outputs.generate import (
     GenerateError,
     generate,
 )
-from clara_mlx.outputs.generate import page as page_module
-from clara_mlx.outputs.generate.brief import BRIEF_WORDS
-from clara_mlx.outputs.generate.page import Layout, Page, mark
-from clara_mlx.outputs.names import Names
-from clara_mlx.outputs.probe import Output, Probe
-from clara_mlx.outputs.questions import FACTS, make_probe
-from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
+from clara_mlx.evaluate.corpus import page as page_module
+from clara_mlx.evaluate.corpus.brief import BRIEF_WORDS
+from clara_mlx.evaluate.corpus.names import Names
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
+from clara_mlx.evaluate.probes.probe import Output, Probe
+from clara_mlx.evaluate.probes.questions import FACTS, make_probe
 
 SOURCES = Path(__file__).parent.parent / "clara_mlx" / "outputs"
 TOOL = st.sampled_from(TOOLS)
@@ -312,7 +312,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
 def test_the_same_in_every_process() -> None:
     """Python's own hashes differ from process to process; nothing may depend on them."""
     program = (
-        "import random, zlib; from clara_mlx.outputs.generate import TOOLS, generate;"
+        "import random, zlib; from clara_mlx.evaluate.corpus import TOOLS, generate;"
         "rng = random.Random(7);"
         "print(zlib.crc32(repr([generate(rng, t, s) for t in TOOLS for s in ('train', 'test')])"
         ".encode()))"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clara_mlx.outputs.names import PSEUDO_WORDS, Names, held_out
-from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
+from clara_mlx.evaluate.corpus.names import PSEUDO_WORDS, Names, held_out
+from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 
 SEEDS = st.integers(0, 2**32)
 

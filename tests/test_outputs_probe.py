@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clara_mlx.outputs.probe import KINDS, Output, Probe, ProbeError, kind_of
-from clara_mlx.outputs.questions import FACTS, QuestionError, make_probe, question
+from clara_mlx.evaluate.probes.probe import KINDS, Output, Probe, ProbeError, kind_of
+from clara_mlx.evaluate.probes.questions import FACTS, QuestionError, make_probe, question
 
 
 @pytest.mark.parametrize(

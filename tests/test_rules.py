@@ -29,10 +29,11 @@ from real_outputs import (
     YAML,
 )
 
-from clara_mlx.outputs.generate import TOOLS, generate
-from clara_mlx.outputs.questions import FACTS, question
-from clara_mlx.outputs.rules import RULES, classify, probes
-from clara_mlx.outputs.rules.facts import LINE_CHARACTERS, Facts, lines
+from clara_mlx.evaluate.corpus import TOOLS, generate
+from clara_mlx.evaluate.probes.questions import FACTS, question
+from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, lines
+from clara_mlx.tool_outputs.rules import RULES, probes
 
 
 @pytest.mark.parametrize(

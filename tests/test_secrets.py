@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.outputs.secrets import mask, secrets
+from clara_mlx.tool_outputs.secrets import mask, secrets
 
 RNG = random.Random(11)
 

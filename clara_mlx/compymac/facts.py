@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clara_mlx.context import wording
-from clara_mlx.outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.identifiers import identifiers
 
 #: How CompyMac knows a message that stands for earlier ones.
 SUMMARY_BEGINS = "[MEMORY SUMMARY"

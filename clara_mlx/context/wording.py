@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.context.messages import Piece, called, content_text
-from clara_mlx.outputs.identifiers import identifiers
-from clara_mlx.outputs.rules import classify, probes
+from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.rules import probes
 
 #: Said once in a conversation, after its first block.
 HOW_TO = (

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.model import chunking
 from clara_mlx.model.chunking import Chunk
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.tokenizer import TextTokenizer
-from clara_mlx.outputs.probe import Output, Probe
 
 #: A probe whose evidence lies in more chunks than this is left out.
 MOST_CHUNKS = 4

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clara_mlx.outputs.probe import Output, Probe
+from clara_mlx.evaluate.probes.probe import Output, Probe
 
 #: The two forms of a query, as a report states them. A name is a run of letters, digits and
 #: ``_ . / -`` of at least four characters that begins with a letter or an underscore.

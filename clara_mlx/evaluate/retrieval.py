@@ -13,6 +13,8 @@ import numpy as np
 from clara_mlx.evaluate import batched, metrics
 from clara_mlx.evaluate.batched import Reading
 from clara_mlx.evaluate.cases import MOST_CHUNKS, holders
+from clara_mlx.evaluate.corpus import BRIEF_TOOLS, SIZES, TOOLS
+from clara_mlx.evaluate.probes.probe import Output
 from clara_mlx.evaluate.queries import FORMS, Composer, Query
 from clara_mlx.evaluate.retention import Progress
 from clara_mlx.evaluate.sets import ProbeSet, draw
@@ -21,8 +23,6 @@ from clara_mlx.memory.memory import Memory, Mode
 from clara_mlx.model import chunking
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.prompts import Prompts
-from clara_mlx.outputs.generate import BRIEF_TOOLS, SIZES, TOOLS
-from clara_mlx.outputs.probe import Output
 from clara_mlx.store.results import Hit
 
 #: Recall is counted among so many chunks.

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
+from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError, kind_of
 from clara_mlx.outputs import capture
-from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
-from clara_mlx.outputs.probe import Output, Probe, ProbeError, kind_of
 
 #: What is in each set, as a report states it.
 SETS = {

@@ -26,10 +26,11 @@ from threading import Thread
 from typing import cast
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.outputs.capture_commands import CaptureError, Command, commands
-from clara_mlx.outputs.probe import Output, Probe
-from clara_mlx.outputs.rules import classify, probes
-from clara_mlx.outputs.secrets import mask
+from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.rules import probes
+from clara_mlx.tool_outputs.secrets import mask
 
 CHARACTERS = (20, 4_000)
 """A captured text has so many; longer ones are left out, never cut."""

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.outputs.probe import ANSWER_CHARACTERS
+from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS
 
 _QUESTION_CHARACTERS = 200
 _BRACKETS = 20  # that could open the list in a reply

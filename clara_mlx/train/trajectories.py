@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.outputs.rules import classify
-from clara_mlx.outputs.secrets import mask
+from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.secrets import mask
 
 
 class TrajectoryError(ClaraError):
@@ -38,7 +38,7 @@ class ToolOutput:
         where: ``file:line`` of the record that holds it.
         command: what was run, as far as the log says.
         text: the output, its secrets masked.
-        tool: the kind of output, of `clara_mlx.outputs.rules.RULES`; None where that is not clear.
+        tool: the kind of output, one of `tool_outputs.rules.RULES`; None where that is not clear.
         secrets: how many secrets were masked in the text.
     """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.outputs.rules import RULES, probes
+from clara_mlx.tool_outputs.rules import RULES, probes
 from clara_mlx.train.trajectories import ToolOutput
 
 Stage = Literal["scp", "instruct", "retrieval", "end-to-end"]

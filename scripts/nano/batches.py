@@ -12,6 +12,7 @@ import numpy as np
 from documents import Document, Documents, named
 from rows import STEP, Row, Rows, padded, padded_rows, up
 
+from clara_mlx.evaluate.probes.probe import Output
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.prompts import (
     ANSWER_SYSTEM,
@@ -22,7 +23,6 @@ from clara_mlx.model.prompts import (
     Prompts,
 )
 from clara_mlx.model.tokenizer import TextTokenizer
-from clara_mlx.outputs.probe import Output
 
 DOCUMENTS = 32  # of one step
 QUESTIONS = 6  # asked one after the other of each document, at most,

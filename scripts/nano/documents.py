@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
+from clara_mlx.evaluate.corpus import BRIEF_TOOLS, generate
+from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.evaluate.queries import compose, names, telling
 from clara_mlx.model.tokenizer import TextTokenizer
-from clara_mlx.outputs.generate import BRIEF_TOOLS, generate
-from clara_mlx.outputs.probe import Output, Probe
 
 KINDS = (4, 6, 10, 16, 1000)  # of tokens in a noise
 Document = tuple[Output, list[int]]  # and its token ids

@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, TOOLS, generate
 from clara_mlx.model.prompts import (
     ANSWER_SYSTEM,
     ANSWER_USER,
@@ -21,7 +22,6 @@ from clara_mlx.model.prompts import (
     PARAPHRASE_USER,
     SLOTS,
 )
-from clara_mlx.outputs.generate import BRIEF_TOOLS, LEFT_OUT, TOOLS, generate
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 OUTPUTS = 24_000  # outputs that merges are learned from

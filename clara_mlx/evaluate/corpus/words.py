@@ -1,7 +1,7 @@
 """The words that generated names are made of; none of them occurs in a layout or a message, but
 for the brief ones.
 
-Nothing here says which words training may see: `clara_mlx.outputs.names.held_out` decides that
+Nothing here says which words training may see: `names.held_out` decides that
 word by word.
 """
 

@@ -12,7 +12,7 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 
-from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
+from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 
 SPLITS = ("train", "test")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

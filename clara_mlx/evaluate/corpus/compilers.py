@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.messages import compose, unequal
-from clara_mlx.outputs.generate.page import Layout, Page, mark, underlined
+from clara_mlx.evaluate.corpus.messages import compose, unequal
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underlined
 
 GO_ERRORS = (
     "undefined: <mixed>",

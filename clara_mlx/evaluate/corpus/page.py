@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from clara_mlx.outputs.generate.messages import log_lines
-from clara_mlx.outputs.names import Names
-from clara_mlx.outputs.probe import ANSWER_CHARACTERS, Probe, kind_of
-from clara_mlx.outputs.questions import make_probe
+from clara_mlx.evaluate.corpus.messages import log_lines
+from clara_mlx.evaluate.corpus.names import Names
+from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS, Probe, kind_of
+from clara_mlx.evaluate.probes.questions import make_probe
 
 Span = tuple[int, int]
 # About how long the parts of a short page are, in characters.

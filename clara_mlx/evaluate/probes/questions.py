@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.outputs.probe import Probe
+from clara_mlx.evaluate.probes.probe import Probe
 
 
 class QuestionError(ClaraError):
@@ -22,7 +22,7 @@ class Fact:
     """Something a tool's output states.
 
     Attributes:
-        kind: the answer's usual kind (one of `clara_mlx.outputs.probe.KINDS`).
+        kind: the answer's usual kind (one of `clara_mlx.evaluate.probes.probe.KINDS`).
         wordings: two or three ways to ask; all have the same ``{slots}``. The first is the
             plainest.
     """

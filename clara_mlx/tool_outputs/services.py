@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.outputs.rules.compilers import MAKE, make_failure
-from clara_mlx.outputs.rules.configs import json
-from clara_mlx.outputs.rules.facts import Facts, Line, message
+from clara_mlx.tool_outputs.compilers import MAKE, make_failure
+from clara_mlx.tool_outputs.configs import json
+from clara_mlx.tool_outputs.facts import Facts, Line, message
 
 _ADDED = re.compile(
     r"(?:added (?P<added>\d+) packages?, )?(?:removed \d+ packages?, )?(?:changed \d+ packages?, )?"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.messages import compose
-from clara_mlx.outputs.generate.page import Layout, Page, mark, underlined
+from clara_mlx.evaluate.corpus.messages import compose
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underlined
 
 _RUST_TYPES = ("u8", "u32", "u64", "i32", "i64", "f64", "usize", "bool", "String", "&str", "char")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from clara_mlx.outputs.generate.messages import code_line, subject, unequal
-from clara_mlx.outputs.generate.page import Layout, Page, mark
-from clara_mlx.outputs.names import MONTHS
+from clara_mlx.evaluate.corpus.messages import code_line, subject, unequal
+from clara_mlx.evaluate.corpus.names import MONTHS
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _ENDINGS = ("py", "py", "rs", "ts", "c", "md", "toml", "json", "yaml", "sh", "go", "js")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clara_mlx.outputs.generate.messages import compose, failure, log_message, times
-from clara_mlx.outputs.generate.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.messages import compose, failure, log_message, times
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 
 def _rising(page: Page, last: int) -> Iterator[int]:

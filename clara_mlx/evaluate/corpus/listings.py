@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from clara_mlx.outputs.generate.page import Layout, Page, mark
-from clara_mlx.outputs.names import MONTHS
+from clara_mlx.evaluate.corpus.names import MONTHS
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 _ENDINGS = ("py", "py", "rs", "ts", "c", "md", "toml", "json", "txt", "sh", "log", "csv")
 _UNITS = ("K", "K", "M", "G")

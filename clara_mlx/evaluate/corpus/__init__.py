@@ -2,7 +2,7 @@
 
 `generate` draws one output of one tool. Training takes ``split="train"``, evaluation
 ``split="test"``; the two share no name word, pseudo-word, hash, date, version or number of 20 or
-more (see `clara_mlx.outputs.names`). What they do share is what the tools themselves always say:
+more (see `names`). What they do share is what the tools themselves always say:
 layouts, exception types, rule codes, status codes, percentages, days, months and numbers below 20.
 One tool, `LEFT_OUT`, is for evaluation only. The splits of brief outputs share words, but no name
 made of two.
@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.outputs.generate import (
+from clara_mlx.evaluate.corpus import (
     builds,
     cargo,
     checkers,
@@ -27,10 +27,10 @@ from clara_mlx.outputs.generate import (
     unittest_runs,
     web,
 )
-from clara_mlx.outputs.generate.brief import BRIEF_LAYOUTS
-from clara_mlx.outputs.generate.page import Layout, Page
-from clara_mlx.outputs.names import SPLITS, Names
-from clara_mlx.outputs.probe import Output
+from clara_mlx.evaluate.corpus.brief import BRIEF_LAYOUTS
+from clara_mlx.evaluate.corpus.names import SPLITS, Names
+from clara_mlx.evaluate.corpus.page import Layout, Page
+from clara_mlx.evaluate.probes.probe import Output
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     **pytest_runs.LAYOUTS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.outputs.rules.facts import Facts, Line, message
-from clara_mlx.outputs.rules.python import EXCEPTION, traceback
+from clara_mlx.tool_outputs.facts import Facts, Line, message
+from clara_mlx.tool_outputs.python_tools import EXCEPTION, traceback
 
 _FAILED = re.compile(
     r"(?P<outcome>FAILED|ERROR) (?P<path>\S+?\.py)(?:::(?P<test>\S+))?(?: - (?P<why>.+))?$"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.messages import code_line, compose
-from clara_mlx.outputs.generate.page import Layout, Page, mark, underlined, write_log
+from clara_mlx.evaluate.corpus.messages import code_line, compose
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underlined, write_log
 
 RUFF_RULES: tuple[tuple[str, str], ...] = (
     ("F401", "`<snake>` imported but unused"),

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from clara_mlx.outputs.probe import Probe
-from clara_mlx.outputs.rules import compilers, configs, git, listings, python, services, tests
-from clara_mlx.outputs.rules.classify import classify
-from clara_mlx.outputs.rules.facts import Facts, Line, lines
+from clara_mlx.evaluate.probes.probe import Probe
+from clara_mlx.tool_outputs import (
+    compilers,
+    configs,
+    git,
+    listings,
+    python_tools,
+    services,
+    test_runners,
+)
+from clara_mlx.tool_outputs.classify import classify
+from clara_mlx.tool_outputs.facts import Facts, Line, lines
 
 __all__ = ["RULES", "classify", "probes"]
 
 RULES: dict[str, Callable[[Facts, list[Line]], None]] = {
-    "pytest": tests.pytest,
-    "unittest": tests.unittest,
-    "traceback": python.traceback,
-    "ruff": python.ruff,
-    "mypy": python.mypy,
+    "pytest": test_runners.pytest,
+    "unittest": test_runners.unittest,
+    "traceback": python_tools.traceback,
+    "ruff": python_tools.ruff,
+    "mypy": python_tools.mypy,
     "cargo": compilers.cargo,
     "go": compilers.go,
     "gcc": compilers.gcc,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clara_mlx.outputs.names import Names
+from clara_mlx.evaluate.corpus.names import Names
 
 EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "ValueError": (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.messages import exception, test_name, unequal
-from clara_mlx.outputs.generate.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.messages import exception, test_name, unequal
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 _TOPS = ("tests", "tests", "test", "tests/unit")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from clara_mlx.outputs.generate.page import Layout, Marked, Page, mark
+from clara_mlx.evaluate.corpus.page import Layout, Marked, Page, mark
 
 _SETTINGS = {
     "timeout": "count",

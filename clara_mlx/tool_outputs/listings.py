@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.outputs.rules.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line
 
 _MATCH = re.compile(r"(?P<path>[^\s:]*[./][^\s:]*|[A-Z]\w+file):(?:(?P<line>\d+):)?(?P<text>.*)$")
 _COUNT = re.compile(r"(?P<path>[^\s:]+):(?P<count>\d+)$")

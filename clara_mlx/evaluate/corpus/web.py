@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.messages import compose
-from clara_mlx.outputs.generate.page import Layout, Page, mark
-from clara_mlx.outputs.names import MONTHS
+from clara_mlx.evaluate.corpus.messages import compose
+from clara_mlx.evaluate.corpus.names import MONTHS
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 _STATUSES = (
     (200, "OK"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from clara_mlx.outputs.rules.facts import Facts, Line, message
+from clara_mlx.tool_outputs.facts import Facts, Line, message
 
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?$')
 # Besides ValueError and json.JSONDecodeError there are struct.error and socket.timeout.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.outputs.rules.facts import LINE_CHARACTERS, Facts, Line
+from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, Line
 
 _DEPENDENCY_TABLES = ("dependencies", "devDependencies", "dev-dependencies", "build-dependencies")
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from clara_mlx.outputs.probe import ANSWER_CHARACTERS, Probe, kind_of
-from clara_mlx.outputs.questions import make_probe
+from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS, Probe, kind_of
+from clara_mlx.evaluate.probes.questions import make_probe
 
 # Rules read no more of a line than this, which bounds what a hostile line can cost.
 LINE_CHARACTERS = 2_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.outputs.rules.facts import Facts, Line, message
+from clara_mlx.tool_outputs.facts import Facts, Line, message
 
 _RUST_HEADING = re.compile(r"(?P<level>error|warning)(?:\[(?P<code>E\d{4})\])?: (?P<message>.+)$")
 _RUST_ARROW = re.compile(r" *--> (?P<path>[^\s:]+):(?P<line>\d+)(?::(?P<column>\d+))?$")

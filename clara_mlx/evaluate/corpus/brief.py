@@ -7,9 +7,9 @@ parameters has seen both words of a held-out name, but never the name.
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.page import Layout, Page, mark
-from clara_mlx.outputs.names import held_out
-from clara_mlx.outputs.words import FIRST_NAMES, LAST_NAMES, WORDS
+from clara_mlx.evaluate.corpus.names import held_out
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 
 BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::12]
 _FIRST, _LAST = FIRST_NAMES[::14], LAST_NAMES[::14]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clara_mlx.outputs.generate.messages import code_line, exception, failure
-from clara_mlx.outputs.generate.page import Layout, Page, mark, write_log
+from clara_mlx.evaluate.corpus.messages import code_line, exception, failure
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, write_log
 
 
 def _python_path(page: Page) -> str:

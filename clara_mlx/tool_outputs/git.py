@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.outputs.rules.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line
 
 _BRANCH = re.compile(r"On branch (?P<branch>\S+)$")
 _TRACKING = re.compile(

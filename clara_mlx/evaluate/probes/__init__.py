@@ -1,0 +1,1 @@
+"""Probes: questions with exact answers, made from the facts of a tool output."""

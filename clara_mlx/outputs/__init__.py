@@ -1,1 +1,0 @@
-"""Tool outputs with probes: generated ones to train on, and real ones to evaluate with."""
