@@ -6,20 +6,18 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
+import capture as module
 import pytest
-
-from clara_mlx.outputs import capture as module
-from clara_mlx.outputs.capture import (
+from capture import (
     CHARACTERS,
     MOST_PROBES,
-    Captured,
     ask_again,
     capture,
-    read,
     write,
 )
-from clara_mlx.outputs.capture_commands import CaptureError
-from clara_mlx.tool_outputs import classify
+
+from clara_mlx.evaluate.captured import Captured, CaptureError, read
+from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.rules import RULES
 from clara_mlx.tool_outputs.secrets import mask
 

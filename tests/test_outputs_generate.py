@@ -35,7 +35,7 @@ from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.evaluate.probes.questions import FACTS, make_probe
 
-SOURCES = Path(__file__).parent.parent / "clara_mlx" / "outputs"
+SOURCES = Path(__file__).parent.parent / "clara_mlx" / "evaluate" / "corpus"
 TOOL = st.sampled_from(TOOLS)
 SPLIT = st.sampled_from(("train", "test"))
 COUNTED = {"How many matches?", "How many lines match?"}
@@ -72,8 +72,8 @@ def parts(text: str) -> Iterator[str]:
 def template_words() -> set[str]:
     """Every word of every text that the generator's sources hold, the word lists aside."""
     found: set[str] = set()
-    for file in (*SOURCES.glob("generate/*.py"), SOURCES / "names.py"):
-        if file.name == "brief.py":  # whose splits share words
+    for file in SOURCES.glob("*.py"):
+        if file.name in ("brief.py", "words.py"):  # whose splits share words; the word lists
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -85,7 +85,8 @@ def template_words() -> set[str]:
 def template_numbers() -> set[str]:
     return {
         number
-        for file in SOURCES.glob("generate/*.py")
+        for file in SOURCES.glob("*.py")
+        if file.name not in ("names.py", "words.py")
         for number in re.findall(r"\d+", file.read_text())
     }
 

@@ -31,7 +31,7 @@ from real_outputs import (
 
 from clara_mlx.evaluate.corpus import TOOLS, generate
 from clara_mlx.evaluate.probes.questions import FACTS, question
-from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, lines
 from clara_mlx.tool_outputs.rules import RULES, probes
 

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.context.messages import Piece, called, content_text
-from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.identifiers import identifiers
 from clara_mlx.tool_outputs.rules import probes
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.evaluate.captured import read as read_captured
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError, kind_of
-from clara_mlx.outputs import capture
 
 #: What is in each set, as a report states it.
 SETS = {
@@ -86,7 +86,7 @@ def draw(seed: str, tools: list[str], size: str, per_tool: int) -> Iterator[Outp
 
 def captured() -> ProbeSet:
     """Outputs of real commands, which come with clara-mlx."""
-    return ProbeSet("captured", tuple(capture.read(_CAPTURED)))
+    return ProbeSet("captured", tuple(read_captured(_CAPTURED)))
 
 
 def own(path: Path) -> ProbeSet:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.tool_outputs import classify
+from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.secrets import mask
 
 

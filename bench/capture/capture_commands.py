@@ -10,12 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from clara_mlx.errors import ClaraError
-from clara_mlx.outputs.sample_project import FILES, SNIPPETS
+from sample_project import FILES, SNIPPETS
 
-
-class CaptureError(ClaraError):
-    """Captured outputs can't be made or read."""
+from clara_mlx.evaluate.captured import CaptureError
 
 
 class Command(NamedTuple):

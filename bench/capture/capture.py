@@ -6,6 +6,7 @@ machine lacks are left out of its set.
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import json
 import os
@@ -18,38 +19,29 @@ import sysconfig
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import cast
 
-from clara_mlx.errors import ClaraError
-from clara_mlx.evaluate.probes.probe import Output, Probe
-from clara_mlx.outputs.capture_commands import CaptureError, Command, commands
-from clara_mlx.tool_outputs import classify
+from capture_commands import Command, commands
+
+from clara_mlx.evaluate.captured import Captured, read
+from clara_mlx.evaluate.probes.probe import Probe
+from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.rules import probes
 from clara_mlx.tool_outputs.secrets import mask
+
+_REPOSITORY = Path(__file__).parents[2]
+_SNAPSHOT = _REPOSITORY / "clara_mlx" / "evaluate" / "captured.jsonl"
 
 CHARACTERS = (20, 4_000)
 """A captured text has so many; longer ones are left out, never cut."""
 MOST_PROBES = 12
 """Of more probes, so many are taken, spread over the text."""
 _TIMEOUT = 120.0  # seconds; a first cargo build on a busy machine takes some
-
-
-@dataclass(frozen=True)
-class Captured(Output):
-    """A real output with the command that made it.
-
-    Attributes:
-        command: as it was given; ``python`` is the interpreter that ran the capture.
-        rewritten: neutral folders that stand in the text for this machine's own.
-    """
-
-    command: str
-    rewritten: tuple[str, ...]
 
 
 def capture(repository: Path, tools: Collection[str] | None = None) -> list[Captured]:
@@ -229,24 +221,22 @@ def write(captured: list[Captured], file: Path) -> None:
     )
 
 
-def read(file: Path) -> list[Captured]:
-    """Read what `write` wrote.
+def main() -> None:
+    """Capture the outputs anew, or ask today's questions about those that a file holds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--to", type=Path, default=_SNAPSHOT, help="JSON lines, one output each")
+    parser.add_argument("--tools", nargs="*", help="only these tools; all without it")
+    parser.add_argument(
+        "--questions-only", action="store_true", help="keep the outputs, make their probes again"
+    )
+    options = parser.parse_args()
+    if options.questions_only:
+        captured = ask_again(read(options.to))
+    else:
+        captured = capture(_REPOSITORY, options.tools)
+    write(captured, options.to)
+    print(f"{options.to}: {len(captured)} outputs, {sum(len(c.probes) for c in captured)} probes")
 
-    Raises:
-        CaptureError: the file can't be read, or a line is not a captured output; it names the line.
-    """
-    captured = []
-    try:
-        # Not splitlines: an output may hold U+2028.
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{file}: {error}") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            raw = json.loads(line)
-            asked = tuple(Probe(**probe) for probe in raw.pop("probes"))
-            rewritten = tuple(raw.pop("rewritten"))
-            captured.append(Captured(probes=asked, rewritten=rewritten, **raw))
-        except (ValueError, KeyError, TypeError, AttributeError, ClaraError) as error:
-            raise CaptureError(f"{file}:{number}: not a captured output: {error}") from error
-    return captured
+
+if __name__ == "__main__":
+    main()
