@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from clara_mlx.context import Budget, ChatTemplate, Context
-from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import Message, calls_of, content_text, head_length, units
 from clara_mlx.context.tools import PAGE_CHARACTERS, PAGE_LINES, SCHEMAS, call
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 #: A prompt's tokens.
 Count = Callable[[list[Message], list[Any]], int]

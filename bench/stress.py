@@ -48,7 +48,7 @@ def kill(folder: Path, model: str | None) -> dict[str, object]:
 
 def completes(ledger: Ledger, model: str) -> str:
     import clara_mlx
-    from clara_mlx.memory.memory import Memory
+    from clara_mlx.memory import Memory
 
     with Memory.open(ledger.path, clara_mlx.load(model)) as memory:
         pending = memory.status().pending

@@ -6,7 +6,7 @@ from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, TextToo
 from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
-    from clara_mlx.memory.memory import Memory
+    from clara_mlx.memory import Memory
     from clara_mlx.model.chunking import Chunk
     from clara_mlx.model.clara import Clara, Compressed, load
     from clara_mlx.model.config import ClaraConfig

@@ -15,7 +15,7 @@ import clara_mlx
 from clara_mlx.cli.app import app
 from clara_mlx.compymac import Settings
 from clara_mlx.compymac.settings import close_shared
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "golden"

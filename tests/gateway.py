@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from clara_mlx import serve
 from clara_mlx.context import Counter
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 Reply = Callable[[dict[str, Any]], Awaitable[Response]]
 

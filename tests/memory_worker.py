@@ -103,7 +103,7 @@ def job_migrate(path: Path, rng: random.Random) -> None:
 
 def job_compress(path: Path, rng: random.Random, model: str) -> None:
     import clara_mlx
-    from clara_mlx.memory.memory import Memory
+    from clara_mlx.memory import Memory
 
     clara = clara_mlx.load(model)
     say("ready")
@@ -119,7 +119,7 @@ def job_write(path: Path, rng: random.Random, seconds: float, model: str = "") -
     memory = None
     if model:
         import clara_mlx
-        from clara_mlx.memory.memory import Memory
+        from clara_mlx.memory import Memory
         from clara_mlx.store.space import Space
 
         put = Space.put

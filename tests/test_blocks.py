@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from clara_mlx.memory.memory import Memory
-from clara_mlx.store.blocks import Block, BlockTable, Edit
+from clara_mlx.context.table import Block, BlockTable, Edit
+from clara_mlx.memory import Memory
 from clara_mlx.store.driver import StoreError
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from clara_mlx.cli.serve import commands
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from clara_mlx.compymac import (
     Settings,
 )
 from clara_mlx.compymac.messages import ContextConfig
-from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.errors import ClaraError
 
 SMALL = ContextConfig(token_budget=16_000, reserved_for_response=1_000)

@@ -20,9 +20,9 @@ from test_cli_serve import serving
 from test_compymac_real import compymac, pytestmark  # noqa: F401  # a fixture, and when to skip
 
 from clara_mlx.compymac import Installed, install
-from clara_mlx.context.blocks import Freezer
+from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Piece
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 PAGES = 12
 TASK = "Read the log to its end. Which test of its first page failed?"

@@ -19,8 +19,8 @@ from clara_mlx.compymac import (
     Settings,
     install,
 )
-from clara_mlx.context.blocks import HANDLE
-from clara_mlx.memory.memory import Memory
+from clara_mlx.context.freezer import HANDLE
+from clara_mlx.memory import Memory
 from clara_mlx.store.driver import StoreError
 
 # -- knowledge -----------------------------------------------------------------------------------

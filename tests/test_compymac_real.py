@@ -17,7 +17,7 @@ from trajectories import report
 
 from clara_mlx.compymac import ClaraKnowledgeStore, install
 from clara_mlx.compymac.settings import close_shared
-from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.freezer import HANDLE
 
 CHECKOUT = Path(os.environ.get("CLARA_MLX_COMPYMAC") or "none")
 pytestmark = pytest.mark.skipif(

@@ -11,12 +11,12 @@ import pytest
 from trajectories import SMALL, call, report, requests, start, step, trajectory
 
 from clara_mlx.context import Budget, Context, ContextOverflow, Estimate
-from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.budget import Exchange
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import content_text
-from clara_mlx.context.plan import Exchange
 from clara_mlx.context.wording import HOW_TO
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 def test_a_short_conversation_is_sent_as_it_came(memory: Memory) -> None:

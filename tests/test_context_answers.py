@@ -9,7 +9,7 @@ import pytest
 from trajectories import LINES, report
 
 from clara_mlx.context import answers, tools
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 def test_a_question_inside_one_handle(memory: Memory) -> None:

@@ -13,7 +13,7 @@ from trajectories import call, report, start, step, trajectory
 
 from clara_mlx.context import Budget, ChatTemplate, Context, Estimate
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 TEMPLATE = """
 {%- if tools %}<|begin|>tools

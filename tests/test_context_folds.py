@@ -10,7 +10,7 @@ from trajectories import SMALL, report, requests, start, step, trajectory
 from clara_mlx.context import Budget, Context
 from clara_mlx.context.messages import content_text
 from clara_mlx.context.wording import FOLDED, HOW_TO
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 def test_a_huge_new_output_becomes_an_excerpt_rather_than_an_error(memory: Memory) -> None:

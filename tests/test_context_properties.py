@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from trajectories import call, report, trajectory
 
 from clara_mlx.context import Budget, Context, ContextOverflow, Prepared
-from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import Message, content_text
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 odd = st.text(st.characters(exclude_categories=()), max_size=300)  # lone surrogates too
 reports = st.builds(report, st.integers(0, 30), st.integers(0, 60))

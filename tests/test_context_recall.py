@@ -7,7 +7,7 @@ import json
 from trajectories import SMALL, report, step, trajectory
 
 from clara_mlx.context import Context, Estimate
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 def test_a_note_is_brought_back_once_and_replayed(memory: Memory) -> None:

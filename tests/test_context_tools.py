@@ -10,7 +10,7 @@ from trajectories import LINES
 
 from clara_mlx.context import tools
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 def test_pages_cover_the_original_exactly(memory: Memory) -> None:

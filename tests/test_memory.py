@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.background import CHUNKS
-from clara_mlx.memory.memory import Memory
 from clara_mlx.store.driver import StoreError
 
 TEXTS = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from memory_worker import Worker, make_version_1, remember, run_together
 
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.store import care
 from clara_mlx.store.space import Space
 from clara_mlx.store.store import Store

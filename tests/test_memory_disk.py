@@ -16,7 +16,7 @@ from memory_files import SHAPE, fill, open_space
 from memory_worker import remember
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.store import care
 from clara_mlx.store import driver as store_driver
 from clara_mlx.store.store import Store

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from memory_worker import Ledger, Worker, make_version_1
 
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.store import care
 from clara_mlx.store.store import Store
 

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.model import chunking
 from clara_mlx.store import care
 

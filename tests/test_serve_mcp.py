@@ -16,7 +16,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 LOG = "\n".join(f"step {number}: gadget {number * 7}" for number in range(900))
 

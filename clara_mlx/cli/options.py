@@ -14,7 +14,7 @@ import typer
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
-    from clara_mlx.memory.memory import Memory
+    from clara_mlx.memory import Memory
 
 DEFAULT_DB = Path("~/.clara-mlx/memory.db")
 Db = Annotated[

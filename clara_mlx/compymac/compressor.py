@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clara_mlx.compymac.settings import Settings, shared_memory
-from clara_mlx.context.blocks import Freezer, is_recalled
 from clara_mlx.context.counting import Estimate
+from clara_mlx.context.freezer import Freezer, is_recalled
 from clara_mlx.context.messages import Piece
-from clara_mlx.memory import asking
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory, asking
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store.driver import StoreError
 

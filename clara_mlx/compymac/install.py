@@ -12,7 +12,7 @@ from clara_mlx.compymac.compressor import ToolOutputHook
 from clara_mlx.compymac.manager import ClaraMemoryManager
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context import tools
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.compymac.settings import Settings, shared_memory
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.store.results import Hit
 from clara_mlx.store.store import StoredMemory
 

@@ -13,9 +13,10 @@ from clara_mlx.compymac.facts import SUMMARY_BEGINS, MemoryState
 from clara_mlx.compymac.messages import ConfigCounter, ContextConfig, as_dict, like, role_of
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context import wording
-from clara_mlx.context.blocks import is_recalled
+from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
 from clara_mlx.context.conversation import Context
 from clara_mlx.context.counting import ChatTemplate, Counter
+from clara_mlx.context.freezer import is_recalled
 from clara_mlx.context.messages import (
     Message,
     Piece,
@@ -28,8 +29,7 @@ from clara_mlx.context.messages import (
     replaced,
     units,
 )
-from clara_mlx.context.plan import Budget, ContextOverflow, Exchange
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from clara_mlx.context import lines
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory import asking
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory, asking
 from clara_mlx.store.results import Hit
 from clara_mlx.store.space import OtherModel
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clara_mlx.context import wording
-from clara_mlx.context.blocks import Freezer, digest_of, is_recalled
 from clara_mlx.context.counting import Counter
+from clara_mlx.context.freezer import Freezer, digest_of, is_recalled
 from clara_mlx.context.messages import Piece, is_instruction, units
+from clara_mlx.context.table import Block, Edit
 from clara_mlx.context.view import View, fold_part
 from clara_mlx.errors import ClaraError
-from clara_mlx.store.blocks import Block, Edit
 
 # The last of the stages in which texts go: what is being used.
 _IN_USE = 3

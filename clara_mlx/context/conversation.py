@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from clara_mlx.context.blocks import Freezer
+from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Counter, Estimate, message_tokens, rough
+from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, is_instruction
-from clara_mlx.context.plan import Budget, ContextOverflow, Exchange
 from clara_mlx.context.recall import bring_back
 from clara_mlx.context.view import NOTE, View, rebuilt, session_of
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 #: When to compact: by the budget's trigger; at a phase boundary or on demand, whatever the
 #: utilisation; or only if the conversation would not fit.

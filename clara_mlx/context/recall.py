@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from clara_mlx.context import answers
-from clara_mlx.context.blocks import Freezer
 from clara_mlx.context.counting import Counter
+from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import content_text
+from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
-from clara_mlx.store.blocks import Edit
 
 # Of a token, at first; fewer lines are taken until the note fits.
 _CHARACTERS = 4

@@ -9,7 +9,7 @@ from typing import Any
 from clara_mlx.context.answers import ask
 from clara_mlx.context.lines import sharing
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 
 #: Tools whose results come from the memory, and are never remembered again.
 MEMORY_TOOLS = frozenset(("expand", "ask_memory", "recall", "remember"))

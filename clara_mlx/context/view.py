@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 from clara_mlx.context import wording
-from clara_mlx.context.blocks import Freezer
+from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import (
     Message,
     Piece,
@@ -22,7 +22,7 @@ from clara_mlx.context.messages import (
     replaced,
     with_note,
 )
-from clara_mlx.store.blocks import Block, Edit
+from clara_mlx.context.table import Block, Edit
 
 #: The part of an edit that is no part of the message: what is brought back.
 NOTE = "note"

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clara_mlx.context import Context, Counter
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.serve import mcp_server, metrics
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.bodies import Json

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from clara_mlx.context import tools
 from clara_mlx.context.messages import Message
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.serve.assembly import Call
 from clara_mlx.serve.job import Job
 from clara_mlx.serve.metrics import Metrics

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clara_mlx.context import answers, tools
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.serve.pools import Pools
 from clara_mlx.store.results import Hit
 from clara_mlx.version import __version__

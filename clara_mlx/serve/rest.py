@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.serve.bodies import Json, read
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.pools import Pools

@@ -9,7 +9,7 @@ import uvicorn
 
 from clara_mlx.context import Counter
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
+from clara_mlx.memory import Memory
 from clara_mlx.serve import app
 from clara_mlx.serve.settings import Settings
 

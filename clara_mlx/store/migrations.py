@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from clara_mlx.store.blocks import m003_create_blocks
 from clara_mlx.store.driver import Connection, StoreError, connect, driver, use_wal
 
 
@@ -98,6 +97,46 @@ def m002_create_latents(connection: Connection) -> None:
         )""",
         "INSERT INTO pending (content_id) SELECT id FROM contents",
         "CREATE TABLE leases (name TEXT PRIMARY KEY, owner TEXT, expires_at REAL) WITHOUT ROWID",
+    ):
+        connection.execute(statement)
+
+
+def m003_create_blocks(connection: Connection) -> None:
+    """Frozen blocks, the memories they speak of, and the edits of conversations that use them.
+
+    Forgetting a memory removes every block that speaks of it, and the edits with those blocks.
+    """
+    for statement in (
+        """
+        CREATE TABLE blocks (
+            digest BLOB PRIMARY KEY,         -- of what the block stands for
+            kind TEXT NOT NULL CHECK (kind IN ('piece', 'note', 'fold')),
+            issued BLOB NOT NULL,            -- SHA-256 of the block's own text
+            text TEXT NOT NULL,              -- chosen once, never rewritten
+            handle TEXT,                     -- of the original; NULL: there is none, or see body
+            body BLOB                        -- zlib of a text that is no memory of its own
+        ) WITHOUT ROWID""",
+        "CREATE INDEX blocks_issued ON blocks (issued)",
+        """
+        CREATE TABLE mentions (
+            handle TEXT NOT NULL REFERENCES memories (handle) ON DELETE CASCADE,
+            block BLOB NOT NULL REFERENCES blocks (digest) ON DELETE CASCADE,
+            PRIMARY KEY (handle, block)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX mentions_block ON mentions (block)",
+        """
+        CREATE TRIGGER mentions_forget AFTER DELETE ON mentions BEGIN
+            DELETE FROM blocks WHERE digest = old.block;
+        END""",
+        """
+        CREATE TABLE edits (
+            chain BLOB NOT NULL,             -- digest of a conversation up to and with a message
+            part TEXT NOT NULL,              -- which text of that message
+            block BLOB NOT NULL REFERENCES blocks (digest) ON DELETE CASCADE,
+            explains INTEGER NOT NULL,       -- 1: how to get originals back is said here
+            PRIMARY KEY (chain, part)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX edits_block ON edits (block)",
     ):
         connection.execute(statement)
 

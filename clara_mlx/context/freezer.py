@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from clara_mlx.context import wording
 from clara_mlx.context.messages import Piece
+from clara_mlx.context.table import Block, BlockTable, Kind
 from clara_mlx.context.tools import MEMORY_TOOLS
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.memory import Memory
-from clara_mlx.store.blocks import Block, BlockTable, Kind
+from clara_mlx.memory import Memory
 from clara_mlx.store.driver import StoreError
 
 #: How handles look. Looking like one proves nothing: `Freezer.redeemable` asks the memory.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from clara_mlx.store.driver import Connection, StoreError
+from clara_mlx.store.driver import StoreError
 
 if TYPE_CHECKING:
     from clara_mlx.store.store import Store
@@ -17,46 +17,6 @@ Kind = Literal["piece", "note", "fold"]
 
 # Parameters of one query; SQLite's own limit is 32,766.
 _BATCH = 10_000
-
-
-def m003_create_blocks(connection: Connection) -> None:
-    """Frozen blocks, the memories they speak of, and the edits of conversations that use them.
-
-    Forgetting a memory removes every block that speaks of it, and the edits with those blocks.
-    """
-    for statement in (
-        """
-        CREATE TABLE blocks (
-            digest BLOB PRIMARY KEY,         -- of what the block stands for
-            kind TEXT NOT NULL CHECK (kind IN ('piece', 'note', 'fold')),
-            issued BLOB NOT NULL,            -- SHA-256 of the block's own text
-            text TEXT NOT NULL,              -- chosen once, never rewritten
-            handle TEXT,                     -- of the original; NULL: there is none, or see body
-            body BLOB                        -- zlib of a text that is no memory of its own
-        ) WITHOUT ROWID""",
-        "CREATE INDEX blocks_issued ON blocks (issued)",
-        """
-        CREATE TABLE mentions (
-            handle TEXT NOT NULL REFERENCES memories (handle) ON DELETE CASCADE,
-            block BLOB NOT NULL REFERENCES blocks (digest) ON DELETE CASCADE,
-            PRIMARY KEY (handle, block)
-        ) WITHOUT ROWID""",
-        "CREATE INDEX mentions_block ON mentions (block)",
-        """
-        CREATE TRIGGER mentions_forget AFTER DELETE ON mentions BEGIN
-            DELETE FROM blocks WHERE digest = old.block;
-        END""",
-        """
-        CREATE TABLE edits (
-            chain BLOB NOT NULL,             -- digest of a conversation up to and with a message
-            part TEXT NOT NULL,              -- which text of that message
-            block BLOB NOT NULL REFERENCES blocks (digest) ON DELETE CASCADE,
-            explains INTEGER NOT NULL,       -- 1: how to get originals back is said here
-            PRIMARY KEY (chain, part)
-        ) WITHOUT ROWID""",
-        "CREATE INDEX edits_block ON edits (block)",
-    ):
-        connection.execute(statement)
 
 
 @dataclass(frozen=True)

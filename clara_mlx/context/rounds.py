@@ -12,10 +12,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from clara_mlx.context.blocks import HANDLE
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import Message, chains
-from clara_mlx.memory.memory import Memory
-from clara_mlx.store.blocks import Block, BlockTable, Edit
+from clara_mlx.context.table import Block, BlockTable, Edit
+from clara_mlx.memory import Memory
 
 # An edit of a message that takes several messages in its place. The context's own edits are found
 # by the chain itself, these by a digest of it, so neither sees the other's.
