@@ -10,8 +10,8 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.convert import disk
-from clara_mlx.convert.describe import COMPANIONS, write_json
 from clara_mlx.convert.files import read_json
+from clara_mlx.convert.manifest import COMPANIONS, write_json
 from clara_mlx.convert.pth_writer import write_pth
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLES, inverse

@@ -13,9 +13,9 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.convert import disk
-from clara_mlx.convert.describe import write_json
 from clara_mlx.convert.export import AdapterTensors, tables_of, with_rows, write_checkpoint
 from clara_mlx.convert.files import read_json
+from clara_mlx.convert.manifest import write_json
 from clara_mlx.convert.weight_map import TABLES
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig

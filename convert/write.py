@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.convert import disk
-from clara_mlx.convert.describe import adapter_config, describe, hashed_beside, write_json
+from clara_mlx.convert.manifest import adapter_config, describe, hashed_beside, write_json
 from clara_mlx.convert.quantise import Error, Quantisation, error_of, store
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef

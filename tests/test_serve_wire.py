@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clara_mlx.serve import sse
-from clara_mlx.serve.assembly import Assembly
+from clara_mlx.serve.reply import Assembly
 from clara_mlx.serve.request import parse
 
 

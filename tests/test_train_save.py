@@ -13,7 +13,7 @@ from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, trained, write_config
 
 import clara_mlx
 from clara_mlx.convert import verify
-from clara_mlx.convert.tables import source_of
+from clara_mlx.convert.report import source_of
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.run import Run

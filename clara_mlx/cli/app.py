@@ -101,7 +101,7 @@ def convert(
     adapter of the checkpoint is converted, and any tensor that is missing, unexpected or of the
     wrong shape ends the conversion with all of them listed.
     """
-    from clara_mlx.convert import Source, tables
+    from clara_mlx.convert import Source, report
     from clara_mlx.convert import convert as run
     from clara_mlx.convert import verify as compare
     from clara_mlx.convert.quantise import Quantisation
@@ -117,12 +117,12 @@ def convert(
             opened, to, quantisation=quantisation, dtype=dtype, force=force, progress=progress
         )
     result = done.to_dict()
-    shown = tables.conversion(done)
+    shown = report.conversion(done)
     if verify:
         with progress_bar("verifying") as progress:
             verification = compare(done.folder, opened, progress=progress)
         result["verification"] = verification.to_dict()
-        shown += tables.verification(verification, errors=False)
+        shown += report.verification(verification, errors=False)
     emit(result, shown, as_json)
     if verify and verification.problems:
         raise ClaraError(f"{to}: {len(verification.problems)} differences from its source")
@@ -148,19 +148,19 @@ def inspect(
     `clara-mlx inspect clara-7b-q8 --verify`
     """
     from clara_mlx.convert import inspect as describe
-    from clara_mlx.convert import tables
+    from clara_mlx.convert import report
 
     if not verify:
         described = describe(path, subfolder=subfolder)
-        emit(described, tables.inspection(described), as_json)
+        emit(described, report.inspection(described), as_json)
         return
 
     from clara_mlx.convert import verify as compare
 
-    opened = tables.source_of(path, source=source, base=base)
+    opened = report.source_of(path, source=source, base=base)
     with progress_bar("verifying") as progress:
         verification = compare(path, opened, progress=progress)
-    emit(verification.to_dict(), tables.verification(verification), as_json)
+    emit(verification.to_dict(), report.verification(verification), as_json)
     if verification.problems:
         raise ClaraError(f"{path}: {len(verification.problems)} differences from its source")
 
@@ -221,10 +221,10 @@ def bench(
 
     `clara-mlx bench clara-7b-q8 --json > bench.json`
     """
-    from clara_mlx import benchmark
+    from clara_mlx.evaluate import speed
 
     with progress_bar("measuring") as progress:
-        result = benchmark.run(
+        result = speed.run(
             model,
             lengths=_numbers(lengths, "--lengths"),
             batches=_numbers(batches, "--batches"),
@@ -232,7 +232,7 @@ def bench(
             answer_tokens=answer_tokens,
             progress=progress,
         )
-    emit(result, benchmark.tables(result), as_json)
+    emit(result, speed.tables(result), as_json)
 
 
 def _numbers(text: str, option: str) -> list[int]:

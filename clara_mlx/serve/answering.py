@@ -13,15 +13,15 @@ from clara_mlx.context.messages import Message
 from clara_mlx.context.view import session_of
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import output, payload, sse
-from clara_mlx.serve.assembly import Assembly, Object
 from clara_mlx.serve.calls import MemoryCalls, shortened
-from clara_mlx.serve.conversations import Conversations, prompt_of
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.figures import Conversations, prompt_of
 from clara_mlx.serve.job import Job
 from clara_mlx.serve.metrics import Metrics
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing import Preparer, Ready
+from clara_mlx.serve.reply import Assembly, Object
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import By, Router, Switched
 from clara_mlx.serve.runs import Run

@@ -23,8 +23,8 @@ from clara_mlx.serve import mcp_server, metrics
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.bodies import Json
 from clara_mlx.serve.chat import Chat, Models
-from clara_mlx.serve.conversations import Conversations
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.figures import Conversations
 from clara_mlx.serve.metrics import Metrics
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.rest import Rest, refused

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from clara_mlx.context import tools
 from clara_mlx.context.messages import Message
 from clara_mlx.memory import Memory
-from clara_mlx.serve.assembly import Call
 from clara_mlx.serve.job import Job
 from clara_mlx.serve.metrics import Metrics
 from clara_mlx.serve.pools import Pools
+from clara_mlx.serve.reply import Call
 
 logger = logging.getLogger(__name__)
 

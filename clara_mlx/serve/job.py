@@ -6,8 +6,8 @@ import uuid
 from dataclasses import dataclass, field
 
 from clara_mlx.context.messages import Message
-from clara_mlx.serve.assembly import Object
-from clara_mlx.serve.conversations import Conversation
+from clara_mlx.serve.figures import Conversation
+from clara_mlx.serve.reply import Object
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import Route
 from clara_mlx.serve.runs import Run

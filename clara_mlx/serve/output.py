@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clara_mlx.serve import sse
-from clara_mlx.serve.assembly import Assembly, Object, both_reasonings
+from clara_mlx.serve.reply import Assembly, Object, both_reasonings
 from clara_mlx.serve.request import ChatRequest
 
 

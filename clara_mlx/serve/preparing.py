@@ -14,8 +14,8 @@ from clara_mlx.context.rounds import Replay
 from clara_mlx.context.tools import SCHEMAS
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import payload
-from clara_mlx.serve.conversations import Prompt, prompt_of
 from clara_mlx.serve.errors import Overflow, too_long
+from clara_mlx.serve.figures import Prompt, prompt_of
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.settings import Settings
 
