@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from golden_files import GOLDEN
 from typer.testing import CliRunner
 
 import clara_mlx
@@ -17,17 +17,10 @@ from clara_mlx.compymac import Settings
 from clara_mlx.compymac.settings import close_shared
 from clara_mlx.memory import Memory
 
-HERE = Path(__file__).parent
-SHARED = HERE.parent.parent / "shared" / "golden"
-GOLDEN = SHARED if SHARED.is_dir() else HERE / "golden"
-
-VARIANTS = ("c16", "c4")
-CHECKPOINTS = ("base", "instruct", "e2e")
-
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The golden folder: ../shared's where there is one, else the copy beside these tests."""
+    """The golden folder."""
     return GOLDEN
 
 
@@ -66,13 +59,6 @@ def folder(
 def clara(folder: Callable[..., Path]) -> Callable[..., clara_mlx.Clara]:
     """A loaded golden checkpoint: ``clara("c16", "e2e")``."""
     return functools.cache(lambda *args: clara_mlx.load(folder(*args)))
-
-
-@functools.cache
-def expected(variant: str) -> dict[str, Any]:
-    """A variant's golden.json."""
-    content: dict[str, Any] = json.loads((GOLDEN / variant / "golden" / "golden.json").read_text())
-    return content
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from clara_mlx.model.decoder import _Detokenizer
 from clara_mlx.model.tokenizer import TextTokenizer
 
 QUESTION = "Which test failed?"
-TOKENIZER = Path(__file__).parent / "golden/tiny-base/tokenizer.json"
+TOKENIZER = Path(__file__).parents[1] / "golden/tiny-base/tokenizer.json"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import VARIANTS, expected
+from golden_files import VARIANTS, expected
 
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig

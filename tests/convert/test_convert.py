@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from conftest import CHECKPOINTS, VARIANTS
+from golden_files import CHECKPOINTS, VARIANTS
 
 import clara_mlx
 from clara_mlx.convert import Source, convert

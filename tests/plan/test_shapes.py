@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from conftest import HERE
+from golden_files import ROOT
 from mlx.utils import tree_flatten
 from mlx_lm.utils import quantize_model, save_config, save_model
 from tiny_models import MOE, ODD, TIED, made, stored_bytes
@@ -171,7 +171,7 @@ def test_clara_from_its_settings_is_what_convert_makes(
 
 @pytest.mark.parametrize("bits", [8, 4])
 def test_clara_7b_is_what_full_size_measured(bits: int) -> None:
-    results = json.loads((HERE.parent / "bench/results/full_size.json").read_text())
+    results = json.loads((ROOT / "bench/results/full_size.json").read_text())
     measured = next(found for found in _dicts(results) if str(bits) in found)[str(bits)]
     computed = shapes.clara_from_config(
         reasoners.CLARA_7B_BASE,

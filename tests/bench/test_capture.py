@@ -21,7 +21,7 @@ from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.rules import RULES
 from clara_mlx.tool_outputs.secrets import mask
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SNAPSHOT = ROOT / "clara_mlx" / "evaluate" / "captured.jsonl"
 
 

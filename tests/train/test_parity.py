@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from conftest import GOLDEN
+from golden_files import GOLDEN
 
 from clara_mlx.train import losses, parameters
 from clara_mlx.train.batches import Collator, distinct

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 from gateway import Upstream, says
+from served import serving
 from typer.testing import CliRunner
 
 from clara_mlx.cli.serve import commands
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
-
-
-@contextmanager
-def serving(db: Path, *options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:  # type: ignore[type-arg]
-    code = "from clara_mlx.cli.serve import commands; commands()"
-    command = [sys.executable, "-c", code, "serve", "--port", "0", "--db", str(db), *options]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
-    assert process.stderr
-    try:
-        first = process.stderr.readline()
-        match = re.search(r"http://\S+", first)
-        assert match, first + process.stderr.read()
-        yield match[0], process
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
 
 
 def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mlx_lm.models.llama import Model, ModelArgs
 
 from clara_mlx.model.tokenizer import TextTokenizer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts" / "nano"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts" / "nano"))
 
 import forward
 import pretrain

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import CHECKPOINTS, VARIANTS
+from golden_files import CHECKPOINTS, VARIANTS
 from pth_files import (
     ORDERED,
     PARAMETER,

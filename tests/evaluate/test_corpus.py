@@ -35,7 +35,7 @@ from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.evaluate.probes.questions import FACTS, make_probe
 
-SOURCES = Path(__file__).parent.parent / "clara_mlx" / "evaluate" / "corpus"
+SOURCES = Path(__file__).parents[2] / "clara_mlx" / "evaluate" / "corpus"
 TOOL = st.sampled_from(TOOLS)
 SPLIT = st.sampled_from(("train", "test"))
 COUNTED = {"How many matches?", "How many lines match?"}

@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hostile_texts import HOSTILE, anything
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_hostile_text import HOSTILE, anything
-from test_tokenizer import GOLDEN_JSON, KINDS, tokenizer
+from tokenizers_of_all_kinds import GOLDEN_JSON, KINDS, tokenizer
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.model import chunking

@@ -14,15 +14,17 @@ import httpx2
 import mlx.core as mx
 import pytest
 import tiny_reasoner
+from compymac_checkout import needs_checkout
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
-from test_cli_serve import serving
-from test_compymac_real import compymac, pytestmark  # noqa: F401  # a fixture, and when to skip
+from served import serving
 
 from clara_mlx.compymac import Installed, install
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Piece
 from clara_mlx.memory import Memory
+
+pytestmark = needs_checkout
 
 PAGES = 12
 TASK = "Read the log to its end. Which test of its first page failed?"
@@ -148,7 +150,7 @@ def endpoint(through: str, server: str, db: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("through", ["server", "gateway"])
 def test_its_loop_before_a_real_server(
-    compymac: Any,  # noqa: F811
+    compymac: Any,
     through: str,
     tmp_path: Path,
     model: Path,

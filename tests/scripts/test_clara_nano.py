@@ -12,7 +12,7 @@ import pytest
 import clara_mlx
 from clara_mlx.evaluate import sets
 
-NANO = Path(__file__).parents[1] / "scripts" / "nano" / "clara-nano"
+NANO = Path(__file__).parents[2] / "scripts" / "nano" / "clara-nano"
 
 
 @pytest.fixture(scope="module")

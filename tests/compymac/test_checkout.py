@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from compymac_checkout import CHECKOUT, needs_checkout
 from trajectories import report
 
 from clara_mlx.compymac import ClaraKnowledgeStore, install
-from clara_mlx.compymac.settings import close_shared
 from clara_mlx.context.freezer import HANDLE
 
-CHECKOUT = Path(os.environ.get("CLARA_MLX_COMPYMAC") or "none")
-pytestmark = pytest.mark.skipif(
-    not (CHECKOUT / "src/compymac/memory.py").is_file(),
-    reason="CLARA_MLX_COMPYMAC names no checkout of CompyMac; scripts/compymac FOLDER makes one",
-)
+pytestmark = needs_checkout
 
 # Its memory's classes become ours before its own tests import them.
 SWAP = """
@@ -40,24 +34,9 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-o", "addopts=", sys.argv
 """
 
 
-@pytest.fixture
-def compymac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Import one of its modules by name; its package needs httpx."""
-    pytest.importorskip("httpx")
-    monkeypatch.syspath_prepend(str(CHECKOUT / "src"))
-    monkeypatch.setenv("CLARA_MLX_MEMORY", str(tmp_path / "memory.db"))
-    monkeypatch.setenv("CONTEXT_TOKEN_BUDGET", "12000")
-    monkeypatch.setenv("CONTEXT_RESERVED_FOR_RESPONSE", "1000")
-    monkeypatch.delenv("CLARA_MLX_MODEL", raising=False)
-    yield lambda name: importlib.import_module(f"compymac.{name}")
-    close_shared()
-    for name in [name for name in sys.modules if name.split(".")[0] == "compymac"]:
-        del sys.modules[name]
-
-
 def test_its_own_memory_tests_pass_with_our_classes(tmp_path: Path) -> None:
     pytest.importorskip("httpx")
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     path = os.pathsep.join([str(CHECKOUT / "src"), str(root)])
     done = subprocess.run(
         [sys.executable, "-c", SWAP, str(CHECKOUT / "tests/test_memory.py")],

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from conftest import VARIANTS, expected
+from golden_files import VARIANTS, expected
 
 from clara_mlx import Clara
 from clara_mlx.model.encoder import encode_batch

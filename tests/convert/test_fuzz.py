@@ -2,7 +2,7 @@
 
 The work is done by fuzz_worker.py in processes of its own. When a case fails, its kind and number
 are in the output; the same case runs again with
-``python tests/fuzz_worker.py KIND NUMBER 1 EMPTY_FOLDER GOLDEN_FOLDER``.
+``python tests/support/fuzz_worker.py KIND NUMBER 1 EMPTY_FOLDER GOLDEN_FOLDER``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clara_mlx.model.folder import ModelFolder
 FILES = {"bytes": 2400, "description": 3600, "zip": 1200, "golden": 400, "safetensors": 2400}
 CHECKPOINTS = {"checkpoints": 150}  # whole conversions, one file of the checkpoint mutated
 
-WORKER = Path(__file__).with_name("fuzz_worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "fuzz_worker.py"
 MOST_MEMORY = 1 << 30
 MOST_SECONDS = 120
 

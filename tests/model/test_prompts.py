@@ -8,11 +8,11 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from conftest import VARIANTS, expected
+from golden_files import VARIANTS, expected
+from hostile_texts import SPECIAL, anything
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_hostile_text import SPECIAL, anything
-from test_tokenizer import readable, tokenizer
+from tokenizers_of_all_kinds import readable, tokenizer
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.config import ClaraConfig

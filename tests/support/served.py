@@ -1,0 +1,30 @@
+"""`clara-mlx serve` as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def serving(db: Path, *options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:  # type: ignore[type-arg]
+    code = "from clara_mlx.cli.serve import commands; commands()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0", "--db", str(db), *options]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    assert process.stderr
+    try:
+        first = process.stderr.readline()
+        match = re.search(r"http://\S+", first)
+        assert match, first + process.stderr.read()
+        yield match[0], process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
