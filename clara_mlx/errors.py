@@ -1,4 +1,20 @@
-"""The errors a user can act on: each says what happened, where, and what to do next."""
+"""What any room may tell its caller: errors to act on, and the progress of long work.
+
+Each error says what happened, where, and what to do next.
+"""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called as long work goes on.
+
+    Work of several steps also says which step it is at (``what``). Work of one step never does, so
+    that a function of two arguments will do for it.
+    """
+
+    def __call__(self, done: int, total: int, what: str = "", /) -> None:
+        """``done`` things of ``total`` are finished."""
 
 
 class ClaraError(Exception):

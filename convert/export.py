@@ -9,7 +9,6 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.convert import disk
 from clara_mlx.convert.files import read_json
 from clara_mlx.convert.manifest import COMPANIONS, write_json
 from clara_mlx.convert.pth_writer import write_pth
@@ -18,6 +17,7 @@ from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLES, inverse
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
+from clara_mlx.store import atomic
 
 #: Adapter -> tensors as a model folder names them.
 AdapterTensors = Mapping[str, Mapping[str, mx.array]]
@@ -57,15 +57,15 @@ def write_checkpoint(
         for adapter, tensors in adapters.items()
     }
     try:
-        disk.clear_leftovers(to)
-        with disk.partial_folder(to) as folder:
+        atomic.clear_leftovers(to)
+        with atomic.partial_folder(to) as folder:
             write_pth(folder / "adapters.pth", content)
             write_pth(folder / "decoder_first_last_layers.pth", tables)
             write_json(folder / "config.json", _config(config, base))
             for name in (LAYOUT.tokenizer, *COMPANIONS):
                 if (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, folder / name)
-            disk.put_in_place(folder, to)
+            atomic.put_in_place(folder, to)
     except OSError as error:
         raise CheckpointError(f"{to}: can't be written: {error}") from error
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.convert import disk
+from clara_mlx.convert import target
 from clara_mlx.convert.export import AdapterTensors, tables_of, with_rows, write_checkpoint
 from clara_mlx.convert.files import read_json
 from clara_mlx.convert.manifest import write_json
@@ -20,6 +20,7 @@ from clara_mlx.convert.weight_map import TABLES
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
+from clara_mlx.store import atomic
 from clara_mlx.version import __version__
 
 _EMBEDDING = TABLES[0]
@@ -76,11 +77,11 @@ def save_trained(
             tokenizer=folder.path,
         )
     try:
-        disk.clear_leftovers(model)
-        disk.check_target(model, force=True)
-        with disk.partial_folder(model) as partial:
+        atomic.clear_leftovers(model)
+        target.check_target(model, force=True)
+        with atomic.partial_folder(model) as partial:
             _write(partial, folder, adapters, rows, config, about, checkpoint)
-            disk.put_in_place(partial, model)
+            atomic.put_in_place(partial, model)
     except OSError as error:
         raise CheckpointError(f"{model}: can't be written: {error}") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.convert import disk
+from clara_mlx.convert import target
 from clara_mlx.convert.manifest import adapter_config, describe, hashed_beside, write_json
 from clara_mlx.convert.quantise import Error, Quantisation, error_of, store
 from clara_mlx.convert.source import Source
@@ -18,6 +18,7 @@ from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, BASE, Weight, expand
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import LAYOUT
+from clara_mlx.store import atomic
 
 #: Weights are written in files of about this size, one file in memory at a time.
 SHARD_BYTES = 1 << 29
@@ -80,15 +81,15 @@ def convert(
     to = Path(to).expanduser().absolute()
     writer = _Writer(source, to, quantisation, dtype, progress)
     try:
-        disk.clear_leftovers(to)
-        disk.check_target(to, force)
-        disk.check_space(to.parent, writer.total)
-        with disk.partial_folder(to) as folder:
+        atomic.clear_leftovers(to)
+        target.check_target(to, force)
+        target.check_space(to.parent, writer.total)
+        with atomic.partial_folder(to) as folder:
             with hashed_beside(source) as hashes:
                 writer.write(folder)
                 described = {k: asdict(e) for k, e in writer.report.errors.items()}
                 describe(folder, source, dtype, quantisation, described, hashes())
-            disk.put_in_place(folder, to)
+            atomic.put_in_place(folder, to)
     except OSError as error:
         raise CheckpointError(f"{to}: can't be written: {error}") from error
     writer.report.seconds = time.perf_counter() - started
