@@ -193,8 +193,8 @@ def test_chunks_are_well_filled(text: str, limit: int, least: float) -> None:
 
 CHILD = """
 import base64, pathlib, random, resource, sys
-from clara_mlx.chunking import split
-from clara_mlx.tokenizer import TextTokenizer
+from clara_mlx.model.chunking import split
+from clara_mlx.model.tokenizer import TextTokenizer
 
 kind, size = sys.argv[1], int(sys.argv[2])
 tokenizer = TextTokenizer(sys.stdin.read())
