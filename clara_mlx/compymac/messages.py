@@ -38,6 +38,7 @@ class ConfigCounter:
     """Counts as CompyMac does: characters by a constant, and four tokens a message."""
 
     exact = False
+    takes_late_system_message = True
 
     def __init__(self, characters_per_token: float) -> None:
         self._characters = characters_per_token

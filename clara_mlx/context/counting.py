@@ -23,13 +23,21 @@ MESSAGE_TOKENS = 8
 # Texts whose counts are remembered.
 _REMEMBERED = 65_536
 
+# Roles of a conversation with a system message in its middle; some templates refuse it.
+_LATE_SYSTEM_MESSAGE = ("system", "user", "assistant", "system", "user")
+
 
 class Counter(Protocol):
-    """What counts tokens."""
+    """Counts the tokens of texts and prompts, as the reasoner does or nearly so."""
 
     @property
     def exact(self) -> bool:
-        """Whether `prompt` is what the reasoner will be given, to the token."""
+        """Whether `prompt` is the reasoner's own count, to the token."""
+        ...
+
+    @property
+    def takes_late_system_message(self) -> bool:
+        """Whether the reasoner's template accepts a system message that is not the first."""
         ...
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
@@ -45,6 +53,7 @@ class Estimate:
     """`BYTES_PER_TOKEN` bytes a token, `MESSAGE_TOKENS` more a message; tools as their JSON."""
 
     exact = False
+    takes_late_system_message = True
 
     def __init__(self, bytes_per_token: float = BYTES_PER_TOKEN) -> None:
         self.bytes_per_token = bytes_per_token
@@ -82,6 +91,16 @@ class ChatTemplate:
         # Fast tokenizers raise "Already borrowed" when threads share them.
         self._lock = threading.Lock()
         self._counts = _Remembered(self._count)
+        #: Whether the template accepts a system message that is not the first; found out once.
+        self.takes_late_system_message = self._accepts(_LATE_SYSTEM_MESSAGE)
+
+    def _accepts(self, roles: Sequence[str]) -> bool:
+        """Whether the template renders a made-up conversation of these roles."""
+        try:
+            self.prompt([{"role": role, "content": "a"} for role in roles])
+        except ClaraError:
+            return False
+        return True
 
     def text(self, text: str) -> int:
         """Tokens of a text; those of the last 65,536 texts are remembered."""

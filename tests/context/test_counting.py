@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,24 @@ def rendered(messages: list[dict[str, Any]], tools: list[Any] | None) -> str:
             text += "".join(f" {key}={value}" for key, value in arguments.items())
         text += "<|end|>\n"
     return text + "<|begin|>assistant\n"
+
+
+LATE_SYSTEM_MESSAGE_REFUSED = (
+    "{%- for m in messages %}{% if loop.index0 and m.role == 'system' %}"
+    "{{ raise_exception('too late') }}{% endif %}{{ m.content }}{% endfor %}"
+)
+
+
+def test_whether_a_late_system_message_is_taken_is_known_at_the_start(
+    folder: Path, tmp_path: Path
+) -> None:
+    assert Estimate().takes_late_system_message
+    assert ChatTemplate(folder).takes_late_system_message
+    strict = shutil.copytree(folder, tmp_path / "strict")
+    config = json.loads((strict / "tokenizer_config.json").read_text())
+    config["chat_template"] = LATE_SYSTEM_MESSAGE_REFUSED
+    (strict / "tokenizer_config.json").write_text(json.dumps(config))
+    assert not ChatTemplate(strict).takes_late_system_message
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS])
