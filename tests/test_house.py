@@ -1,84 +1,39 @@
-"""The house keeps its shape: imports point down and never in a circle, packages are listed."""
+"""The house keeps its shape: scripts/house.py has its plan, docs/ARCHITECTURE.md the tour."""
 
 from __future__ import annotations
 
-import ast
 import tomllib
-from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
-from golden_files import ROOT
-
-# From the ground up; a room imports only from floors below its own, or from itself.
-FLOORS = (
-    {"errors", "version", "machine"},
-    {"tool_outputs"},
-    {"model", "store"},
-    {"convert", "plan"},
-    {"memory"},
-    {"context", "evaluate"},
-    {"serve", "compymac", "train"},
-    {"cli"},
+from house import (
+    FLOOR,
+    PAGE,
+    ROOT,
+    circles,
+    imports,
+    modules,
+    page_with_drawing,
+    room_graph,
+    room_of,
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    """Name and file of every module; the symlinked convert is read where it lives."""
-    for file in sorted((ROOT / "clara_mlx").rglob("*.py")):
-        parts = file.relative_to(ROOT).with_suffix("").parts
-        if parts[1] != "convert":
-            yield ".".join(parts).removesuffix(".__init__"), file
-    for file in sorted((ROOT / "convert").glob("*.py")):
-        yield f"clara_mlx.convert.{file.stem}".removesuffix(".__init__"), file
-
-
-def room_of(module: str) -> str:
-    """The folder, or the file of the ground floor, that a module is in; empty: the package."""
-    return module.split(".")[1] if "." in module else ""
-
-
-def imports(file: Path) -> Iterator[str]:
-    """What a file imports, also for types only and inside functions."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}"
-
-
-def test_the_rooms_are_the_floors() -> None:
+def test_every_room_has_its_floor() -> None:
     assert {room_of(name) for name, _ in modules()} == {"", *FLOOR}
 
 
 def test_imports_point_down() -> None:
-    wrong = []
-    for name, file in modules():
-        room = room_of(name)
-        for used in imports(file):
-            if room and used.startswith("clara_mlx."):
-                # clara_mlx.load and the like are the model's or the memory's.
-                other = room_of(used) if room_of(used) in FLOOR else "memory"
-                if other != room and FLOOR[other] >= FLOOR[room]:
-                    wrong.append(f"{name} imports {used}")
+    wrong = [
+        f"{room} imports from {below}"
+        for room, used in room_graph().items()
+        for below in used
+        if FLOOR[below] >= FLOOR[room]
+    ]
     assert not wrong
 
 
 def test_no_import_goes_in_a_circle() -> None:
     """Not even one for types, or one inside a function."""
-    known = dict(modules())
-    graph: dict[str, set[str]] = {}
-    for name, file in known.items():
-        if name != "clara_mlx":  # which names everybody's home, and imports it when asked
-            used = {u if u in known else u.rpartition(".")[0] for u in imports(file)}
-            graph[name] = {u for u in used if u in known and u != name}
-    try:
-        TopologicalSorter(graph).prepare()
-    except CycleError as error:
-        raise AssertionError(" -> ".join(error.args[1])) from None
+    assert not circles()
 
 
 def test_no_torch_and_no_pickle() -> None:
@@ -98,12 +53,16 @@ def test_packages_are_listed() -> None:
 
 
 def test_the_ground_floor_has_four_files() -> None:
-    assert {file.stem for file in (ROOT / "clara_mlx").glob("*.py")} == {
-        *("__init__", "errors", "machine", "version")
-    }
+    files = {file.stem for file in (ROOT / "clara_mlx").glob("*.py")}
+    assert files == {"__init__", "errors", "machine", "version"}
 
 
 def test_files_stay_small() -> None:
     for _, file in modules():
         assert len(file.read_text().splitlines()) <= 400, file
-    assert not list(ROOT.glob("*/**/utils.py"))
+        assert file.name != "utils.py"
+
+
+def test_the_picture_is_of_today() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == page_with_drawing(page), "run: python scripts/house.py --write"
