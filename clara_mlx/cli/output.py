@@ -100,10 +100,10 @@ def _print_table(table: RenderableType) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on standard error, if that is a terminal."""
+def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on standard error, if that is a terminal; called as `errors.Progress`."""
     if not sys.stderr.isatty():
-        yield lambda detail, done, total: None
+        yield lambda *_: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -120,7 +120,9 @@ def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[[str
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
 
-        def update(detail: str, done: int, total: int) -> None:
-            bar.update(task, description=f"{what} {detail}", completed=done, total=total)
+        def update(done: Any, total: Any, detail: Any = "", /) -> None:
+            if isinstance(done, str):  # a room that still calls with (what, done, total)
+                done, total, detail = total, detail, done
+            bar.update(task, description=f"{what} {detail}".strip(), completed=done, total=total)
 
         yield update
