@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, TextTooLong
+from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, StoreError, TextTooLong
 from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from clara_mlx.model.chunking import Chunk
     from clara_mlx.model.clara import Clara, Compressed, load
     from clara_mlx.model.config import ClaraConfig
-    from clara_mlx.store.driver import StoreError
     from clara_mlx.store.results import Answer, Hit, Status
 
 __all__ = [
@@ -38,7 +37,6 @@ _HOMES = {
     "Answer": "store.results",
     "Hit": "store.results",
     "Status": "store.results",
-    "StoreError": "store.driver",
     "Clara": "model.clara",
     "Compressed": "model.clara",
     "load": "model.clara",

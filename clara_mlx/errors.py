@@ -25,6 +25,23 @@ class CheckpointError(ClaraError):
     """A checkpoint or model folder is missing, damaged, or not what it claims to be."""
 
 
+class StoreError(ClaraError):
+    """A memory file can't be opened or is damaged, or it does not hold what was asked for.
+
+    Attributes:
+        transient: Whether the same step may succeed later, because the disk was full or another
+            process was writing.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        self.transient = transient
+        super().__init__(message)
+
+
+class StorageFailed(StoreError):
+    """SQLite or the disk could not do its work, through no fault of the caller."""
+
+
 class TextTooLong(ClaraError):
     """A text has more tokens than one chunk holds; nothing was cut.
 

@@ -13,9 +13,9 @@ from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context.counting import Estimate
 from clara_mlx.context.freezer import Freezer, is_recalled
 from clara_mlx.context.messages import Piece
+from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory, asking
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store.driver import StoreError
 
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara

@@ -11,9 +11,8 @@ from clara_mlx.context import wording
 from clara_mlx.context.messages import Piece
 from clara_mlx.context.table import Block, BlockTable, Kind
 from clara_mlx.context.tools import MEMORY_TOOLS
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
-from clara_mlx.store.driver import StoreError
 
 #: How handles look. Looking like one proves nothing: `Freezer.redeemable` asks the memory.
 HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from clara_mlx.store.driver import StoreError
+from clara_mlx.errors import StoreError
 
 if TYPE_CHECKING:
     from clara_mlx.store.store import Store

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store.driver import StoreError, is_passing
 from clara_mlx.store.space import Space
 from clara_mlx.store.store import Store, StoredChunk
 
@@ -101,7 +100,7 @@ class Compressor:
                 try:
                     worked = self._step()
                 except StoreError as error:
-                    if not is_passing(error.__cause__):
+                    if not error.transient:
                         raise
                     # A full disk, or a writer that takes long: the marks stay, try again.
                     self.error = error
@@ -124,7 +123,7 @@ class Compressor:
         try:
             self._compress(contents)
         except Exception as error:
-            if is_passing(error.__cause__):
+            if isinstance(error, StoreError) and error.transient:
                 raise
             # One bad content must not hold up the others: try each alone.
             for content in contents:
@@ -136,7 +135,7 @@ class Compressor:
         try:
             self._compress([content])
         except Exception as error:
-            if is_passing(error.__cause__):
+            if isinstance(error, StoreError) and error.transient:
                 raise
             # If it was forgotten meanwhile, there is nothing to note.
             self._store.note_failure([content], str(error) or repr(error))

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from clara_mlx.errors import StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.background import Compressor
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, search
-from clara_mlx.store.driver import StoreError
 from clara_mlx.store.results import Answer, Hit, Status
 from clara_mlx.store.space import OtherModel, Space
 from clara_mlx.store.store import Span, Store

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, StorageFailed
 from clara_mlx.memory import Memory
 from clara_mlx.serve.bodies import Json, read
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.pools import Pools
-from clara_mlx.store.driver import driver
 
 #: Most hits of one page, and how far pages go.
 MOST_HITS, DEEPEST = 50, 500
@@ -128,8 +127,8 @@ class Rest:
 
 def refused(error: ClaraError) -> ApiError:
     """What the memory's refusal means for a client: a mistake of its own, or a failing file."""
-    if isinstance(error.__cause__, driver().Error | OSError):
-        return ApiError(503, str(error), code="memory_failed", retry=True)
+    if isinstance(error, StorageFailed):
+        return ApiError(503, str(error), code="memory_failed", retry=error.transient)
     return ApiError(400, str(error), code="memory_error")
 
 

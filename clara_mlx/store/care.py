@@ -12,10 +12,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.store import sketch_table
 from clara_mlx.store.codec import codec as make_codec
-from clara_mlx.store.driver import StoreError
 from clara_mlx.store.sketch import Sketcher
 from clara_mlx.store.store import Store
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlite_vec
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import StorageFailed, StoreError
 
 if TYPE_CHECKING:
     Connection = sqlite3.Connection
@@ -30,10 +30,6 @@ _LEAST_VERSION = (3, 43, 0)
 #: Seconds that a writer waits for others before it gives up. SQLite's waiting is not a queue: with
 #: four that write without a pause, the unluckiest waits for seconds (bench/stress.py concurrency).
 BUSY_SECONDS = 30.0
-
-
-class StoreError(ClaraError):
-    """The memory file can't be opened, is damaged, or another process holds it."""
 
 
 @functools.cache
@@ -112,7 +108,9 @@ def connect(path: Path) -> Connection:
     except (OSError, module.Error) as error:
         if connection is not None:
             connection.close()
-        raise StoreError(f"{path}: can't be opened as a memory: {error}") from error
+        raise StorageFailed(
+            f"{path}: can't be opened as a memory: {error}", transient=is_transient(error)
+        ) from error
     return connection
 
 
@@ -127,12 +125,14 @@ def use_wal(connection: Connection) -> None:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             return
         except driver().OperationalError as error:
-            if not is_passing(error) or time.monotonic() > deadline:
+            if not is_transient(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
-def is_passing(error: BaseException | None) -> bool:
-    """Whether an error of the driver may pass by itself: another process writes, a full disk."""
-    words = ("locked", "busy", "full", "disk I/O", "unable to open")
-    return isinstance(error, driver().OperationalError) and any(w in str(error) for w in words)
+def is_transient(error: Exception) -> bool:
+    """Whether the same step may succeed later: another process is writing, or the disk is full."""
+    if isinstance(error, driver().OperationalError):
+        words = ("locked", "busy", "full", "disk I/O", "unable to open")
+        return any(word in str(error) for word in words)
+    return isinstance(error, OSError)

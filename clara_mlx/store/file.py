@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.store.driver import Connection, StoreError, connect, driver
+from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.store.driver import Connection, connect, driver, is_transient
 from clara_mlx.store.migrations import migrate
 
 _LOG = logging.getLogger(__name__)
@@ -72,9 +73,9 @@ class File:
                 text = "another process has been writing for too long; try again"
             elif "full" in text:
                 text = "the disk is full; nothing of this step was kept"
-            raise StoreError(f"{self.path}: {text}") from error
+            raise StorageFailed(f"{self.path}: {text}", transient=is_transient(error)) from error
         except module.DatabaseError as error:
-            raise StoreError(
+            raise StorageFailed(
                 f"{self.path}: {error}; `clara-mlx verify` says what can still be read"
             ) from error
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from clara_mlx.store.driver import StoreError
+from clara_mlx.errors import StoreError
 
 # Keys with a meaning of their own; every other key is one of the metadata.
 _COLUMNS = {

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from clara_mlx.store.driver import Connection, StoreError, connect, driver, use_wal
+from clara_mlx.errors import StoreError
+from clara_mlx.store.driver import Connection, connect, driver, use_wal
 
 
 def m001_create_originals(connection: Connection) -> None:

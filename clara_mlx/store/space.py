@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from clara_mlx.errors import StoreError
 from clara_mlx.store import sketch_table
 from clara_mlx.store.codec import codec as make_codec
-from clara_mlx.store.driver import StoreError
 from clara_mlx.store.index import SketchIndex, rescore
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, RunningMean, Sketcher
 from clara_mlx.store.store import Store

@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.errors import StoreError
 from clara_mlx.store import filters, sketch_table, words
-from clara_mlx.store.driver import Connection, StoreError
+from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
 
 #: A chunk to be: start, end (characters) and tokens; None if it was cut without a tokenizer.

@@ -20,8 +20,8 @@ from clara_mlx.compymac import (
     install,
 )
 from clara_mlx.context.freezer import HANDLE
+from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
-from clara_mlx.store.driver import StoreError
 
 # -- knowledge -----------------------------------------------------------------------------------
 

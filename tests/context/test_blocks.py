@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from clara_mlx.context.table import Block, BlockTable, Edit
+from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
-from clara_mlx.store.driver import StoreError
 
 
 def test_a_block_is_chosen_once(memory: Memory) -> None:

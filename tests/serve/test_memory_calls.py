@@ -13,7 +13,7 @@ from gateway import Gateway, Upstream, chunk, gateway, says, stream_of, text_of
 
 from clara_mlx.context import Budget
 from clara_mlx.context.tools import SCHEMAS
-from clara_mlx.store.driver import StoreError
+from clara_mlx.errors import StoreError
 
 TOOL = {"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}
 NAMES = {tool["function"]["name"] for tool in SCHEMAS}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store import care, driver, filters, search, sketch_table, words
-from clara_mlx.store.driver import StoreError
 from clara_mlx.store.store import Store
 
 
@@ -58,6 +58,36 @@ def test_without_a_driver_the_error_says_what_to_install(monkeypatch: pytest.Mon
         driver.driver()
     monkeypatch.undo()
     driver.driver.cache_clear()
+
+
+def test_a_locked_file_and_a_full_disk_may_pass(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "BUSY_SECONDS", 0.05)
+    other = Store(store.path)
+    with store.write(), pytest.raises(StorageFailed, match="another process") as locked:
+        remember(other, "meanwhile")
+    assert locked.value.transient
+    other.connection.execute("PRAGMA max_page_count = 1")  # no page more than the file has
+    with pytest.raises(StorageFailed, match="disk is full") as full:
+        remember(other, random.Random(0).randbytes(100_000).hex())
+    assert full.value.transient
+    other.close()
+
+
+def test_a_damaged_file_and_a_mistake_do_not_pass(store: Store) -> None:
+    remember(store, "something")
+    store.empty_log()
+    store.close()
+    with store.path.open("r+b") as file:
+        file.seek(100)
+        file.write(bytes(range(1, 256)) * 600)
+    with pytest.raises(StorageFailed) as damaged:
+        Store(store.path)
+    assert not damaged.value.transient
+    with pytest.raises(StoreError) as mistake:
+        filters.condition({"source": object()})
+    assert not isinstance(mistake.value, StorageFailed) and not mistake.value.transient
 
 
 # -- originals -----------------------------------------------------------------------------------

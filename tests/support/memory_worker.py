@@ -18,9 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.errors import StoreError
 from clara_mlx.model import chunking
 from clara_mlx.store import care, search
-from clara_mlx.store.driver import StoreError, connect, use_wal
+from clara_mlx.store.driver import connect, use_wal
 from clara_mlx.store.migrations import m001_create_originals
 from clara_mlx.store.store import Store
 
