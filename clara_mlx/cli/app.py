@@ -191,7 +191,7 @@ def compress(
     clara = load(model)
     with progress_bar("compressing") as progress:
         compressed = clara.compress_batch(
-            list(texts.values()), progress=lambda done, total: progress("chunks", done, total)
+            list(texts.values()), progress=lambda done, total, _="": progress("chunks", done, total)
         )
     fields = ("source_tokens", "memory_tokens", "ratio")
     result = {

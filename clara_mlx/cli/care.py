@@ -93,7 +93,7 @@ def compact(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     `clara-mlx compact`
     """
     with opened(db) as memory, progress_bar("compacting"):
-        before, after = memory.compact()
+        before, after = memory.vacuum()
     figures = {"bytes_before": before, "bytes_after": after}
     emit(figures, [f"{before:,} bytes before, {after:,} after"], as_json)
 
@@ -215,7 +215,7 @@ def forget(
     if not where:
         raise ClaraError("name handles, or describe what to forget: --source, --meta, --before ...")
     with opened(db) as memory:
-        found = {stored.handle for stored in memory.store.memories(where)}
+        found = {stored.handle for stored in memory.list(where)}
         missing = [handle for handle in handles or () if handle not in found]
         if missing:
             raise ClaraError(f"{db}: no memory {', '.join(missing)}; nothing was forgotten")

@@ -193,7 +193,7 @@ def original(
     With --json: the original and all that is known of it, as `export` writes it.
     """
     with opened(db) as memory:
-        content, _ = memory.store.original(handle)
+        content = memory.original_bytes(handle)
         if as_json:
             memory.export(sys.stdout, {"handle": handle})
             sys.stdout.flush()
@@ -216,7 +216,7 @@ def flush(db: Db = DEFAULT_DB, model: NeededModel = None, as_json: Json = False)
         opened(db, needed(model, "compressing"), compress=True) as memory,
         progress_bar("compressing") as progress,
     ):
-        memory.flush(progress=lambda done, total: progress("contents", done, total))
+        memory.flush(progress=lambda done, total, _="": progress("contents", done, total))
         figures = dataclasses.asdict(memory.status())
     emit(figures, _compressed(figures), as_json)
 
@@ -238,7 +238,7 @@ def recompress(
         opened(db, needed(model, "recompressing")) as memory,
         progress_bar("recompressing") as progress,
     ):
-        memory.recompress(progress=lambda done, total: progress("contents", done, total))
+        memory.recompress(progress=lambda done, total, _="": progress("contents", done, total))
         figures = dataclasses.asdict(memory.status())
     emit(figures, _compressed(figures), as_json)
 

@@ -85,9 +85,9 @@ class ClaraCompressor:
         return asking.encode_query(text, clara, model)
 
     def _model(self) -> tuple[Clara, ModelThread]:
-        if self.memory.clara is None or self.memory.model is None:
+        if self.memory.clara is None or self.memory.model_thread is None:
             raise StoreError("this needs a model; set CLARA_MLX_MODEL")
-        return self.memory.clara, self.memory.model
+        return self.memory.clara, self.memory.model_thread
 
     def _compressed(self, pieces: list[Piece]) -> list[CompressedText]:
         latents: list[np.ndarray[Any, Any] | None] = [None] * len(pieces)

@@ -190,7 +190,7 @@ class ClaraKnowledgeStore:
     # -- units of memories -----------------------------------------------------------------------
 
     def _memories(self, where: Mapping[str, Any]) -> Iterable[StoredMemory]:
-        return self.memory.store.memories(where)
+        return self.memory.list(where)
 
     def _unit(self, memory: StoredMemory) -> Any:
         return self._make(memory.handle, memory.source, memory.metadata)

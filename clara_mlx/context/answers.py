@@ -111,7 +111,7 @@ def search(
 
 def _by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
     """Handles of what commands printed that share a rare word with the question, newest first."""
-    newest = memory.store.memories(where, _COMMANDS)
+    newest = memory.list(where, _COMMANDS)
     named = {one.handle: str(one.metadata.get("command") or "") for one in newest}
     best = lines.sharing(list(named.values()), question, _RARE)
     return [list(named)[index] for index in best[:_OF_COMMANDS]]

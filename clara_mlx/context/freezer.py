@@ -75,7 +75,7 @@ class Freezer:
         self._remember(session, piece, handle)
         block = self.table.keep(Block(digest, kind, word(handle), handle), mentions)
         if not self.redeemable(block, piece.text):
-            raise StoreError(f"{self.memory.store.path}: {handle} does not give its original back")
+            raise StoreError(f"{self.memory.path}: {handle} does not give its original back")
         return block
 
     def note(self, chain: bytes, text: str, mentions: Iterable[str]) -> Block:
@@ -87,7 +87,7 @@ class Freezer:
         digest = digest_of(session, piece)
         if digest in self._observed:
             handle = self._observed[digest]
-            return handle if self.memory.store.has(handle) else None
+            return handle if self.memory.has(handle) else None
         if len(piece.text) < wording.LEAST_CHARACTERS or is_recalled(piece) or self.issued(piece):
             return None
         handle = self._handle(session, piece)
@@ -143,7 +143,7 @@ class Freezer:
         digest = digest_of(session, piece).hex()
         for length in range(_DIGITS, len(digest) + 1):
             handle = f"m-{digest[:length]}"
-            if not self.memory.store.has(handle) or self._holds(handle, piece):
+            if not self.memory.has(handle) or self._holds(handle, piece):
                 return handle
         raise AssertionError("two texts have one SHA-256")
 
@@ -154,7 +154,7 @@ class Freezer:
             return False
 
     def _remember(self, session: str, piece: Piece, handle: str) -> None:
-        if self.memory.store.has(handle):
+        if self.memory.has(handle):
             return
         metadata = {"role": piece.role, "command": wording.command(piece.arguments)}
         if piece.part == "fold":
@@ -168,12 +168,12 @@ class Freezer:
                 handle=handle,
             )
         except StoreError:
-            if not self.memory.store.has(handle):  # else another thread was faster
+            if not self.memory.has(handle):  # else another thread was faster
                 raise
 
     def _mentioned(self, piece: Piece) -> list[str]:
         named = dict.fromkeys(HANDLE.findall(f"{piece.arguments}\n{piece.text}"))
-        return [handle for handle in named if self.memory.store.has(handle)]
+        return [handle for handle in named if self.memory.has(handle)]
 
 
 def is_recalled(piece: Piece) -> bool:

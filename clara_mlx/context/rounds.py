@@ -51,7 +51,7 @@ class Replay:
         body = json.dumps(list(rounds), ensure_ascii=False)
         quoted = dict.fromkeys(HANDLE.findall(body))
         block = Block(_sha256(key), "note", f"[clara rounds {key.hex()[:12]}]", None, body)
-        kept = self._table.keep(block, [h for h in quoted if self._memory.store.has(h)])
+        kept = self._table.keep(block, [h for h in quoted if self._memory.has(h)])
         self._table.edit([Edit(key, _PART, kept)])
 
     def restored(self, messages: Sequence[Message], session: str) -> list[Message]:

@@ -76,7 +76,7 @@ class Answers:
 
 
 def _key(clara: Clara, reading: Reading, max_tokens: int) -> str:
-    embedding = clara.model.model.embed_tokens
+    embedding = clara.network.model.embed_tokens
     how = (
         __version__,
         version("mlx"),

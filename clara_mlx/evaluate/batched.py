@@ -110,7 +110,7 @@ class _VectorsAsTokens(nn.Module):
     def __init__(self, clara: Clara) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._decode = clara._decoder._model
-        self._embed = clara.model.model.embed_tokens
+        self._embed = clara.network.model.embed_tokens
         self._first = clara.config.vocab_size
         self._parts: list[mx.array] = []
         self._count = 0

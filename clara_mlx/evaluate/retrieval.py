@@ -146,7 +146,9 @@ def measure(
         for number, output in enumerate(corpus.outputs):
             documents[memory.remember(output.text, source=output.tool)] = number
             progress("remembering", number + 1, len(corpus.outputs))
-        memory.flush(progress=lambda done, total: progress("compressing the memory", done, total))
+        memory.flush(
+            progress=lambda done, total, _="": progress("compressing the memory", done, total)
+        )
         for mode in get_args(Mode):
             ranks = []
             for number, one in enumerate(asked, 1):

@@ -61,7 +61,7 @@ def run(
     loaded = {"seconds": time.perf_counter() - started, "array_bytes": mx.get_active_memory()}
     tick("load")
 
-    dtype = clara.model.model.embed_tokens.rows.dtype
+    dtype = clara.network.model.embed_tokens.rows.dtype
     peak_flops = machine.matmul_flops(dtype)
     weights = _matrix_weights(clara)
     compress = []
@@ -148,7 +148,7 @@ def _answer(clara: Clara, latents: mx.array, tokens: int, repeats: int) -> dict[
 
 def _matrix_weights(clara: Clara) -> int:
     """Weights that an encoder token is multiplied with: all matrices but the two tables."""
-    modules = (module for _, module in clara.model.named_modules())
+    modules = (module for _, module in clara.network.named_modules())
     return sum(prod(dims(m.linear)) for m in modules if isinstance(m, AdaptedLinear))
 
 

@@ -8,12 +8,11 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clara_mlx.errors import ClaraError, StoreError
+from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store.space import Space
@@ -73,9 +72,7 @@ class Compressor:
         if self._thread.ident:
             self._thread.join()
 
-    def wait(
-        self, timeout: float | None, progress: Callable[[int, int], None] | None = None
-    ) -> None:
+    def wait(self, timeout: float | None, progress: Progress | None = None) -> None:
         """Block until nothing is pending that has not been given up, or there is an error."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.running:

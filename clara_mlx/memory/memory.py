@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from clara_mlx.errors import StoreError
+from clara_mlx.errors import Progress, StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.background import Compressor
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, search
+from clara_mlx.store.file import File
 from clara_mlx.store.results import Answer, Hit, Status
 from clara_mlx.store.space import OtherModel, Space
-from clara_mlx.store.store import Span, Store
+from clara_mlx.store.store import Span, Store, StoredMemory
 
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara  # imports MLX, which text alone does not need
@@ -29,8 +30,6 @@ PROVISIONAL_CHARACTERS = 768
 #: Centred cosine below which a chunk has nothing to do with a question (bench/RESULTS.md).
 SCORE_FLOOR = 0.15
 
-#: Called with (contents done, contents in all), or characters.
-Progress = Callable[[int, int], None]
 _PROGRESS_CHUNKS = 256
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class Memory:
         self.floor = floor
         self._codec = codec
         self._most_bytes = most_bytes
-        self.model = ModelThread() if clara is not None else None
+        self.model_thread = ModelThread() if clara is not None else None
         self._space: Space | None = None
         self._compressor: Compressor | None = None
         self._other_model: OtherModel | None = None
@@ -70,7 +69,7 @@ class Memory:
             raise
 
     def _open_space(self) -> None:
-        clara, model = self.clara, self.model
+        clara, model = self.clara, self.model_thread
         if clara is not None and model is not None:
             config = clara.config
             self._space = Space.open(
@@ -120,8 +119,8 @@ class Memory:
             self.flush()
         if self._compressor:
             self._compressor.stop()
-        if self.model:
-            self.model.close()
+        if self.model_thread:
+            self.model_thread.close()
         self.store.close()
 
     def __enter__(self) -> Memory:
@@ -212,6 +211,15 @@ class Memory:
         data, kind = self.store.original(handle)
         return data if kind == "bytes" else data.decode("utf-8", "surrogatepass")
 
+    def original_bytes(self, handle: str) -> bytes:
+        """The bytes of an original as they are kept: those remembered, or a text in UTF-8."""
+        data, _ = self.store.original(handle)
+        return data
+
+    def has(self, handle: str) -> bool:
+        """Whether there is a memory with this handle."""
+        return self.store.has(handle)
+
     def forget(self, handle: str | None = None, *, where: Mapping[str, Any] | None = None) -> int:
         """Remove one memory, or all that ``where`` describes: text, latents and index entries.
 
@@ -256,8 +264,9 @@ class Memory:
         encoded = None
         if mode == "hybrid" and self._other_model:
             _LOG.warning("only words are searched: %s", self._other_model)
-        if mode != "text" and self.clara and self.model and self._space and self._space.count():
-            encoded = asking.encode_query(query, self.clara, self.model)
+        if mode != "text" and self.clara and self._space and self._space.count():
+            assert self.model_thread is not None
+            encoded = asking.encode_query(query, self.clara, self.model_thread)
         return search.search(
             self.store,
             self._space,
@@ -298,9 +307,11 @@ class Memory:
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
         space = self._need_space("asking")
-        assert self.clara is not None and self.model is not None
+        assert self.clara is not None and self.model_thread is not None
         hits = asking.relevant(self.recall(question, k, where), self.floor)
-        return asking.stream_answer(question, hits, space, self.clara, self.model, max_tokens)
+        return asking.stream_answer(
+            question, hits, space, self.clara, self.model_thread, max_tokens
+        )
 
     def _need_space(self, what: str) -> Space:
         if self._other_model:
@@ -343,9 +354,11 @@ class Memory:
                 self._compressor.wake()
         return findings
 
-    def compact(self) -> tuple[int, int]:
-        """Give freed pages back to the disk; the file's bytes before and after."""
+    def vacuum(self) -> tuple[int, int]:
+        """Give freed pages back to the disk; returns the file's bytes before and after."""
         return care.compact(self.store)
+
+    compact = vacuum  # the method's name until 0.1; the CLI's command still has it
 
     def export(
         self,
@@ -399,3 +412,29 @@ class Memory:
             fingerprint=fingerprint,
             **self.store.figures(),
         )
+
+    def backlog(self) -> int:
+        """Number of contents that still wait for compression."""
+        return self.store.backlog()
+
+    @property
+    def path(self) -> Path:
+        """The memory file."""
+        return self.store.path
+
+    @property
+    def file(self) -> File:
+        """The open file, for tables that other rooms keep in it."""
+        return self.store
+
+    # The last method, because its name hides the built-in one from annotations after it.
+    def list(
+        self, where: Mapping[str, Any] | None = None, newest: int | None = None
+    ) -> Iterator[StoredMemory]:
+        """The memories that match ``where``, without their contents, in the order they came.
+
+        Args:
+            where: As for `recall`.
+            newest: Number of memories; only the latest ones are listed, and the latest first.
+        """
+        return self.store.memories(where, newest)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import mlx.core as mx
 import mlx.nn as nn
 
-from clara_mlx.errors import ClaraError, PromptTooLong, TextTooLong
+from clara_mlx.errors import ClaraError, Progress, PromptTooLong, TextTooLong
 from clara_mlx.model import chunking
 from clara_mlx.model.chunking import Chunk
 from clara_mlx.model.config import ClaraConfig
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 #: Padded tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
 BATCH_TOKENS = 4096
-
-#: Called with (chunks done, chunks in all).
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Clara:
 
     Attributes:
         config: token counts and ids.
-        model: the base with its adapted layers (an mlx-lm model).
+        network: the base with its adapted layers (an mlx-lm model).
         tokenizer: text to ids and back.
         fingerprint: identifies checkpoint, quantisation and dtype; latents of different
             fingerprints must not be mixed.
@@ -117,20 +114,20 @@ class Clara:
     def __init__(
         self,
         config: ClaraConfig,
-        model: nn.Module,
+        network: nn.Module,
         adapters: Adapters,
         tokenizer: TextTokenizer,
         query_adapter: str,
         fingerprint: str,
     ) -> None:
         self.config = config
-        self.model = model
+        self.network = network
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self._adapters = adapters
         self._query_adapter = query_adapter
         self._prompts = Prompts(config, tokenizer)
-        self._decoder = Decoder(model, adapters, tokenizer, config.eos_id)
+        self._decoder = Decoder(network, adapters, tokenizer, config.eos_id)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -237,7 +234,7 @@ class Clara:
         finished = 0
         for batch in batches(order, lengths):
             with self._adapters.use(adapter):
-                states = encode_batch(self.model, [input_of(i) for i in batch], memory_tokens)
+                states = encode_batch(self.network, [input_of(i) for i in batch], memory_tokens)
             done.append(states.astype(mx.float32))
             mx.eval(done[-1])
             finished += len(batch)

@@ -80,7 +80,7 @@ def create(settings: Settings, memory: Memory, counter: Counter | None = None) -
     async def page(request: Request) -> Response:
         figures.running.set(len(runs))
         figures.breaker.set(breaker.state == "open")
-        figures.pending.set(await pools.ask(memory.store.backlog))
+        figures.pending.set(await pools.ask(memory.backlog))
         return Response(figures.page(), media_type=metrics.CONTENT_TYPE)
 
     async def health(request: Request) -> Response:

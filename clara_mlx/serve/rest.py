@@ -94,8 +94,12 @@ class Rest:
         """The exact bytes of an original."""
         handle = request.path_params["handle"]
         await self._known(handle)
-        content, kind = await self._pools.ask(lambda: self._memory.store.original(handle))
-        media = "application/octet-stream" if kind == "bytes" else "text/plain; charset=utf-8"
+        original = await self._pools.ask(lambda: self._memory.original(handle))
+        if isinstance(original, bytes):
+            content, media = original, "application/octet-stream"
+        else:
+            content = original.encode("utf-8", "surrogatepass")
+            media = "text/plain; charset=utf-8"
         # Whatever was remembered, a browser must not take it for a page of this server.
         headers = {"x-content-type-options": "nosniff", "content-security-policy": "sandbox"}
         return Response(content, 200, headers, media)
@@ -121,7 +125,7 @@ class Rest:
         return await read(request, self._seconds, lambda body: body)
 
     async def _known(self, handle: str) -> None:
-        if not await self._pools.ask(lambda: self._memory.store.has(handle)):
+        if not await self._pools.ask(lambda: self._memory.has(handle)):
             raise ApiError(404, f"no memory {handle[:100]!r}", code="not_found", param="handle")
 
 

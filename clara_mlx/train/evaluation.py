@@ -41,7 +41,7 @@ class Evaluator:
     ) -> None:
         self._clara, self._config, self._stepper = clara, config, stepper
         self._collator, self._latents, self._dataset = collator, latents, dataset
-        self._decoder = Decoder(clara.model, clara.lora, clara.tokenizer, clara.config.eos_id)
+        self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.eos_id)
         every = config.steps.micro_batch_size
         plan = Plan(len(dataset.examples), every, min(every, len(dataset.examples)), seed=0)
         self._micros = [micro for step in plan.epoch(dataset, 0) for micro in step]

@@ -41,7 +41,7 @@ class DocumentLatents:
             chosen = [missing[i] for i in batch]
             inputs = [self._documents[number] for number in chosen]
             with self._clara.lora.use("encoder"):
-                states = encode_batch(self._clara.model, inputs, self._clara.config.memory_tokens)
+                states = encode_batch(self._clara.network, inputs, self._clara.config.memory_tokens)
             states = states.astype(mx.float32)
             mx.eval(states)
             known |= dict(zip(chosen, states, strict=True))
@@ -61,7 +61,7 @@ class Stepper:
     def __init__(self, clara: Clara, config: TrainConfig, initial: Parameters) -> None:
         self._clara, self._config = clara, config
         self.network = Network(
-            clara.model,
+            clara.network,
             clara.lora,
             clara.config.memory_tokens,
             parameters.checkpointed(clara.lora)
@@ -118,7 +118,7 @@ class Stepper:
         return losses.retrieval(self.network, batch, latents, temperature=temperature)
 
     def _loss_of(self, trained: Parameters, batch: Arrays) -> tuple[mx.array, Arrays]:
-        with parameters.in_place(self._clara.model, self._clara.lora, trained):
+        with parameters.in_place(self._clara.network, self._clara.lora, trained):
             return self._total(batch)
 
     def _gradient_of(

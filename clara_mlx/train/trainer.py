@@ -63,7 +63,7 @@ class Trainer:
         for name in method.reset:
             clara.lora.add(name, fresh_adapter(clara.lora.tensors(name), config.seed, name))
         self.parameters = parameters.of(
-            clara.model, clara.lora, stage.trains, rows=config.trains_rows
+            clara.network, clara.lora, stage.trains, rows=config.trains_rows
         )
         self._plan = Plan(
             config.batch_size,
@@ -152,14 +152,14 @@ class Trainer:
             done = number + 1
             due = cadence.evaluate_every and done % cadence.evaluate_every == 0
             if evaluator and (due or done == self.steps):
-                parameters.put(self.clara.model, self.clara.lora, self.parameters)
+                parameters.put(self.clara.network, self.clara.lora, self.parameters)
                 line = line | {"evaluation": evaluator.measure(self.parameters)}
                 folder.note({"step": done, "evaluation": line["evaluation"]})
             if done % cadence.save_every == 0 or done == self.steps:
                 folder.save(State(done, self.parameters, stepper.optimiser.state))
             on_step(line, self.steps)
             last = line
-        parameters.put(self.clara.model, self.clara.lora, self.parameters)
+        parameters.put(self.clara.network, self.clara.lora, self.parameters)
         return last
 
     def _steps(self) -> Iterator[list[list[Example]]]:

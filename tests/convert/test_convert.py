@@ -270,7 +270,7 @@ def test_trained_rows_survive_quantisation_exactly(folder: Any, golden: Path, bi
     assert kept.dtype == trained.dtype == mx.bfloat16
     assert mx.array_equal(kept, trained)
     model = clara_mlx.load(to)
-    embedded = model.model.model.embed_tokens(mx.arange(640, 650))
+    embedded = model.network.model.embed_tokens(mx.arange(640, 650))
     assert mx.array_equal(embedded[3:], trained.astype(mx.float32))
     # An ordinary row is quantised: near, not equal.
     ordinary = values(golden / "c16/e2e")[TABLE][640].astype(mx.float32)
@@ -305,7 +305,7 @@ def test_mlx_lm_reads_the_folder(folder: Any, clara: Any) -> None:
     for name in ours.adapters:
         theirs, tokenizer = mlx_lm.load(str(to), adapter_path=str(to / "adapters" / name))
         with ours._adapters.use(name):
-            assert mx.abs(ours.model(ids) - theirs(ids)).max().item() < 2e-4
+            assert mx.abs(ours.network(ids) - theirs(ids)).max().item() < 2e-4
     assert tokenizer.convert_ids_to_tokens([643, 649]) == ["<MEM0>", "<SEP>"]
     assert isinstance(mlx_lm.generate(theirs, tokenizer, "hello", max_tokens=4), str)
 

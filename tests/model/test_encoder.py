@@ -30,7 +30,7 @@ def inputs(clara: Clara, lengths: list[int]) -> list[list[int]]:
 def plain(clara: Clara, ids: list[int]) -> mx.array:
     """mlx-lm's whole forward pass, one unpadded input at a time."""
     with clara._adapters.use("encoder"):
-        return clara.model.model(mx.array([ids]))[0, -clara.config.memory_tokens :]
+        return clara.network.model(mx.array([ids]))[0, -clara.config.memory_tokens :]
 
 
 @pytest.mark.parametrize("options", [(), ("-q", "8")])
@@ -42,7 +42,7 @@ def test_any_batch_gives_what_each_input_gives_alone(
     loaded = clara("c16", "e2e", *options)
     batch = inputs(loaded, lengths)
     with loaded._adapters.use("encoder"):
-        fast = encode_batch(loaded.model, batch, loaded.config.memory_tokens)
+        fast = encode_batch(loaded.network, batch, loaded.config.memory_tokens)
     assert fast.shape == (len(batch), 4, 64)
     for row, ids in enumerate(batch):
         assert mx.abs(fast[row] - plain(loaded, ids)).max().item() < FLOAT32_NOISE
@@ -86,7 +86,7 @@ def test_no_texts(clara: Any) -> None:
 
 def test_embedding_rows_for_signed_and_unsigned_ids(clara: Any) -> None:
     """Generation hands over uint32 ids; id - first_id must not wrap around."""
-    embedding = clara("c16", "e2e").model.model.embed_tokens
+    embedding = clara("c16", "e2e").network.model.embed_tokens
     ids = [0, 5, 642, 643, 649]
     signed, unsigned = embedding(mx.array(ids)), embedding(mx.array(ids, mx.uint32))
     assert mx.array_equal(signed, unsigned)

@@ -31,7 +31,7 @@ def test_only_the_adapters_in_use_are_loaded(folder: Any) -> None:
 def test_exactly_one_is_active(clara: Any, golden: Path) -> None:
     """A layer's output is its base's plus the active adapter's own matrices, and nothing else."""
     model = clara("c16", "e2e")
-    layer = model.model.model.layers[1].mlp.down_proj
+    layer = model.network.model.layers[1].mlp.down_proj
     x = mx.random.normal((2, 160), key=mx.random.key(1))
     plain = x @ layer.linear.weight.T
     assert mx.allclose(layer(x), plain, atol=1e-5)

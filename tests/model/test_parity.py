@@ -57,7 +57,7 @@ def inputs(clara: Clara, texts: list[str]) -> list[list[int]]:
 def states(clara: Clara, ids: list[int], adapter: str) -> mx.array:
     """Last hidden states under an adapter, by the plain path: mlx-lm's own forward pass."""
     with clara._adapters.use(adapter):
-        return clara.model.model(mx.array([ids]))[0]
+        return clara.network.model(mx.array([ids]))[0]
 
 
 def test_documents(clara: Any, arrays: Any, variant: str) -> None:
@@ -79,7 +79,7 @@ def test_documents_with_special_tokens_inside(clara: Any, arrays: Any, variant: 
     model, gold = clara(variant, "e2e"), arrays("encoder")
     ids = [gold.ids("special.", row) for row in range(len(expected(variant)["special_documents"]))]
     with model._adapters.use("encoder"):
-        latents = encode_batch(model.model, ids, model.config.memory_tokens)
+        latents = encode_batch(model.network, ids, model.config.memory_tokens)
     close(latents, gold["special.embeddings"], STATES)
 
 
@@ -87,7 +87,7 @@ def test_hidden_states_of_every_layer_and_adapter(clara: Any, arrays: Any, varia
     model, gold = clara(variant, "e2e"), arrays("encoder")
     ids = gold["debug.code_doc_input_ids"].tolist()
     reference = gold["debug.code_doc_hidden_states"]
-    base = model.model.model
+    base = model.network.model
     with model._adapters.use("encoder"):
         h = base.embed_tokens(mx.array([ids]))
         for layer, wanted in zip([*base.layers, None], reference, strict=True):

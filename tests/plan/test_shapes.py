@@ -150,7 +150,7 @@ def test_clara_of_our_own_folders(folder: Callable[..., Path], options: tuple[st
     latents = clara.encode("one")
     clara.rank("two", latents)
     clara.answer("three", latents, max_tokens=1)
-    loaded = sum(array.nbytes for _, array in tree_flatten(clara.model.parameters()))
+    loaded = sum(array.nbytes for _, array in tree_flatten(clara.network.parameters()))
     # On this CPU an unquantised model and the rows are float32 in memory.
     if options in ((), ("-q", "8"), ("-q", "4")):
         assert loaded == footprint.weight_bytes + rows.size * (4 - dtype.size)

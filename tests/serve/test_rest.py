@@ -131,8 +131,8 @@ def test_a_question_does_not_wait_for_the_backlog(
     ):
         handle = post(gate, "remember", text="The door code is 4711.")["handle"]
         gate.memory.flush(60)
-        assert gate.memory.model is not None
-        submit, ask = gate.memory.model.submit, gate.memory.ask
+        assert gate.memory.model_thread is not None
+        submit, ask = gate.memory.model_thread.submit, gate.memory.ask
         queued = {priority: threading.Event() for priority in Priority}
         ran: list[Priority] = []
         left: list[int] = []
@@ -148,13 +148,13 @@ def test_a_question_does_not_wait_for_the_backlog(
 
         def asked(*args: Any, **options: Any) -> Any:
             answer = ask(*args, **options)
-            left.append(gate.memory.store.backlog())
+            left.append(gate.memory.backlog())
             return answer
 
         free = threading.Event()
         # The model is busy until both wait for it; a minute at most, so that no failure hangs.
         submit(Priority.QUESTION, lambda: free.wait(60))
-        monkeypatch.setattr(gate.memory.model, "submit", noted)
+        monkeypatch.setattr(gate.memory.model_thread, "submit", noted)
         monkeypatch.setattr(gate.memory, "ask", asked)
         for number in range(60):
             post(gate, "remember", text=f"ledger {number} mirrors its shard. " * 30)
@@ -171,7 +171,7 @@ def test_a_question_does_not_wait_for_the_backlog(
 
 def test_a_failing_file_is_not_the_clients_mistake(tmp_path: Path) -> None:
     with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
-        with gate.memory.store.write() as connection:
+        with gate.memory.file.write() as connection:
             connection.execute("DROP TABLE memories")
         gate.breaks = True
         answer = gate.http.post("/v1/memory/remember", json={"text": "x"})

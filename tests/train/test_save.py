@@ -95,19 +95,19 @@ def test_a_fresh_start_changes_nothing_until_it_is_trained(golden: Path, tmp_pat
     assert clara.adapters == ("decoder", "encoder")
     assert clara.config.memory_tokens == 4 and clara.config.vocab_size == 643 + 4 + 3
     h = mx.array([[1, 300, 301]])
-    plain = clara.model.model(h)
+    plain = clara.network.model(h)
     for adapter in clara.adapters:  # B is zero
         with clara.lora.use(adapter):
-            assert mx.array_equal(clara.model.model(h), plain)
+            assert mx.array_equal(clara.network.model(h), plain)
     # New rows lie among the old ones: their mean and deviation, dimension by dimension.
-    rows = clara.model.model.embed_tokens.rows
-    known = clara.model.model.embed_tokens.table.weight[:643]
+    rows = clara.network.model.embed_tokens.rows
+    known = clara.network.model.embed_tokens.table.weight[:643]
     z = (rows - known.mean(axis=0)) / known.std(axis=0)
     assert abs(z.mean().item()) < 0.2 and 0.8 < z.std().item() < 1.2
     run.train()
     saved = clara_mlx.load(tmp_path / "run/model")
-    assert not mx.array_equal(saved.model.model.embed_tokens.rows[:4], rows[:4])
-    assert mx.array_equal(saved.model.model.embed_tokens.rows[4:], rows[4:])  # the others rest
+    assert not mx.array_equal(saved.network.model.embed_tokens.rows[:4], rows[:4])
+    assert mx.array_equal(saved.network.model.embed_tokens.rows[4:], rows[4:])  # the others rest
     config = json.loads((tmp_path / "run/checkpoint/config.json").read_text())
     assert config["training_stage"] == "stage1" and config["lora_r"] == 4
 

@@ -143,7 +143,7 @@ def test_qlora(folder: Any, tmp_path: Path, bits: str) -> None:
     options = {"steps__most": 8, "method__dropout": 0.0, "method__memory_rows": True}
     file = write_config(tmp_path, start, QUESTIONS, **options)
     run = Run(file)
-    weight = run.trainer.clara.model.model.layers[0].mlp.up_proj.linear.weight
+    weight = run.trainer.clara.network.model.layers[0].mlp.up_proj.linear.weight
     before = mx.array(weight)
     run.train()
     assert weight.dtype == mx.uint32 and mx.array_equal(weight, before)
@@ -160,10 +160,10 @@ def test_an_adapter_can_start_anew(folder: Any, tmp_path: Path) -> None:
     clara = Run(file).trainer.clara
     ids = mx.array([[1, 5, 9]])
     with clara.lora.use("decoder"):
-        reset = clara.model.model(ids)
-    assert mx.array_equal(reset, clara.model.model(ids))
+        reset = clara.network.model(ids)
+    assert mx.array_equal(reset, clara.network.model(ids))
     with clara.lora.use("encoder"):
-        assert not mx.array_equal(reset, clara.model.model(ids))
+        assert not mx.array_equal(reset, clara.network.model(ids))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(folder: Any, tmp_path: Path) -> None:
