@@ -29,9 +29,9 @@ from typing import cast
 from capture_commands import Command, commands
 
 from clara_mlx.evaluate.captured import Captured, read
+from clara_mlx.evaluate.probes.from_facts import probes
 from clara_mlx.evaluate.probes.probe import Probe
 from clara_mlx.tool_outputs.classify import classify
-from clara_mlx.tool_outputs.rules import probes
 from clara_mlx.tool_outputs.secrets import mask
 
 _REPOSITORY = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.context.messages import Piece, called, content_text
+from clara_mlx.tool_outputs import rules
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.identifiers import identifiers
-from clara_mlx.tool_outputs.rules import probes
 
 #: Said once in a conversation, after its first block.
 HOW_TO = (
@@ -165,8 +165,8 @@ def key_lines(text: str, asked: str | None = None) -> list[str]:
     heads, ends = text[:_LOOK], text[max(start, _LOOK) :]
     offset = len(text) - len(ends)
     tool = classify(heads, asked or None)
-    facts = [probe.start for probe in probes(heads, tool)] if tool else []
-    facts += [offset + probe.start for probe in probes(ends, tool)] if tool else []
+    facts = [fact.start for fact in rules.facts(heads, tool)] if tool else []
+    facts += [offset + fact.start for fact in rules.facts(ends, tool)] if tool else []
     if facts:
         every = list(dict(_line_at(text, place) for place in sorted(facts)).items())
         at = every[:1] + every[-3:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line, message
+from clara_mlx.tool_outputs.facts import Facts, Line
 
 _RUST_HEADING = re.compile(r"(?P<level>error|warning)(?:\[(?P<code>E\d{4})\])?: (?P<message>.+)$")
 _RUST_ARROW = re.compile(r" *--> (?P<path>[^\s:]+):(?P<line>\d+)(?::(?P<column>\d+))?$")
@@ -77,7 +77,7 @@ def _add_rust(
         facts.add("warning_line", line, arrow, "line")
         return
     facts.add("error_code", *heading, "code")
-    message(facts, *heading, "message")
+    facts.add_message(*heading)
     facts.add("error_file", line, arrow, "path")
     facts.add("error_line", line, arrow, "line")
     facts.add("error_column", line, arrow, "column")
@@ -97,9 +97,9 @@ def _add_panic(facts: Facts, line: Line, match: re.Match[str], following: list[L
     ends = len(following) < 2 or not following[1].text or following[1].text.startswith("note: ")
     said = _WORDS.match(following[0].text) if following else None
     if said and ends:
-        message(facts, following[0], said, "message")
+        facts.add_message(following[0], said)
     else:
-        facts.drop("error_message")
+        facts.mark_unread("error_message")
 
 
 _GO_FAIL = re.compile(r"--- FAIL: (?P<test>\S+) \(\d")
@@ -142,11 +142,11 @@ def go(facts: Facts, lines: list[Line]) -> None:
             facts.add("error_line", line, match, "line")
             facts.add("error_column", line, match, "column")
             facts.add("error_line_in", line, match, "line", path=match["path"])
-            message(facts, line, match, "message")
+            facts.add_message(line, match)
             facts.add("error_message_in", line, match, "message", path=match["path"])
         elif match := _GO_PANIC.match(text):
             panicked = True
-            message(facts, line, match, "message")
+            facts.add_message(line, match)
         elif panicked and not framed and (match := _GO_FRAME.match(text)):
             framed = True
             facts.add("error_file", line, match, "path")
@@ -197,7 +197,7 @@ def gcc(facts: Facts, lines: list[Line]) -> None:
                 facts.add("function", line, match, "function")
         elif match := _UNDEFINED.match(text):
             facts.add("error_file", line, match, "path")
-            message(facts, line, match, "message")
+            facts.add_message(line, match)
         elif match := _LINKED_IN.match(text):
             facts.add("function", line, match, "function")
         elif match := _LD.match(text):
@@ -219,7 +219,7 @@ def _add_gcc(facts: Facts, line: Line, match: re.Match[str]) -> None:
     facts.add("error_column", line, match, "column")
     facts.add("error_line_in", line, match, "line", path=path)
     facts.add("error_column_in", line, match, "column", path=path)
-    message(facts, line, match, "message")
+    facts.add_message(line, match)
     facts.add("error_message_in", line, match, "message", path=path)
 
 

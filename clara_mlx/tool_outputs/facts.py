@@ -1,23 +1,49 @@
-"""What the rules write into: the facts that a text states, and which of them have one answer.
+"""What the rules collect: the facts that a tool's output states, each with its place.
 
-A rule adds everything it finds. A fact that was found twice with different answers asks nothing,
-so what remains is unambiguous.
+Each tool's rule is a function with the tool's own name, such as ``pytest(facts, lines)``: it reads
+the lines of an output and adds what it finds to ``facts``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS, Probe, kind_of
-from clara_mlx.evaluate.probes.questions import make_probe
-
-# Rules read no more of a line than this, which bounds what a hostile line can cost.
+# Characters. Rules read no more of a line than this, which bounds what a hostile line can cost.
 LINE_CHARACTERS = 2_000
 
-# Their answers can be anything, so the kind follows from the answer.
-_VALUES = {"value", "value_in", "old_value", "new_value", "expected", "actual", "left", "right"}
+OPEN_VALUES = frozenset(
+    {"value", "value_in", "old_value", "new_value", "expected", "actual", "left", "right"}
+)
+"""Names of facts whose text can be of any kind: a number, a path, a name or a sentence."""
+
+OUTCOMES = frozenset(
+    {
+        # Tests.
+        *("failed_test", "failed_test_in", "test_file", "passed", "failed", "errors", "duration"),
+        *("expected", "actual", "left", "right", "coverage"),
+        # Errors and what they are about.
+        *("error_file", "error_line", "error_line_in", "error_column", "error_column_in"),
+        *("error_message", "error_message_in", "error_message_of", "error_code", "error_code_in"),
+        *("exception", "exception_of", "cause", "log_message", "expected_type", "actual_type"),
+        *("undefined_name", "unused_name", "missing_module", "missing_file", "conflict_file"),
+        # Checkers.
+        *("warnings", "fixable", "checked_files", "error_files"),
+        *("reformatted_file", "reformatted", "formatted"),
+        # How a command, a request or a build ended.
+        *("exit_status", "http_status", "http_reason", "failed_package", "target", "script"),
+        *("built_target", "image", "image_id", "added_packages", "audited_packages"),
+        "vulnerabilities",
+        # Totals on a last line.
+        *("matches", "matched_files", "changed_files", "insertions", "deletions"),
+        *("files", "directories"),
+    }
+)
+"""Names of facts that say how a run ended: what failed, why, and the counts of a last line.
+
+A header, a setting, a passing test's file and a version are facts, too, but tell no outcome.
+"""
 
 
 class Line(NamedTuple):
@@ -27,12 +53,41 @@ class Line(NamedTuple):
     text: str
 
 
-class _Answer(NamedTuple):
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A fact's name and what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that a tool's output states.
+
+    Attributes:
+        name: what is stated, such as ``failed_test`` or ``error_line_in``.
+        about: what it is stated of, sorted by role, such as ``(("path", "src/a.py"),)``; empty for
+            the output as a whole.
+        text: the stated value, as printed; counted or put together for a few, such as ``matches``.
+        start: first character, in the output, of the value or of the lines that it follows from.
+        end: one past the last character.
+    """
+
+    name: str
+    about: tuple[tuple[str, str], ...]
     text: str
-    span: tuple[int, int] | None  # None: known, but not printed
+    start: int
+    end: int
+
+    @property
+    def key(self) -> Key:
+        """The name and what it is about: two facts with one key are two answers to one question."""
+        return self.name, self.about
+
+    @property
+    def tells_outcome(self) -> bool:
+        """Whether the fact says how the run ended, as a failing test or a summary's count does."""
+        return self.name in OUTCOMES
 
 
-def lines(text: str) -> list[Line]:
+def split_lines(text: str) -> list[Line]:
     """The lines of ``text``; what a line has beyond `LINE_CHARACTERS` is not looked at."""
     found = []
     start = 0
@@ -43,82 +98,57 @@ def lines(text: str) -> list[Line]:
 
 
 class Facts:
-    """The facts found so far."""
+    """The facts found so far, each with the first place that states it.
+
+    Attributes:
+        implied: values that are true but not printed, by the key of their fact.
+        unread: keys of facts that the output states in a form that no rule can read.
+    """
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[str, tuple[tuple[str, str], ...]], _Answer | None] = {}
+        self._found: dict[tuple[Key, str], Fact] = {}
+        self.implied: dict[Key, set[str]] = {}
+        self.unread: set[Key] = set()
+
+    def in_order_found(self) -> tuple[Fact, ...]:
+        """All facts, in the order in which the rule found them."""
+        return tuple(self._found.values())
 
     def add(
-        self, fact: str, line: Line, match: re.Match[str], group: str | int, **slots: str
+        self, name: str, line: Line, match: re.Match[str], group: str | int, /, **about: str
     ) -> None:
-        """The text of a match's group answers ``fact``; a group that did not match answers none."""
+        """Add what a group matched in a line; nothing if the group took no part in the match."""
         if match[group] is not None:
             begin, end = match.span(group)
-            self.put(fact, match[group], (line.start + begin, line.start + end), **slots)
+            self.add_at((line.start + begin, line.start + end), name, match[group], **about)
 
-    def put(self, fact: str, answer: str, span: tuple[int, int], **slots: str) -> None:
-        """``answer`` answers ``fact``; the evidence stands at ``span``."""
-        self._put(fact, answer, span, slots)
+    def add_at(self, span: tuple[int, int], name: str, text: str, /, **about: str) -> None:
+        """Add a fact that follows from the characters of ``span``, printed there or not."""
+        fact = Fact(name, tuple(sorted(about.items())), text, *span)
+        self._found.setdefault((fact.key, text), fact)
 
-    def rival(self, fact: str, answer: str, **slots: str) -> None:
-        """``answer`` is true but not printed: it asks nothing, and any other is one of two."""
-        self._put(fact, answer, None, slots)
+    def add_message(self, line: Line, match: re.Match[str]) -> None:
+        """Add the error in group ``message``, and what it names if its wording is well known."""
+        self.add("error_message", line, match, "message")
+        offset = line.start + match.start("message")
+        for name, pattern in _NAMED_IN_MESSAGE:
+            if named := pattern.search(match["message"] or ""):
+                begin, end = named.span(1)
+                self.add_at((offset + begin, offset + end), name, named[1])
 
-    def _put(
-        self, fact: str, answer: str, span: tuple[int, int] | None, slots: dict[str, str]
-    ) -> None:
-        key = fact, tuple(sorted(slots.items()))
-        known = self._answers.setdefault(key, _Answer(answer, span))
-        if known is None:
-            return
-        if known.text != answer:
-            self._answers[key] = None
-        elif known.span is None:
-            self._answers[key] = _Answer(answer, span)
+    def imply(self, name: str, text: str, /, **about: str) -> None:
+        """Note a value that is true although it is not printed."""
+        self.implied.setdefault((name, tuple(sorted(about.items()))), set()).add(text)
 
-    def drop(self, fact: str, **slots: str) -> None:
-        """``fact`` has an answer that no rule can give, so it is not asked, whatever else says."""
-        self._answers[fact, tuple(sorted(slots.items()))] = None
-
-    def answers(self) -> Iterator[tuple[str, dict[str, str], str]]:
-        """Facts with one answer, their questions' slots, and the answer."""
-        for (fact, slots), answer in self._answers.items():
-            if answer is not None and answer.span is not None:
-                yield fact, dict(slots), answer.text
-
-    def probes(self) -> tuple[Probe, ...]:
-        """The facts with one answer that a probe can have, in the order of the text."""
-        probes = []
-        for (fact, slots), answer in self._answers.items():
-            if answer is None or answer.span is None or not _askable(answer.text):
-                continue
-            if all(_askable(value) for _, value in slots):
-                kind = kind_of(answer.text) if fact in _VALUES else None
-                probes.append(make_probe(fact, answer.text, answer.span, None, kind, **dict(slots)))
-        return tuple(sorted(probes, key=lambda probe: (probe.start, probe.end)))
+    def mark_unread(self, name: str, /, **about: str) -> None:
+        """Note that the output states a value for this fact that no rule can read."""
+        self.unread.add((name, tuple(sorted(about.items()))))
 
 
-def _askable(text: str) -> bool:
-    return 0 < len(text) <= ANSWER_CHARACTERS and text == text.strip() and text.isprintable()
-
-
-def message(facts: Facts, line: Line, match: re.Match[str], group: str, **slots: str) -> None:
-    """A one-line error message, and the name that it is about where its wording is well known."""
-    facts.add("error_message", line, match, group, **slots)
-    text = match[group]
-    if text is None:
-        return
-    for fact, pattern in _ABOUT:
-        about = pattern.search(text)
-        if about:
-            begin, end = about.span(1)
-            offset = line.start + match.start(group)
-            facts.put(fact, about[1], (offset + begin, offset + end))
-
-
-_ABOUT = tuple(
-    (fact, re.compile(pattern))
-    for fact, pattern in (
+# The well-known wordings of messages, each with the name of the fact that its group states.
+_NAMED_IN_MESSAGE = tuple(
+    (name, re.compile(pattern))
+    for name, pattern in (
         ("missing_module", r"^No module named '([\w.]+)'"),
         ("missing_module", r'implementation or library stub for module named "([\w.]+)"'),
         ("missing_file", r"^\[Errno 2\] No such file or directory: '([^']+)'$"),

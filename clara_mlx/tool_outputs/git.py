@@ -172,7 +172,7 @@ def diff(facts: Facts, lines: list[Line]) -> None:
             if match["old"] == match["new"]:
                 facts.add("hunk_line", line, match, "new")
             else:
-                facts.drop("hunk_line")
+                facts.mark_unread("hunk_line")
         elif inside and text.startswith("+"):
             added.append(line)
         elif inside and text.startswith("-"):

@@ -50,7 +50,7 @@ def ripgrep(facts: Facts, lines: list[Line]) -> None:
             heading = None
     if 1 < len(matched) < _FEW and len(matched) == len(printed):
         span = matched[0].start, matched[-1].start + len(matched[-1].text)
-        facts.put("matches", str(len(matched)), span)
+        facts.add_at(span, "matches", str(len(matched)))
 
 
 def _add_match_counts(facts: Facts, lines: list[Line]) -> None:
@@ -138,10 +138,11 @@ def _add_long(facts: Facts, line: Line, match: re.Match[str]) -> None:
 def _add_inside(facts: Facts, line: Line, folder: str) -> None:
     """A name under its folder; a folder's name among files leaves what is in it open."""
     if entry := _ENTRY.match(line.text):
-        facts.add("only_file", line, entry, "name", path=folder)
-        facts.put("parent", folder, (line.start, line.start + len(line.text)), file=entry["name"])
+        facts.add("file_in", line, entry, "name", path=folder)
+        span = line.start, line.start + len(line.text)
+        facts.add_at(span, "parent", folder, file=entry["name"])
     else:
-        facts.drop("only_file", path=folder)
+        facts.mark_unread("file_in", path=folder)
 
 
 _FOUND = re.compile(r"(?:\./)?(?P<folder>\S+)/(?P<name>[^\s/]+\.\w+)$")
@@ -170,14 +171,14 @@ def tree(facts: Facts, lines: list[Line]) -> None:
             name = match["name"]
             facts.add("file_size", line, match, "size", file=name)
             folders[depth + 1 :] = [name]
-            if depth + 1 == len(folders):
+            if len(folders) < depth + 2:
                 continue  # a level is missing above
             if match["folder"] or _has_children(lines, number, len(match["indent"])):
-                facts.drop("only_file", path=folders[depth])
+                facts.mark_unread("file_in", path=folders[depth])
             elif folders[depth] not in ("", "."):
-                facts.add("only_file", line, match, "name", path=folders[depth])
+                facts.add("file_in", line, match, "name", path=folders[depth])
                 span = line.start, line.start + len(line.text)
-                facts.put("parent", folders[depth], span, file=name)
+                facts.add_at(span, "parent", folders[depth], file=name)
         elif match := _TREE_END.match(line.text):
             facts.add("directories", line, match, "directories")
             facts.add("files", line, match, "files")

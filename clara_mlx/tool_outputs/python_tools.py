@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from clara_mlx.tool_outputs.facts import Facts, Line, message
+from clara_mlx.tool_outputs.facts import Facts, Line
 
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?$')
 # Besides ValueError and json.JSONDecodeError there are struct.error and socket.timeout.
@@ -34,9 +34,9 @@ def traceback(facts: Facts, lines: list[Line]) -> None:
             line, match = trace.end
             facts.add("exception", line, match, "kind")
             if trace.whole:
-                message(facts, line, match, "message")
+                facts.add_message(line, match)
             else:
-                facts.drop("error_message")
+                facts.mark_unread("error_message")
 
 
 def _traces(facts: Facts, lines: list[Line]) -> list[_Trace]:
@@ -134,7 +134,7 @@ def _add_finding(
     facts.add("error_column_in", line, place, "column", path=path)
     facts.add("error_code", named, finding, "code")
     facts.add("error_code_in", named, finding, "code", path=path)
-    message(facts, named, finding, "message")
+    facts.add_message(named, finding)
     facts.add("error_message_in", named, finding, "message", path=path)
 
 

@@ -1,14 +1,9 @@
-"""Probes of real tool outputs, by rules: which tool printed a text, and which facts it states.
-
-Only what a text states once, and in a form that the rules know, becomes a probe; in doubt there is
-none. Questions are worded as the generator words them.
-"""
+"""The facts that a tool's output states, found by rules: regular expressions for each tool."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from clara_mlx.evaluate.probes.probe import Probe
 from clara_mlx.tool_outputs import (
     compilers,
     configs,
@@ -19,9 +14,7 @@ from clara_mlx.tool_outputs import (
     test_runners,
 )
 from clara_mlx.tool_outputs.classify import classify
-from clara_mlx.tool_outputs.facts import Facts, Line, lines
-
-__all__ = ["RULES", "classify", "probes"]
+from clara_mlx.tool_outputs.facts import Fact, Facts, Line, split_lines
 
 RULES: dict[str, Callable[[Facts, list[Line]], None]] = {
     "pytest": test_runners.pytest,
@@ -48,19 +41,24 @@ RULES: dict[str, Callable[[Facts, list[Line]], None]] = {
     "env": configs.env,
     "pip": configs.pip,
 }
-"""The rules of each tool: the generator's tools, and ``find`` and ``pip``, which it has not."""
+"""The rule of each tool: a function that adds the facts of an output's lines."""
 
 
-def probes(text: str, tool: str | None = None) -> tuple[Probe, ...]:
-    """The facts that ``text`` states without ambiguity, in their order.
+def facts(text: str, tool: str | None = None) -> tuple[Fact, ...]:
+    """The facts that ``text`` states, each once, in the order of the text.
 
     Args:
-        text: a tool's output.
-        tool: one of `RULES`; found by `classify` if not given. No probes for any other.
+        text: A tool's output.
+        tool: One of `RULES`, or None to let `classify` find it. Other tools give no facts.
     """
+    found = collect(text, tool).in_order_found()
+    return tuple(sorted(found, key=lambda fact: (fact.start, fact.end)))
+
+
+def collect(text: str, tool: str | None = None) -> Facts:
+    """As `facts`, with what the rules know besides: values not printed, and facts not read."""
+    found = Facts()
     rule = RULES.get(tool or classify(text) or "")
-    if rule is None:
-        return ()
-    facts = Facts()
-    rule(facts, lines(text))
-    return facts.probes()
+    if rule is not None:
+        rule(found, split_lines(text))
+    return found

@@ -6,7 +6,7 @@ import re
 
 from clara_mlx.tool_outputs.compilers import MAKE, make_failure
 from clara_mlx.tool_outputs.configs import json
-from clara_mlx.tool_outputs.facts import Facts, Line, message
+from clara_mlx.tool_outputs.facts import Facts, Line
 
 _ADDED = re.compile(
     r"(?:added (?P<added>\d+) packages?, )?(?:removed \d+ packages?, )?(?:changed \d+ packages?, )?"
@@ -73,7 +73,7 @@ def npm(facts: Facts, lines: list[Line]) -> None:
             facts.add("error_line", line, match, "line")
             facts.add("error_column", line, match, "column")
             facts.add("error_code", line, match, "code")
-            message(facts, line, match, "message")
+            facts.add_message(line, match)
         else:
             _add_npm_error(facts, line)
             _add_javascript_test(facts, line)
@@ -193,7 +193,7 @@ def build(facts: Facts, lines: list[Line]) -> None:
         (_CI_EXIT, (("exit_status", "status"),)),
         (_CI_RUN, (("command", "command"),)),
         (_ERROR, (("error_message", "message"),)),
-        (_DIGEST, (("digest", "digest"),)),
+        (_DIGEST, (("image_id", "digest"),)),
         (_NAMING, (("image", "image"), ("tag", "tag"))),
         (_NO_RULE, (("missing_file", "missing"), ("target", "target"))),
         (_LEAVING, (("root", "root"),)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line, message
+from clara_mlx.tool_outputs.facts import Facts, Line
 from clara_mlx.tool_outputs.python_tools import EXCEPTION, traceback
 
 _FAILED = re.compile(
@@ -62,8 +62,8 @@ def pytest(facts: Facts, lines: list[Line]) -> None:
             elif verbose["outcome"] == "SKIPPED":
                 facts.add("skipped_test", line, verbose, "test")
         elif text.startswith(("FAILED ", "ERROR ")):
-            facts.drop("failed_test")  # a name with blanks
-            facts.drop("test_file")
+            facts.mark_unread("failed_test")  # a name with blanks
+            facts.mark_unread("test_file")
         elif end := _END.match(text):
             counted += _add_counts(facts, line, end)
         elif match := _COLLECTED.match(text):
@@ -106,13 +106,13 @@ def _add_failed(facts: Facts, line: Line, match: re.Match[str]) -> None:
     name = {"name": match["test"]} if match["test"] else {}
     why = EXCEPTION.match(line.text, match.start("why"))
     if why is None:  # an assertion, without its name
-        facts.rival("exception", "AssertionError")
+        facts.imply("exception", "AssertionError")
         return
     facts.add("exception", line, why, "kind")
     if name:
         facts.add("exception_of", line, why, "kind", **name)
     if why["message"] and not why["message"].endswith("..."):  # cut to the terminal's width
-        message(facts, line, why, "message")
+        facts.add_message(line, why)
         if name:
             facts.add("error_message_of", line, why, "message", **name)
 
@@ -151,9 +151,9 @@ def _add_e_line(facts: Facts, line: Line, alone: bool) -> None:
     elif raised := _E_EXCEPTION.match(line.text):
         facts.add("exception", line, raised, "kind")
         if alone:
-            message(facts, line, raised, "message")
+            facts.add_message(line, raised)
         else:
-            facts.drop("error_message")
+            facts.mark_unread("error_message")
 
 
 _HEADING = re.compile(
@@ -206,7 +206,7 @@ def unittest(facts: Facts, lines: list[Line]) -> None:
 
 def _add_case(facts: Facts, line: Line, match: re.Match[str]) -> None:
     if match["again"] != match["test"]:
-        facts.drop("failed_test")  # Python before 3.11, or a class's set-up
+        facts.mark_unread("failed_test")  # Python before 3.11, or a class's set-up
         return
     facts.add("failed_test", line, match, "test")
     facts.add("test_class", line, match, "case")

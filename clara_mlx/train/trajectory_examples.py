@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.tool_outputs.rules import RULES, probes
+from clara_mlx.evaluate.probes.from_facts import probes
+from clara_mlx.tool_outputs.rules import RULES
 from clara_mlx.train.trajectories import ToolOutput
 
 Stage = Literal["scp", "instruct", "retrieval", "end-to-end"]

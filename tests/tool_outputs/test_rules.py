@@ -30,10 +30,11 @@ from real_outputs import (
 )
 
 from clara_mlx.evaluate.corpus import TOOLS, generate
+from clara_mlx.evaluate.probes.from_facts import probes, unambiguous
 from clara_mlx.evaluate.probes.questions import FACTS, question
 from clara_mlx.tool_outputs.classify import classify
-from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, lines
-from clara_mlx.tool_outputs.rules import RULES, probes
+from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, OPEN_VALUES, OUTCOMES, split_lines
+from clara_mlx.tool_outputs.rules import RULES, collect, facts
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ from clara_mlx.tool_outputs.rules import RULES, probes
             "git-diff",
             DIFF,
             {
-                question("only_file", path="the diff"): "settings/app.env",
+                question("file_in", path="the diff"): "settings/app.env",
                 question("old_value", key="STOCK_PORT"): "8443",
                 question("new_value", key="STOCK_PORT"): "9443",
                 question("hunk_line"): "1",
@@ -172,7 +173,7 @@ from clara_mlx.tool_outputs.rules import RULES, probes
             TREE,
             {
                 question("parent", file="a.py"): "src",
-                question("only_file", path="docs"): "intro.md",
+                question("file_in", path="docs"): "intro.md",
                 question("files"): "3",
             },
         ),
@@ -274,11 +275,9 @@ def test_rules_and_generator_agree(tool: str) -> None:
         output = generate(rng, tool, "train", "long" if number % 4 == 0 else "short")
         classified += classify(output.text) == tool
         known = {}
-        facts = Facts()
-        RULES[tool](facts, lines(output.text))
-        for fact, slots, answer in facts.answers():
-            for wording in FACTS[fact].wordings:
-                known[wording.format(**slots)] = answer
+        for fact in unambiguous(collect(output.text, tool)):
+            for wording in FACTS[fact.name].wordings:
+                known[wording.format(**dict(fact.about))] = fact.text
         for probe in output.probes:
             asked += 1
             if probe.question in known:
@@ -312,7 +311,59 @@ def test_classify_by_command(command: str, tool: str | None) -> None:
 def test_make_is_what_it_ran() -> None:
     assert classify(GCC, "make") == "gcc"
     assert classify("make: *** [Makefile:4: all] Error 1", "make") == "build"
-    assert probes("nothing that says more") == probes("x", "no such tool") == ()
+    assert facts("nothing that says more") == facts("x", "no such tool") == ()
+
+
+def test_facts_keep_what_no_question_asks() -> None:
+    """Several values and long values are facts, too; each is there once, at its first place."""
+    reason = "ValueError: " + "a long reason " * 5 + "ends here"
+    text = f"collected 2 items\nFAILED t.py::test_a - {reason}\nFAILED t.py::test_b - {reason}\n"
+    text += "2 failed in 1.0s\n"
+    found = facts(text, "pytest")
+    assert [(fact.start, fact.end) for fact in found] == sorted((f.start, f.end) for f in found)
+    assert all(text[fact.start : fact.end] == fact.text for fact in found)
+    stated = [(fact.name, dict(fact.about), fact.text) for fact in found]
+    assert len(stated) == len({str(one) for one in stated})
+    assert [text for name, _, text in stated if name == "failed_test"] == ["test_a", "test_b"]
+    assert ("error_message_of", {"name": "test_a"}, reason.partition(" ")[2]) in stated
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "telling"),
+    [
+        (
+            "pytest",
+            "platform linux -- Python 3.12.1\nrootdir: /a\ncollected 2 items\n"
+            "a/t.py::test_a PASSED\nFAILED a/t.py::test_b - KeyError: 'a'\n"
+            "1 failed, 1 passed in 1.0s",
+            ["FAILED a/t.py::test_b - KeyError: 'a'", "1 failed, 1 passed in 1.0s"],
+        ),
+        ("ls", LS, []),
+        ("git-log", LOG, [" 1 file changed, 8 insertions(+), 4 deletions(-)"]),
+        (
+            "mypy",
+            "Success: no issues found in 3 source files",
+            ["Success: no issues found in 3 source files"],
+        ),
+    ],
+)
+def test_facts_know_whether_they_tell_the_outcome(tool: str, text: str, telling: list[str]) -> None:
+    starts = {fact.start for fact in facts(text, tool) if fact.tells_outcome}
+    lines = split_lines(text)
+    told = [
+        line.text for line in lines for start in starts if 0 <= start - line.start < len(line.text)
+    ]
+    assert list(dict.fromkeys(told)) == telling
+
+
+def test_a_tree_may_begin_in_the_middle() -> None:
+    assert facts("│   │   └── a.py\n├── docs\n│   └── b.md\n", "tree")[0].text == "docs"
+
+
+def test_every_fact_has_a_question() -> None:
+    assert set(FACTS) >= OUTCOMES | OPEN_VALUES
+    (asked,) = probes("#8 writing image sha256:0a1b2c3d done", "build")
+    assert (asked.question, asked.answer) == (question("image_id"), "0a1b2c3d")
 
 
 PIECES = st.sampled_from(
@@ -352,4 +403,4 @@ def test_any_text_is_safe(text: str) -> None:
 def test_a_long_line_costs_no_more_than_its_start(tool: str) -> None:
     for piece in (":", " ", "a/", "=", "[", "1 a, ", "├", '"a": ', "x.py:1: "):
         probes(piece * (2_000_000 // len(piece)), tool)
-    assert max(len(line.text) for line in lines("x" * 99_999)) == LINE_CHARACTERS
+    assert max(len(line.text) for line in split_lines("x" * 99_999)) == LINE_CHARACTERS

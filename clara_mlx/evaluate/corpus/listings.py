@@ -197,7 +197,7 @@ def _ls_folders(page: Page) -> None:
         page.line(f"./{path}:")
         for _ in range(rng.randint(1, 2)):
             name = _file_name(page)
-            span = page.line(mark("only_file", name, path=path))
+            span = page.line(mark("file_in", name, path=path))
             page.infer("parent", path, span, file=name)
         page.line()
 
@@ -219,7 +219,7 @@ def _tree(page: Page) -> None:
         for place in range(1, size + 1):
             name = _file_name(page)
             page.put("    " if last else "│   ", "└── " if place == size else "├── ")
-            span = page.line(mark("only_file", name, path=folder))
+            span = page.line(mark("file_in", name, path=folder))
             page.infer("parent", folder, span, file=name)
     page.line()
     page.line(

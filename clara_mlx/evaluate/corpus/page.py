@@ -15,11 +15,11 @@ from clara_mlx.evaluate.corpus.messages import log_lines
 from clara_mlx.evaluate.corpus.names import Names
 from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS, Probe, kind_of
 from clara_mlx.evaluate.probes.questions import make_probe
+from clara_mlx.tool_outputs.facts import OPEN_VALUES
 
 Span = tuple[int, int]
 # About how long the parts of a short page are, in characters.
 _CORE, _ITEM, _LAST_LINE = 170, 40, 80
-_VALUES = {"value", "value_in", "old_value", "new_value", "expected", "actual", "left", "right"}
 
 
 class Marked(NamedTuple):
@@ -173,7 +173,7 @@ class Page:
         usable.sort(key=lambda answer: answer.span)
         return tuple(
             make_probe(
-                fact, text, span, self.rng, kind_of(text) if fact in _VALUES else None, **slots
+                fact, text, span, self.rng, kind_of(text) if fact in OPEN_VALUES else None, **slots
             )
             for fact, slots, text, span in usable
         )

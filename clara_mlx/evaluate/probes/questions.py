@@ -209,7 +209,7 @@ FACTS: dict[str, Fact] = {
     "root": Fact("path", ("Which directory is listed?", "What is the top directory?")),
     "directory": Fact("path", ("Which directory?", "In which directory?")),
     "parent": Fact("path", ("Which directory has {file}?", "In which directory is {file}?")),
-    "only_file": Fact("path", ("Which file is in {path}?", "What is in {path}?")),
+    "file_in": Fact("path", ("Which file is in {path}?", "What is in {path}?")),
     # HTTP.
     "http_status": Fact("number", ("What is the HTTP status?", "Which status code?")),
     "http_reason": Fact("message", ("What is the reason phrase?", "What does the status say?")),
