@@ -1,12 +1,12 @@
-"""From a Hugging Face CLaRa checkpoint to a model folder: read, map, quantise, write, verify.
+"""From a Hugging Face CLaRa checkpoint to a model folder: open, convert, verify, inspect.
 
 Installed as ``clara_mlx.convert``. Only this package knows ``.pth`` files and Hugging Face tensor
 names; no part of it imports torch.
 """
 
+from clara_mlx.convert.conversion import convert
 from clara_mlx.convert.inspection import inspect
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.verification import verify
-from clara_mlx.convert.write import convert
 
 __all__ = ["Source", "convert", "inspect", "verify"]

@@ -1,4 +1,4 @@
-"""Back to a Hugging Face CLaRa checkpoint: what `Source` reads, from arrays by our own names."""
+"""Writing a Hugging Face CLaRa checkpoint, which `Source.open` reads, from our own arrays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import mlx.core as mx
 
+from clara_mlx.convert.disk import write_json
 from clara_mlx.convert.files import read_json
-from clara_mlx.convert.manifest import COMPANIONS, write_json
+from clara_mlx.convert.manifest import COMPANIONS
 from clara_mlx.convert.pth_writer import write_pth
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLES, inverse
@@ -19,7 +20,7 @@ from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
 from clara_mlx.store import atomic
 
-#: Adapter -> tensors as a model folder names them.
+#: Tensors by adapter and by name, as a model folder names them.
 AdapterTensors = Mapping[str, Mapping[str, mx.array]]
 
 
@@ -33,19 +34,19 @@ def write_checkpoint(
     tables: Mapping[str, mx.array],
     tokenizer: Path,
 ) -> None:
-    """Write a checkpoint folder, replacing one that this made before; complete or not there.
+    """Write a checkpoint folder, which is complete or not there; an earlier one is replaced.
 
     Args:
-        to: the folder to make.
-        config: its numbers.
-        base: what ``decoder_model_name`` will say.
-        layers: blocks of the base.
-        adapters: by our names, tensors named ``<target>.lora_a`` and ``<target>.lora_b``.
+        to: The folder to make.
+        config: The checkpoint's CLaRa fields.
+        base: Path or hub id of the base, for ``decoder_model_name``.
+        layers: Number of the base's transformer blocks.
+        adapters: By our names, tensors named ``<target>.lora_a`` and ``<target>.lora_b``.
         tables: ``model.embed_tokens.weight`` and ``lm_head.weight``, added tokens included.
-        tokenizer: the folder whose tokenizer files are copied.
+        tokenizer: The folder whose tokenizer files are copied.
 
     Raises:
-        CheckpointError: it can't be written.
+        CheckpointError: The folder can't be written.
     """
     lines = inverse(ADAPTER, layers)
     names = {ours: theirs for theirs, ours in ADAPTER_NAMES.items()}
@@ -61,7 +62,7 @@ def write_checkpoint(
         with atomic.partial_folder(to) as folder:
             write_pth(folder / "adapters.pth", content)
             write_pth(folder / "decoder_first_last_layers.pth", tables)
-            write_json(folder / "config.json", _config(config, base))
+            write_json(folder / "config.json", _reference_config(config, base))
             for name in (LAYOUT.tokenizer, *COMPANIONS):
                 if (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, folder / name)
@@ -71,35 +72,29 @@ def write_checkpoint(
 
 
 def tables_of(folder: ModelFolder) -> dict[str, mx.array]:
-    """The embedding and lm_head tables behind a model folder, not quantised.
+    """Read the unquantised embedding and lm_head tables that a model folder was made from.
 
-    A quantised folder does not hold them: they come from the checkpoint that it was made from.
+    A quantised folder does not hold them, so they are read from its source.
 
     Raises:
-        CheckpointError: that checkpoint, or its base, is not there any more.
+        CheckpointError: The source is not there any more.
     """
     if not folder.is_quantised:
         files = read_json(folder.path / LAYOUT.index)["weight_map"]
         return {name: load_arrays(folder.path / files[name])[name] for name in TABLES}
-    recorded = folder.description["source"]
-    source = Source(
-        recorded["checkpoint"],
-        base=recorded["base"],
-        subfolder=recorded["subfolder"],
-        revision=recorded["revision"],
-    )
+    source = Source.open_recorded(folder)
     return {name: source.base[name].read() for name in TABLES}
 
 
-def with_rows(table: mx.array, rows: mx.array) -> mx.array:
-    """A table (all rows, hidden) whose last rows are these; in the wider of the two dtypes."""
+def replace_last_rows(table: mx.array, rows: mx.array) -> mx.array:
+    """A copy of a table (all rows, hidden) with other last rows, in the wider of both dtypes."""
     dtype = mx.float32 if mx.float32 in (table.dtype, rows.dtype) else table.dtype
     kept = table[: table.shape[0] - rows.shape[0]]
     return mx.concatenate([kept.astype(dtype), rows.astype(dtype)])
 
 
-def _config(config: ClaraConfig, base: str) -> dict[str, Any]:
-    """The reference's ``config.json``."""
+def _reference_config(config: ClaraConfig, base: str) -> dict[str, Any]:
+    """The content of ``config.json``, as the reference reads it."""
     return {
         "model_type": "CLaRa",
         "decoder_model_name": base,

@@ -1,9 +1,8 @@
-"""Finding a checkpoint's and a base's files, and reading what they describe."""
+"""Finding a checkpoint's and a base's files, and reading which tensors they hold."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,22 @@ from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
 from clara_mlx.convert.weight_map import clean_adapter_key
 from clara_mlx.errors import CheckpointError
-from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import download
 
-# What is needed of a checkpoint; its weights as .pth or safetensors.
+# Files of a checkpoint that a conversion needs; its weights are .pth or safetensors.
 _CHECKPOINT_FILES = ("config.json", "*.pth", "*.safetensors", "tokenizer*", "*.jinja")
-#: What is needed of a base.
+#: Files of a base that a conversion needs.
 BASE_FILES = ("*.json", "model*.safetensors", "*.jinja", "README.md", "LICENSE*")
-_SUBFOLDERS = "compression-*"
+
+_SUBFOLDERS = "compression-*"  # of the published repositories, a checkpoint in each
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or a CheckpointError that names the file."""
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: The file can't be read, or holds something else; the message names it.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text)
@@ -36,23 +39,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def recorded_name(path_or_hub_id: str | Path) -> str:
-    """A place as it is recorded: a hub id as it is, a path in full."""
+    """The name under which ``clara.json`` records a place: the full path, or the hub id."""
     path = Path(path_or_hub_id).expanduser()
-    return str(path.resolve()) if is_there(path) else str(path_or_hub_id)
+    return str(path.resolve()) if path_exists(path) else str(path_or_hub_id)
 
 
-def is_there(path: Path) -> bool:
-    """Whether a path exists; one that no file system could have does not."""
+def path_exists(path: Path) -> bool:
+    """Whether a path exists; False for names that no file system allows."""
     try:
         return path.exists()
     except (OSError, ValueError):
         return False
 
 
-def folder_or_hub(name: str | Path, patterns: tuple[str, ...], revision: str | None = None) -> Path:
-    """A local folder, or the matching files of a hub repository."""
+def locate_folder(name: str | Path, patterns: tuple[str, ...], revision: str | None = None) -> Path:
+    """A local folder as it is, or a hub repository's files that match, downloaded if need be."""
     path = Path(name).expanduser()
-    if is_there(path):
+    if path_exists(path):
         if path.is_dir():
             return path
         raise CheckpointError(f"{path}: a folder is needed, not a file")
@@ -62,10 +65,10 @@ def folder_or_hub(name: str | Path, patterns: tuple[str, ...], revision: str | N
 def locate_checkpoint(
     checkpoint: str | Path, subfolder: str | None, revision: str | None
 ) -> tuple[Path, str | None]:
-    """The folder with the checkpoint's ``config.json``, and the hub commit it came from."""
+    """Find the folder with the checkpoint's ``config.json``, and the hub commit it came from."""
     inside = f"{subfolder}/" if subfolder else ""
     patterns = (*(inside + name for name in _CHECKPOINT_FILES), "README.md", "LICENSE*")
-    root = folder_or_hub(checkpoint, patterns, revision)
+    root = locate_folder(checkpoint, patterns, revision)
     path = root / subfolder if subfolder else root
     if not any((path / f"adapters.{kind}").is_file() for kind in ("pth", "safetensors")):
         choices = sorted(p.name for p in root.glob(_SUBFOLDERS) if p.is_dir())
@@ -80,16 +83,19 @@ def locate_checkpoint(
 
 
 def read_tables(path: Path) -> dict[str, TensorRef]:
-    """The checkpoint's embedding and lm_head tables, by the map's names."""
+    """The checkpoint's embedding and lm_head tables, by the weight map's names."""
     pth = path / "decoder_first_last_layers.pth"
     tensors = pth.with_suffix(".safetensors")
     if not pth.exists() and not tensors.exists():
         raise CheckpointError(f"{pth}: missing; it holds the trained embedding and lm_head tables")
-    return _named(read_pth(pth) if pth.exists() else read_safetensors(tensors), pth)
+    return _check_tensors(read_pth(pth) if pth.exists() else read_safetensors(tensors), pth)
 
 
 def read_adapters(path: Path) -> dict[str, dict[str, TensorRef]]:
-    """Adapter name -> tensors by the map's names; from .pth, or safetensors ``<adapter>.<key>``."""
+    """Tensors of each adapter, by the weight map's names.
+
+    They are in ``adapters.pth``, or in ``adapters.safetensors`` under ``<adapter>.<name>``.
+    """
     pth = path / "adapters.pth"
     adapters: dict[str, dict[str, Any]] = {}
     if pth.exists():
@@ -102,12 +108,13 @@ def read_adapters(path: Path) -> dict[str, dict[str, TensorRef]]:
             name, _, rest = key.partition(".")
             adapters.setdefault(name, {})[rest] = ref
     return {
-        name: _named({clean_adapter_key(key): ref for key, ref in tensors.items()}, pth)
+        name: _check_tensors({clean_adapter_key(key): ref for key, ref in tensors.items()}, pth)
         for name, tensors in adapters.items()
     }
 
 
-def _named(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
+def _check_tensors(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
+    """Refuse a dict that holds anything but tensors."""
     odd = [name for name, ref in tensors.items() if not isinstance(ref, TensorRef)]
     if odd:
         raise CheckpointError(f"{path}: {', '.join(odd[:5])}: not tensors")
@@ -115,7 +122,7 @@ def _named(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
 
 
 def read_base(path: Path) -> dict[str, TensorRef]:
-    """All tensors of a base in safetensors, by its index where it has one."""
+    """All tensors of a base, from the safetensors files that its index names, if it has one."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -134,60 +141,8 @@ def read_base(path: Path) -> dict[str, TensorRef]:
     return tensors
 
 
-def read_tokenizer(base: Path, checkpoint: Path) -> dict[str, Any]:
-    """The base's tokenizer, which is what the reference uses; else the checkpoint's own."""
-    for folder in (base, checkpoint):
-        if (folder / "tokenizer.json").is_file():
-            tokenizer = read_json(folder / "tokenizer.json")
-            if not _has_vocabulary(tokenizer):
-                raise CheckpointError(f"{folder / 'tokenizer.json'}: it has no vocabulary of ids")
-            return tokenizer
-    raise CheckpointError(f"no tokenizer.json in {base}, nor in {checkpoint}")
-
-
-def _has_vocabulary(tokenizer: dict[str, Any]) -> bool:
-    model, added = tokenizer.get("model"), tokenizer.setdefault("added_tokens", [])
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    return (
-        isinstance(vocabulary, dict)
-        and len(vocabulary) > 0
-        and all(type(id) is int for id in vocabulary.values())
-        and isinstance(added, list)
-        and all(
-            isinstance(token, dict)
-            and type(token.get("id")) is int
-            and isinstance(token.get("content"), str)
-            for token in added
-        )
-    )
-
-
-def vocabulary_size(tokenizer: dict[str, Any]) -> int:
-    """Ids of the base vocabulary; CLaRa's own tokens are not counted if they are there already."""
-    ids = [*tokenizer["model"]["vocab"].values()]
-    for token in tokenizer["added_tokens"]:
-        if not re.fullmatch(r"<(MEM\d*|AE|ENC|SEP)>", token["content"]):
-            ids.append(token["id"])
-    return max(ids) + 1
-
-
-def add_tokens(tokenizer: dict[str, Any], config: ClaraConfig, where: Path) -> None:
-    """Append CLaRa's tokens to a parsed tokenizer.json, or check those that are there."""
-    present = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-    for id, content in enumerate(config.added_tokens, config.base_vocab_size):
-        if present.get(content, id) != id:
-            raise CheckpointError(
-                f"{where}: tokenizer.json gives {content} the id {present[content]}, not {id}"
-            )
-        if content not in present:
-            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            tokenizer["added_tokens"].append(
-                {"id": id, "content": content, **flags, "special": True}
-            )
-
-
-def licence_of(path: Path) -> str | None:
-    """The licence that a repository's model card states, looked for here and one folder up."""
+def read_licence(path: Path) -> str | None:
+    """The licence that the model card in a folder, or in the one above it, states."""
     from huggingface_hub import ModelCard
 
     for folder in (path, path.parent):

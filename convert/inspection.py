@@ -1,4 +1,4 @@
-"""What is inside a checkpoint or a model folder, told without loading weights."""
+"""Describing what is inside a checkpoint or a model folder, without loading weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from safetensors import safe_open
 
 from clara_mlx.convert.files import (
-    licence_of,
     locate_checkpoint,
     read_adapters,
     read_json,
+    read_licence,
     read_tables,
 )
 from clara_mlx.convert.tensors import TensorRef
@@ -22,20 +22,21 @@ from clara_mlx.model.folder import LAYOUT, ModelFolder
 
 
 def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]:
-    """Describe a model folder or a checkpoint, given as a folder or a hub id.
+    """Describe a model folder, or a checkpoint given as a folder or a hub id.
 
-    Returns a JSON-ready dict with ``kind`` (``model folder`` or ``checkpoint``), ``path``,
-    ``config``, ``tensors`` (one summary per part) and ``licence``.
+    Returns:
+        JSON values: ``kind`` (``model folder`` or ``checkpoint``), ``path``, ``config``,
+        ``tensors`` (one summary per part), ``licence``, and what only one of the kinds has.
 
     Raises:
-        CheckpointError: it is neither, or damaged.
+        CheckpointError: The place holds neither, or is damaged.
     """
     if (Path(path) / LAYOUT.clara).is_file():
-        return _model_folder(ModelFolder(path))
-    return _checkpoint(path, subfolder)
+        return _inspect_folder(ModelFolder(path))
+    return _inspect_checkpoint(path, subfolder)
 
 
-def _model_folder(folder: ModelFolder) -> dict[str, Any]:
+def _inspect_folder(folder: ModelFolder) -> dict[str, Any]:
     parts: dict[str, list[Path]] = {"base": sorted(folder.path.glob("model*.safetensors"))}
     for name in folder.adapters:
         parts[f"adapter {name}"] = [folder.path / LAYOUT.adapter.format(name)]
@@ -46,12 +47,12 @@ def _model_folder(folder: ModelFolder) -> dict[str, Any]:
         "path": str(folder.path),
         "config": folder.config.to_dict(),
         "licence": folder.description.get("licences"),
-        "tensors": {part: _stored_summary(files) for part, files in parts.items()},
+        "tensors": {part: _summarise_files(files) for part, files in parts.items()},
         **{key: folder.description.get(key) for key in keep},
     }
 
 
-def _stored_summary(files: list[Path]) -> dict[str, Any]:
+def _summarise_files(files: list[Path]) -> dict[str, Any]:
     dtypes: Counter[str] = Counter()
     for file in files:
         with safe_open(file, framework="numpy") as opened:
@@ -63,15 +64,15 @@ def _stored_summary(files: list[Path]) -> dict[str, Any]:
     }
 
 
-def _checkpoint(path: str | Path, subfolder: str | None) -> dict[str, Any]:
+def _inspect_checkpoint(path: str | Path, subfolder: str | None) -> dict[str, Any]:
     folder, revision = locate_checkpoint(path, subfolder, None)
     raw = read_json(folder / "config.json")
     tables = read_tables(folder)
-    parts = {"tables": _summary(list(tables.values()))}
+    parts = {"tables": _summarise_tensors(list(tables.values()))}
     adapters = read_adapters(folder)
     for name, tensors in adapters.items():
         lora = [ref for key, ref in tensors.items() if key not in TABLES]
-        parts[name] = _summary(lora)
+        parts[name] = _summarise_tensors(lora)
         extra = sorted(set(tensors) & set(TABLES))
         if extra:
             parts[name]["also holds"] = extra
@@ -83,13 +84,13 @@ def _checkpoint(path: str | Path, subfolder: str | None) -> dict[str, Any]:
         "base": raw.get("decoder_model_name"),
         "config": {key: value for key, value in raw.items() if key in used},
         "ignored config fields": sorted(set(raw) - used),
-        "licence": licence_of(folder),
+        "licence": read_licence(folder),
         "tensors": parts,
         "files": {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()},
     }
 
 
-def _summary(refs: list[TensorRef]) -> dict[str, Any]:
+def _summarise_tensors(refs: list[TensorRef]) -> dict[str, Any]:
     return {
         "tensors": len(refs),
         "parameters": sum(ref.size for ref in refs),

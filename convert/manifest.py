@@ -1,18 +1,16 @@
-"""What says what a model folder's weights are: configs, tokenizer, hashes, ``clara.json``."""
+"""Describing a model folder's weights: its configs, its tokenizer, and the manifest, clara.json."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.convert.disk import write_json
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
@@ -29,7 +27,7 @@ COMPANIONS = (
 )
 
 
-def describe(
+def write_manifest(
     folder: Path,
     source: Source,
     dtype: str,
@@ -37,43 +35,37 @@ def describe(
     errors: dict[str, Any],
     hashes: dict[str, dict[str, str]],
 ) -> None:
-    """Write the configs, the tokenizer, and ``clara.json`` last.
+    """Write the configs and the tokenizer, and last ``clara.json``, which lists all files.
 
     Args:
-        folder: where the weights are already.
-        source: what they were made from.
-        dtype: of all that is not quantised.
-        quantisation: of the base's matrices.
-        errors: the worst quantisation error by kind of tensor.
-        hashes: SHA-256 by part and file name.
+        folder: The model folder, with its weights already in it.
+        source: The checkpoint and base that they were made from.
+        dtype: Of everything that is not quantised.
+        quantisation: How the base's matrices are quantised, or None.
+        errors: The worst quantisation error by kind of tensor.
+        hashes: SHA-256 of the source's files, by part and file name.
     """
     config = source.config
     scheme = asdict(quantisation) if quantisation else None
     write_json(folder / LAYOUT.config, _mlx_config(source, dtype, scheme))
     write_json(folder / LAYOUT.tokenizer, source.tokenizer)
     _copy_companions(source, folder)
-    identity = {"files": hashes, "quantization": scheme, "dtype": dtype}
-    files = {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
     write_json(
         folder / LAYOUT.clara,
         {
             "format": LAYOUT.format,
             "clara_mlx": __version__,
-            "fingerprint": hashlib.sha256(
-                json.dumps(identity, sort_keys=True).encode()
-            ).hexdigest(),
+            "fingerprint": fingerprint_of(
+                {"files": hashes, "quantization": scheme, "dtype": dtype}
+            ),
             "config": config.to_dict(),
             "dtype": dtype,
             "quantization": scheme,
             "adapters": sorted(source.adapters),
-            "query_adapter": "query_reasoner" if "query_reasoner" in source.adapters else "encoder",
-            "added_tokens": dict(
-                zip(config.added_tokens, range(config.base_vocab_size, 2**31), strict=False)
-            ),
+            "query_adapter": query_adapter_of(source.adapters),
+            "added_tokens": {
+                token: id for id, token in enumerate(config.added_tokens, config.base_vocab_size)
+            },
             "source": {
                 "checkpoint": source.name,
                 "subfolder": source.subfolder,
@@ -84,13 +76,32 @@ def describe(
             "licences": source.licences,
             "quantisation_error": errors,
             "notes": source.notes,
-            "files": files,
+            "files": file_sizes(folder),
         },
     )
 
 
+def fingerprint_of(identity: dict[str, Any]) -> str:
+    """The hash that tells one model from another: equal fingerprints give equal latents."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def query_adapter_of(adapters: Container[str]) -> str:
+    """The adapter that queries are encoded with."""
+    return "query_reasoner" if "query_reasoner" in adapters else "encoder"
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 def adapter_config(source: Source) -> dict[str, Any]:
-    """mlx-lm's ``adapter_config.json``."""
+    """The content of ``adapter_config.json``, as mlx-lm reads it."""
     return {
         "fine_tune_type": "lora",
         "num_layers": source.sizes["layers"],
@@ -104,7 +115,7 @@ def adapter_config(source: Source) -> dict[str, Any]:
 
 
 def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None) -> dict[str, Any]:
-    """The base's ``config.json`` as mlx-lm reads it."""
+    """The base's ``config.json``, changed where mlx-lm would read something else from it."""
     config = dict(source.base_config)
     # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.
     rope = config.pop("rope_parameters", None) or {}
@@ -122,39 +133,9 @@ def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None)
 
 
 def _copy_companions(source: Source, folder: Path) -> None:
+    """Copy the small files that travel with the weights, and the checkpoint's licence."""
     for name in COMPANIONS:
         if (source.base_path / name).is_file():
             shutil.copyfile(source.base_path / name, folder / name)
     for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
         shutil.copyfile(licence, folder / "LICENSE")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A JSON file as people read it."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def hashed_beside(source: Source) -> Iterator[Callable[[], dict[str, dict[str, str]]]]:
-    """SHA-256 of every source file, read by a thread beside the work; ends with the block."""
-    stop = threading.Event()
-
-    def digest(path: Path) -> str:
-        hashed = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            while not stop.is_set() and (block := file.read(1 << 22)):
-                hashed.update(block)
-        return hashed.hexdigest()
-
-    def digests() -> dict[str, dict[str, str]]:
-        return {
-            part: {path.name: digest(path) for path in paths}
-            for part, paths in source.files.items()
-        }
-
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(digests)
-        try:
-            yield future.result
-        finally:
-            stop.set()

@@ -1,4 +1,4 @@
-"""One tensor at a time into its stored form, and how far that is from its source."""
+"""Quantising one tensor at a time, and measuring how far its stored form is from its source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from clara_mlx.errors import CheckpointError
 
-# Rows compared at once: on a CPU fresh memory pages cost more than the arithmetic.
+# Elements compared at once: on a CPU fresh memory pages cost more than the arithmetic.
 _BLOCK_ELEMENTS = 1 << 20
 
 
@@ -29,7 +29,7 @@ class Quantisation:
             )
 
     def applies(self, shape: tuple[int, ...]) -> bool:
-        """Whether mlx can quantise a matrix of this shape; others stay as in mlx-lm."""
+        """Whether mlx can quantise a tensor of this shape; mlx-lm leaves the same ones alone."""
         return len(shape) == 2 and shape[-1] % self.group_size == 0
 
     def nbytes(self, shape: tuple[int, ...], dtype_size: int) -> int:
@@ -38,10 +38,20 @@ class Quantisation:
         return rows * (columns * self.bits // 8 + 2 * dtype_size * columns // self.group_size)
 
 
-def store(
+def quantise_tensor(
     name: str, array: mx.array, dtype: mx.Dtype, quantisation: Quantisation | None
 ) -> dict[str, mx.array]:
-    """The arrays that keep a tensor in a model folder, by their full names, evaluated."""
+    """Make the stored form of a tensor: one array, or packed weights, scales and biases.
+
+    Args:
+        name: Full name of the tensor, which ends with ``.weight``.
+        array: Its values.
+        dtype: Of the array that is stored, or of scales and biases.
+        quantisation: None, or a scheme that does not apply to this shape, only casts.
+
+    Returns:
+        The evaluated arrays by their full names.
+    """
     array = array.astype(dtype)
     if quantisation is None or not quantisation.applies(array.shape):
         stored = {name: array}
@@ -64,18 +74,18 @@ class Error:
     largest: float = 0.0
 
 
-def error_of(
+def measure_error(
     name: str, source: mx.array, stored: dict[str, mx.array], quantisation: Quantisation | None
 ) -> Error:
     """Compare a source tensor with its stored form, block by block.
 
     Raises:
-        CheckpointError: the source has values that are not finite.
+        CheckpointError: The source has values that are not finite.
     """
     squares = norm = largest = peak = 0.0
     for block in _blocks(source.shape):
         values = source[block].astype(mx.float32)
-        difference = restored(name, stored, quantisation, block) - values
+        difference = dequantise_rows(name, stored, quantisation, block) - values
         figures = mx.stack(
             [
                 difference.square().sum(),
@@ -84,8 +94,11 @@ def error_of(
                 mx.abs(values).max(),
             ]
         )
-        e2, w2, e, w = (float(figure) for figure in figures)
-        squares, norm, largest, peak = squares + e2, norm + w2, max(largest, e), max(peak, w)
+        error_squares, value_squares, error, value = (float(figure) for figure in figures)
+        squares += error_squares
+        norm += value_squares
+        largest = max(largest, error)
+        peak = max(peak, value)
     if not squares + norm < float("inf"):  # NaN fails this too
         raise CheckpointError(f"{name}: holds values that are not finite; the file is damaged")
     return Error((squares / norm) ** 0.5 if norm else 0.0, largest / peak if peak else 0.0)
@@ -99,7 +112,8 @@ def steps_between(
     largest = 0.0
     for block in _blocks(b[name].shape):
         difference = mx.abs(
-            restored(name, a, quantisation, block) - restored(name, b, quantisation, block)
+            dequantise_rows(name, a, quantisation, block)
+            - dequantise_rows(name, b, quantisation, block)
         )
         by_group = difference.reshape(*scales[block].shape, -1).max(-1)
         steps = by_group / mx.maximum(mx.abs(scales[block].astype(mx.float32)), 1e-30)
@@ -107,16 +121,16 @@ def steps_between(
     return largest
 
 
-def restored(
+def dequantise_rows(
     name: str, stored: dict[str, mx.array], quantisation: Quantisation | None, block: slice
 ) -> mx.array:
-    """Some rows of a stored tensor in float32, dequantised if need be."""
+    """Some rows of a stored tensor as float32 values."""
     path = name.removesuffix(".weight")
     if quantisation is None or f"{path}.scales" not in stored:
         return stored[name][block].astype(mx.float32)
     return mx.dequantize(
         stored[name][block],
-        # In float32, so that the arithmetic adds no error of its own.
+        # In float32, so that the arithmetic adds no error.
         stored[f"{path}.scales"][block].astype(mx.float32),
         stored[f"{path}.biases"][block].astype(mx.float32),
         group_size=quantisation.group_size,
@@ -125,7 +139,7 @@ def restored(
 
 
 def _blocks(shape: tuple[int, ...]) -> list[slice]:
-    """Rows in runs of about _BLOCK_ELEMENTS elements."""
+    """Slices that cut a tensor's rows into blocks of about _BLOCK_ELEMENTS elements."""
     rows, columns = shape[0], prod(shape[1:])
     step = max(1, _BLOCK_ELEMENTS // max(1, columns))
     return [slice(i, i + step) for i in range(0, rows, step)]

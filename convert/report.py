@@ -1,51 +1,53 @@
-"""Conversions, comparisons and inspections as tables for people."""
+"""Tables for people: what a conversion, a verification or an inspection found."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
+from clara_mlx.convert.conversion import Conversion
 from clara_mlx.convert.quantise import Error
-from clara_mlx.convert.source import Source
 from clara_mlx.convert.verification import Verification
-from clara_mlx.convert.write import Report
-from clara_mlx.model.folder import ModelFolder
 
 
-def conversion(report: Report) -> list[RenderableType]:
+def conversion(result: Conversion) -> list[RenderableType]:
     """The closing tables of a conversion: parts, errors, licences."""
-    parts = Table("part", "parameters", "bytes", title=str(report.folder), title_justify="left")
-    for part, nbytes in report.bytes.items():
-        parameters = report.parameters.get(part)
+    parts = Table("part", "parameters", "bytes", title=str(result.folder), title_justify="left")
+    for part, nbytes in result.bytes.items():
+        parameters = result.parameters.get(part)
         parts.add_row(part, f"{parameters:,}" if parameters else "", f"{nbytes:,}")
     parts.add_section()
-    parts.add_row("all", f"{sum(report.parameters.values()):,}", f"{sum(report.bytes.values()):,}")
+    parts.add_row("all", f"{sum(result.parameters.values()):,}", f"{sum(result.bytes.values()):,}")
     lines: list[RenderableType] = [
         parts,
-        f"base: {report.bits_per_weight:.2f} bits per weight",
-        f"adapters: {', '.join(report.adapters)}",
+        f"base: {result.bits_per_weight:.2f} bits per weight",
+        f"adapters: {', '.join(result.adapters)}",
         *(
             f"licence of the {part}: {name or 'not stated'}"
-            for part, name in report.licences.items()
+            for part, name in result.licences.items()
         ),
     ]
-    if any(error.rms for error in report.errors.values()):
-        lines.insert(1, _errors(report.errors))
-    if report.unquantised:
+    if any(error.rms for error in result.errors.values()):
+        lines.insert(1, _errors(result.errors))
+    if result.unquantised:
         lines.append(
-            f"not quantised, because the groups do not divide them: {', '.join(report.unquantised)}"
+            f"not quantised, because the groups do not divide them: {', '.join(result.unquantised)}"
         )
-    lines.append(f"{report.seconds:.1f} s")
+    lines.append(f"{result.seconds:.1f} s")
     return lines
 
 
 def verification(result: Verification, *, errors: bool = True) -> list[RenderableType]:
-    """What a comparison found; ``errors`` off where the conversion's own table stands above."""
+    """What a comparison found.
+
+    Args:
+        result: What `verify` returned.
+        errors: Show the table of errors; not needed right after the conversion's own.
+    """
     lines: list[RenderableType] = [
-        f"{result.tensors} tensors compared, {result.identical} bit for bit what the source gives"
+        f"{result.tensors} tensors compared, {result.identical} identical bit for bit"
     ]
     if errors and any(error.rms for error in result.errors.values()):
         lines.append(_errors(result.errors))
@@ -55,7 +57,7 @@ def verification(result: Verification, *, errors: bool = True) -> list[Renderabl
             f"of {len(cosines)} texts"
         )
     lines += [f"differs: {problem}" for problem in result.problems]
-    lines.append("differences found" if result.problems else "the folder is its source's")
+    lines.append("differences found" if result.problems else "the folder agrees with its source")
     return lines
 
 
@@ -90,14 +92,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "not stated" if value is None else str(value)
-
-
-def source_of(folder: str | Path, *, source: str | None, base: str | None) -> Source:
-    """Open the source that a model folder says it was made from, or the places given instead."""
-    recorded = ModelFolder(folder).description["source"]
-    return Source(
-        source or recorded["checkpoint"],
-        base=base or recorded["base"],
-        subfolder=None if source else recorded["subfolder"],
-        revision=None if source else recorded["revision"],
-    )

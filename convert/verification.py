@@ -1,4 +1,4 @@
-"""A model folder against its source: tensor by tensor, and by the latents that come out."""
+"""Comparing a model folder with its source: tensor by tensor, and by the latents it gives."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.llama import ModelArgs, TransformerBlock
 
-from clara_mlx.convert.quantise import Error, Quantisation, error_of, steps_between, store
+from clara_mlx.convert.quantise import (
+    Error,
+    Quantisation,
+    measure_error,
+    quantise_tensor,
+    steps_between,
+)
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, BASE, inverse
-from clara_mlx.convert.write import Progress, memory_rows
+from clara_mlx.errors import Progress
 from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import ModelFolder, load_arrays
 from clara_mlx.model.lora import SCALE, TARGETS
 from clara_mlx.model.prompts import Prompts
 
 #: Texts whose latents are compared: a test failure, code, and prose.
-PROBES = (
+TEXTS = (
     "FAILED tests/test_io.py::test_load - FileNotFoundError: data/config.toml\n1 failed, 41 passed",
     "def parse(line: str) -> int:\n    return int(line.split(':')[1], base=16)\n",
     "The scheduler retries a failed job three times and then reports the last error it saw.",
 )
 
-#: Another device may round a value and its group's bfloat16 scale the other way: a step each.
+#: In quantisation steps: another device may round a value, and its group's bfloat16 scale, the
+#: other way, which is a step each.
 DEVICE_STEPS = 3.0
 
 
 @dataclass
 class Verification:
-    """What the comparison found; ``problems`` is empty when the folder is its source's."""
+    """What the comparison found; ``problems`` is empty if the folder agrees with its source."""
 
     tensors: int = 0
     identical: int = 0  # bit for bit what quantising the source here gives
     problems: list[str] = field(default_factory=list)
     errors: dict[str, Error] = field(default_factory=dict)  # worst by kind of tensor
-    cosines: dict[str, list[float]] = field(default_factory=dict)  # by adapter, one per probe
+    cosines: dict[str, list[float]] = field(default_factory=dict)  # by adapter, one per text
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -49,16 +56,16 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
     """Compare every tensor of a model folder with its source, then latents with float32 ones.
 
     Unquantised tensors, adapters and the added tokens' rows must be equal (after the cast to the
-    folder's dtype; the rows exactly). Quantised tensors must equal the source quantised anew, up to
-    the rounding of another device. The float32 latents are computed from the source layer by layer,
-    so the source never has to fit in memory; they are left out if tensors differ.
+    folder's dtype; the rows exactly). Quantised tensors must equal the source when it is quantised
+    again, up to the rounding of another device. The float32 latents are computed layer by layer, so
+    that the source never has to fit in memory; they are not compared if tensors differ.
     """
     opened = ModelFolder(folder)
     result = Verification()
     _compare_base(opened, source, result, progress)
     for name, tensors in source.adapters.items():
         _compare_adapter(opened, name, tensors, source.sizes["layers"], result)
-    rows = memory_rows(source)
+    rows = source.memory_rows()
     kept = opened.memory_rows()
     result.tensors += 1
     if kept.dtype == rows.dtype and mx.array_equal(kept, rows):
@@ -73,6 +80,7 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
 def _compare_base(
     folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
 ) -> None:
+    """Quantise every tensor of the source's base again, and compare it with the stored one."""
     described = folder.description["quantization"]
     quantisation = Quantisation(**described) if described else None
     stored: dict[str, mx.array] = {}  # lazy: read when compared
@@ -88,30 +96,32 @@ def _compare_base(
             result.problems.append(f"missing {name}")
             continue
         arrays = {n: stored.pop(n) for n in names}
-        anew = store(name, original, folder.dtype, quantisation)
-        if anew.keys() != arrays.keys() or any(
-            anew[n].shape != arrays[n].shape or anew[n].dtype != arrays[n].dtype for n in anew
+        expected = quantise_tensor(name, original, folder.dtype, quantisation)
+        if expected.keys() != arrays.keys() or any(
+            arrays[n].shape != array.shape or arrays[n].dtype != array.dtype
+            for n, array in expected.items()
         ):
             result.problems.append(f"{name} is stored in another form than its source asks for")
             continue
-        error = error_of(name, original, arrays, quantisation)
+        error = measure_error(name, original, arrays, quantisation)
         kind = name.split(".")[-2]
         worst = result.errors.get(kind, error)
         result.errors[kind] = max(error, worst, key=lambda e: e.rms)
-        if all(mx.array_equal(anew[n], arrays[n]) for n in anew):
+        if all(mx.array_equal(arrays[n], array) for n, array in expected.items()):
             result.identical += 1
-        elif quantisation is None or len(anew) == 1:
+        elif quantisation is None or len(expected) == 1:
             result.problems.append(f"{name} differs from its source")
-        elif (steps := steps_between(name, arrays, anew, quantisation)) > DEVICE_STEPS:
+        elif (steps := steps_between(name, arrays, expected, quantisation)) > DEVICE_STEPS:
             result.problems.append(f"{name} is up to {steps:.1f} quantisation steps off its source")
         if progress:
-            progress(name, number, len(lines))
+            progress(number, len(lines), name)
     result.problems += [f"unexpected {name}" for name in stored]
 
 
 def _compare_adapter(
     folder: ModelFolder, name: str, tensors: dict[str, TensorRef], layers: int, result: Verification
 ) -> None:
+    """Compare an adapter's tensors, which must be equal after the cast to the folder's dtype."""
     if name not in folder.adapters:
         result.problems.append(f"missing adapter {name}")
         return
@@ -129,8 +139,9 @@ def _compare_adapter(
 def _compare_latents(
     folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
 ) -> None:
+    """Compute the cosine of each text's latents to those of the source in float32."""
     clara = from_folder(folder)
-    texts = [text for text in PROBES if _fits(clara, text)]
+    texts = [text for text in TEXTS if _fits(clara, text)]
     for adapter in dict.fromkeys(("encoder", folder.query_adapter)):
         exact = _float32_latents(folder, source, clara, texts, adapter, progress)
         if adapter == "encoder":
@@ -169,7 +180,7 @@ def _float32_latents(
         states = [block(h, "causal") for h in states]
         mx.eval(states)
         if progress:
-            progress(f"float32 {adapter} pass", i + 1, layers)
+            progress(i + 1, layers, f"float32 {adapter} pass")
     norm = source.base["model.norm.weight"].read().astype(mx.float32)
     memory = source.config.memory_tokens
     return [mx.fast.rms_norm(h[0, -memory:], norm, args.rms_norm_eps) for h in states]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.errors import CheckpointError
 
 #: Adapter names in a checkpoint -> in a model folder.
@@ -23,7 +24,7 @@ ADAPTER_NAMES = {
 
 @dataclass(frozen=True)
 class Weight:
-    """One line of the table; ``{i}`` is the layer, shapes are names from `dimensions`."""
+    """One line of the table; ``{i}`` is the layer, and a shape consists of `dimensions`' names."""
 
     source: str
     target: str | None  # None: dropped on purpose
@@ -78,7 +79,7 @@ ADAPTER = (
 
 
 def expand(table: tuple[Weight, ...], layers: int) -> dict[str, Weight]:
-    """The table with a line per layer, by source name."""
+    """The table with one line per layer, by source name."""
     lines = {}
     for weight in table:
         for i in range(layers if "{i}" in weight.source else 1):
@@ -86,6 +87,36 @@ def expand(table: tuple[Weight, ...], layers: int) -> dict[str, Weight]:
             source = weight.source.replace("{i}", str(i))
             lines[source] = Weight(source, target, weight.shape, weight.transposed)
     return lines
+
+
+def misfits(
+    tensors: Mapping[str, TensorRef],
+    table: tuple[Weight, ...],
+    sizes: Mapping[str, int],
+    only: tuple[str, ...] | None = None,
+) -> list[str]:
+    """Every tensor that is missing, unexpected or of the wrong shape.
+
+    Args:
+        tensors: By source name.
+        table: BASE or ADAPTER.
+        sizes: Numbers for the table's shape names, from `dimensions`.
+        only: Names to look at; None looks at the whole table.
+    """
+    lines = expand(table, sizes["layers"])
+    if only:
+        lines = {name: lines[name] for name in only}
+    problems = [
+        f"missing {name}" for name, line in lines.items() if line.target and name not in tensors
+    ]
+    for name, ref in tensors.items():
+        if name not in lines:
+            problems.append(f"unexpected {name}")
+        elif lines[name].target:
+            shape = tuple(sizes[size] for size in lines[name].shape)
+            if ref.shape != shape:
+                problems.append(f"{name} has shape {ref.shape} instead of {shape}")
+    return problems
 
 
 def inverse(table: tuple[Weight, ...], layers: int) -> dict[str, Weight]:
@@ -99,17 +130,24 @@ def clean_adapter_key(key: str) -> str:
     return re.sub(r"\.(lora_[AB])\.\w+_adapter\.weight$", r".\1.weight", key)
 
 
-#: No real model is deeper or wider; a hostile config must not cost memory.
-_MOST_LAYERS, _MOST_SIZE = 1024, 1 << 20
+# No real model is deeper or wider; a hostile config must not cost memory.
+_MOST_LAYERS = 1024
+_MOST_SIZE = 1 << 20  # of any one dimension
 
 
 def dimensions(
     base_config: Mapping[str, Any], rows: int, rank: int, *, where: str
 ) -> dict[str, int]:
-    """The sizes that the table's shape names stand for, from a base's ``config.json``.
+    """The numbers behind the table's shape names, from a base's ``config.json``.
+
+    Args:
+        base_config: The base's ``config.json``.
+        rows: Token ids, the added tokens included.
+        rank: Rank of the adapters.
+        where: The config's name, for messages.
 
     Raises:
-        CheckpointError: a field is missing, not a number, or out of all proportion.
+        CheckpointError: A field is missing, not a number, or out of all proportion.
     """
 
     def field(name: str, default: int | None = None) -> int:
@@ -122,9 +160,9 @@ def dimensions(
             raise CheckpointError(f"{where}: {name} can't be {shown!s:.40}; not a Mistral config")
         return value
 
-    hidden, heads, layers = (
-        field(name) for name in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-    )
+    hidden = field("hidden_size")
+    heads = field("num_attention_heads")
+    layers = field("num_hidden_layers")
     if layers > _MOST_LAYERS:
         raise CheckpointError(f"{where}: num_hidden_layers can't be {layers}")
     head_dim = field("head_dim", max(1, hidden // heads))

@@ -109,7 +109,7 @@ def convert(
     if quantise not in ("8", "6", "4", "none"):
         raise typer.BadParameter(f"{quantise!r}: choose 8, 6, 4 or none", param_hint="-q")
     quantisation = None if quantise == "none" else Quantisation(int(quantise), group_size)
-    opened = Source(source, base=base, subfolder=subfolder, revision=revision)
+    opened = Source.open(source, base=base, subfolder=subfolder, revision=revision)
     for note in opened.notes:
         typer.echo(f"note: {note}", err=True)
     with progress_bar("converting", in_bytes=True) as progress:
@@ -147,8 +147,8 @@ def inspect(
 
     `clara-mlx inspect clara-7b-q8 --verify`
     """
+    from clara_mlx.convert import Source, report
     from clara_mlx.convert import inspect as describe
-    from clara_mlx.convert import report
 
     if not verify:
         described = describe(path, subfolder=subfolder)
@@ -156,8 +156,9 @@ def inspect(
         return
 
     from clara_mlx.convert import verify as compare
+    from clara_mlx.model.folder import ModelFolder
 
-    opened = report.source_of(path, source=source, base=base)
+    opened = Source.open_recorded(ModelFolder(path), checkpoint=source, base=base)
     with progress_bar("verifying") as progress:
         verification = compare(path, opened, progress=progress)
     emit(verification.to_dict(), report.verification(verification), as_json)

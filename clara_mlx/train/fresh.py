@@ -12,13 +12,12 @@ from clara_mlx.convert import Source, convert
 from clara_mlx.convert.export import write_checkpoint
 from clara_mlx.convert.files import (
     BASE_FILES,
-    folder_or_hub,
+    locate_folder,
     read_base,
     read_json,
-    read_tokenizer,
-    vocabulary_size,
 )
 from clara_mlx.convert.quantise import Quantisation
+from clara_mlx.convert.vocabulary import read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import ADAPTER, TABLES, dimensions, expand
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
@@ -39,14 +38,14 @@ def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
     if (folder / LAYOUT.clara).exists():
         return folder
     _write(fresh, checkpoint, seed)
-    source = Source(checkpoint, base=fresh.base)
+    source = Source.open(checkpoint, base=fresh.base)
     quantisation = Quantisation(fresh.bits) if fresh.bits else None
     convert(source, folder, quantisation=quantisation, dtype=fresh.dtype)
     return ModelFolder(folder).path
 
 
 def _write(fresh: Fresh, to: Path, seed: int) -> None:
-    base = folder_or_hub(fresh.base, BASE_FILES)
+    base = locate_folder(fresh.base, BASE_FILES)
     base_config = read_json(base / "config.json")
     tokenizer = read_tokenizer(base, base)
     refs = read_base(base)

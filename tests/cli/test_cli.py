@@ -94,7 +94,7 @@ def test_inspect(cli: Any, folder: Any, golden: Path) -> None:
     assert json.loads(cli("inspect", to, "--json").stdout)["kind"] == "model folder"
     assert "query_reasoner_adapter" in cli("inspect", golden / "c4/e2e").stdout
     verified = cli("inspect", to, "--verify", "--source", golden / "c16/e2e")
-    assert "the folder is its source's" in verified.stdout
+    assert "the folder agrees with its source" in verified.stdout
     other = cli("inspect", to, "--verify", "--source", golden / "c16/instruct", ok=False)
     assert other.exit_code == 1
     assert "differs:" in other.stdout

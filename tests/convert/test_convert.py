@@ -56,7 +56,7 @@ def change(folder: Path, name: str, edit: Callable[[dict[str, mx.array]], object
 
 
 def run(checkpoint: Path, golden: Path, to: Path, **options: Any) -> Path:
-    convert(Source(checkpoint, base=golden / "tiny-base"), to, **options)
+    convert(Source.open(checkpoint, base=golden / "tiny-base"), to, **options)
     return to
 
 
@@ -98,13 +98,13 @@ def test_peft_prefixes_and_adapter_names_left_in_keys(
 
 
 def test_tables_copied_inside_adapters_are_left_out_and_reported(golden: Path) -> None:
-    source = Source(golden / "c16/base", base=golden / "tiny-base")
+    source = Source.open(golden / "c16/base", base=golden / "tiny-base")
     assert any("encoder_adapter carries copies" in note for note in source.notes)
     assert not any(TABLE in tensors for tensors in source.adapters.values())
 
 
 def test_a_checkpoint_without_query_reasoner(clara: Any, golden: Path) -> None:
-    source = Source(golden / "c16/instruct", base=golden / "tiny-base")
+    source = Source.open(golden / "c16/instruct", base=golden / "tiny-base")
     assert any("queries will use the encoder adapter" in note for note in source.notes)
     model = clara("c16", "instruct")
     assert mx.array_equal(model.encode_query("which test?"), model.encode("which test?")[0])
@@ -132,7 +132,7 @@ def test_a_base_config_of_newer_transformers(golden: Path, tmp_path: Path) -> No
     theta = config.pop("rope_theta")
     config["rope_parameters"] = {"rope_theta": theta, "rope_type": "default"}
     (base / "config.json").write_text(json.dumps(config))
-    convert(Source(golden / "c16/e2e", base=base), tmp_path / "to")
+    convert(Source.open(golden / "c16/e2e", base=base), tmp_path / "to")
     written = json.loads((tmp_path / "to/config.json").read_text())
     assert written["rope_theta"] == theta == 1e6
     assert "rope_parameters" not in written
@@ -198,11 +198,11 @@ def test_a_base_of_other_shape_or_kind(golden: Path, tmp_path: Path) -> None:
         shutil.copy(golden / "tiny-base/config.json", base)
         edit_json(base / "config.json", **changes)
         with pytest.raises(CheckpointError, match=message):
-            Source(golden / "c16/e2e", base=base)
+            Source.open(golden / "c16/e2e", base=base)
     shutil.copy(golden / "tiny-base/config.json", base)
     (base / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match="model-00002-of-00002"):
-        Source(golden / "c16/e2e", base=base)
+        Source.open(golden / "c16/e2e", base=base)
 
 
 def test_values_that_are_not_finite(checkpoint: Path, golden: Path, tmp_path: Path) -> None:
@@ -217,18 +217,20 @@ def test_values_that_are_not_finite(checkpoint: Path, golden: Path, tmp_path: Pa
 
 def test_no_checkpoint_there(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no adapters\.pth"):
-        Source(golden / "tiny-base")
+        Source.open(golden / "tiny-base")
     shutil.copytree(golden / "c16/e2e", tmp_path / "repo/compression-16")
     with pytest.raises(CheckpointError, match="--subfolder: compression-16"):
-        Source(tmp_path / "repo", base=golden / "tiny-base")
-    assert Source(tmp_path / "repo", subfolder="compression-16", base=golden / "tiny-base").adapters
+        Source.open(tmp_path / "repo", base=golden / "tiny-base")
+    assert Source.open(
+        tmp_path / "repo", subfolder="compression-16", base=golden / "tiny-base"
+    ).adapters
 
 
 @pytest.mark.parametrize("name", ["/mnt/someone/else/mistral", "tiny-base", None, 7])
 def test_an_unusable_base_name_asks_for_base(checkpoint: Path, name: object) -> None:
     edit_json(checkpoint / "config.json", decoder_model_name=name)
     with pytest.raises(CheckpointError, match="--base"):
-        Source(checkpoint)
+        Source.open(checkpoint)
 
 
 def test_a_tokenizer_that_disagrees(golden: Path, tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_a_tokenizer_that_disagrees(golden: Path, tmp_path: Path) -> None:
     tokenizer["added_tokens"].append(token)
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(CheckpointError, match="gives <SEP> the id 700, not 649"):
-        Source(golden / "c16/e2e", base=base)
+        Source.open(golden / "c16/e2e", base=base)
 
 
 # -- what a folder holds -------------------------------------------------------------------------
@@ -375,7 +377,7 @@ def test_disk_space_is_checked_first(
 
 
 def test_an_interrupt_leaves_nothing(golden: Path, tmp_path: Path) -> None:
-    def interrupt(name: str, done: int, total: int) -> None:
+    def interrupt(done: int, total: int, name: str) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 

@@ -128,7 +128,7 @@ def test_odd_values(tmp_path: Path, golden: Path, file: str, keys: str, value: A
     base = None if keys == "decoder_model_name" else tmp_path / "base"
     to = tmp_path / "out" / "model"
     try:
-        convert(Source(tmp_path / "checkpoint", base=base), to, dtype="float32")
+        convert(Source.open(tmp_path / "checkpoint", base=base), to, dtype="float32")
     except ClaraError as error:
         str(error).encode()  # it can be printed
         assert not to.parent.exists() or not any(to.parent.iterdir())

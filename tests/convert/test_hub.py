@@ -126,7 +126,7 @@ def test_the_checkpoints_base_by_id_and_the_fall_back(
     }
     sparse(snapshot / "model.safetensors", base_tensors | {"model.norm.weight": (4096,)})
     script = (
-        "import sys; from clara_mlx.convert import Source; s = Source(sys.argv[1]);"
+        "import sys; from clara_mlx.convert import Source; s = Source.open(sys.argv[1]);"
         "print(s.base_name); print(*s.notes, sep='\\n')"
     )
     found = subprocess.run(

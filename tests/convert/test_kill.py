@@ -21,7 +21,7 @@ import sys
 from clara_mlx.convert import Source, convert
 checkpoint, base, to = sys.argv[1:]
 while True:
-    source = Source(checkpoint, base=base)
+    source = Source.open(checkpoint, base=base)
     print("start", flush=True)
     convert(source, to, force=True)
     print("end", flush=True)
@@ -52,13 +52,13 @@ def test_sigkill_at_random_moments(golden: Path, tmp_path: Path) -> None:
         else:
             assert not finished or any(tmp_path.glob(".model.replaced-*"))
     assert interrupted  # some runs died in the middle
-    convert(Source(arguments[0], base=arguments[1]), to, force=True)
+    convert(Source.open(arguments[0], base=arguments[1]), to, force=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
 
 
 def test_a_model_set_aside_by_a_killed_replacement_comes_back(golden: Path, tmp_path: Path) -> None:
     to = tmp_path / "model"
-    source = Source(golden / "c16/e2e", base=golden / "tiny-base")
+    source = Source.open(golden / "c16/e2e", base=golden / "tiny-base")
     convert(source, to)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

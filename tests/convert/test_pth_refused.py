@@ -25,8 +25,8 @@ from pth_files import (
     text,
 )
 
+from clara_mlx.convert.files import read_adapters
 from clara_mlx.convert.pth import read_pth
-from clara_mlx.convert.source import read_adapters
 from clara_mlx.errors import CheckpointError
 
 

@@ -17,7 +17,7 @@ from clara_mlx.model.folder import load_arrays
 
 @pytest.fixture
 def source(golden: Path) -> Source:
-    return Source(golden / "c16/e2e", base=golden / "tiny-base")
+    return Source.open(golden / "c16/e2e", base=golden / "tiny-base")
 
 
 @pytest.mark.parametrize("options", [("-q", "8"), ("-q", "4", "--group-size", "32"), ()])

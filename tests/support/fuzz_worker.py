@@ -138,7 +138,7 @@ def checkpoints(scratch: Path, golden: Path, guard: Guard) -> Case:
     checkpoint, base, to = scratch / "checkpoint", scratch / "base", scratch / "out" / "model"
     shutil.copytree(golden / "c16" / "e2e", checkpoint)
     shutil.copytree(golden / "tiny-base", base)
-    convert(Source(checkpoint, base=base), to, dtype="float32")
+    convert(Source.open(checkpoint, base=base), to, dtype="float32")
     shutil.copyfile(to / "tokenizer.json", base / "tokenizer.json")  # with CLaRa's tokens in it
     shutil.rmtree(to)
     files = [*checkpoint.iterdir(), *base.glob("model*"), base / "config.json"]
@@ -156,7 +156,7 @@ def checkpoints(scratch: Path, golden: Path, guard: Guard) -> Case:
         print(f"  {file}", flush=True)
         with guard.watching():
             try:
-                convert(Source(checkpoint, base=base), to, dtype="float32")
+                convert(Source.open(checkpoint, base=base), to, dtype="float32")
                 result = "read"
             except ClaraError as error:
                 str(error).encode()

@@ -12,8 +12,7 @@ import pytest
 from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, trained, write_config
 
 import clara_mlx
-from clara_mlx.convert import verify
-from clara_mlx.convert.report import source_of
+from clara_mlx.convert import Source, verify
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.run import Run
@@ -52,7 +51,7 @@ def test_both_forms_are_the_trained_model(
     # The folder still knows what it was made from, base tables included.
     saved = ModelFolder(tmp_path / "run/model")
     assert saved.config.training_stage == "stage2" and saved.config.generation_top_k == 2
-    result = verify(saved.path, source_of(saved.path, source=None, base=None))
+    result = verify(saved.path, Source.open_recorded(saved))
     assert not result.problems
     assert saved.description["training"][-1]["from"] == ModelFolder(start).fingerprint
 

@@ -1,0 +1,246 @@
+"""Converting a checkpoint: map its tensors, quantise and save them, describe them, put in place.
+
+The checkpoint was opened by `Source.open`. The model folder is planned in full before anything is
+written, filled tensor by tensor, and gets its name when it is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from clara_mlx.convert.disk import (
+    check_space,
+    check_target,
+    hash_in_background,
+    save_arrays,
+    write_json,
+)
+from clara_mlx.convert.manifest import adapter_config, write_manifest
+from clara_mlx.convert.quantise import Error, Quantisation, measure_error, quantise_tensor
+from clara_mlx.convert.source import Source
+from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
+from clara_mlx.convert.weight_map import ADAPTER, BASE, Weight, expand
+from clara_mlx.errors import CheckpointError, Progress
+from clara_mlx.model.folder import LAYOUT
+from clara_mlx.store import atomic
+
+#: Weights are written in files of about this size, one file in memory at a time.
+SHARD_BYTES = 1 << 29
+
+_DTYPES = {name: getattr(mx, name) for name in ITEM_SIZES}
+
+
+@dataclass
+class Conversion:
+    """What a conversion found and wrote; the CLI prints it."""
+
+    folder: Path
+    adapters: list[str]
+    licences: dict[str, str | None]
+    notes: list[str]
+    parameters: dict[str, int] = field(default_factory=dict)  # by part
+    bytes: dict[str, int] = field(default_factory=dict)  # by part
+    bits_per_weight: float = 0.0  # of the base
+    errors: dict[str, Error] = field(default_factory=dict)  # worst by kind of tensor
+    unquantised: list[str] = field(default_factory=list)  # kinds that groups do not divide
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    def add_part(self, part: str, tensors: list[_Tensor]) -> None:
+        """Record the sizes of a part that was saved."""
+        self.parameters[part] = sum(tensor.ref.size for tensor in tensors)
+        self.bytes[part] = sum(tensor.nbytes for tensor in tensors)
+
+
+def convert(
+    source: Source,
+    to: str | Path,
+    *,
+    quantisation: Quantisation | None = None,
+    dtype: str = "bfloat16",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Write the model folder of a checkpoint.
+
+    Works in a sibling folder that takes its final name when everything is on the disk, so a folder
+    of that name is always complete. What an interrupted run left is removed by the next one. About
+    SHARD_BYTES and one tensor are in memory at a time.
+
+    Args:
+        source: The checkpoint and its base.
+        to: The folder to make.
+        quantisation: Applied to all matrices of the base; None keeps them in ``dtype``.
+        dtype: Of everything that is not quantised; the added tokens' rows keep their own.
+        force: Replace an existing model folder.
+        progress: Called with bytes and the tensor's name as tensors are done.
+
+    Raises:
+        CheckpointError: ``to`` exists, the disk is too full, or a tensor is damaged.
+    """
+    started = time.perf_counter()
+    if dtype not in _DTYPES:
+        raise CheckpointError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
+    to = Path(to).expanduser().absolute()
+    result = Conversion(to, sorted(source.adapters), source.licences, list(source.notes))
+
+    # 1. Map every tensor to its place and size in the model folder.
+    layers = source.sizes["layers"]
+    base = _map_tensors(source.base, expand(BASE, layers), dtype, quantisation)
+    adapters = {
+        name: _map_tensors(tensors, expand(ADAPTER, layers), dtype, None)
+        for name, tensors in source.adapters.items()
+    }
+    total = sum(tensor.nbytes for part in (base, *adapters.values()) for tensor in part)
+    quantiser = _Quantiser(dtype, result, total, progress)
+    try:
+        atomic.clear_leftovers(to)
+        check_target(to, force)
+        check_space(to.parent, total)
+        with atomic.partial_folder(to) as folder:
+            with hash_in_background(source.files) as hashes:
+                # 2. Quantise and save the weights: base, adapters, exact rows.
+                _save_base(folder, base, quantiser, result)
+                for name, tensors in adapters.items():
+                    save_arrays(
+                        folder / LAYOUT.adapter.format(name), quantiser.quantise_all(tensors)
+                    )
+                    write_json(folder / LAYOUT.adapter_config.format(name), adapter_config(source))
+                    result.add_part(f"adapter {name}", tensors)
+                rows = source.memory_rows()
+                save_arrays(folder / LAYOUT.memory_tokens, {"embed_tokens.weight": rows})
+                result.bytes["memory-token rows"] = rows.nbytes
+                # 3. Describe them.
+                errors = {kind: asdict(error) for kind, error in result.errors.items()}
+                write_manifest(folder, source, dtype, quantisation, errors, hashes())
+            # 4. Give the complete folder its name.
+            atomic.put_in_place(folder, to)
+    except OSError as error:
+        raise CheckpointError(f"{to}: can't be written: {error}") from error
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A tensor of the plan: where it comes from and what it becomes."""
+
+    ref: TensorRef
+    line: Weight
+    quantisation: Quantisation | None
+    nbytes: int  # as stored
+
+    @property
+    def name(self) -> str:
+        return str(self.line.target)
+
+    @property
+    def kind(self) -> str:
+        """``q_proj``, ``embed_tokens``, ``input_layernorm``, ..."""
+        return self.name.split(".")[-2]
+
+
+def _map_tensors(
+    refs: dict[str, TensorRef],
+    lines: dict[str, Weight],
+    dtype: str,
+    quantisation: Quantisation | None,
+) -> list[_Tensor]:
+    """The plan for a part of the source, in the weight map's order."""
+    item_size = ITEM_SIZES[dtype]
+    plan = []
+    for name, line in lines.items():
+        if line.target is None:
+            continue
+        ref = refs[name]
+        nbytes = ref.size * item_size
+        if quantisation and quantisation.applies(ref.shape):
+            nbytes = quantisation.nbytes(ref.shape, item_size)
+        plan.append(_Tensor(ref, line, quantisation, nbytes))
+    return plan
+
+
+class _Quantiser:
+    """Brings tensors into their stored form, one at a time, and records how exact they are."""
+
+    def __init__(
+        self, dtype: str, result: Conversion, total: int, progress: Progress | None
+    ) -> None:
+        self._dtype = _DTYPES[dtype]
+        self._result = result
+        self._progress = progress
+        self._total = total  # bytes
+        self._done = 0  # bytes
+
+    def quantise_all(self, tensors: Iterable[_Tensor]) -> dict[str, mx.array]:
+        """Read some tensors and give the arrays to be saved, by name."""
+        arrays: dict[str, mx.array] = {}
+        for tensor in tensors:
+            values = tensor.ref.read()
+            if tensor.line.transposed:
+                values = mx.contiguous(values.T)
+            stored = quantise_tensor(tensor.name, values, self._dtype, tensor.quantisation)
+            self._record_error(tensor, values, stored)
+            arrays |= stored
+            del values
+            mx.clear_cache()  # buffers of one shape are of no use to the next
+            self._done += tensor.nbytes
+            if self._progress:
+                self._progress(self._done, self._total, tensor.name)
+        return arrays
+
+    def _record_error(self, tensor: _Tensor, values: mx.array, stored: dict[str, mx.array]) -> None:
+        """Keep the worst error of each kind of tensor, and the kinds that were not quantised."""
+        error = measure_error(tensor.name, values, stored, tensor.quantisation)
+        if tensor.line.transposed:  # an adapter's, which is only cast
+            return
+        worst = self._result.errors.get(tensor.kind, Error())
+        self._result.errors[tensor.kind] = max(error, worst, key=lambda e: e.rms)
+        as_it_was = tensor.quantisation is not None and len(stored) == 1 and values.ndim == 2
+        if as_it_was and tensor.kind not in self._result.unquantised:
+            self._result.unquantised.append(tensor.kind)
+
+
+def _save_base(
+    folder: Path, tensors: list[_Tensor], quantiser: _Quantiser, result: Conversion
+) -> None:
+    """Write the base in shards, one of them in memory at a time, and their index."""
+    shards = _shards(tensors)
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = LAYOUT.weights.format(number, len(shards))
+        arrays = quantiser.quantise_all(shard)
+        save_arrays(folder / file, arrays)
+        weight_map |= dict.fromkeys(arrays, file)
+    result.add_part("base", tensors)
+    parameters, size = result.parameters["base"], result.bytes["base"]
+    result.bits_per_weight = 8 * size / parameters
+    write_json(
+        folder / LAYOUT.index,
+        {
+            "metadata": {"total_size": size, "total_parameters": parameters},
+            "weight_map": dict(sorted(weight_map.items())),
+        },
+    )
+
+
+def _shards(tensors: list[_Tensor]) -> list[list[_Tensor]]:
+    """Tensors in runs of at most SHARD_BYTES, or of one that is larger."""
+    shards: list[list[_Tensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if shards[-1] and size + tensor.nbytes > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor.nbytes
+    return shards
