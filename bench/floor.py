@@ -17,7 +17,7 @@ import numpy as np
 from synthetic import HIDDEN, MEMORY, World
 
 from clara_mlx import machine
-from clara_mlx.memory.memory import SCORE_FLOOR
+from clara_mlx.memory.asking import SCORE_FLOOR
 from clara_mlx.store.sketch import RunningMean, Sketcher
 
 

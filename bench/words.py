@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from clara_mlx import machine
-from clara_mlx.memory.memory import PROVISIONAL_CHARACTERS
+from clara_mlx.memory.cutting import PROVISIONAL_CHARACTERS
 from clara_mlx.model import chunking
 from clara_mlx.store import fulltext, words
 from clara_mlx.store.store import Store

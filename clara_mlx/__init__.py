@@ -7,10 +7,11 @@ from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
     from clara_mlx.memory import Memory
+    from clara_mlx.memory.asking import Answer
     from clara_mlx.model.chunking import Chunk
     from clara_mlx.model.clara import Clara, Compressed, load
     from clara_mlx.model.config import ClaraConfig
-    from clara_mlx.store.results import Answer, Hit, Status
+    from clara_mlx.store.results import Hit, Status
 
 __all__ = [
     "Answer",
@@ -34,7 +35,7 @@ _HOMES = {
     "Chunk": "model.chunking",
     "ClaraConfig": "model.config",
     "Memory": "memory.memory",
-    "Answer": "store.results",
+    "Answer": "memory.asking",
     "Hit": "store.results",
     "Status": "store.results",
     "Clara": "model.clara",

@@ -63,7 +63,8 @@ def opened(
         from clara_mlx.model.clara import load
 
         clara = load(model)
-    from clara_mlx.memory.memory import SCORE_FLOOR, Memory
+    from clara_mlx.memory import Memory
+    from clara_mlx.memory.asking import SCORE_FLOOR
 
     floor = SCORE_FLOOR if floor is None else floor
     with Memory.open(db, clara, floor=floor, compress=compress) as memory:

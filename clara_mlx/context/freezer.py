@@ -26,7 +26,7 @@ class Freezer:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.table = BlockTable(memory.store)
+        self.table = BlockTable(memory.file)
         # Originals that were read back in this process; each is read back once.
         self._verified: set[str] = set()
         # Handles of what was observed in this process. What is forgotten stays forgotten.

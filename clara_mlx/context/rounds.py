@@ -27,7 +27,7 @@ class Replay:
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self._table = BlockTable(memory.store)
+        self._table = BlockTable(memory.file)
 
     def keep(
         self,

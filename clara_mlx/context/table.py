@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from clara_mlx.errors import StoreError
 
 if TYPE_CHECKING:
-    from clara_mlx.store.store import Store
+    from clara_mlx.store.file import File
 
 Kind = Literal["piece", "note", "fold"]
 
@@ -46,17 +46,17 @@ class Edit:
 class BlockTable:
     """The blocks and edits of a memory file."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, file: File) -> None:
+        self._file = file
 
     def block(self, digest: bytes) -> Block | None:
         """The block that stands for something, if one was chosen."""
-        rows = self._store.read("SELECT * FROM blocks WHERE digest = ?", (digest,))
+        rows = self._file.read("SELECT * FROM blocks WHERE digest = ?", (digest,))
         return _block(rows[0]) if rows else None
 
     def issued(self, text: str) -> Block | None:
         """The block whose text is exactly this one, if this file ever chose it."""
-        rows = self._store.read("SELECT * FROM blocks WHERE issued = ?", (_sha256(text),))
+        rows = self._file.read("SELECT * FROM blocks WHERE issued = ?", (_sha256(text),))
         return _block(rows[0]) if rows and rows[0]["text"] == text else None
 
     def keep(self, block: Block, mentions: Iterable[str] = ()) -> Block:
@@ -67,7 +67,7 @@ class BlockTable:
         """
         body = None if block.body is None else zlib.compress(_encoded(block.body), 6)
         handles = dict.fromkeys([*([block.handle] if block.handle else []), *mentions])
-        with self._store.write() as connection:
+        with self._file.write() as connection:
             added = connection.execute(
                 "INSERT INTO blocks (digest, kind, issued, text, handle, body) "
                 "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -80,12 +80,12 @@ class BlockTable:
                 )
         chosen = self.block(block.digest)
         if chosen is None:
-            raise StoreError(f"{self._store.path}: memory {block.handle} was forgotten meanwhile")
+            raise StoreError(f"{self._file.path}: memory {block.handle} was forgotten meanwhile")
         return chosen
 
     def edit(self, edits: Sequence[Edit]) -> None:
         """Keep edits, all or none; an earlier one of the same part is replaced."""
-        with self._store.write() as connection:
+        with self._file.write() as connection:
             connection.executemany(
                 "INSERT INTO edits (chain, part, block, explains) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (chain, part) DO UPDATE SET block = excluded.block, "
@@ -95,7 +95,7 @@ class BlockTable:
 
     def drop(self, chains: Sequence[bytes]) -> int:
         """Forget the edits of messages, so that they are sent as they came; returns how many."""
-        with self._store.write() as connection:
+        with self._file.write() as connection:
             return sum(
                 connection.execute("DELETE FROM edits WHERE chain = ?", (chain,)).rowcount
                 for chain in dict.fromkeys(chains)
@@ -107,7 +107,7 @@ class BlockTable:
         for start in range(0, len(chains), _BATCH):
             some = list(dict.fromkeys(chains[start : start + _BATCH]))
             marks = ",".join("?" * len(some))
-            rows = self._store.read(
+            rows = self._file.read(
                 "SELECT e.chain, e.part, e.explains, b.* FROM edits e "
                 f"JOIN blocks b ON b.digest = e.block WHERE e.chain IN ({marks}) "
                 # A foreign key holds this already; a damaged file may not.

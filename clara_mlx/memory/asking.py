@@ -1,8 +1,10 @@
-"""Asking: a question's latents, the hits that count and theirs, passes when they don't all fit."""
+"""Asking: encode a question, choose the hits worth reading, and answer from their latents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +12,29 @@ import numpy as np
 from clara_mlx.errors import ClaraError
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store.results import Answer, Hit
+from clara_mlx.store.results import Hit
 from clara_mlx.store.space import Space
 
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara
 
+Array = np.ndarray[Any, Any]
+
+#: Centred cosine below which a chunk has nothing to do with a question (bench/RESULTS.md).
+SCORE_FLOOR = 0.15
+
 NOTHING_FOUND = "Nothing relevant is remembered."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer from memory tokens, and the exact text it was given from."""
+
+    text: str
+    evidence: list[Hit]
+    tokens_read: int  # memory tokens and separators the decoder read in place of the text
+    tokens_saved: int  # tokens of that text, less tokens_read
+    passes: int  # decoder passes; 0 if nothing relevant was found
 
 
 def relevant(hits: list[Hit], floor: float) -> list[Hit]:
@@ -24,50 +42,52 @@ def relevant(hits: list[Hit], floor: float) -> list[Hit]:
     return [hit for hit in hits if hit.cosine is None or hit.cosine >= floor]
 
 
-def encode_query(query: str, clara: Clara, model: ModelThread) -> np.ndarray[Any, Any]:
-    """A query's latents (memory_tokens, hidden); a long one is not cut, but its chunks' mean."""
+def encode_query(query: str, clara: Clara, model_thread: ModelThread) -> Array:
+    """Latents of a query (memory_tokens, hidden): the mean over its chunks if it is a long one."""
     chunks = chunking.split(query, clara.tokenizer, clara.config.doc_max_length)
     pieces = [query[chunk.start : chunk.end] for chunk in chunks] or [""]
 
-    def encode() -> np.ndarray[Any, Any]:
+    def encode() -> Array:
         return np.stack([np.array(clara.encode_query(piece)) for piece in pieces]).mean(0)
 
-    return model.run(Priority.QUESTION, encode)
+    return model_thread.run(Priority.QUESTION, encode)
 
 
 def stream_answer(
-    question: str, hits: list[Hit], space: Space, clara: Clara, model: ModelThread, max_tokens: int
+    question: str,
+    hits: list[Hit],
+    space: Space,
+    clara: Clara,
+    model_thread: ModelThread,
+    max_tokens: int,
 ) -> Iterator[str | Answer]:
     """The answer piece by piece, and the whole `Answer` last.
 
-    If the documents do not fit the decoder's window they are read in passes, best first. The
-    passes' answers are joined in that order, one a line, each once.
+    Documents that do not fit the decoder's window together are read in passes, best first. The
+    answers of the passes are joined in that order, one a line, without repetitions.
 
     Raises:
-        ClaraError: the question leaves no room for a single document.
+        ClaraError: The question leaves no room for a single document.
     """
     if not hits:
         yield NOTHING_FOUND
         yield Answer(NOTHING_FOUND, [], 0, 0, 0)
         return
-    documents = _documents(hits, space, clara, model)
+    documents = _documents(hits, space, clara, model_thread)
     room = clara.documents_that_fit(question, max_tokens)
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
     answers: list[str] = []
     passes = range(0, len(documents), room)
     for start in passes:
-        said = ""
-        for piece in model.stream(
-            Priority.QUESTION,
-            lambda batch=documents[start : start + room]: clara.stream_answer(  # type: ignore[misc]
-                question, batch, max_tokens
-            ),
-        ):
-            said += piece
+        batch = documents[start : start + room]
+        answer = partial(clara.stream_answer, question, batch, max_tokens)
+        text = ""
+        for piece in model_thread.stream(Priority.QUESTION, answer):
+            text += piece
             yield piece
-        if said.strip() and said.strip() not in answers:
-            answers.append(said.strip())
+        if text.strip() and text.strip() not in answers:
+            answers.append(text.strip())
         if start != passes[-1]:
             yield "\n"
     read = len(documents) * (clara.config.memory_tokens + 1)  # with <SEP>
@@ -75,22 +95,21 @@ def stream_answer(
     yield Answer("\n".join(answers), hits, read, tokens - read, len(passes))
 
 
-def _documents(
-    hits: list[Hit], space: Space, clara: Clara, model: ModelThread
-) -> np.ndarray[Any, Any]:
+def _documents(hits: list[Hit], space: Space, clara: Clara, model_thread: ModelThread) -> Array:
     """Latents (documents, memory_tokens, hidden) of hits, best first.
 
-    A hit that the background work has not reached is compressed now, and may be several documents.
+    A hit that the background work has not reached is compressed now, and may become several
+    documents.
     """
-    there = space.present([hit.chunk_id for hit in hits])
-    documents = []
-    for hit in hits:
-        if hit.chunk_id in there:
-            documents.append(space.latents([hit.chunk_id]))
-        else:
-            compress = model.submit(
-                Priority.QUESTION,
-                lambda text=hit.text: np.array(clara.compress(text).latents),  # type: ignore[misc]
-            )
-            documents.append(compress.result())
+
+    def compress(text: str) -> Array:
+        return np.array(clara.compress(text).latents)
+
+    compressed = space.present([hit.chunk_id for hit in hits])
+    documents = [
+        space.latents([hit.chunk_id])
+        if hit.chunk_id in compressed
+        else model_thread.run(Priority.QUESTION, partial(compress, hit.text))
+        for hit in hits
+    ]
     return np.concatenate(documents)

@@ -1,4 +1,4 @@
-"""The background work: pending contents become latents, in length-sorted batches, resumably."""
+"""The background work: pending contents become latents, in batches, and resume after a stop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import secrets
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
-from clara_mlx.model import chunking
+from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store.space import Space
 from clara_mlx.store.store import Store, StoredChunk
@@ -21,30 +22,46 @@ from clara_mlx.store.store import Store, StoredChunk
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara
 
-#: Contents taken from the backlog at a time, and chunks encoded and written at a time.
-CONTENTS, CHUNKS = 64, 16
+#: Contents taken from the backlog at a time.
+CONTENTS = 64
 
-#: Seconds a process may go silent before another one takes over the compressing.
+#: Chunks encoded and written at a time; a question waits for no more than these.
+CHUNKS = 16
+
+#: Seconds a process may be silent before another one takes over the compression.
 LEASE_SECONDS = 60.0
 
-#: Seconds until the next look at the backlog, when there was nothing to do, and after a full disk.
-IDLE_SECONDS, PAUSE_SECONDS = 1.0, 5.0
+#: Seconds until the next look at the backlog when there was nothing to do.
+IDLE_SECONDS = 1.0
 
+#: Seconds until the next try after a passing failure, such as a full disk.
+PAUSE_SECONDS = 5.0
+
+#: Pending contents above which a writer is slowed down.
+BACKLOG = 10_000
+
+#: Seconds for which one call of a writer is held back at most.
+BACKLOG_SECONDS = 5.0
+
+# The lease's name, as it is stored in the file.
 _LEASE = "compressor"
 
-#: Unfinished contents above which a writer is slowed down, and by how much at most.
-BACKLOG, BACKLOG_SECONDS = 10_000, 5.0
+_HOST = socket.gethostname().replace(" ", "-")
 
 
-class Compressor:
-    """A thread that works through the backlog while it holds the file's lease."""
+class BackgroundCompression:
+    """A thread that works through a file's backlog while it holds the file's lease."""
 
-    def __init__(self, store: Store, space: Space, clara: Clara, model: ModelThread) -> None:
-        self._store, self._space, self._clara, self._model = store, space, clara, model
-        self._owner = f"{_HOST} {os.getpid()} {secrets.token_hex(4)}"
-        self._stop, self._woken = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="clara-mlx compressor", daemon=True)
-        self.error: Exception | None = None
+    def __init__(self, store: Store, space: Space, clara: Clara, model_thread: ModelThread) -> None:
+        self.error: Exception | None = None  # what it stopped for, or paused for
+        self._store = store
+        self._space = space
+        self._clara = clara
+        self._model_thread = model_thread
+        self._owner = f"{_HOST} {os.getpid()} {secrets.token_hex(4)}"  # `_has_died` reads it
+        self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clara-mlx compressor", daemon=True)
 
     @property
     def running(self) -> bool:
@@ -52,28 +69,33 @@ class Compressor:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin in the background."""
-        self._thread.start()
+        """Start the thread, unless it was started before."""
+        if not self._thread.ident:
+            self._thread.start()
 
     def wake(self) -> None:
-        """Look at the backlog now."""
+        """Let the thread look at the backlog now."""
         self._woken.set()
 
     def hold_back(self) -> None:
-        """Back-pressure: a writer far ahead of this thread waits a little; none is refused."""
+        """Make a writer that is far ahead of the thread wait a little; no writer is refused."""
         deadline = time.monotonic() + BACKLOG_SECONDS
         while self.running and self._store.backlog() > BACKLOG and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Finish the batch at hand and end; what is left keeps its marks."""
+        """Finish the current batch and end the thread; the other contents stay pending."""
         self._stop.set()
-        self._woken.set()
+        self.wake()
         if self._thread.ident:
             self._thread.join()
 
     def wait(self, timeout: float | None, progress: Progress | None = None) -> None:
-        """Block until nothing is pending that has not been given up, or there is an error."""
+        """Wait until nothing is pending but what was given up.
+
+        Raises:
+            StoreError: The thread failed, or ``timeout`` seconds have passed.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.running:
             self.error = None  # of an earlier try
@@ -90,16 +112,17 @@ class Compressor:
         if progress:
             progress(total, total)
 
-    def _loop(self) -> None:
+    def _run(self) -> None:
+        """What the thread does until it is stopped."""
         try:
             while not self._stop.is_set():
                 self._woken.clear()
                 try:
-                    worked = self._step()
+                    worked = self._compress_some()
                 except StoreError as error:
                     if not error.transient:
                         raise
-                    # A full disk, or a writer that takes long: the marks stay, try again.
+                    # The disk is full, or a writer takes long: all stays pending, so try again.
                     self.error = error
                     self._woken.wait(PAUSE_SECONDS)
                     continue
@@ -112,15 +135,15 @@ class Compressor:
             with contextlib.suppress(ClaraError):
                 self._store.give_up_lease(_LEASE, self._owner)
 
-    def _step(self) -> bool:
-        """Compress some of the backlog; false if there was nothing to do."""
+    def _compress_some(self) -> bool:
+        """Compress some of the backlog; false if there was nothing to do here."""
         contents = self._store.pending(CONTENTS)
         if not contents or not self._take_lease():
             return False
         try:
             self._compress(contents)
         except Exception as error:
-            if isinstance(error, StoreError) and error.transient:
+            if _is_transient(error):
                 raise
             # One bad content must not hold up the others: try each alone.
             for content in contents:
@@ -129,10 +152,11 @@ class Compressor:
         return True
 
     def _compress_alone(self, content: int) -> None:
+        """Compress one content, or note why it failed."""
         try:
             self._compress([content])
         except Exception as error:
-            if isinstance(error, StoreError) and error.transient:
+            if _is_transient(error):
                 raise
             # If it was forgotten meanwhile, there is nothing to note.
             self._store.note_failure([content], str(error) or repr(error))
@@ -148,10 +172,15 @@ class Compressor:
         return False
 
     def _compress(self, contents: list[int]) -> None:
+        """Encode the chunks of contents that have no latents, in batches of similar length.
+
+        Each batch is written with its latents, and a content is no longer pending as soon as its
+        last chunk is written. Stops between two batches if it is asked to or loses the lease.
+        """
         missing: list[StoredChunk] = []
-        left: dict[int, int] = {}
+        left: dict[int, int] = {}  # by content, the number of its chunks to encode
         for content in contents:
-            chunks = self._chunks(content)
+            chunks = self._chunks_to_encode(content)
             left[content] = len(chunks)
             missing += chunks
         self._space.finish([content for content, count in left.items() if not count])
@@ -160,11 +189,8 @@ class Compressor:
             if self._stop.is_set():
                 return
             batch = missing[start : start + CHUNKS]
-            pieces = [self._store.text(c.content_id)[c.start : c.end] for c in batch]
-            latents = self._model.run(
-                Priority.BACKLOG,
-                lambda p=pieces: np.array(self._clara.encode(p)),  # type: ignore[misc]
-            )
+            texts = [self._store.text(chunk.content_id)[chunk.start : chunk.end] for chunk in batch]
+            latents = self._model_thread.run(Priority.BACKLOG, partial(self._encode, texts))
             for chunk in batch:
                 left[chunk.content_id] -= 1
             done = [c for c in {chunk.content_id for chunk in batch} if not left[c]]
@@ -172,23 +198,29 @@ class Compressor:
             if not self._take_lease():  # it expired while this process slept
                 return
 
-    def _chunks(self, content: int) -> list[StoredChunk]:
-        """Chunks of a content without latents here, cut anew if they don't fit this model."""
+    def _encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        return np.array(self._clara.encode(texts))  # (texts, memory_tokens, hidden)
+
+    def _chunks_to_encode(self, content: int) -> list[StoredChunk]:
+        """The chunks of a content that have no latents; cuts it again if they don't fit the model.
+
+        Chunks do not fit if they were cut without a tokenizer, or for a model with longer ones.
+        """
         chunks = self._store.chunks(content)
         limit = self._clara.config.doc_max_length
         if any(chunk.tokens is None or chunk.tokens > limit for chunk in chunks):
-            text = self._store.text(content)
-            cut = chunking.split(text, self._clara.tokenizer, limit)
-            self._store.rechunk(content, [(c.start, c.end, c.tokens) for c in cut])
+            self._store.rechunk(content, cut(self._store.text(content), self._clara))
             chunks = self._store.chunks(content)
-        have = self._space.present([chunk.id for chunk in chunks])
-        return [chunk for chunk in chunks if chunk.id not in have]
+        encoded = self._space.present([chunk.id for chunk in chunks])
+        return [chunk for chunk in chunks if chunk.id not in encoded]
 
 
-_HOST = socket.gethostname().replace(" ", "-")
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, StoreError) and error.transient
 
 
 def _has_died(owner: str) -> bool:
+    """Whether a lease's owner was a process of this machine that has ended."""
     host, pid, _ = owner.split(" ") if owner.count(" ") == 2 else ("", "0", "")
     if host != _HOST:
         return False

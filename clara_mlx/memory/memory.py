@@ -4,82 +4,52 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from clara_mlx.errors import Progress, StoreError
 from clara_mlx.memory import asking
-from clara_mlx.memory.background import Compressor
-from clara_mlx.model import chunking
+from clara_mlx.memory.asking import SCORE_FLOOR, Answer
+from clara_mlx.memory.background import BackgroundCompression
+from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, search
 from clara_mlx.store.file import File
-from clara_mlx.store.results import Answer, Hit, Status
+from clara_mlx.store.results import Hit, Status
 from clara_mlx.store.space import OtherModel, Space
-from clara_mlx.store.store import Span, Store, StoredMemory
+from clara_mlx.store.store import Store, StoredMemory
 
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara  # imports MLX, which text alone does not need
 
 Mode = Literal["latent", "text", "hybrid"]
 
-#: Characters of a chunk that is cut while no tokenizer is at hand; it is cut again later.
-PROVISIONAL_CHARACTERS = 768
+#: Conditions on source, session, after, before, or keys of the metadata; None matches everything.
+Where = Mapping[str, Any] | None
 
-#: Centred cosine below which a chunk has nothing to do with a question (bench/RESULTS.md).
-SCORE_FLOOR = 0.15
-
-_PROGRESS_CHUNKS = 256
 _LOG = logging.getLogger(__name__)
 
 
 class Memory:
-    """A memory file with (or without) the model that compresses and answers. Made by `open`.
+    """A memory file, with or without the model that compresses and answers. Made by `open`.
 
     Without a model it remembers, recalls by text and gives originals back; what it remembers is
     compressed when the file is next opened with one.
     """
 
     def __init__(
-        self,
-        store: Store,
-        clara: Clara | None,
-        *,
-        codec: str = "int8",
-        floor: float = SCORE_FLOOR,
-        most_bytes: int | None = None,
+        self, store: Store, clara: Clara | None, codec: str, floor: float, most_bytes: int | None
     ) -> None:
-        self.store = store
         self.clara = clara
         self.floor = floor
+        self.model_thread = ModelThread() if clara else None
+        self._store = store
         self._codec = codec
         self._most_bytes = most_bytes
-        self.model_thread = ModelThread() if clara is not None else None
         self._space: Space | None = None
-        self._compressor: Compressor | None = None
-        self._other_model: OtherModel | None = None
-        try:
-            self._open_space()
-        except OtherModel as error:
-            # Originals and text search are there; latents of two models must not meet.
-            self._other_model = error
-        except BaseException:
-            self.close()
-            raise
-
-    def _open_space(self) -> None:
-        clara, model = self.clara, self.model_thread
-        if clara is not None and model is not None:
-            config = clara.config
-            self._space = Space.open(
-                self.store,
-                clara.fingerprint,
-                config.memory_tokens,
-                config.hidden_size,
-                self._codec,
-            )
-            self._compressor = Compressor(self.store, self._space, clara, model)
+        self._compression: BackgroundCompression | None = None
+        self._other_model: str | None = None  # what to say if the latents are another model's
 
     @classmethod
     def open(
@@ -95,43 +65,54 @@ class Memory:
         """Open a memory file, or make it.
 
         Args:
-            path: the SQLite file.
-            clara: the model; without it only text is searched and nothing is compressed.
-            codec: how new latents are kept: ``int8``, ``fp16`` or ``int4``.
-            floor: centred cosine below which `ask` finds nothing relevant.
-            most_bytes: forget the oldest memories when the file's used pages exceed this; never
-                without it.
-            compress: work through the backlog in the background.
+            path: The SQLite file.
+            clara: The model; without it only text is searched and nothing is compressed.
+            codec: The format in which new latents are stored: ``int8``, ``fp16`` or ``int4``.
+            floor: Centred cosine below which `ask` finds nothing relevant.
+            most_bytes: Size of the file's used pages above which the oldest memories are
+                forgotten; None keeps everything.
+            compress: Whether to work through the backlog in the background.
 
         A file whose latents are another model's is open for text search only, until `recompress`.
 
         Raises:
-            StoreError: the file can't be opened.
+            StoreError: The file can't be opened.
         """
-        memory = cls(Store(path), clara, codec=codec, floor=floor, most_bytes=most_bytes)
-        if compress and memory._compressor:
-            memory._compressor.start()
+        memory = cls(Store(path), clara, codec, floor, most_bytes)
+        try:
+            memory._open_space()
+        except OtherModel as error:  # originals and text search work; latents must not mix
+            memory._other_model = str(error)
+        except BaseException:
+            memory.close()
+            raise
+        if compress and memory._compression:
+            memory._compression.start()
         return memory
 
+    def _open_space(self) -> None:
+        if self.clara and self.model_thread:
+            config = self.clara.config
+            shape = config.memory_tokens, config.hidden_size
+            self._space = Space.open(self._store, self.clara.fingerprint, *shape, self._codec)
+            self._compression = BackgroundCompression(
+                self._store, self._space, self.clara, self.model_thread
+            )
+
     def close(self, *, flush: bool = False) -> None:
-        """Stop the background work after the batch at hand; marks stay for the next open."""
+        """Stop the background work after its current batch; the rest waits for the next open."""
         if flush:
             self.flush()
-        if self._compressor:
-            self._compressor.stop()
+        if self._compression:
+            self._compression.stop()
         if self.model_thread:
             self.model_thread.close()
-        self.store.close()
+        self._store.close()
 
     def __enter__(self) -> Memory:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- remembering -----------------------------------------------------------------------------
@@ -148,91 +129,80 @@ class Memory:
     ) -> str:
         """Keep a text (or raw bytes) and return its handle; durable when it returns.
 
-        It is found by text search at once, and by its latents when the background work has
-        compressed it. The same content is stored and compressed once, however often it comes.
-        ``handle`` chooses the handle, which must be new.
-        ``progress`` is called with the characters cut into chunks, which takes longest, and all.
+        Text search finds it at once, latent search when the background work has compressed it.
+        The same content is stored and compressed once, however often it comes.
+
+        Args:
+            text: The original, which is kept byte for byte.
+            source, session, metadata: Where it came from; `recall` can filter by all three.
+            handle: The handle to give it, which must be new; without it, one is made.
+            progress: Called with the characters cut into chunks, which takes longest, and in all.
         """
         if isinstance(text, bytes):
             original, kind = text, "bytes"
-            text = original.decode("utf-8", "surrogateescape")
         else:
             original, kind = text.encode("utf-8", "surrogatepass"), "text"
-        handle = self.store.remember(
-            original,
-            text,
-            self._spans(text, progress),
-            kind=kind,
-            source=source,
-            session=session,
-            metadata=metadata,
-            handle=handle,
-        )
+        known = {"source": source, "session": session, "metadata": metadata, "handle": handle}
+        handle = self._keep(original, kind, progress, **known)
         if self._most_bytes is not None:
-            care.evict(self.store, self._most_bytes)
-        if self._compressor:
-            self._compressor.wake()
-            self._compressor.hold_back()
+            care.evict(self._store, self._most_bytes)
+        if self._compression:
+            self._compression.wake()
+            self._compression.hold_back()
         return handle
 
-    def _spans(self, text: str, progress: Progress | None = None) -> Iterator[Span]:
-        spans: Iterator[Span]
-        if self.clara is not None:
-            chunks = chunking.split(text, self.clara.tokenizer, self.clara.config.doc_max_length)
-            spans = ((chunk.start, chunk.end, chunk.tokens) for chunk in chunks)
-        else:
-            pieces = chunking.split_characters(text, PROVISIONAL_CHARACTERS)
-            spans = ((start, end, None) for start, end in pieces)
-        for number, span in enumerate(spans, 1):
-            yield span
-            if progress and number % _PROGRESS_CHUNKS == 0:
-                progress(span[1], len(text))
+    def _keep(
+        self, original: bytes, kind: str, progress: Progress | None = None, **known: Any
+    ) -> str:
+        """Cut an original into chunks and store both; returns its handle."""
+        text = original.decode("utf-8", "surrogateescape" if kind == "bytes" else "surrogatepass")
+        spans = cut(text, self.clara, progress)
+        return self._store.remember(original, text, spans, kind=kind, **known)
 
     def flush(self, timeout: float | None = None, *, progress: Progress | None = None) -> None:
-        """Wait until everything is compressed (or given up, see `status`).
+        """Wait until everything is compressed (or was given up, see `status`).
 
-        ``progress`` is called with the contents done and in all, counted from now.
+        Args:
+            timeout: Seconds to wait at most; None waits for as long as it takes.
+            progress: Called with the contents compressed since now, and those that waited now.
 
         Raises:
-            StoreError: no model is there to compress, or ``timeout`` seconds have passed.
+            StoreError: No model compresses this file here, or the time is up.
         """
         if self._other_model:
-            raise self._other_model
-        if self._compressor is None or not self._compressor.running:
-            if self.store.backlog():
-                raise StoreError(
-                    f"{self.store.path}: nothing compresses here; open it with a model"
-                )
-            return
-        self._compressor.wait(timeout, progress)
+            raise OtherModel(self._other_model)
+        if self._compression and self._compression.running:
+            self._compression.wait(timeout, progress)
+        elif self.backlog():
+            raise StoreError(f"{self.path}: nothing compresses here; open it with a model")
 
     def original(self, handle: str) -> str | bytes:
         """The exact original: text as text, bytes as bytes, checked against its SHA-256."""
-        data, kind = self.store.original(handle)
+        data, kind = self._store.original(handle)
         return data if kind == "bytes" else data.decode("utf-8", "surrogatepass")
 
     def original_bytes(self, handle: str) -> bytes:
-        """The bytes of an original as they are kept: those remembered, or a text in UTF-8."""
-        data, _ = self.store.original(handle)
+        """The original as the bytes that are stored: a text is encoded as UTF-8."""
+        data, _ = self._store.original(handle)
         return data
 
     def has(self, handle: str) -> bool:
         """Whether there is a memory with this handle."""
-        return self.store.has(handle)
+        return self._store.has(handle)
 
-    def forget(self, handle: str | None = None, *, where: Mapping[str, Any] | None = None) -> int:
-        """Remove one memory, or all that ``where`` describes: text, latents and index entries.
+    def forget(self, handle: str | None = None, *, where: Where = None) -> int:
+        """Remove one memory, or all that match ``where``: text, latents and index entries.
 
-        Content that another memory still holds stays. Returns how many memories were removed.
+        Content that another memory still holds stays. Returns the number of memories removed.
 
         Raises:
-            StoreError: neither or both were given, or there is no such handle.
+            StoreError: Neither or both were given, or there is no such handle.
         """
         if (handle is None) == (where is None) or where == {}:
             raise StoreError("forget one handle, or where=... with at least one condition")
-        removed = self.store.forget({"handle": handle} if where is None else where)
+        removed = self._store.forget({"handle": handle} if where is None else where)
         if handle is not None and not removed:
-            raise StoreError(f"{self.store.path}: no memory {handle!r}")
+            raise StoreError(f"{self.path}: no memory {handle!r}")
         return removed
 
     # -- finding ---------------------------------------------------------------------------------
@@ -241,81 +211,60 @@ class Memory:
         self,
         query: str,
         k: int = 10,
-        where: Mapping[str, Any] | None = None,
+        where: Where = None,
         *,
         mode: Mode = "hybrid",
         exact: bool = False,
     ) -> list[Hit]:
-        """The k best chunks for a query, best first; all k whenever as many match ``where``.
+        """The k best chunks for a query, best first.
 
         Args:
-            query: a question or words.
-            k: how many.
-            where: source, session, after, before, or keys of the metadata; applied before top-k.
-            mode: by ``latent``, by ``text`` (BM25), or both fused by reciprocal ranks.
-            exact: compare with every latent instead of the candidates that the sketches give.
+            query: A question or words.
+            k: Number of results; fewer only if fewer chunks match ``where``.
+            where: Conditions on source, session, after, before, or keys of the metadata.
+            mode: Search by ``latent``, by ``text`` (BM25), or by both, fused by reciprocal ranks.
+            exact: Compare with every latent instead of the candidates that the sketches give.
         """
         if mode not in ("latent", "text", "hybrid"):
-            raise StoreError(f"mode {mode!r} is none of latent, text, hybrid")
+            raise StoreError(f"mode must be latent, text or hybrid, got {mode!r}")
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
         if mode == "latent":
             self._need_space("latent search")
-        encoded = None
         if mode == "hybrid" and self._other_model:
             _LOG.warning("only words are searched: %s", self._other_model)
-        if mode != "text" and self.clara and self._space and self._space.count():
-            assert self.model_thread is not None
+        space, encoded = self._space, None
+        if mode != "text" and self.clara and self.model_thread and space and space.count():
             encoded = asking.encode_query(query, self.clara, self.model_thread)
-        return search.search(
-            self.store,
-            self._space,
-            encoded,
-            None if mode == "latent" else query,
-            k,
-            where,
-            exact=exact,
-        )
-
-    # -- asking ----------------------------------------------------------------------------------
+        words = None if mode == "latent" else query
+        return search.search(self._store, space, encoded, words, k, where, exact=exact)
 
     def ask(
-        self,
-        question: str,
-        k: int = 5,
-        where: Mapping[str, Any] | None = None,
-        *,
-        max_tokens: int = 128,
+        self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Answer:
-        """Answer a question from the k best chunks' memory tokens, with the evidence.
+        """Answer a question from the memory tokens of the k best chunks, with the evidence.
 
         Chunks below the score floor are left out; if none is left, the answer says that nothing
-        relevant is remembered. If the chunks do not fit the decoder's window they are read in
-        passes, see `asking.stream_answer`.
+        relevant is remembered. Chunks that do not fit the decoder's window together are read in
+        several passes, see `asking.stream_answer`.
         """
         *_, answer = self.stream_ask(question, k, where, max_tokens=max_tokens)
         assert isinstance(answer, Answer)
         return answer
 
     def stream_ask(
-        self,
-        question: str,
-        k: int = 5,
-        where: Mapping[str, Any] | None = None,
-        *,
-        max_tokens: int = 128,
+        self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
         space = self._need_space("asking")
-        assert self.clara is not None and self.model_thread is not None
+        clara, model_thread = self.clara, self.model_thread
+        assert clara and model_thread
         hits = asking.relevant(self.recall(question, k, where), self.floor)
-        return asking.stream_answer(
-            question, hits, space, self.clara, self.model_thread, max_tokens
-        )
+        return asking.stream_answer(question, hits, space, clara, model_thread, max_tokens)
 
     def _need_space(self, what: str) -> Space:
         if self._other_model:
-            raise self._other_model
+            raise OtherModel(self._other_model)
         if self._space is None:
             raise StoreError(f"{what} needs a model; open the memory with one")
         return self._space
@@ -325,116 +274,88 @@ class Memory:
     def recompress(self, progress: Progress | None = None) -> None:
         """Move the file to this model: its latents replace the other model's.
 
-        All contents are marked pending and compressed again, so it can be interrupted and goes on
-        at the next open. Text search and originals stay as they are meanwhile, and latent search
+        All contents are marked pending and compressed again. If this is interrupted, it goes on
+        at the next open. Meanwhile text search and originals work as before, and latent search
         finds what has been compressed so far.
 
         Raises:
-            StoreError: no model was given to `open`.
+            StoreError: No model was given to `open`.
         """
-        if self.clara is None:
-            raise StoreError("recompressing needs the new model; open the memory with it")
         if self._other_model:
-            self.store.leave_spaces()
+            self._store.leave_spaces()
             self._other_model = None
             self._open_space()
-        assert self._compressor is not None
-        if not self._compressor.running:
-            self._compressor.start()
-        self._compressor.wait(None, progress)
+        if self._compression is None:
+            raise StoreError("recompressing needs the new model; open the memory with it")
+        self._compression.start()
+        self._compression.wait(None, progress)
 
     def verify(
         self, *, repair: bool = False, progress: care.Progress | None = None
     ) -> care.Findings:
-        """Check every original, span, latent and index entry; ``repair`` marks damage pending."""
-        findings = care.verify(self.store, progress)
+        """Check every original, span, latent and index entry.
+
+        ``repair`` drops damaged latents and marks their contents pending.
+        """
+        findings = care.verify(self._store, progress)
         if repair and findings.damaged_chunks:
-            care.repair(self.store, findings)
-            if self._compressor:
-                self._compressor.wake()
+            care.repair(self._store, findings)
+            if self._compression:
+                self._compression.wake()
         return findings
 
     def vacuum(self) -> tuple[int, int]:
         """Give freed pages back to the disk; returns the file's bytes before and after."""
-        return care.compact(self.store)
+        return care.compact(self._store)
 
-    compact = vacuum  # the method's name until 0.1; the CLI's command still has it
+    compact = vacuum  # an alias: the former name, which the CLI's command still has
 
     def export(
-        self,
-        file: IO[str],
-        where: Mapping[str, Any] | None = None,
-        *,
-        progress: care.Progress | None = None,
+        self, file: IO[str], where: Where = None, *, progress: care.Progress | None = None
     ) -> int:
-        """Write memories as JSON lines with their originals; returns how many."""
-        return care.export(self.store, file, where, progress)
+        """Write memories as JSON lines with their originals; returns the number of memories."""
+        return care.export(self._store, file, where, progress)
 
     def import_(self, lines: Iterable[str]) -> int:
-        """Remember the memories of an export, handles and times kept; returns how many were new.
+        """Remember the memories of an export with their handles and times; returns how many.
+
+        Memories whose handle is already here are skipped and not counted.
 
         Raises:
-            StoreError: a line is damaged; those before it have been kept.
+            StoreError: A line is damaged; the memories before it have been kept.
         """
-        new = 0
-        for line in care.read_export(lines):
-            if self.store.has(line.handle):
-                continue
-            errors = "surrogateescape" if line.kind == "bytes" else "surrogatepass"
-            text = line.original.decode("utf-8", errors)
-            self.store.remember(
-                line.original,
-                text,
-                self._spans(text),
-                kind=line.kind,
-                source=line.source,
-                session=line.session,
-                metadata=line.metadata,
-                created_at=line.created_at,
-                handle=line.handle,
-            )
-            new += 1
-        if self._compressor:
-            self._compressor.wake()
-        return new
+        new = [self._keep(**asdict(m)) for m in care.read_export(lines) if not self.has(m.handle)]
+        if self._compression:
+            self._compression.wake()
+        return len(new)
 
     def status(self) -> Status:
         """Counts, sizes and the progress of compression."""
-        space = self._space
         fingerprint, compressed = None, 0
-        if space is not None:
-            fingerprint, compressed = space.fingerprint, space.count()
+        if self._space:
+            fingerprint, compressed = self._space.fingerprint, self._space.count()
         elif self.clara is None:
-            fingerprint, compressed = self.store.kept()
+            fingerprint, compressed = self._store.kept()
+        figures = self._store.figures()
         return Status(
-            path=str(self.store.path),
-            compressed=compressed,
-            fingerprint=fingerprint,
-            **self.store.figures(),
+            path=str(self.path), compressed=compressed, fingerprint=fingerprint, **figures
         )
 
     def backlog(self) -> int:
-        """Number of contents that still wait for compression."""
-        return self.store.backlog()
+        """Number of contents that wait for compression."""
+        return self._store.backlog()
 
     @property
     def path(self) -> Path:
         """The memory file."""
-        return self.store.path
+        return self._store.path
 
     @property
     def file(self) -> File:
-        """The open file, for tables that other rooms keep in it."""
-        return self.store
+        """The open file, for the tables that other rooms keep in it."""
+        return self._store
 
-    # The last method, because its name hides the built-in one from annotations after it.
-    def list(
-        self, where: Mapping[str, Any] | None = None, newest: int | None = None
-    ) -> Iterator[StoredMemory]:
-        """The memories that match ``where``, without their contents, in the order they came.
-
-        Args:
-            where: As for `recall`.
-            newest: Number of memories; only the latest ones are listed, and the latest first.
-        """
-        return self.store.memories(where, newest)
+    # The last method, as its name hides the built-in list from the annotations that follow it.
+    def list(self, where: Where = None, newest: int | None = None) -> Iterator[StoredMemory]:
+        """The memories that match, oldest first; or the ``newest`` n of them, latest first."""
+        return self._store.memories(where, newest)

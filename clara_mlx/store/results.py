@@ -1,4 +1,4 @@
-"""What a memory gives back: hits, answers, and its own state."""
+"""What a memory gives back: hits, and its own state."""
 
 from __future__ import annotations
 
@@ -28,17 +28,6 @@ class Hit:
     created_at: float
     metadata: dict[str, Any]
     chunk_id: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer from memory tokens, and the exact lines it was given."""
-
-    text: str
-    evidence: list[Hit]
-    tokens_read: int  # memory tokens and separators the decoder read in place of the text
-    tokens_saved: int  # tokens of that text, less tokens_read
-    passes: int  # decoder passes; 0 if nothing relevant was found
 
 
 @dataclass(frozen=True)

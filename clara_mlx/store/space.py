@@ -35,12 +35,6 @@ _DAMAGED = "{}: the sketches are damaged; `clara-mlx verify --repair` makes them
 class OtherModel(StoreError):
     """A file's latents are another model's; the two must never be mixed."""
 
-    def __init__(self, store: Store, kept: str, given: str) -> None:
-        super().__init__(
-            f"{store.path}: its latents are those of model {kept[:12]}, not of {given[:12]}; "
-            "open it with that model, or move it to this one with: clara-mlx recompress"
-        )
-
 
 class Space:
     """Latents (memory_tokens, hidden) of one model in one file.
@@ -86,7 +80,11 @@ class Space:
                 row = connection.execute("SELECT * FROM spaces").fetchone()
                 sketch_table.create(connection, row["id"], bits)
         if row["fingerprint"] != fingerprint:
-            raise OtherModel(store, row["fingerprint"], fingerprint)
+            raise OtherModel(
+                f"{store.path}: its latents are those of model {row['fingerprint'][:12]}, not of "
+                f"{fingerprint[:12]}; open it with that model, or move it to this one with: "
+                "clara-mlx recompress"
+            )
         return cls(store, row)
 
     # -- writing ---------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_backend_has_a_memory_beside_it(compymac_settings: Settings, tmp_path:
     ]
     backend = SimpleNamespace(db_path=tmp_path / "knowledge.db", fetch_all=lambda sql: rows)
     store = ClaraKnowledgeStore(backend)
-    assert store.memory.store.path == tmp_path / "knowledge.clara.db"
+    assert store.memory.path == tmp_path / "knowledge.clara.db"
     assert (store.take_over(backend), store.take_over(backend), store.count()) == (1, 0, 1)
     assert store.get("old").metadata == {"page": 1}
 

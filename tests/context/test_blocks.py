@@ -12,7 +12,7 @@ from clara_mlx.memory import Memory
 
 
 def test_a_block_is_chosen_once(memory: Memory) -> None:
-    table, handle = BlockTable(memory.store), memory.remember("original")
+    table, handle = BlockTable(memory.file), memory.remember("original")
     first = table.keep(Block(b"d", "piece", "text", handle))
     assert table.keep(Block(b"d", "piece", "another text", handle)) == first
     assert table.block(b"d") == table.issued("text") == first
@@ -20,7 +20,7 @@ def test_a_block_is_chosen_once(memory: Memory) -> None:
 
 
 def test_threads_choose_one(memory: Memory) -> None:
-    table, handle = BlockTable(memory.store), memory.remember("original")
+    table, handle = BlockTable(memory.file), memory.remember("original")
     chosen: list[Block] = []
     threads = [
         threading.Thread(
@@ -36,7 +36,7 @@ def test_threads_choose_one(memory: Memory) -> None:
 
 
 def test_a_body_comes_back_exactly(memory: Memory) -> None:
-    table = BlockTable(memory.store)
+    table = BlockTable(memory.file)
     for digest, body in ((b"1", ""), (b"2", "\ud800 lone"), (b"3", "long " * 9999)):
         table.keep(Block(digest, "piece", f"text {digest!r}", None, body))
         again = table.block(digest)
@@ -44,7 +44,7 @@ def test_a_body_comes_back_exactly(memory: Memory) -> None:
 
 
 def test_forgetting_takes_blocks_and_edits_along(memory: Memory) -> None:
-    table = BlockTable(memory.store)
+    table = BlockTable(memory.file)
     own, other, left = (memory.remember(text) for text in ("own", "other", "left"))
     one = table.keep(Block(b"1", "piece", "one", own))
     note = table.keep(Block(b"2", "note", "two", None), [own, other])
@@ -57,18 +57,18 @@ def test_forgetting_takes_blocks_and_edits_along(memory: Memory) -> None:
     assert table.edits([b"c", b"e"]) == [Edit(b"e", "content", stays)]
     memory.forget(left)
     for name in ("blocks", "mentions", "edits"):
-        assert memory.store.read(f"SELECT count(*) FROM {name}")[0][0] == 0
-    assert memory.store.read("PRAGMA foreign_key_check") == []
+        assert memory.file.read(f"SELECT count(*) FROM {name}")[0][0] == 0
+    assert memory.file.read("PRAGMA foreign_key_check") == []
 
 
 def test_a_block_of_a_memory_that_is_not_there(memory: Memory) -> None:
     with pytest.raises(StoreError):
-        BlockTable(memory.store).keep(Block(b"1", "piece", "one", "m-0123456789"))
-    assert BlockTable(memory.store).block(b"1") is None
+        BlockTable(memory.file).keep(Block(b"1", "piece", "one", "m-0123456789"))
+    assert BlockTable(memory.file).block(b"1") is None
 
 
 def test_edits_are_replaced_and_dropped(memory: Memory) -> None:
-    table, handle = BlockTable(memory.store), memory.remember("original")
+    table, handle = BlockTable(memory.file), memory.remember("original")
     long = table.keep(Block(b"1", "piece", "long", handle))
     short = table.keep(Block(b"2", "piece", "short", handle))
     table.edit([Edit(b"c", "content", long, True), Edit(b"c", "arguments.0", long)])
@@ -82,7 +82,7 @@ def test_edits_are_replaced_and_dropped(memory: Memory) -> None:
 
 
 def test_many_chains_at_once(memory: Memory) -> None:
-    table, handle = BlockTable(memory.store), memory.remember("original")
+    table, handle = BlockTable(memory.file), memory.remember("original")
     block = table.keep(Block(b"1", "piece", "text", handle))
     chains = [i.to_bytes(4, "big") for i in range(25_000)]
     table.edit([Edit(chain, "content", block) for chain in chains[::5000]])

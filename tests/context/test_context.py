@@ -61,7 +61,7 @@ def test_another_process_decides_the_same(memory: Memory, tmp_path: Path) -> Non
     steps = trajectory(15)
     results = requests(Context(memory, budget=SMALL), steps)
     messages = [message for added in steps for message in added]
-    with Memory.open(memory.store.path) as again:
+    with Memory.open(memory.path) as again:
         assert Context(again, budget=SMALL).prepare(messages).messages == results[-1].messages
     with Memory.open(tmp_path / "other.db") as other:
         assert [r.messages for r in requests(Context(other, budget=SMALL), steps)] == [
@@ -78,17 +78,17 @@ def test_what_is_not_redeemable_is_sent_whole(memory: Memory) -> None:
     assert wide.messages[:4] == messages[:4] and wide.messages != messages
     again = context.prepare(messages)
     assert again.tokens <= SMALL.limit
-    assert all(memory.store.has(handle) for handle in HANDLE.findall(json.dumps(again.messages)))
+    assert all(memory.has(handle) for handle in HANDLE.findall(json.dumps(again.messages)))
     assert context.rebuild(again.messages) == messages
 
 
 def test_a_damaged_original_is_never_referred_to(memory: Memory) -> None:
     messages = [message for added in trajectory(18) for message in added]
     handles = Context(memory, budget=SMALL).prepare(messages).compacted
-    with memory.store.write() as connection:
+    with memory.file.write() as connection:
         connection.execute("UPDATE contents SET data = x'00'")
     # Another process, which has read nothing back yet.
-    with Memory.open(memory.store.path) as again:
+    with Memory.open(memory.path) as again:
         wide = Context(again, budget=Budget(window=100_000))
         assert wide.prepare(messages).messages == messages
         small = Context(again, budget=SMALL)
@@ -166,11 +166,7 @@ def test_recalled_text_is_not_stored_again_and_goes_last(memory: Memory, tool: s
     squeezed = context.prepare(messages, compact="now")
     assert context.rebuild(squeezed.messages) == messages
     context.observe(messages)
-    copies = [
-        m
-        for m in memory.store.memories()
-        if memory.original(m.handle) == original or m.source == tool
-    ]
+    copies = [m for m in memory.list() if memory.original(m.handle) == original or m.source == tool]
     assert [m.handle for m in copies] == [handle]
 
 

@@ -82,7 +82,7 @@ def run(path: Path, steps: list[list[Message]], budget: Budget) -> list[tuple[in
                 continue
             assert context.rebuild(prepared.messages) == messages
             for handle in HANDLE.findall(json.dumps(prepared.messages)):
-                if memory.store.has(handle):
+                if memory.has(handle):
                     memory.original(handle)
                 else:
                     assert handle == "m-0123456789ab" or handle in before

@@ -50,6 +50,6 @@ def test_a_note_goes_with_the_memory_it_quotes(memory: Memory) -> None:
     first = context.prepare(messages, question=report(0, 60).splitlines()[-3])
     assert first.note
     memory.forget(where={"session": first.session})
-    (left,) = memory.store.read("SELECT count(*) FROM blocks")
+    (left,) = memory.file.read("SELECT count(*) FROM blocks")
     assert left[0] == 0
     assert first.note not in json.dumps(context.prepare(messages).messages)

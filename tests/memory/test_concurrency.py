@@ -16,7 +16,6 @@ import numpy as np
 from memory_worker import Worker, make_version_1, remember, run_together
 
 from clara_mlx.memory import Memory
-from clara_mlx.store import care
 from clara_mlx.store.space import Space
 from clara_mlx.store.store import Store
 
@@ -87,7 +86,7 @@ def test_forgetting_while_it_is_compressed(clara: Callable[..., Any], tmp_path: 
         status = memory.status()
         assert (status.memories, status.failed, status.pending) == (50, 0, 0)
         assert status.compressed == status.chunks
-        assert care.verify(memory.store).problems == []
+        assert memory.verify().problems == []
 
 
 def test_an_id_is_never_another_text_to_a_process_that_cached_it(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) 
     for file in small_disk.glob("m.db*"):  # the log too: there was no room to put it in the file
         shutil.copy(file, tmp_path / file.name)
     with Memory.open(tmp_path / "m.db") as memory:
-        assert care.verify(memory.store).problems == []
+        assert memory.verify().problems == []
         for handle, text in kept.items():
             assert memory.original(handle) == text
 

@@ -14,7 +14,6 @@ import pytest
 from memory_worker import Ledger, Worker, make_version_1
 
 from clara_mlx.memory import Memory
-from clara_mlx.store import care
 from clara_mlx.store.store import Store
 
 
@@ -75,5 +74,5 @@ def test_text_remembered_by_a_killed_process_is_compressed_by_the_next(
     with Memory.open(ledger.path, clara("c16", "e2e")) as memory:
         memory.flush(60)
         assert memory.status().compressed == memory.status().chunks
-        assert care.verify(memory.store).problems == []
+        assert memory.verify().problems == []
     ledger.check()

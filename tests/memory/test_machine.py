@@ -25,8 +25,6 @@ from hypothesis.stateful import (
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
-from clara_mlx.model import chunking
-from clara_mlx.store import care
 
 ANIMALS = ("lynx", "otter", "heron", "newt", "snake_case_name", "CamelCaseName")
 texts = st.one_of(
@@ -62,7 +60,7 @@ class MemoryMachine(RuleBasedStateMachine):
             if self.clara:
                 self.memory.flush(30)
                 assert self.memory.status().failed == 0
-            assert care.verify(self.memory.store).problems == []
+            assert self.memory.verify().problems == []
             self.memory.close()
             shutil.rmtree(self.folder)
 
@@ -142,40 +140,26 @@ class MemoryMachine(RuleBasedStateMachine):
         self.memory = Memory.open(self.path, self.clara)
 
     @rule()
-    def compact(self) -> None:
-        care.compact(self.memory.store)
+    def vacuum(self) -> None:
+        self.memory.vacuum()
 
     @rule()
     def move_to_another_file(self) -> None:
         """Export all, and go on in a new file that everything was imported into."""
         lines = io.StringIO()
-        assert care.export(self.memory.store, lines) == len(self.model)
+        assert self.memory.export(lines) == len(self.model)
         exported = lines.getvalue()
         assert all(json.loads(line) for line in exported.splitlines())
         self.memory.close()
         self.path = self.folder / f"{self.path.stem}m.db"
         self.memory = Memory.open(self.path, self.clara)
-        for each in care.read_export(exported.splitlines()):
-            errors = "surrogatepass" if each.kind == "text" else "surrogateescape"
-            text = each.original.decode("utf-8", errors)
-            spans = ((*span, None) for span in chunking.split_characters(text, 768))
-            self.memory.store.remember(
-                each.original,
-                text,
-                spans,
-                kind=each.kind,
-                source=each.source,
-                session=each.session,
-                metadata=each.metadata,
-                created_at=each.created_at,
-                handle=each.handle,
-            )
+        assert self.memory.import_(exported.splitlines()) == len(self.model)
 
     @invariant()
     def all_is_there(self) -> None:
         if not hasattr(self, "memory"):
             return
-        there = {memory.handle: memory for memory in self.memory.store.memories()}
+        there = {memory.handle: memory for memory in self.memory.list()}
         assert there.keys() == self.model.keys()
         for handle, (original, source, metadata) in self.model.items():
             assert self.memory.original(handle) == original

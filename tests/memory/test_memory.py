@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.background import CHUNKS
+from clara_mlx.store.space import OtherModel
 
 TEXTS = {
     "pytest": "FAILED tests/test_io.py::test_load - FileNotFoundError\n1 failed, 41 passed\n" * 4,
@@ -206,6 +208,19 @@ def test_another_models_latents_are_never_mixed(
     assert memory.status().compressed == compressed + 1
 
 
+def test_asking_with_another_model_leaves_nothing_behind(
+    memory: Memory, clara: Any, path: Path
+) -> None:
+    """Each refusal is an exception of its own: one that is raised again keeps all its frames."""
+    lengths = set()
+    with Memory.open(path, clara("c16", "instruct")) as other:
+        for _ in range(100):
+            with pytest.raises(OtherModel) as refused:
+                other.ask("?")
+            lengths.add(len(traceback.extract_tb(refused.tb)))
+    assert len(lengths) == 1
+
+
 def test_recompressing_moves_the_file_to_another_model(path: Path, clara: Any) -> None:
     with Memory.open(path, clara("c16", "e2e")) as memory:
         handle = memory.remember(TEXTS["ls"])
@@ -258,9 +273,9 @@ def test_closing_leaves_marks_and_reopening_finishes(path: Path, clara: Any) -> 
 def test_only_one_process_compresses(path: Path, clara: Any) -> None:
     with Memory.open(path, clara("c16", "e2e"), compress=False) as memory:
         memory.remember("text")
-        memory.store.take_lease("compressor", "another process", 0.8)
-        assert memory._compressor is not None
-        memory._compressor.start()
+        memory._store.take_lease("compressor", "another process", 0.8)
+        assert memory._compression is not None
+        memory._compression.start()
         time.sleep(0.3)
         assert memory.status().pending == 1
         memory.flush(60)  # once the other's lease has expired
@@ -277,59 +292,13 @@ def test_export_and_import_keep_everything(memory: Memory, tmp_path: Path, clara
         assert copy.import_(lines) == 5
         assert copy.import_(lines) == 0
         copy.flush(60)
-        assert list(copy.store.memories()) == list(memory.store.memories())
-        for remembered in memory.store.memories():
+        assert list(copy.list()) == list(memory.list())
+        for remembered in memory.list():
             assert copy.original(remembered.handle) == memory.original(remembered.handle)
         with pytest.raises(StoreError, match="line 2: its original is damaged"):
             copy.import_([lines[0], lines[1].replace("flush", "flusk")])
         with pytest.raises(StoreError, match="line 1 is not an exported memory"):
             copy.import_(["{}"])
-
-
-def test_questions_come_before_the_backlog(path: Path, clara: Any) -> None:
-    from clara_mlx.model.thread import ModelThread, Priority
-
-    model, order = ModelThread(), []
-    first = model.submit(Priority.BACKLOG, lambda: time.sleep(0.1))
-    futures = [model.submit(Priority.BACKLOG, lambda i=i: order.append(i)) for i in range(3)]
-    question = model.submit(Priority.QUESTION, lambda: order.append("question"))
-    for future in [first, question, *futures]:
-        future.result(5)
-    assert order == ["question", 0, 1, 2]
-    with pytest.raises(ZeroDivisionError):
-        model.run(Priority.QUESTION, lambda: 1 / 0)
-    assert list(model.stream(Priority.QUESTION, lambda: iter("abc"))) == ["a", "b", "c"]
-    model.close()
-
-
-def test_closing_the_model_cancels_what_is_left() -> None:
-    from concurrent.futures import CancelledError
-
-    from clara_mlx.model.thread import ModelThread, Priority
-
-    model = ModelThread()
-    running = model.submit(Priority.BACKLOG, lambda: time.sleep(0.1))
-    left = [model.submit(Priority.BACKLOG, lambda: 1) for _ in range(3)]
-    stream = model.stream(Priority.BACKLOG, lambda: iter("abc"))
-    streamed: list[BaseException] = []
-
-    def read() -> None:
-        try:
-            list(stream)
-        except CancelledError as error:
-            streamed.append(error)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    time.sleep(0.02)
-    question = model.submit(Priority.QUESTION, lambda: "answered")
-    model.close()
-    model.close()
-    reader.join(5)
-    assert running.done() and question.result(0) == "answered"
-    assert all(future.cancelled() for future in left) and streamed
-    with pytest.raises(ClaraError, match="closed"):
-        model.submit(Priority.QUESTION, lambda: 1)
 
 
 def test_connections_of_ended_threads_are_closed(path: Path) -> None:
@@ -338,7 +307,7 @@ def test_connections_of_ended_threads_are_closed(path: Path) -> None:
             thread = threading.Thread(target=memory.status)
             thread.start()
             thread.join()
-        assert len(memory.store._connections) <= 2
+        assert len(memory._store._connections) <= 2
         assert memory.status().memories == 0
 
 
@@ -355,7 +324,7 @@ def test_remembering_something_long_shows_its_progress(path: Path) -> None:
 def test_a_size_limit_forgets_only_when_it_is_set(path: Path) -> None:
     with Memory.open(path, most_bytes=1_000_000) as memory:
         handles = [memory.remember(np.random.default_rng(i).bytes(50_000)) for i in range(40)]
-        kept = [m.handle for m in memory.store.memories()]
+        kept = [m.handle for m in memory.list()]
         assert kept == handles[-len(kept) :]
         assert 3 < len(kept) < 40
 

@@ -256,7 +256,7 @@ def test_a_broken_memory_does_not_stop_the_agent(gate: Gateway, upstream: Upstre
     def full(*_: Any, **__: Any) -> Any:
         raise StoreError("the disk is full")
 
-    gate.memory.store.write = gate.memory.store.read = full  # type: ignore[method-assign]
+    gate.memory.file.write = gate.memory.file.read = full  # type: ignore[method-assign]
     answer = gate.chat(tool_turns(1), tools=[TOOL])
     assert answer.choices[0].message.content == "ok"
     assert answer.headers["x-clara-memory"] == "unavailable"

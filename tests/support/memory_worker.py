@@ -132,7 +132,7 @@ def job_write(path: Path, rng: random.Random, seconds: float, model: str = "") -
 
         Space.put = timed  # type: ignore[method-assign]
         memory = Memory.open(path, clara_mlx.load(model))
-    store = memory.store if memory else Store(path)
+    store = memory._store if memory else Store(path)
     say("ready")
     end = time.monotonic() + seconds
     worst = 0.0
