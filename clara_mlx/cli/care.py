@@ -1,50 +1,40 @@
-"""The care of a memory: status, verify, compact, export, import, forget."""
+"""The care of a memory: status, verify, vacuum, export, import, forget."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
 
-from clara_mlx.cli.options import (
-    DEFAULT_DB,
-    After,
-    Before,
-    Db,
-    Meta,
-    Session,
-    Source,
-    opened,
-    where_of,
-)
-from clara_mlx.cli.output import Json, decode, emit, progress_bar, read_stdin, shown
+from clara_mlx.cli.options import DEFAULT_DB, Db, open_memory, with_filter
+from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_stdin
 from clara_mlx.errors import ClaraError
+from clara_mlx.store.atomic import partial_file
 
 commands = typer.Typer()
 
 
 @commands.command()
 def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Show what a memory holds, how large it is, and how far its compression is.
+    """Show what a memory holds, how large it is, and how much of it is compressed.
 
     `clara-mlx status`
     """
     from rich.table import Table
 
-    with opened(db) as memory:
+    with open_memory(db) as memory:
         figures = dataclasses.asdict(memory.status())
     table = Table(show_header=False)
     for name, value in figures.items():
         if value is not None:
             table.add_row(
                 name.replace("_", " "),
-                f"{value:,}" if isinstance(value, int) else shown(str(value)),
+                f"{value:,}" if isinstance(value, int) else printable(str(value)),
             )
     emit(figures, [table], as_json)
 
@@ -54,7 +44,7 @@ def verify(
     db: Db = DEFAULT_DB,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Have damaged latents made again from their originals."),
+        typer.Option("--repair", help="Have damaged latents made again from the originals."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -64,7 +54,7 @@ def verify(
     """
     from rich.table import Table
 
-    with opened(db) as memory, progress_bar("verifying") as progress:
+    with open_memory(db) as memory, progress_bar("verifying") as progress:
         findings = memory.verify(repair=repair, progress=progress)
         repaired = len(findings.damaged_chunks) if repair else 0
         if repaired:
@@ -87,70 +77,67 @@ def verify(
 
 
 @commands.command()
-def compact(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Give the space of what was forgotten back to the disk.
+def vacuum(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Return the space of forgotten memories to the disk.
 
-    `clara-mlx compact`
+    `clara-mlx vacuum`
     """
-    with opened(db) as memory, progress_bar("compacting"):
+    with open_memory(db) as memory, progress_bar("vacuuming"):
         before, after = memory.vacuum()
     figures = {"bytes_before": before, "bytes_after": after}
     emit(figures, [f"{before:,} bytes before, {after:,} after"], as_json)
 
 
+commands.command(
+    "compact",
+    hidden=True,
+    help="The old name of `clara-mlx vacuum`, which is the one to use now.",
+)(vacuum)
+
+
 @commands.command()
+@with_filter
 def export(
     to: Annotated[
-        Path | None, typer.Argument(help="The file to write; standard output without.")
+        Path | None, typer.Argument(help="The file to write; standard output without one.")
     ] = None,
     db: Db = DEFAULT_DB,
-    source: Source = None,
-    session: Session = None,
-    meta: Meta = None,
-    after: After = None,
-    before: Before = None,
+    *,
+    where: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Write memories with their originals as JSON lines, for `import`.
 
     `clara-mlx export memory.jsonl -s pytest`
 
-    Latents are left out: they can always be made again. The file is complete or not there.
+    Latents are left out, since they can be computed again. The file is complete or not there.
     """
-    where = where_of(source, session, meta, after, before)
-    with opened(db) as memory, progress_bar("exporting") as progress:
+    with open_memory(db) as memory, progress_bar("exporting") as progress:
         if to is None:
             memory.export(sys.stdout, where, progress=progress)
             sys.stdout.flush()
             return
-        with _complete_or_not_there(to) as file:
+        with _new_file(to) as file:
             count = memory.export(file, where, progress=progress)
     emit({"memories": count, "file": str(to)}, [f"memories in {to}: {count:,}"], as_json)
 
 
 @contextmanager
-def _complete_or_not_there(to: Path) -> Iterator[IO[str]]:
-    """A file that takes its name when all is written; like the memory, for its owner alone."""
+def _new_file(to: Path) -> Iterator[IO[str]]:
+    """A file that is complete or not there and, like the memory, for its owner alone."""
     if to.exists() and not to.is_file():
         raise ClaraError(f"{to}: not a file")
-    partial = to.with_name(f".{to.name}.{os.getpid()}.partial")
     try:
-        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(opened, "w", encoding="ascii") as file:
+        with partial_file(to, private=True) as partial, partial.open("w", encoding="ascii") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(to)
     except OSError as error:
         raise ClaraError(f"{to}: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @commands.command(name="import")
 def import_(
     file: Annotated[
-        Path | None, typer.Argument(help="What `export` wrote; standard input without.")
+        Path | None, typer.Argument(help="A file that `export` wrote; standard input without one.")
     ] = None,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
@@ -159,30 +146,30 @@ def import_(
 
     `clara-mlx import memory.jsonl`
 
-    Memories that are there already are left as they are, so it can be run again. A damaged line
-    ends it; those before it are kept.
+    Memories that the file already holds are left as they are, so an import can be repeated. A
+    damaged line ends it; the memories before that line are kept.
     """
-    with _lines(file) as lines, opened(db, make=True) as memory:
+    with _read_lines(file) as lines, open_memory(db, make=True) as memory:
         count = memory.import_(lines)
     emit({"new": count}, [f"new memories: {count:,}"], as_json)
 
 
 @contextmanager
-def _lines(file: Path | None) -> Iterator[Iterator[str]]:
+def _read_lines(file: Path | None) -> Iterator[Iterator[str]]:
     """Lines of a file, with a progress bar, or of standard input."""
     if file is None:
         yield iter(decode(read_stdin()).split("\n"))
         return
     try:
-        with file.open("rb") as opened, progress_bar("importing", in_bytes=True) as progress:
+        with file.open("rb") as binary, progress_bar("importing", in_bytes=True) as progress:
             size, done = file.stat().st_size, 0
 
             def read() -> Iterator[str]:
                 nonlocal done
-                for line in opened:
+                for line in binary:
                     yield decode(line)
                     done += len(line)
-                    progress("", done, size)
+                    progress(done, size)
 
             yield read()
     except OSError as error:
@@ -190,31 +177,28 @@ def _lines(file: Path | None) -> Iterator[Iterator[str]]:
 
 
 @commands.command()
+@with_filter
 def forget(
     handles: Annotated[
-        list[str] | None, typer.Argument(help="Memories, or describe them by the options.")
+        list[str] | None, typer.Argument(help="The memories; or describe them with the options.")
     ] = None,
     db: Db = DEFAULT_DB,
-    source: Source = None,
-    session: Session = None,
-    meta: Meta = None,
-    after: After = None,
-    before: Before = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    *,
+    where: dict[str, Any],
+    yes: Annotated[bool, typer.Option("--yes", help="Forget without asking first.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove memories for good: originals, text, latents and index entries.
 
     `clara-mlx forget -s pytest --before 2026-01-01`
 
-    Content that another memory still holds stays.
+    Content that another memory shares stays.
     """
-    where = where_of(source, session, meta, after, before)
     if handles:
         where["handle"] = handles
     if not where:
         raise ClaraError("name handles, or describe what to forget: --source, --meta, --before ...")
-    with opened(db) as memory:
+    with open_memory(db) as memory:
         found = {stored.handle for stored in memory.list(where)}
         missing = [handle for handle in handles or () if handle not in found]
         if missing:

@@ -16,43 +16,45 @@ commands = typer.Typer()
 def evaluate(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="A model folder or hub id; others after it are compared with it."),
+        typer.Argument(help="Model folders or hub ids; the others are compared with the first."),
     ] = None,
     probes: Annotated[
         Path | None,
         typer.Option(help="Your own probes: JSON lines with document, question and answer."),
     ] = None,
     sets: Annotated[
-        str, typer.Option(help="Which sets, separated by commas.")
+        str, typer.Option(help="The sets of probes, separated by commas.")
     ] = "brief,held-out,long,left-out,captured",
-    to: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("evaluation"),
+    to: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("evaluation"),
     documents: Annotated[
         int | None, typer.Option(min=1, help="Generated outputs of each tool (40; quick: 1).")
     ] = None,
     chunks: Annotated[
-        int | None, typer.Option(min=1, help="In the memory that is searched (5000; quick: 200).")
+        int | None,
+        typer.Option(min=1, help="Chunks in the searched memory (5000; quick: 200)."),
     ] = None,
     queries: Annotated[
-        int | None, typer.Option(min=1, help="Asked of it from each set (200; quick: 20).")
+        int | None,
+        typer.Option(min=1, help="Questions to it from each set (200; quick: 20)."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer at most.")] = 48,
-    seed: Annotated[int, typer.Option(help="Of the outputs, the queries and the intervals.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 48,
+    seed: Annotated[int, typer.Option(help="Seed of outputs, queries and intervals.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Few probes, to see that it works.")
+        bool, typer.Option("--quick", help="Use few probes, to see that it works.")
     ] = False,
     html: Annotated[bool, typer.Option(help="Write report.html, with plots.")] = True,
     markdown: Annotated[
         Path | None,
-        typer.Option(help="Measure nothing: print the tables of this report.json as Markdown."),
+        typer.Option(help="Print the tables of this report.json as Markdown; nothing is measured."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what compression keeps: exact answers from latents beside text and truncation.
+    """Measure what compression keeps: exact answers from latents, from text and from cut text.
 
     `clara-mlx evaluate clara-7b-q8 clara-7b-q4 --probes my-probes.jsonl`
 
-    Writes report.json and report.html. Every answer is kept in answers.jsonl as it comes: an
-    interrupted run goes on where it ended.
+    Writes report.json and report.html. Every answer is written to answers.jsonl at once, so an
+    interrupted run goes on where it stopped.
     """
     from clara_mlx.evaluate import plots, report, tables
 
@@ -82,5 +84,5 @@ def evaluate(
     with progress_bar("evaluating") as progress:
         result = run(models, to, settings, progress)
     written = report.write(result, to, html=html)
-    shown = [grid.rich() for grid in tables.grids(result)]
-    emit(result, [*shown, *(f"wrote {file}" for file in written)], as_json)
+    grids = [grid.rich() for grid in tables.grids(result)]
+    emit(result, [*grids, *(f"wrote {file}" for file in written)], as_json)

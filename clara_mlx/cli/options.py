@@ -1,52 +1,53 @@
-"""What the memory's commands share: their options, the filters, opening the file."""
+"""Options that several commands share, the filters built from them, and opening the memory."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.memory.settings import MEMORY, MODEL
 
 if TYPE_CHECKING:
     from clara_mlx.memory import Memory
 
-DEFAULT_DB = Path("~/.clara-mlx/memory.db")
-Db = Annotated[
-    Path,
-    typer.Option("--db", envvar="CLARA_MLX_MEMORY", help="The memory file; `remember` makes it."),
-]
+DEFAULT_DB = Path(MEMORY.default)
+Db = Annotated[Path, typer.Option("--db", envvar=MEMORY.name, help=MEMORY.purpose)]
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", envvar="CLARA_MLX_MODEL", help="Model folder or hub id; none: text search only."
+        "--model",
+        envvar=MODEL.name,
+        help=f"{MODEL.purpose} Without one there is text search only.",
     ),
 ]
-NeededModel = Annotated[
-    str | None,
-    typer.Option("--model", envvar="CLARA_MLX_MODEL", help="Model folder or hub id."),
-]
+NeededModel = Annotated[str | None, typer.Option("--model", envvar=MODEL.name, help=MODEL.purpose)]
 Source = Annotated[str | None, typer.Option("-s", "--source", help="What it came from.")]
 Session = Annotated[str | None, typer.Option("--session", help="The session it belongs to.")]
 Meta = Annotated[
     list[str] | None,
-    typer.Option("-m", "--meta", help="Metadata as key=value; numbers, true, null and [...] too."),
+    typer.Option(
+        "-m", "--meta", help="Metadata as key=value; a value may be a number, true, null or [...]."
+    ),
 ]
 After = Annotated[datetime | None, typer.Option("--after", help="Remembered then or later.")]
 Before = Annotated[datetime | None, typer.Option("--before", help="Remembered before then.")]
-Count = Annotated[int, typer.Option("-k", min=1, help="How many chunks.")]
+Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks.")]
 
-# What `where` reads as something else than a key of the metadata.
+# Keys that a filter reads as something else than metadata.
 _RESERVED = ("handle", "source", "session", "after", "before")
 
 
 @contextmanager
-def opened(
+def open_memory(
     db: Path,
     model: str | None = None,
     *,
@@ -54,7 +55,7 @@ def opened(
     compress: bool = False,
     floor: float | None = None,
 ) -> Iterator[Memory]:
-    """The memory; a file that is not there is an error, unless it may be made."""
+    """Open the memory for a block; a missing file is an error unless ``make`` allows a new one."""
     db = db.expanduser()
     if not make and not db.exists():
         raise ClaraError(f"{db}: no memory there; `clara-mlx remember` makes one")
@@ -71,15 +72,52 @@ def opened(
         yield memory
 
 
-def needed(model: str | None, what: str) -> str:
-    """The model that was named; an error that says how to name one without it."""
+def require_model(model: str | None, act: str) -> str:
+    """The model that was named, or an error that says how to name one."""
     if model is None:
-        raise ClaraError(f"{what} needs a model: --model FOLDER, or set CLARA_MLX_MODEL")
+        raise ClaraError(f"{act} needs a model: --model FOLDER, or set {MODEL.name}")
     return model
 
 
-def pairs(meta: list[str] | None) -> dict[str, Any]:
-    """Metadata that was given as key=value.
+def with_filter(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that choose memories, in place of its argument ``where``.
+
+    Typer reads options from a function's signature, so the five are put into it.
+    """
+
+    def filters(
+        *,
+        source: Source = None,
+        session: Session = None,
+        meta: Meta = None,
+        after: After = None,
+        before: Before = None,
+    ) -> dict[str, Any]:
+        where = {
+            "source": source,
+            "session": session,
+            "after": after and after.timestamp(),
+            "before": before and before.timestamp(),
+        }
+        where = {key: value for key, value in where.items() if value is not None}
+        return where | parse_metadata(meta)
+
+    options = inspect.signature(filters, eval_str=True).parameters
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        where = filters(**{name: given.pop(name) for name in options})
+        command(where=where, **given)
+
+    parameters = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += options.values() if parameter.name == "where" else [parameter]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def parse_metadata(meta: list[str] | None) -> dict[str, Any]:
+    """Metadata given as key=value.
 
     Raises:
         BadParameter: a pair has no key, or one that means something else in a filter.
@@ -90,13 +128,15 @@ def pairs(meta: list[str] | None) -> dict[str, Any]:
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r}: write key=value", param_hint="--meta")
         if key in _RESERVED:
-            raise typer.BadParameter(f"{key} has a meaning of its own", param_hint="--meta")
-        found[key] = _value(value)
+            raise typer.BadParameter(
+                f"{key} can't be a key of metadata, because filters use it", param_hint="--meta"
+            )
+        found[key] = _parse_value(value)
     return found
 
 
-def _value(text: str) -> Any:
-    """JSON, but never a number that is written otherwise: the commit 12345e6 is no number."""
+def _parse_value(text: str) -> Any:
+    """JSON, except numbers that JSON would write otherwise: 12345e6 may be a commit."""
     try:
         value = json.loads(text, parse_constant=lambda name: name)
     except ValueError:
@@ -104,20 +144,3 @@ def _value(text: str) -> Any:
     if isinstance(value, int | float) and (json.dumps(value) != text or abs(value) >= 2**63):
         return text
     return value
-
-
-def where_of(
-    source: str | None,
-    session: str | None,
-    meta: list[str] | None,
-    after: datetime | None,
-    before: datetime | None,
-) -> dict[str, Any]:
-    """Which memories a command is about, as `Memory` takes it."""
-    named = {
-        "source": source,
-        "session": session,
-        "after": after and after.timestamp(),
-        "before": before and before.timestamp(),
-    }
-    return {key: value for key, value in named.items() if value is not None} | pairs(meta)

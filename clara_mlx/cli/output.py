@@ -1,4 +1,4 @@
-"""What all commands share: reading input, printing tables or JSON, progress bars."""
+"""Input and output of all commands: reading files and pipes, tables or JSON, progress bars."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def read_bytes(file: Path) -> bytes:
 def read_stdin(*, tee: bool = False) -> bytes:
     """All of standard input, unless that is a terminal.
 
-    With ``tee`` it is passed on to standard output as it comes. An interrupt ends the input: what
-    came until then is kept, also when it stopped the command that writes it.
+    With ``tee`` it is passed on to standard output as it arrives. An interrupt ends the input:
+    what arrived before it is kept, even if the interrupt also stopped the command that writes it.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise ClaraError("nothing on standard input; name files or pipe a command's output here")
@@ -43,38 +43,39 @@ def read_stdin(*, tee: bool = False) -> bytes:
         while piece := sys.stdin.buffer.read1(1 << 16):  # type: ignore[union-attr]
             pieces.append(piece)
             if tee:
-                tee = _passed_on(piece)
+                tee = _pass_on(piece)
     return b"".join(pieces)
 
 
-def _passed_on(piece: bytes) -> bool:
+def _pass_on(piece: bytes) -> bool:
+    """Write a piece to standard output; false if nobody reads that any more."""
     try:
         write_bytes(piece)
-    except BrokenPipeError:  # nobody reads on, but what comes is still wanted here
-        # Python flushes standard output once more at its end: into nothing.
+    except BrokenPipeError:  # the rest of the input is still remembered
+        # Python flushes standard output once more when it exits; that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False
     return True
 
 
 def write_bytes(content: bytes) -> None:
-    """Bytes as they are, to standard output."""
+    """Write bytes to standard output as they are."""
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
 
 
 def decode(content: bytes) -> str:
-    """UTF-8; undecodable bytes become lone surrogates, from which the bytes can be had back."""
+    """Decode UTF-8; other bytes become lone surrogates, which can be turned back into bytes."""
     return content.decode("utf-8", errors="surrogateescape")
 
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-# All control characters but tab and line feed; surrogates can't be printed at all.
+# All control characters except tab and line feed; surrogates can't be printed at all.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def shown(text: str) -> str:
-    """A text for a terminal, on which no character of it can act: colours go, controls show."""
+def printable(text: str) -> str:
+    """A text that can't act on a terminal: colours are removed, control characters shown."""
     text = _COLOURS.sub("", text.replace("\r\n", "\n"))
     return _UNPRINTABLE.sub(lambda m: chr(0x2400 + ord(m[0])) if m[0] < " " else "\ufffd", text)
 
@@ -86,7 +87,7 @@ def emit(result: Any, lines: Sequence[RenderableType], as_json: bool) -> None:
         return
     for line in lines:
         if isinstance(line, str):
-            typer.echo(shown(line))
+            typer.echo(printable(line))
         else:
             _print_table(line)
 
@@ -101,28 +102,28 @@ def _print_table(table: RenderableType) -> None:
 
 @contextmanager
 def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
-    """A progress bar on standard error, if that is a terminal; called as `errors.Progress`."""
+    """A progress bar on standard error, if that is a terminal.
+
+    Args:
+        what: The label of work that does not say which step it is at.
+        in_bytes: Progress is counted in bytes.
+    """
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    counts = bars.DownloadColumn() if in_bytes else bars.MofNCompleteColumn()
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), counts)
+    with bars.Progress(
+        *columns, bars.TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
         task = bar.add_task(what, total=None)
 
-        def update(done: Any, total: Any, detail: Any = "", /) -> None:
+        def update(done: Any, total: Any, step: Any = "", /) -> None:
             if isinstance(done, str):  # a room that still calls with (what, done, total)
-                done, total, detail = total, detail, done
-            bar.update(task, description=f"{what} {detail}".strip(), completed=done, total=total)
+                done, total, step = total, step, done
+            bar.update(task, description=f"{what} {step}".rstrip(), completed=done, total=total)
 
         yield update

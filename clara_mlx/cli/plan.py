@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.cli.output import Json, emit, shown
+from clara_mlx.cli.output import Json, emit, printable
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-# Rows of the second table, if the reasoner can be had at them.
+# Rows of the second table: bits per weight that are compared, if the reasoner comes in them.
 _COMPARED_BITS = (8, 6, 4, 3, 2)
 
 
@@ -28,39 +28,39 @@ _COMPARED_BITS = (8, 6, 4, 3, 2)
 def plan(
     memory: Annotated[
         float | None,
-        typer.Option(help="The Mac's memory in GB as it is sold (128); without it: this machine."),
+        typer.Option(help="The Mac's memory in GB as it is sold (128); by default this machine's."),
     ] = None,
     reasoner: Annotated[
         str, typer.Option(help="A model folder, a config.json, or a known name.")
     ] = "Qwen3-235B-A22B",
     bits: Annotated[
         int | None,
-        typer.Option(help="The reasoner's bits per weight; without it: as stored, else 4."),
+        typer.Option(help="The reasoner's bits per weight; by default as stored, else 4."),
     ] = None,
     group_size: Annotated[
         int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")
     ] = 64,
     context: Annotated[int, typer.Option(min=1, help="Tokens of each conversation.")] = 32768,
     kv_bits: Annotated[int, typer.Option(help="Bits of the reasoner's KV cache: 16, 8, 4.")] = 16,
-    sequences: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 1,
+    sequences: Annotated[int, typer.Option(min=1, help="Conversations at the same time.")] = 1,
     prefill_step: Annotated[
         int, typer.Option(min=1, help="Prompt tokens per pass of the reasoner.")
     ] = 2048,
     clara: Annotated[
         str,
-        typer.Option(help="CLaRa: a model folder, or CLaRa-7B as q8, q6, q4; none: swapped out."),
+        typer.Option(help="A model folder; q8, q6 or q4 for CLaRa-7B; or none: swapped out."),
     ] = "q8",
     wired_limit: Annotated[
         float | None,
-        typer.Option(help="The GPU's memory limit in GB, where it is known."),
+        typer.Option(help="The GPU's memory limit in GB, if it is known."),
     ] = None,
-    reserve: Annotated[float, typer.Option(min=0, help="GB left to macOS and programs.")] = 8,
+    reserve: Annotated[float, typer.Option(min=0, help="GB left to macOS and other programs.")] = 8,
     as_script: Annotated[
         bool, typer.Option("--script", help="Print the commands that start both servers.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute whether a reasoner and CLaRa fit a Mac's memory together, and what would.
+    """Compute whether a reasoner and CLaRa fit a Mac's memory together, and what would fit.
 
     `clara-mlx plan --memory 128 --reasoner Qwen3-235B-A22B --bits 3`
 
@@ -89,7 +89,7 @@ def plan(
         if nearest is None:
             raise ClaraError(f"{named.name} does not fit this Mac in any way; see the tables")
         if nearest != asked:
-            typer.echo(f"# What was asked does not fit. The nearest that does: {_words(nearest)}.")
+            typer.echo(f"# This setup does not fit. The nearest that does: {_in_words(nearest)}.")
         model, made_by = named.folder(nearest.bits)
         folder = named_clara.folder(nearest.clara_bits or asked.clara_bits)
         typer.echo(planning.script(planner, nearest, model, folder, made_by), nl=False)
@@ -108,15 +108,15 @@ def plan(
             "basis": "computed from tensor shapes and documented limits; nothing was measured",
             "mac": asdict(mac) | {"ceiling": mac.ceiling},
             "reasoner": {"name": named.name, "source": named.source},
-            "asked": _described(planner, asked),
-            "nearest": _described(planner, nearest) if nearest else None,
-            "by_bits": [_described(planner, setup) for setup in compared],
+            "asked": _describe(planner, asked),
+            "nearest": _describe(planner, nearest) if nearest else None,
+            "by_bits": [_describe(planner, setup) for setup in compared],
         },
         [
-            f"{shown(named.name)} and CLaRa on a Mac with {_sold(mac.memory)}: {_words(asked)}. "
-            "Computed, not measured.",
+            f"{printable(named.name)} and CLaRa on a Mac with {_capacity(mac.memory)}: "
+            f"{_in_words(asked)}. Computed, not measured.",
             _parts_table(planner, asked),
-            *_verdict(planner, asked, nearest),
+            *_verdict_lines(planner, asked, nearest),
             _bits_table(planner, compared),
             *notes,
         ],
@@ -124,7 +124,7 @@ def plan(
     )
 
 
-def _described(planner: Planner, setup: Setup) -> dict[str, Any]:
+def _describe(planner: Planner, setup: Setup) -> dict[str, Any]:
     fits = planner.fits(setup)
     return {
         "setup": asdict(setup),
@@ -139,11 +139,11 @@ def _gb(nbytes: int) -> str:
     return f"{nbytes / 1e9:,.1f}"
 
 
-def _sold(nbytes: int) -> str:
+def _capacity(nbytes: int) -> str:
     return f"{nbytes / 2**30:,.5g} GB ({_gb(nbytes)} x 10^9 bytes)"
 
 
-def _words(setup: Setup) -> str:
+def _in_words(setup: Setup) -> str:
     one_by_one = "" if setup.kv_bits == 16 else " (requests one by one)"
     clara = "swapped out" if setup.clara_bits is None else f"at {setup.clara_bits} bits"
     return (
@@ -166,14 +166,14 @@ def _parts_table(planner: Planner, setup: Setup) -> Table:
     return table
 
 
-def _verdict(planner: Planner, asked: Setup, nearest: Setup | None) -> list[str]:
+def _verdict_lines(planner: Planner, asked: Setup, nearest: Setup | None) -> list[str]:
     mac = planner.mac
     lines = [
         f"limit of GPU memory: {_gb(mac.wired_limit)} GB ({mac.limit_source}); "
         f"raised as far as {_gb(mac.reserve)} GB for macOS allow: {_gb(mac.ceiling)} GB"
     ]
     if nearest == asked:
-        return [*lines, f"It fits{_with_sysctl(planner, asked)}."]
+        return [*lines, f"It fits{_sysctl_in_words(planner, asked)}."]
     over, weights = planner.total(asked) - mac.ceiling, planner.reasoner(asked.bits).weight_bytes
     lines.append(
         f"It does not fit: {_gb(over)} GB too much. It takes a Mac with at least "
@@ -185,12 +185,12 @@ def _verdict(planner: Planner, asked: Setup, nearest: Setup | None) -> list[str]
         return [*lines, "Nothing smaller fits either."]
     return [
         *lines,
-        f"The nearest that fits: {_words(nearest)}. Together {_gb(planner.total(nearest))} GB"
-        f"{_with_sysctl(planner, nearest)}.",
+        f"The nearest that fits: {_in_words(nearest)}. Together {_gb(planner.total(nearest))} GB"
+        f"{_sysctl_in_words(planner, nearest)}.",
     ]
 
 
-def _with_sysctl(planner: Planner, setup: Setup) -> str:
+def _sysctl_in_words(planner: Planner, setup: Setup) -> str:
     megabytes = planner.sysctl_mb(setup)
     return f", after sudo sysctl iogpu.wired_limit_mb={megabytes}" if megabytes else ""
 
@@ -209,13 +209,13 @@ def _bits_table(planner: Planner, setups: Sequence[Setup]) -> Table:
             str(setup.bits),
             f"{model.bits_per_weight:.2f}",
             _gb(model.weight_bytes),
-            *_total(planner, setup),
-            *_total(planner, replace(setup, clara_bits=None)),
+            *_total_cells(planner, setup),
+            *_total_cells(planner, replace(setup, clara_bits=None)),
         )
     return table
 
 
-def _total(planner: Planner, setup: Setup) -> tuple[str, str]:
+def _total_cells(planner: Planner, setup: Setup) -> tuple[str, str]:
     total = planner.total(setup)
     if not planner.fits(setup):
         return _gb(total), f"{_gb(total - planner.mac.ceiling)} too much"

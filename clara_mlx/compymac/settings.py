@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
+from clara_mlx.memory.settings import MEMORY, MODEL, REASONER, SESSION, TOOL_OUTPUT_TOKENS
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_DB = Path("~/.clara-mlx/memory.db")
 
 _lock = threading.Lock()
 _open: dict[tuple[Path, str | None], Memory] = {}
@@ -35,11 +33,11 @@ class Settings:
             arrives (``CLARA_MLX_TOOL_OUTPUT_TOKENS``).
     """
 
-    memory: Path = DEFAULT_DB
+    memory: Path = Path(MEMORY.default)
     model: str | None = None
     reasoner: Path | None = None
-    session: str = "compymac"
-    tool_output_tokens: int = 2000
+    session: str = SESSION.default
+    tool_output_tokens: int = int(TOOL_OUTPUT_TOKENS.default)
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -48,15 +46,14 @@ class Settings:
         Raises:
             ClaraError: a number isn't one.
         """
-        reasoner = os.environ.get("CLARA_MLX_REASONER")
-        tokens = os.environ.get("CLARA_MLX_TOOL_OUTPUT_TOKENS") or str(cls.tool_output_tokens)
+        reasoner, tokens = REASONER.read(), TOOL_OUTPUT_TOKENS.read()
         if not tokens.isdecimal() or int(tokens) < 1:
-            raise ClaraError(f"CLARA_MLX_TOOL_OUTPUT_TOKENS must be a whole number, not {tokens!r}")
+            raise ClaraError(f"{TOOL_OUTPUT_TOKENS.name} must be a whole number, not {tokens!r}")
         return cls(
-            memory=Path(os.environ.get("CLARA_MLX_MEMORY") or DEFAULT_DB),
-            model=os.environ.get("CLARA_MLX_MODEL") or None,
+            memory=Path(MEMORY.read()),
+            model=MODEL.read() or None,
             reasoner=Path(reasoner) if reasoner else None,
-            session=os.environ.get("CLARA_MLX_SESSION") or cls.session,
+            session=SESSION.read(),
             tool_output_tokens=int(tokens),
         )
 

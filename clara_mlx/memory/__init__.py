@@ -1,5 +1,17 @@
 """What an agent saw: remembered, compressed in the background, recalled, asked about."""
 
-from clara_mlx.memory.memory import Memory
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clara_mlx.memory.memory import Memory
 
 __all__ = ["Memory"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import numpy and SQLite only when `Memory` is needed, not for a look at the settings."""
+    if name != "Memory":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clara_mlx.memory.memory import Memory
+
+    return Memory

@@ -61,7 +61,7 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
         (["--tools", "maybe"], "auto, always or never"),
         (["--window", "2000", "--reserve", "2000"], "leaves no room"),
         (["--tokenizer", "/nowhere"], "/nowhere"),
-        (["--tokenizer", "/nowhere", "--template-args", "[]"], "no JSON object"),
+        (["--tokenizer", "/nowhere", "--template-args", "[]"], "not a JSON object"),
         (["--host", "203.0.113.7"], "can't be listened on"),
     ],
 )

@@ -1,0 +1,178 @@
+"""Commands about model folders: convert a checkpoint, inspect a folder, compress text with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_bytes, read_stdin
+from clara_mlx.errors import ClaraError
+
+if TYPE_CHECKING:
+    from clara_mlx.convert import Source
+    from clara_mlx.convert.verification import Verification
+
+commands = typer.Typer()
+
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="The base model (folder or hub id). Without it: the one the checkpoint names, else "
+        "Mistral-7B-Instruct-v0.2 if all tensor shapes are Mistral's."
+    ),
+]
+Subfolder = Annotated[
+    str | None,
+    typer.Option(help="The checkpoint inside SOURCE, e.g. `compression-16` or `compression-128`."),
+]
+ModelFolder = Annotated[
+    str, typer.Argument(help="A model folder made by `convert`, or its hub id.")
+]
+
+
+@commands.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A CLaRa checkpoint: folder or hub id.")],
+    to: Annotated[Path, typer.Option(help="The model folder to make.")],
+    base: Base = None,
+    subfolder: Subfolder = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")
+    ] = None,
+    quantise: Annotated[
+        str,
+        typer.Option("-q", "--quantise", help="Bits per weight of the base: 8, 6, 4, or none."),
+    ] = "8",
+    group_size: Annotated[
+        int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")
+    ] = 64,
+    dtype: Annotated[
+        str,
+        typer.Option(help="Type of everything not quantised: bfloat16, float16 or float32."),
+    ] = "bfloat16",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an existing model folder.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Afterwards compare the folder with its source, latents included."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a Hugging Face CLaRa checkpoint into an MLX model folder.
+
+    `clara-mlx convert apple/CLaRa-7B-E2E --subfolder compression-16 --to clara-7b-q8`
+
+    The folder is complete or not there: an interrupted run leaves nothing under its name. Every
+    adapter of the checkpoint is converted. If any tensor is missing, unexpected or of the wrong
+    shape, the conversion ends and lists all of them.
+    """
+    from clara_mlx.convert import Source, conversion, report
+    from clara_mlx.convert.quantise import Quantisation
+
+    if quantise not in ("8", "6", "4", "none"):
+        raise typer.BadParameter(f"{quantise!r}: choose 8, 6, 4 or none", param_hint="-q")
+    quantisation = None if quantise == "none" else Quantisation(int(quantise), group_size)
+    checkpoint = Source.open(source, base=base, subfolder=subfolder, revision=revision)
+    for note in checkpoint.notes:
+        typer.echo(f"note: {note}", err=True)
+    with progress_bar("converting", in_bytes=True) as progress:
+        converted = conversion.convert(
+            checkpoint, to, quantisation=quantisation, dtype=dtype, force=force, progress=progress
+        )
+    result = converted.to_dict()
+    lines = report.conversion(converted)
+    verification = _verify(converted.folder, checkpoint) if verify else None
+    if verification:
+        result["verification"] = verification.to_dict()
+        lines += report.verification(verification, errors=False)
+    emit(result, lines, as_json)
+    if verification:
+        _fail_on_differences(to, verification)
+
+
+@commands.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="A model folder or a CLaRa checkpoint.")],
+    subfolder: Subfolder = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare a model folder with its source, tensor by tensor."),
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(help="With --verify: where the checkpoint is now, if it was moved."),
+    ] = None,
+    base: Base = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is inside a model folder or a checkpoint, without loading weights.
+
+    `clara-mlx inspect clara-7b-q8 --verify`
+    """
+    from clara_mlx.convert import Source, inspection, report
+    from clara_mlx.model.folder import ModelFolder
+
+    if not verify:
+        described = inspection.inspect(path, subfolder=subfolder)
+        emit(described, report.inspection(described), as_json)
+        return
+    checkpoint = Source.open_recorded(ModelFolder(path), checkpoint=source, base=base)
+    verification = _verify(path, checkpoint)
+    emit(verification.to_dict(), report.verification(verification), as_json)
+    _fail_on_differences(path, verification)
+
+
+def _verify(folder: str | Path, checkpoint: Source) -> Verification:
+    from clara_mlx.convert import verification
+
+    with progress_bar("verifying") as progress:
+        return verification.verify(folder, checkpoint, progress=progress)
+
+
+def _fail_on_differences(path: str | Path, verification: Verification) -> None:
+    if verification.problems:
+        raise ClaraError(f"{path}: {len(verification.problems)} differences from its source")
+
+
+@commands.command()
+def compress(
+    model: ModelFolder,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Text files; standard input without any.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compress text into memory tokens and show how many it became.
+
+    `git log --stat -20 | clara-mlx compress clara-7b-q8`
+
+    Text of any length is split into chunks at natural boundaries; nothing is cut off.
+    """
+    texts = (
+        {str(file): decode(read_bytes(file)) for file in files}
+        if files
+        else {"-": decode(read_stdin())}
+    )
+    from rich.table import Table
+
+    from clara_mlx import load
+
+    clara = load(model)
+    with progress_bar("compressing chunks") as progress:
+        compressed = clara.compress_batch(list(texts.values()), progress=progress)
+    fields = ("source_tokens", "memory_tokens", "ratio")
+    result = {
+        name: {"characters": len(texts[name]), "chunks": len(one.chunks)}
+        | {field: getattr(one, field) for field in fields}
+        for name, one in zip(texts, compressed, strict=True)
+    }
+    table = Table("text", "characters", "chunks", "tokens", "memory tokens", "ratio")
+    for name, figures in result.items():
+        *counts, ratio = figures.values()
+        table.add_row(printable(name), *(f"{count:,}" for count in counts), f"{ratio:.1f}x")
+    emit(result, [table], as_json)

@@ -1,0 +1,67 @@
+"""Settings from the environment: one table is what the docs, the options and the readers say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from golden_files import ROOT
+from typer.main import get_command
+
+from clara_mlx.cli.app import app
+from clara_mlx.compymac import Settings
+from clara_mlx.memory.settings import SETTINGS
+
+
+def table() -> str:
+    """The table of docs/SETTINGS.md."""
+    lines = ["| variable | value | default | read by | what it sets |", "|---|---|---|---|---|"]
+    for s in SETTINGS:
+        default = f"`{s.default}`" if s.default else ""
+        lines.append(f"| `{s.name}` | {s.kind} | {default} | {s.readers} | {s.purpose} |")
+    return "\n".join(lines)
+
+
+def test_the_page_has_the_table() -> None:
+    assert table() in (ROOT / "docs/SETTINGS.md").read_text()
+
+
+def test_options_with_a_variable_are_in_the_table() -> None:
+    settings = {setting.name: setting for setting in SETTINGS}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        for option in command.params:
+            if option.envvar:
+                setting = settings[option.envvar]
+                assert f"`{option.opts[-1]}` of " in setting.readers, (name, option.envvar)
+                assert option.help.startswith(setting.purpose)
+                assert f"`{name}`" in setting.readers or "every command" in setting.readers
+                assert str(option.default or "") in ("", setting.default)
+
+
+def test_every_variable_of_the_product_is_in_the_table() -> None:
+    """A name that the product's code says anywhere is one that somebody can look up."""
+    known = {setting.name for setting in SETTINGS}
+    for file in (ROOT / "clara_mlx").rglob("*.py"):
+        assert set(re.findall(r"CLARA_MLX_[A-Z_]+", file.read_text())) <= known, file
+
+
+def test_compymac_reads_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting in SETTINGS:
+        monkeypatch.delenv(setting.name, raising=False)
+    assert Settings.from_env() == Settings()
+    values = {
+        setting.name: "7" if setting.kind == "tokens" else f"a {setting.kind}"
+        for setting in SETTINGS
+        if "CompyMac" in setting.readers
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    read = Settings.from_env()
+    assert read == Settings(
+        memory=Path("a file"),
+        model="a folder or hub id",
+        reasoner=Path("a folder"),
+        session="a name",
+        tool_output_tokens=7,
+    )
