@@ -1,1 +1,1 @@
-"""The command line: one file a trade; heavy imports stand inside the commands."""
+"""The command line: one file a trade. Heavy imports are inside the commands that need them."""

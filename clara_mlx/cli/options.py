@@ -109,7 +109,7 @@ def with_filter(command: Callable[..., None]) -> Callable[..., None]:
         where = filters(**{name: given.pop(name) for name in options})
         command(where=where, **given)
 
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         parameters += options.values() if parameter.name == "where" else [parameter]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
