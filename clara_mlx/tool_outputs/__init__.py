@@ -1,1 +1,1 @@
-"""What stands in the output of a tool: which tool printed it, its facts, names and secrets."""
+"""Reads the output of a tool: which tool printed it, and its facts, identifiers and secrets."""

@@ -1,10 +1,11 @@
-"""Which tool printed a text: by its command where that is known, else by what only it prints."""
+"""Tells which tool printed a text: by its command if that is known, else by how it looks."""
 
 from __future__ import annotations
 
 import re
 import shlex
 
+# Programs, with the tool whose rule reads what they print.
 _PROGRAMS = {
     **dict.fromkeys(("pytest", "py.test"), "pytest"),
     **dict.fromkeys(("cargo", "rustc"), "cargo"),
@@ -18,13 +19,15 @@ _PROGRAMS = {
     **dict.fromkeys(("pip", "pip3"), "pip"),
     **{name: name for name in ("go", "ruff", "mypy", "tree", "find")},
 }
-_GIT = {
+# Commands of git, with their tools.
+_GIT_COMMANDS = {
     "status": "git-status",
     "log": "git-log",
     "show": "git-log",
     "diff": "git-diff",
     "grep": "ripgrep",
 }
+# Modules that are run with python -m, with their tools.
 _PYTHON_MODULES = {
     "pytest": "pytest",
     "unittest": "unittest",
@@ -32,12 +35,16 @@ _PYTHON_MODULES = {
     "ruff": "ruff",
     "pip": "pip",
 }
+# Words before a program: what runs it, a variable, an option, a time limit.
+# LOG_LEVEL=debug
 _WRAPPER = re.compile(
     r"(?:sudo|time|timeout|nice|env|uvx?|poetry|pdm|hatch|run|exec|command|xvfb-run)"
     r"|[A-Z_]+=.*|-.*|\d+"
 )
-_SHOWS_FILE = {"cat", "head", "tail", "sed", "less", "more", "bat", "nl", "type"}
-_FILES = (
+# Programs that print a file as it is.
+_FILE_PRINTERS = {"cat", "head", "tail", "sed", "less", "more", "bat", "nl", "type"}
+# Names of files, with the tool whose rule reads them.
+_FILE_TOOLS = (
     (re.compile(r"\.toml$"), "toml"),
     (re.compile(r"\.ya?ml$"), "yaml"),
     (re.compile(r"\.(?:json|traj|ipynb)$"), "json"),
@@ -45,7 +52,8 @@ _FILES = (
     (re.compile(r"(?:^|/)METADATA$"), "pip"),
 )
 
-# The first that fits; the more a tool's output quotes other tools, the earlier it stands.
+# Patterns that only one tool's output matches; the first match decides. Tools whose outputs quote
+# those of other tools come first.
 _SIGNS = tuple(
     (tool, re.compile(pattern, re.MULTILINE))
     for tool, pattern in (
@@ -133,21 +141,25 @@ _SIGNS = tuple(
         ),
     )
 )
-_LOOK = 20_000  # characters; what only one tool prints comes early or not at all
+# Characters of an output in which signs are searched; they come early or not at all.
+_SIGN_CHARACTERS = 20_000
+
+# Characters of a command that are read; a longer one holds a script.
+_COMMAND_CHARACTERS = 2_000
 
 
 def classify(text: str, command: str | None = None) -> str | None:
-    """The tool that printed ``text``, or None where that is not clear.
+    """The tool that printed ``text``, or None if that is not clear.
 
     Args:
-        text: the output.
-        command: the shell command that made it, as far as it is known.
+        text: The output of a tool.
+        command: The shell command that made it, or None if it is not known.
     """
-    tool = _by_command(command) if command else None
-    by_text = next((tool for tool, sign in _SIGNS if sign.search(text[:_LOOK])), None)
+    tool = _tool_of_command(command) if command else None
+    by_text = next((tool for tool, sign in _SIGNS if sign.search(text[:_SIGN_CHARACTERS])), None)
     if tool is None:
         return by_text
-    # make and npm run other tools; python runs anything; git show prints what it is asked for.
+    # make and npm run other tools, and git log -p and git show print diffs.
     if tool in ("build", "npm") and by_text is not None:
         return by_text
     if tool == "git-log" and by_text == "git-diff":
@@ -155,36 +167,38 @@ def classify(text: str, command: str | None = None) -> str | None:
     return tool
 
 
-def _by_command(command: str) -> str | None:
-    for part in reversed(re.split(r"&&|;|\n", command[:2_000])):
-        words = _words(part.split("|")[0])
+def _tool_of_command(command: str) -> str | None:
+    """The tool of the last program that a command line runs."""
+    for part in reversed(re.split(r"&&|;|\n", command[:_COMMAND_CHARACTERS])):
+        words = _split_words(part.split("|")[0])
         while words and _WRAPPER.fullmatch(words[0]):
             words = words[1:]
         if words and words[0] not in ("cd", "set", "source", "export", "echo"):
-            return _by_words(words)
+            return _tool_of_words(words)
     return None
 
 
-def _words(part: str) -> list[str]:
+def _split_words(part: str) -> list[str]:
     try:
         return shlex.split(part)
     except ValueError:
         return part.split()
 
 
-def _by_words(words: list[str]) -> str | None:
+def _tool_of_words(words: list[str]) -> str | None:
+    """The tool of a program and its arguments."""
     program, *arguments = words
     program = program.rpartition("/")[2]
     if program == "git":
-        verbs = [word for word in arguments if word in _GIT]
-        return _GIT[verbs[0]] if verbs else None
+        commands = [word for word in arguments if word in _GIT_COMMANDS]
+        return _GIT_COMMANDS[commands[0]] if commands else None
     if re.fullmatch(r"python[\d.]*", program):
         if "-m" in arguments[:-1]:
             return _PYTHON_MODULES.get(arguments[arguments.index("-m") + 1])
         return None
-    if program in _SHOWS_FILE:
+    if program in _FILE_PRINTERS:
         for name in arguments:
-            for pattern, tool in _FILES:
+            for pattern, tool in _FILE_TOOLS:
                 if pattern.search(name):
                     return tool
         return None

@@ -1,31 +1,43 @@
-"""Facts in what cargo, go and gcc print."""
+"""The rules for compilers: cargo, go and gcc."""
 
 from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 
+# error[E0308]: mismatched types
 _RUST_HEADING = re.compile(r"(?P<level>error|warning)(?:\[(?P<code>E\d{4})\])?: (?P<message>.+)$")
+#  --> src/main.rs:2:22
 _RUST_ARROW = re.compile(r" *--> (?P<path>[^\s:]+):(?P<line>\d+)(?::(?P<column>\d+))?$")
-_NOT_COMPILED = re.compile(r"error: could not compile `(?P<package>[\w-]+)`")
-_GENERATED = re.compile(
+# error: could not compile `stock` (lib) due to 1 previous error
+_RUST_NOT_COMPILED = re.compile(r"error: could not compile `(?P<package>[\w-]+)`")
+# warning: `stock` (lib) generated 2 warnings
+_RUST_WARNINGS = re.compile(
     r"warning: `(?P<package>[\w-]+)` \(.+?\) generated (?P<warnings>\d+) warnings?\b"
 )
-_ABORTING = re.compile(r"error: aborting due to (?P<errors>\d+) previous errors")
+# error: aborting due to 2 previous errors
+_RUST_ERRORS = re.compile(r"error: aborting due to (?P<errors>\d+) previous errors")
+#   |  ^^^ expected `i32`, found `&str`
 _RUST_TYPES = re.compile(r"\bexpected `(?P<expected>[^`]+)`, found `(?P<actual>[^`]+)`$")
-_CRATE = re.compile(
+#    Compiling serde v1.0.203
+_RUST_CRATE = re.compile(
     r" +(?:Compiling|Downloaded|Checking|Adding|Locking) (?P<name>[\w-]+) v(?P<version>\d[\w.+-]*)"
 )
-_FINISHED = re.compile(r" +Finished .+ target\(s\) in (?P<duration>\d[\d.]*s)$")
+#     Finished `dev` profile [unoptimized] target(s) in 0.52s
+_RUST_FINISHED = re.compile(r" +Finished .+ target\(s\) in (?P<duration>\d[\d.]*s)$")
+# test tests::adds ... FAILED
 _RUST_TEST = re.compile(
     r"test (?P<test>\S+)(?: - should panic)? \.\.\. (?P<outcome>FAILED|ignored)"
 )
-_PANIC = re.compile(
+# thread 'tests::adds' panicked at src/lib.rs:18:9:
+_RUST_PANIC = re.compile(
     r"thread '(?P<test>[^']+)' (?:\(\d+\) )?panicked at "
     r"(?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+):$"
 )
-_SIDE = re.compile(r" {1,2}(?P<side>left|right): (?P<value>.+)$")
+#   left: 4
+_RUST_SIDE = re.compile(r" {1,2}(?P<side>left|right): (?P<value>.+)$")
+# test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; finished in 0.02s
 _RUST_RESULT = re.compile(
     r"test result: \S+\. (?P<passed>\d+) passed; (?P<failed>\d+) failed; (?P<ignored>\d+) ignored;"
     r".*?(?: finished in (?P<duration>\d[\d.]*s))?$"
@@ -33,198 +45,192 @@ _RUST_RESULT = re.compile(
 
 
 def cargo(facts: Facts, lines: list[Line]) -> None:
-    """cargo build, check and test."""
-    heading: tuple[Line, re.Match[str]] | None = None
+    """Read cargo build, cargo check and cargo test."""
+    heading: Matched | None = None
     for number, line in enumerate(lines):
         text = line.text
-        if match := _NOT_COMPILED.match(text):
+        if match := _RUST_NOT_COMPILED.match(text):
             facts.add("failed_package", line, match, "package")
-        elif match := _GENERATED.match(text):
-            facts.add("package", line, match, "package")
-            facts.add("warnings", line, match, "warnings")
-        elif match := _ABORTING.match(text):
+        elif match := _RUST_WARNINGS.match(text):
+            facts.add_all(line, match, "package", "warnings")
+        elif match := _RUST_ERRORS.match(text):
             facts.add("errors", line, match, "errors")
         elif match := _RUST_HEADING.match(text):
             heading = line, match
         elif (match := _RUST_ARROW.match(text)) and heading:
-            _add_rust(facts, heading, line, match)
+            _add_rust_finding(facts, heading, line, match)
             heading = None
-        elif match := _CRATE.match(text):
+        elif match := _RUST_CRATE.match(text):
             facts.add("version", line, match, "version", name=match["name"])
-        elif match := _FINISHED.match(text):
+        elif match := _RUST_FINISHED.match(text):
             facts.add("duration", line, match, "duration")
         elif match := _RUST_TEST.match(text):
             fact = "failed_test" if match["outcome"] == "FAILED" else "ignored_test"
             facts.add(fact, line, match, "test")
-        elif match := _PANIC.match(text):
+        elif match := _RUST_PANIC.match(text):
             _add_panic(facts, line, match, lines[number + 1 : number + 3])
-        elif match := _SIDE.match(text):
+        elif match := _RUST_SIDE.match(text):
             facts.add(match["side"], line, match, "value")
         elif match := _RUST_RESULT.match(text):
-            for fact in ("passed", "failed", "ignored", "duration"):
-                facts.add(fact, line, match, fact)
+            facts.add_all(line, match, "passed", "failed", "ignored", "duration")
         if types := _RUST_TYPES.search(text):
-            facts.add("expected_type", line, types, "expected")
-            facts.add("actual_type", line, types, "actual")
+            facts.add_all(line, types, expected_type="expected", actual_type="actual")
 
 
-def _add_rust(
-    facts: Facts, heading: tuple[Line, re.Match[str]], line: Line, arrow: re.Match[str]
-) -> None:
+def _add_rust_finding(facts: Facts, heading: Matched, line: Line, arrow: re.Match[str]) -> None:
     if heading[1]["level"] == "warning":
         facts.add("warning_message", *heading, "message")
-        facts.add("warning_file", line, arrow, "path")
-        facts.add("warning_line", line, arrow, "line")
+        facts.add_all(line, arrow, warning_file="path", warning_line="line")
         return
     facts.add("error_code", *heading, "code")
     facts.add_message(*heading)
-    facts.add("error_file", line, arrow, "path")
-    facts.add("error_line", line, arrow, "line")
-    facts.add("error_column", line, arrow, "column")
+    facts.add_all(line, arrow, error_file="path", error_line="line", error_column="column")
     facts.add("error_line_in", line, arrow, "line", path=arrow["path"])
 
 
-_WORDS = re.compile(r"(?P<message>\S.*)$")
+# called `Option::unwrap()` on a `None` value
+_PANIC_MESSAGE = re.compile(r"(?P<message>\S.*)$")
 
 
 def _add_panic(facts: Facts, line: Line, match: re.Match[str], following: list[Line]) -> None:
     if match["test"] != "main":
         facts.add("failed_test", line, match, "test")
-    facts.add("error_file", line, match, "path")
-    facts.add("error_line", line, match, "line")
-    facts.add("error_column", line, match, "column")
-    # A message of one line ends the block, or cargo's note follows.
-    ends = len(following) < 2 or not following[1].text or following[1].text.startswith("note: ")
-    said = _WORDS.match(following[0].text) if following else None
-    if said and ends:
-        facts.add_message(following[0], said)
+    facts.add_all(line, match, error_file="path", error_line="line", error_column="column")
+    # A message of one line is the last of its block, or a note of cargo follows it.
+    is_whole = len(following) < 2 or not following[1].text or following[1].text.startswith("note: ")
+    message = _PANIC_MESSAGE.match(following[0].text) if following else None
+    if message and is_whole:
+        facts.add_message(following[0], message)
     else:
         facts.mark_unread("error_message")
 
 
-_GO_FAIL = re.compile(r"--- FAIL: (?P<test>\S+) \(\d")
-_GO_GOT = re.compile(
+# --- FAIL: TestAdd (0.00s)
+_GO_FAILED_TEST = re.compile(r"--- FAIL: (?P<test>\S+) \(\d")
+#     add_test.go:10: got 3, want 4
+_GO_LOG_LINE = re.compile(
     r" {4,}(?P<path>\w+_test\.go):(?P<line>\d+): (?:got (?P<actual>\S+), want (?P<expected>\S+)$)?"
 )
+# FAIL\texample.com/add\t0.003s
 _GO_PACKAGE = re.compile(
     r"(?P<outcome>ok  |FAIL)[ \t]+(?P<package>[\w./~-]+)"
     r"(?:\t(?P<duration>\d[\d.]*s))?"
 )
-_GO_HEADING = re.compile(r"# (?P<package>[\w./~-]+)(?: \[.+\])?$")
+# # example.com/add [example.com/add.test]
+_GO_BUILD_HEADING = re.compile(r"# (?P<package>[\w./~-]+)(?: \[.+\])?$")
+# ./add.go:7:2: undefined: total
 _GO_ERROR = re.compile(
     r"(?:\./)?(?P<path>[\w./@-]+\.go):(?P<line>\d+):(?P<column>\d+): (?P<message>.+)$"
 )
+# panic: assignment to entry in nil map [recovered]
 _GO_PANIC = re.compile(r"panic: (?P<message>.+?)(?: \[recovered\])?$")
+# \t/project/add.go:12 +0x1d
 _GO_FRAME = re.compile(r"\t(?P<path>\S+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$")
+# main.add(0x3, 0x4)
 _GO_FUNCTION = re.compile(r"(?P<function>[\w./]+\.[\w.()*]+)\(.*\)$")
-_EXIT = re.compile(r"exit status (?P<status>\d+)$")
+# exit status 2
+_GO_EXIT = re.compile(r"exit status (?P<status>\d+)$")
 
 
 def go(facts: Facts, lines: list[Line]) -> None:
-    """go build, go vet, go test and panics."""
-    framed = False  # the panic's first frame has been read
+    """Read go build, go vet, go test, and the panics of Go programs."""
     panicked = False
+    has_frame = False  # the first frame of the panic has been read
     for number, line in enumerate(lines):
         text = line.text
-        if match := _GO_FAIL.match(text):
+        if match := _GO_FAILED_TEST.match(text):
             facts.add("failed_test", line, match, "test")
-        elif match := _GO_GOT.match(text):
-            facts.add("test_file", line, match, "path")
-            facts.add("error_line", line, match, "line")
-            facts.add("actual", line, match, "actual")
-            facts.add("expected", line, match, "expected")
+        elif match := _GO_LOG_LINE.match(text):
+            facts.add_all(line, match, test_file="path", error_line="line")
+            facts.add_all(line, match, "actual", "expected")
         elif match := _GO_PACKAGE.match(text):
             _add_go_package(facts, line, match)
-        elif match := _GO_HEADING.match(text):
+        elif match := _GO_BUILD_HEADING.match(text):
             facts.add("failed_package", line, match, "package")
         elif match := _GO_ERROR.match(text):
-            facts.add("error_file", line, match, "path")
-            facts.add("error_line", line, match, "line")
-            facts.add("error_column", line, match, "column")
+            facts.add_all(line, match, error_file="path", error_line="line", error_column="column")
             facts.add("error_line_in", line, match, "line", path=match["path"])
             facts.add_message(line, match)
             facts.add("error_message_in", line, match, "message", path=match["path"])
         elif match := _GO_PANIC.match(text):
             panicked = True
             facts.add_message(line, match)
-        elif panicked and not framed and (match := _GO_FRAME.match(text)):
-            framed = True
-            facts.add("error_file", line, match, "path")
-            facts.add("error_line", line, match, "line")
+        elif panicked and not has_frame and (match := _GO_FRAME.match(text)):
+            has_frame = True
+            facts.add_all(line, match, error_file="path", error_line="line")
             above = lines[number - 1]
             if function := _GO_FUNCTION.match(above.text):
                 facts.add("function", above, function, "function")
-        elif match := _EXIT.match(text):
+        elif match := _GO_EXIT.match(text):
             facts.add("exit_status", line, match, "status")
 
 
 def _add_go_package(facts: Facts, line: Line, match: re.Match[str]) -> None:
     package = match["package"]
     if match["outcome"] == "FAIL":
-        facts.add("failed_package", line, match, "package")
-        facts.add("duration", line, match, "duration")
+        facts.add_all(line, match, failed_package="package", duration="duration")
     facts.add("package_duration", line, match, "duration", name=package)
 
 
+# a.c:4:16: error: no member named 'size' [-Werror]
 _GCC = re.compile(
     r"(?P<path>[^\s:]+):(?P<line>\d+):(?:(?P<column>\d+):)? "
     r"(?P<level>fatal error|error|warning): (?P<message>.+?)(?: \[(?P<option>-W[\w=+-]+)\])?$"
 )
-_IN_FUNCTION = re.compile(
+# a.c: In function 'left':
+_GCC_FUNCTION = re.compile(
     r"[^\s:]+: In (?:member )?function ['\u2018](?P<function>\w+)(?:\(.*\))?['\u2019]:$"
 )
-_UNDEFINED = re.compile(
+# /usr/bin/ld: a.c:(.text+0xe): undefined reference to `stock'
+_LD_UNDEFINED = re.compile(
     r"(?:\S*ld: )?(?:[^\s:]+:)?(?P<path>[^\s:]+):(?:\(\.text\+0x[0-9a-f]+\)|\d+): "
     r"(?P<message>undefined reference to [`'\u2018]\w+['\u2019])$"
 )
-_LINKED_IN = re.compile(r".*: in function [`'\u2018](?P<function>\w+)['\u2019]:$")
-_LD = re.compile(r"collect2: error: ld returned (?P<status>\d+) exit status$")
-MAKE = re.compile(
+# /usr/bin/ld: /tmp/cc1.o: in function `main':
+_LD_FUNCTION = re.compile(r".*: in function [`'\u2018](?P<function>\w+)['\u2019]:$")
+# collect2: error: ld returned 1 exit status
+_LD_FAILED = re.compile(r"collect2: error: ld returned (?P<status>\d+) exit status$")
+# make: *** [Makefile:4: native/types.o] Error 1
+MAKE_FAILED = re.compile(
     r"make(?:\[\d+\])?: \*\*\* \[(?:(?P<file>[^\s:\]]+):(?P<line>\d+): )?(?P<target>[^\]]+)\] "
     r"Error (?P<status>\d+)$"
 )
 
 
 def gcc(facts: Facts, lines: list[Line]) -> None:
-    """gcc, clang and their linkers, with make's last line."""
-    located = sum(1 for line in lines if _GCC.match(line.text))
+    """Read gcc, clang and their linkers, and the line by which make reports them."""
+    findings = sum(1 for line in lines if _GCC.match(line.text))
     for line in lines:
         text = line.text
         if match := _GCC.match(text):
-            _add_gcc(facts, line, match)
-        elif match := _IN_FUNCTION.match(text):
-            if located == 1:
+            _add_gcc_finding(facts, line, match)
+        elif match := _GCC_FUNCTION.match(text):
+            if findings == 1:
                 facts.add("function", line, match, "function")
-        elif match := _UNDEFINED.match(text):
+        elif match := _LD_UNDEFINED.match(text):
             facts.add("error_file", line, match, "path")
             facts.add_message(line, match)
-        elif match := _LINKED_IN.match(text):
+        elif match := _LD_FUNCTION.match(text):
             facts.add("function", line, match, "function")
-        elif match := _LD.match(text):
+        elif match := _LD_FAILED.match(text):
             facts.add("exit_status", line, match, "status")
-        elif match := MAKE.match(text):
-            make_failure(facts, line, match)
+        elif match := MAKE_FAILED.match(text):
+            add_make_failure(facts, line, match)
 
 
-def _add_gcc(facts: Facts, line: Line, match: re.Match[str]) -> None:
+def _add_gcc_finding(facts: Facts, line: Line, match: re.Match[str]) -> None:
     path = match["path"]
     if match["level"] == "warning":
-        facts.add("warning_message", line, match, "message")
-        facts.add("warning_option", line, match, "option")
-        facts.add("warning_file", line, match, "path")
-        facts.add("warning_line", line, match, "line")
+        facts.add_all(line, match, warning_message="message", warning_option="option")
+        facts.add_all(line, match, warning_file="path", warning_line="line")
         return
-    facts.add("error_file", line, match, "path")
-    facts.add("error_line", line, match, "line")
-    facts.add("error_column", line, match, "column")
+    facts.add_all(line, match, error_file="path", error_line="line", error_column="column")
     facts.add("error_line_in", line, match, "line", path=path)
     facts.add("error_column_in", line, match, "column", path=path)
     facts.add_message(line, match)
     facts.add("error_message_in", line, match, "message", path=path)
 
 
-def make_failure(facts: Facts, line: Line, match: re.Match[str]) -> None:
-    """What a match of `MAKE` says."""
-    facts.add("target", line, match, "target")
-    facts.add("makefile_line", line, match, "line")
-    facts.add("exit_status", line, match, "status")
+def add_make_failure(facts: Facts, line: Line, match: re.Match[str]) -> None:
+    """Add what a match of `MAKE_FAILED` says."""
+    facts.add_all(line, match, target="target", makefile_line="line", exit_status="status")

@@ -1,4 +1,4 @@
-"""Facts in configuration files as ``cat`` prints them, and in what pip prints of packages."""
+"""The rules for configuration files as ``cat`` prints them, and for what pip prints."""
 
 from __future__ import annotations
 
@@ -6,36 +6,43 @@ import re
 
 from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, Line
 
+# Tables and objects whose values are versions of other packages.
 _DEPENDENCY_TABLES = ("dependencies", "devDependencies", "dev-dependencies", "build-dependencies")
 
+# [tool.ruff]
 _TOML_TABLE = re.compile(r"\[(?P<many>\[)?(?P<section>[\w.\"'*-]+)\]\]?\s*(?:#.*)?$")
+# host = "stock.internal"  # a comment
 _TOML_PAIR = re.compile(
     r"(?P<key>[\w.-]+) *= *(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'"
     r"|(?P<plain>[-+\w.:]+)|(?P<other>[\[{\"'].*))\s*(?:#.*)?$"
 )
-_TOML_PACKAGE = re.compile(r"\s*\"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?[>=~]=(?P<version>[\w.*]+)\",?$")
-_INLINE_VERSION = re.compile(r"\{.*?\bversion = \"(?P<version>[^\"]+)\"")
+#     "numpy>=1.26",
+_TOML_REQUIREMENT = re.compile(
+    r"\s*\"(?P<name>[\w.-]+)(?:\[[\w,-]+\])?[>=~]=(?P<version>[\w.*]+)\",?$"
+)
+# { version = "1.0", features = ["derive"] }
+_TOML_INLINE_VERSION = re.compile(r"\{.*?\bversion = \"(?P<version>[^\"]+)\"")
 
 
 def toml(facts: Facts, lines: list[Line]) -> None:
-    """TOML: scalars by key and by table; versions of dependencies."""
+    """Read TOML: scalars with their keys and tables, and versions of dependencies."""
     section = ""
-    depth = 0  # of brackets that a value left open
-    quoted = False  # inside a text of several lines
+    depth = 0  # number of brackets that a value has left open
+    quoted = False  # inside a string of several lines
     for line in lines:
         text = line.text
         if quoted or depth > 0:
-            if depth > 0 and (package := _TOML_PACKAGE.match(text)):
+            if depth > 0 and (package := _TOML_REQUIREMENT.match(text)):
                 facts.add("version", line, package, "version", name=package["name"])
-            depth += _brackets(text)
+            depth += _count_open_brackets(text)
             quoted ^= text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
         elif table := _TOML_TABLE.match(text):
             section = "" if table["many"] else table["section"]
         elif pair := _TOML_PAIR.match(text):
             if pair["other"]:
                 quoted = pair["other"].startswith(('"""', "'''")) and len(pair["other"]) < 6
-                depth = 0 if quoted else max(_brackets(pair["other"]), 0)
-                version = _INLINE_VERSION.match(text, pair.start("other"))
+                depth = 0 if quoted else max(_count_open_brackets(pair["other"]), 0)
+                version = _TOML_INLINE_VERSION.match(text, pair.start("other"))
                 if version and section.endswith(_DEPENDENCY_TABLES):
                     facts.add("version", line, version, "version", name=pair["key"])
             elif section.endswith(_DEPENDENCY_TABLES):
@@ -44,8 +51,8 @@ def toml(facts: Facts, lines: list[Line]) -> None:
                 _add_value(facts, line, pair, pair.lastgroup or "", section)
 
 
-def _brackets(text: str) -> int:
-    """Brackets opened less brackets closed, outside of texts."""
+def _count_open_brackets(text: str) -> int:
+    """The number of brackets that a line opens less those it closes, outside of strings."""
     bare = re.sub(r"\"[^\"]*\"|'[^']*'|#.*", "", text)
     return sum(map(bare.count, "[{")) - sum(map(bare.count, "]}"))
 
@@ -59,18 +66,20 @@ def _add_value(facts: Facts, line: Line, pair: re.Match[str], group: str, sectio
         facts.add("package", line, pair, group)
 
 
+#   - name: web
 _YAML_PAIR = re.compile(
     r"(?P<indent> *)(?P<item>- +)?(?P<key>[\w./-]+|\"[^\"]+\"):"
     r"(?: +(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'|(?P<block>[|>][-+\d]*)"
     r"|(?P<other>[\[{&*!].*)|(?P<plain>[^\s#\"'][^#]*?)))?\s*(?:(?<=\s)#.*)?$"
 )
+#       - "8080:80"
 _YAML_PORT = re.compile(r" +- \"?(?P<port>\d{2,5}):\d+\"?$")
 
 
 def yaml(facts: Facts, lines: list[Line]) -> None:
-    """YAML: scalars by key and by the key above; published ports of services."""
-    above: list[tuple[int, str]] = []  # indents and keys of the mappings that are open
-    block: int | None = None  # the indent of a key whose text follows
+    """Read YAML: scalars with their keys and the keys above, and published ports of services."""
+    above: list[tuple[int, str]] = []  # indents and keys of the open mappings
+    block: int | None = None  # indent of a key whose text follows in a block
     for line in lines:
         text = line.text
         if not text.strip() or text.lstrip().startswith("#"):
@@ -94,17 +103,19 @@ def yaml(facts: Facts, lines: list[Line]) -> None:
             facts.add("port_of", line, port, "port", name=above[-2][1])
 
 
+# "retries"
 _JSON_TOKEN = re.compile(
     r"\"(?P<text>(?:[^\"\\]|\\.)*+)\"|(?P<plain>[-+\d.eE]++|true|false|null)|(?P<sign>[{}\[\]:,])"
 )
-_CARET = re.compile(r"[\^~]?(?P<version>\d[\w.+-]*)$")
+# ^2.4.0
+_JSON_VERSION = re.compile(r"[\^~]?(?P<version>\d[\w.+-]*)$")
 
 
 def json(facts: Facts, lines: list[Line]) -> None:
-    """JSON, laid out or on one line: scalars by key and by the key above."""
+    """Read JSON, indented or on one line: scalars with their keys and the keys above."""
     if any(len(line.text) >= LINE_CHARACTERS for line in lines):
-        return  # what was not looked at could hold the same key again
-    above: list[str] = []  # the key of each object or list that is open; "" without one
+        return  # what was not read could hold the same key again
+    above: list[str] = []  # key of each open object or list, empty if it has none
     key = ""
     expects_value = False
     package: tuple[Line, re.Match[str], str] | None = None
@@ -137,7 +148,7 @@ def _add_json(
     facts: Facts, line: Line, token: re.Match[str], group: str, key: str, section: str
 ) -> None:
     if section in _DEPENDENCY_TABLES:
-        if version := _CARET.match(line.text[: token.end(group)], token.start(group)):
+        if version := _JSON_VERSION.match(line.text[: token.end(group)], token.start(group)):
             facts.add("version", line, version, "version", name=key)
         return
     facts.add("value", line, token, group, key=key)
@@ -145,40 +156,46 @@ def _add_json(
         facts.add("value_in", line, token, group, key=key, section=section)
 
 
-_VARIABLE = re.compile(
+# export STOCK_PORT=8443
+_ENV_PAIR = re.compile(
     r"(?:export |declare -x )?(?P<key>[A-Za-z_]\w*)="
     r"(?:\"(?P<text>[^\"\\$]*)\"|'(?P<raw>[^']*)'|(?P<plain>[^\s\"'$#][^\s\"'$]*))$"
 )
 
 
 def env(facts: Facts, lines: list[Line]) -> None:
-    """Environment files, and what env prints."""
+    """Read environment files and what env prints."""
     for line in lines:
-        if pair := _VARIABLE.match(line.text):
+        if pair := _ENV_PAIR.match(line.text):
             facts.add("value", line, pair, pair.lastgroup or 0, key=pair["key"])
 
 
+# click    8.1.7
 _PIP_ROW = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*) +(?P<version>\d[\w.+!-]*)(?: +\S+)?$")
+# Package    Version
 _PIP_HEADER = re.compile(r"Package +Version\b")
-_FIELD = re.compile(r"(?P<key>[A-Z][A-Za-z-]+): (?P<value>\S.*?)\s*$")
-_INSTALLED = re.compile(r"Successfully installed (?P<packages>.+)$")
-_INSTALLED_ONE = re.compile(r"(?P<name>[A-Za-z][\w.-]*?)-(?P<version>\d[\w.+!]*)(?: |$)")
+# Author: Ada Keller
+_PIP_FIELD = re.compile(r"(?P<key>[A-Z][A-Za-z-]+): (?P<value>\S.*?)\s*$")
+# Successfully installed click-8.1.7 rich-13.7.1
+_PIP_INSTALLED = re.compile(r"Successfully installed (?P<packages>.+)$")
+# click-8.1.7
+_PIP_INSTALLED_ONE = re.compile(r"(?P<name>[A-Za-z][\w.-]*?)-(?P<version>\d[\w.+!]*)(?: |$)")
 
 
 def pip(facts: Facts, lines: list[Line]) -> None:
-    """pip list, pip show, pip install, and a package's METADATA up to its description."""
+    """Read pip list, pip show, pip install, and the head of a package's METADATA file."""
     table = False
     for line in lines:
         if _PIP_HEADER.match(line.text):
             table = True
         elif table and (row := _PIP_ROW.match(line.text)):
             facts.add("version", line, row, "version", name=row["name"])
-        elif field := _FIELD.match(line.text):
+        elif field := _PIP_FIELD.match(line.text):
             facts.add("value", line, field, "value", key=field["key"])
             if field["key"] == "Name":
                 facts.add("package", line, field, "value")
-        elif installed := _INSTALLED.match(line.text):
-            for one in _INSTALLED_ONE.finditer(line.text, installed.start("packages")):
+        elif installed := _PIP_INSTALLED.match(line.text):
+            for one in _PIP_INSTALLED_ONE.finditer(line.text, installed.start("packages")):
                 facts.add("version", line, one, "version", name=one["name"])
         elif not line.text and any(other.text.startswith("Metadata-") for other in lines[:3]):
             return

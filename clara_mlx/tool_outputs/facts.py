@@ -1,7 +1,8 @@
 """What the rules collect: the facts that a tool's output states, each with its place.
 
-Each tool's rule is a function with the tool's own name, such as ``pytest(facts, lines)``: it reads
-the lines of an output and adds what it finds to ``facts``.
+A rule is a function with the name of its tool, such as ``pytest(facts, lines)``: it reads the lines
+of an output and adds what it finds to ``facts``. In the files of rules, the comment above a regular
+expression is a line that it matches.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class Line(NamedTuple):
     start: int
     text: str
 
+
+Matched = tuple[Line, re.Match[str]]
+"""A line, and what a pattern matched in it."""
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A fact's name and what it is about."""
@@ -121,6 +125,13 @@ class Facts:
         if match[group] is not None:
             begin, end = match.span(group)
             self.add_at((line.start + begin, line.start + end), name, match[group], **about)
+
+    def add_all(self, line: Line, match: re.Match[str], /, *same: str, **groups: str) -> None:
+        """Add several facts of one match: of groups with a fact's name, and of ``fact="group"``."""
+        for name in same:
+            self.add(name, line, match, name)
+        for name, group in groups.items():
+            self.add(name, line, match, group)
 
     def add_at(self, span: tuple[int, int], name: str, text: str, /, **about: str) -> None:
         """Add a fact that follows from the characters of ``span``, printed there or not."""

@@ -1,26 +1,34 @@
-"""Facts in what git status, git log and git diff print."""
+"""The rules for git status, git log and git diff."""
 
 from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 
+# On branch main
 _BRANCH = re.compile(r"On branch (?P<branch>\S+)$")
+# Your branch is ahead of 'origin/main' by 2 commits.
 _TRACKING = re.compile(
     r"Your branch is (?:(?:ahead of|behind) '(?P<upstream>[^']+)' by (?P<count>\d+) commits?"
     r"|up to date with '(?P<same>[^']+)')"
 )
+# ## main...origin/main [ahead 2]
 _SHORT_BRANCH = re.compile(
     r"## (?P<branch>[^\s.]+(?:\.[^\s.]+)*)(?:\.\.\.(?P<upstream>\S+))?"
     r"(?: \[(?:ahead (?P<ahead>\d+))?(?:, )?(?:behind (?P<behind>\d+))?(?:gone)?\])?$"
 )
-_CHANGE = re.compile(
+# \tmodified:   settings/app.env
+_LONG_CHANGE = re.compile(
     r"\t(?P<what>new file|modified|deleted|both modified|both added): +(?P<path>\S+)$"
 )
+# R  inventory/report.py -> inventory/summary.py
 _RENAME = re.compile(r"(?:\trenamed: +|R[ MD] +)(?P<old>\S+) -> (?P<new>\S+)$")
+# \tnotes.md
 _UNTRACKED = re.compile(r"\t(?P<path>[^\s:]+)$")
+#  M settings/app.env
 _SHORT_CHANGE = re.compile(r"(?P<what>[ MADUC?!]{2}) (?P<path>\S+)$")
+# The words of the long form and the letters of the short one, with the names of their facts.
 _CHANGED = {
     "new file": "new_file",
     "modified": "modified_file",
@@ -38,13 +46,14 @@ _CHANGED = {
     "UU": "conflict_file",
     "AA": "conflict_file",
 }
+# You are currently rebasing branch 'fix' on '1ea647b'.
 _REBASING = re.compile(
     r"You are currently rebasing branch '(?P<branch>[^']+)' on '(?P<commit>[0-9a-f]+)'\.$"
 )
 
 
 def status(facts: Facts, lines: list[Line]) -> None:
-    """git status, long and short."""
+    """Read git status, in its long and its short form."""
     untracked = False
     for line in lines:
         text = line.text
@@ -58,14 +67,12 @@ def status(facts: Facts, lines: list[Line]) -> None:
             facts.add("upstream", line, match, "same")
             facts.add(fact, line, match, "count")
         elif match := _SHORT_BRANCH.match(text):
-            for fact in ("branch", "upstream", "ahead", "behind"):
-                facts.add(fact, line, match, fact)
+            facts.add_all(line, match, "branch", "upstream", "ahead", "behind")
         elif match := _REBASING.match(text):
-            facts.add("rebased_branch", line, match, "branch")
-            facts.add("commit", line, match, "commit")
+            facts.add_all(line, match, rebased_branch="branch", commit="commit")
         elif match := _RENAME.match(text):
             facts.add("renamed_to", line, match, "new", path=match["old"])
-        elif match := _CHANGE.match(text) or _SHORT_CHANGE.match(text):
+        elif match := _LONG_CHANGE.match(text) or _SHORT_CHANGE.match(text):
             fact = _CHANGED.get(match["what"], "")
             if fact:
                 facts.add(fact, line, match, "path")
@@ -73,36 +80,45 @@ def status(facts: Facts, lines: list[Line]) -> None:
             facts.add("untracked_file", line, match, "path")
 
 
+# commit 1ea647bb49a5d795353e7ad85e7be4346e633cc2 (HEAD -> main)
 _COMMIT = re.compile(r"commit (?P<commit>[0-9a-f]{7,64})(?: \((?P<refs>.+)\))?$")
+# Author: Mira Osei <mira@example.org>
 _AUTHOR = re.compile(r"Author: +(?P<author>[^<]+?)(?: <(?P<address>[^>]+)>)?$")
+# Date:   Sat Feb 14 21:26:30 2026 +0000
 _DATE = re.compile(r"(?:Author)?Date: +(?P<date>.+)$")
+#     Port stock counting to Rust
 _SUBJECT = re.compile(r"    (?P<subject>\S.*)$")
+# 1ea647b (HEAD -> main) Port stock counting to Rust
 _ONELINE = re.compile(
     r"(?P<commit>[0-9a-f]{7,40}) (?:\((?P<refs>(?:HEAD|tag: |[\w./-]+(?:, |\)))[^)]*)\) )?"
     r"(?P<subject>\S.*)$"
 )
-_TABLE = re.compile(r"(?P<commit>[0-9a-f]{7,40}) (?P<date>\d{4}-\d\d-\d\d) (?P<rest>\S.*)$")
+# 1ea647b 2026-02-14 Mira Osei Port stock counting to Rust
+_DATED_ONELINE = re.compile(r"(?P<commit>[0-9a-f]{7,40}) (?P<date>\d{4}-\d\d-\d\d) (?P<rest>\S.*)$")
+# HEAD -> main
 _HEAD = re.compile(r"HEAD -> (?P<branch>[^\s,)]+)")
 
 
 def log(facts: Facts, lines: list[Line]) -> None:
-    """git log and git show: full, one line each, and with --stat."""
+    """Read git log and git show: in full, with one line per commit, and with --stat."""
     commit = ""
-    said = False  # the commit's subject has been read
-    first: tuple[Line, re.Match[str]] | None = None
+    has_subject = False  # the subject of this commit has been read
+    heading: Matched | None = None
     for line in lines:
         text = line.text
         if match := _COMMIT.match(text):
-            commit, said, first = match["commit"][:7], False, (line, match)
+            commit = match["commit"][:7]
+            has_subject = False
+            heading = line, match
             facts.add("commit", line, match, "commit")
             _add_head(facts, line, match)
-        elif not first and _TABLE.match(text):
-            continue  # the author's name can't be told from the subject
-        elif not first and (match := _ONELINE.match(text)):
+        elif not heading and _DATED_ONELINE.match(text):
+            continue  # where the author's name ends is not known
+        elif not heading and (match := _ONELINE.match(text)):
             facts.add("commit_of", line, match, "commit", subject=match["subject"])
             facts.add("subject_of", line, match, "subject", commit=match["commit"])
             _add_head(facts, line, match)
-        elif not first:
+        elif not heading:
             continue
         elif match := _AUTHOR.match(text):
             facts.add("author", line, match, "author")
@@ -111,12 +127,12 @@ def log(facts: Facts, lines: list[Line]) -> None:
         elif match := _DATE.match(text):
             facts.add("date", line, match, "date")
             facts.add("date_of", line, match, "date", commit=commit)
-        elif not said and (match := _SUBJECT.match(text)):
-            said = True
+        elif not has_subject and (match := _SUBJECT.match(text)):
+            has_subject = True
             facts.add("subject", line, match, "subject")
             facts.add("subject_of", line, match, "subject", commit=commit)
-            facts.add("commit_of", *first, "commit", subject=match["subject"])
-    if first and any(line.text.startswith(("--- ", "diff --git ")) for line in lines):
+            facts.add("commit_of", *heading, "commit", subject=match["subject"])
+    if heading and any(line.text.startswith(("--- ", "diff --git ")) for line in lines):
         diff(facts, lines)
     else:
         _add_stat(facts, lines)
@@ -127,7 +143,9 @@ def _add_head(facts: Facts, line: Line, match: re.Match[str]) -> None:
         facts.add("branch", line, head, "branch")
 
 
+#  crate/src/lib.rs | 12 ++++++++----
 _STAT_ROW = re.compile(r" (?P<path>\S+) +\| +(?P<changes>\d+) ?[+-]*$")
+#  1 file changed, 8 insertions(+), 4 deletions(-)
 _STAT_END = re.compile(
     r" (?P<changed_files>\d+) files? changed(?:, (?P<insertions>\d+) insertions?\(\+\))?"
     r"(?:, (?P<deletions>\d+) deletions?\(-\))?$"
@@ -140,24 +158,24 @@ def _add_stat(facts: Facts, lines: list[Line]) -> None:
             if not match["path"].startswith("...") and "=>" not in match["path"]:
                 facts.add("changes_in", line, match, "changes", path=match["path"])
         elif match := _STAT_END.match(line.text):
-            for fact in ("changed_files", "insertions", "deletions"):
-                facts.add(fact, line, match, fact)
+            facts.add_all(line, match, "changed_files", "insertions", "deletions")
 
 
+# +++ b/settings/app.env
 _NEW_SIDE = re.compile(r"\+\+\+ b/(?P<path>\S+)$")
-_HUNK = re.compile(
-    # What follows is the function above the hunk, not the one that changed.
-    r"@@ -(?P<old>\d+)(?:,\d+)? \+(?P<new>\d+)(?:,\d+)? @@"
-)
+# @@ -1,5 +1,5 @@ def total(items):
+_HUNK = re.compile(r"@@ -(?P<old>\d+)(?:,\d+)? \+(?P<new>\d+)(?:,\d+)? @@")
+# +STOCK_PORT = 9443
 _SETTING = re.compile(
     r"[+-] *(?P<key>[\"']?[A-Za-z_][\w.-]*[\"']?)(?P<sign> ?= ?|: )(?P<quote>[\"']?)"
     r"(?P<value>[^\"',;]+)(?P=quote),?$"
 )
+# +    return total
 _CONTENT = re.compile(r"[+-]\s*(?P<text>\S.*?)\s*$")
 
 
 def diff(facts: Facts, lines: list[Line]) -> None:
-    """git diff: files, hunks, and the one line that changed where there is one."""
+    """Read git diff: files, hunks, settings, and the line that changed if it is the only one."""
     removed: list[Line] = []
     added: list[Line] = []
     inside = False
@@ -189,10 +207,10 @@ def _add_only(facts: Facts, fact: str, changed: list[Line]) -> None:
 
 
 def _add_settings(facts: Facts, removed: list[Line], added: list[Line]) -> None:
-    """Settings whose key stands once on each side."""
+    """Add the values of settings whose key occurs once on each side."""
     sides = []
     for changed in (removed, added):
-        settings: dict[str, tuple[Line, re.Match[str]] | None] = {}
+        settings: dict[str, Matched | None] = {}
         for line in changed:
             if match := _SETTING.match(line.text):
                 key = match["key"].strip("\"'")

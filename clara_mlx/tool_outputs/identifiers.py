@@ -1,7 +1,8 @@
-"""Exact identifiers in any text, by rules: what an agent must not lose when text is compacted.
+"""Finds exact identifiers in any text: what an agent must not lose when the text is compacted.
 
-Every rule is a regular expression whose repetitions are possessive or bounded, so the work grows
-linearly with the text, whatever it holds.
+Every repetition in the regular expressions is possessive or bounded, so that the work grows
+linearly with the text, whatever it holds. The comment above an expression is a text that it
+matches.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Literal
 
 Kind = Literal["url", "test", "path", "uuid", "hash", "version", "code", "exception", "line"]
 
-# A longer "identifier" is data, not a name; it is left out rather than cut.
+# Characters. A longer "identifier" is data, not a name; it is left out rather than cut.
 MAX_LENGTH = 512
 
-_Found = tuple[int, int, Kind]
+_Found = tuple[int, int, Kind]  # start, end, kind
 
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """One identifier and where it stands: ``source[start:end] == text``.
+    """One identifier and its place: ``source[start:end] == text``.
 
-    A path carries its location when it is written against it (``a.py:12:5``, ``a.ts(12,5)``).
+    A path includes the location that is written against it (``a.py:12:5``, ``a.ts(12,5)``).
     """
 
     kind: Kind
@@ -33,11 +34,11 @@ class Identifier:
 
 
 def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
-    """The identifiers of ``text`` in their order, none inside another, each (kind, text) once.
+    """The identifiers of ``text`` in their order, none inside another, each kind and text once.
 
     Args:
-        text: anything; no character is special.
-        limit: at most so many, the first ones.
+        text: Any text; no character is special.
+        limit: Greatest number of identifiers; the first ones are given. None: all.
     """
     found = sorted(
         (start, rank, -end, kind)
@@ -59,6 +60,7 @@ def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
     return tuple(kept.values())
 
 
+# https://example.org/a?b=1#c
 _URL = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+://[^\s\"'<>`\\^{}|\x00-\x1f]++"
 )
@@ -77,11 +79,11 @@ def _urls(text: str) -> Iterator[_Found]:
             yield start, end, "url"
 
 
-# pytest: path.py::Class::test[parameters]; Rust and C++ names with :: fail the .py test.
-_NODE = re.compile(r"(?<![\w./@+~-])([\w./@+~-]++)::\w++(?:::\w++)*+")
-_PARAMETERS_LIMIT = 200
-# What other test runners print around a name.
-_RUNNERS = re.compile(
+# tests/test_price.py::TestPrice::test_parse
+_PYTEST_NODE = re.compile(r"(?<![\w./@+~-])([\w./@+~-]++)::\w++(?:::\w++)*+")
+_PARAMETERS_CHARACTERS = 200  # a longer [...] after a test is not its parameters
+# --- FAIL: TestAdd/zero (0.00s)
+_TEST_LINE = re.compile(
     r"^(?:test (?P<cargo>\S{1,300}+)(?: - should panic)? \.\.\. (?:ok|FAILED|ignored)"
     r"|---- (?P<captured>\S{1,300}+) stdout ----"
     r"|[ \t]{0,40}+--- (?:PASS|FAIL|SKIP): (?P<go>\S{1,300}+) \("
@@ -93,10 +95,10 @@ _RUNNERS = re.compile(
 
 
 def _tests(text: str) -> Iterator[_Found]:
-    for match in _NODE.finditer(text):
-        if match[1].endswith(".py"):
+    for match in _PYTEST_NODE.finditer(text):
+        if match[1].endswith(".py"):  # not a name of Rust or C++
             yield match.start(), _end_of_parameters(text, match.end()), "test"
-    for match in _RUNNERS.finditer(text):
+    for match in _TEST_LINE.finditer(text):
         group = match.lastgroup or ""
         if group != "unittest":
             yield *match.span(group), "test"
@@ -107,10 +109,10 @@ def _tests(text: str) -> Iterator[_Found]:
 
 
 def _end_of_parameters(text: str, start: int) -> int:
-    """The end of ``[...]`` at ``start``, at a ``]`` that ends a word; ``start`` without one."""
+    """The end of ``[...]`` at ``start``, where a ``]`` ends a word; ``start`` if there is none."""
     if not text.startswith("[", start):
         return start
-    stop = min(start + _PARAMETERS_LIMIT, len(text))
+    stop = min(start + _PARAMETERS_CHARACTERS, len(text))
     line_end = text.find("\n", start, stop)
     stop = stop if line_end < 0 else line_end
     end = text.find("]", start, stop)
@@ -122,6 +124,7 @@ def _end_of_parameters(text: str, start: int) -> int:
     return start
 
 
+# yaml
 _EXTENSION = re.compile(
     r"bat|bazel|bin|bz2|c|cc|cfg|cjs|cmake|conf|cpp|cs|css|csv|cts|cu|cxx|dart|db|dll|dylib"
     r"|env|erl|ex|exs|f90|gemspec|go|gradle|graphql|gz|h|hh|hpp|hs|htm|html|hxx|ini|ipynb|jar"
@@ -131,18 +134,23 @@ _EXTENSION = re.compile(
     r"|toml|traj|ts|tsv|tsx|txt|vue|wasm|whl|xml|yaml|yml|zig|zip|zsh",
     re.IGNORECASE,
 )
-_NAME = re.compile(
+# Makefile
+_FILE_NAME = re.compile(
     r"(?:Docker|Make|Gem|Rake|Proc|Jenkins|Vagrant|Just)file|LICENSE"
     r"|\.(?:git(?:ignore|attributes)|dockerignore|editorconfig|env|npmrc|bashrc)"
 )
+# Node.js
 _PRODUCT = re.compile(r"(?:Node|Vue|Next|Nuxt|Three|D3)\.js|Socket\.io")
-_QUOTED = re.compile(r'File "([^"\n]{1,500}+)", line')
-_WINDOWS = re.compile(
+# File "/opt/my app/load.py", line 42
+_QUOTED_PATH = re.compile(r'File "([^"\n]{1,500}+)", line')
+# C:\project\a.py:12
+_WINDOWS_PATH = re.compile(
     r"(?<![A-Za-z0-9])[A-Za-z]:\\[^\s\"'<>|*?:;,()]++"
     r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
 )
-# Nothing without a slash or a dot is a path, but for some well-known names; nor is </a-tag>.
+# src/app.ts(12,5)
 _PATH = re.compile(
+    # Without a slash or a dot only well-known names are paths, and </a-tag> is none.
     r"(?<![\w./@+~%-])(?!(?<=<)/[\w-]+>)"
     r"([\w@+~%-]*+[./][\w./@+~%-]*+|(?:[A-Z][a-z]{2,8}file|LICENSE)(?![\w@+~%-]))"
     r"(:\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
@@ -150,10 +158,10 @@ _PATH = re.compile(
 
 
 def _paths(text: str) -> Iterator[_Found]:
-    for match in _QUOTED.finditer(text):
+    for match in _QUOTED_PATH.finditer(text):
         if match[1][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
             yield *match.span(1), "path"
-    for match in _WINDOWS.finditer(text):
+    for match in _WINDOWS_PATH.finditer(text):
         yield *match.span(), "path"
     for match in _PATH.finditer(text):
         name, start, end = match[1], match.start(), match.end()
@@ -173,6 +181,7 @@ def _paths(text: str) -> Iterator[_Found]:
 
 
 def _is_path(name: str, located: bool) -> bool:
+    """Whether a match of `_PATH` looks like a file or folder, not like a word or an attribute."""
     folder, slash, last = name.rpartition("/")
     stem, dot, extension = last.rpartition(".")
     known = bool(dot and stem and _EXTENSION.fullmatch(extension))
@@ -182,11 +191,11 @@ def _is_path(name: str, located: bool) -> bool:
         rooted = name.startswith(("/", "./", "../", "~/"))
         return (
             known
-            or _NAME.fullmatch(last) is not None
+            or _FILE_NAME.fullmatch(last) is not None
             or (rooted and len(name) > 2)
             or bool("/" in folder and last)
         )
-    if _NAME.fullmatch(last):
+    if _FILE_NAME.fullmatch(last):
         return True
     if _PRODUCT.fullmatch(last):
         return False
@@ -194,11 +203,13 @@ def _is_path(name: str, located: bool) -> bool:
     return known and (located or len(extension) > 1)
 
 
+# 01234567-89ab-cdef-0123-456789abcdef
 _UUID = re.compile(
     r"(?<![\w-])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![\w-])"
 )
+# 1ea647bb49a5d795353e7ad85e7be4346e633cc2
 _HASH = re.compile(r"(?<![\w-])(?<!\d\.)[0-9a-f]{7,128}+(?![\w-])")
-_FULL_HASHES = frozenset((32, 40, 56, 64, 96, 128))
+_HASH_LENGTHS = frozenset((32, 40, 56, 64, 96, 128))  # hexadecimal digits, of MD5 to SHA-512
 
 
 def _uuids(text: str) -> Iterator[_Found]:
@@ -211,16 +222,18 @@ def _hashes(text: str) -> Iterator[_Found]:
         value = match[0]
         letters = value.strip("0123456789")
         mixed = letters not in ("", "e") and not value.isalpha()
-        full = len(value) in _FULL_HASHES and len(set(value)) > 4
+        full = len(value) in _HASH_LENGTHS and len(set(value)) > 4
         if mixed or full or text.endswith("commit ", 0, match.start()):
             yield *match.span(), "hash"
 
 
+# v1.2.3-rc.1
 _VERSION = re.compile(
     r"(?<![\w.])(v?)(\d{1,9}+(?:\.\d{1,9}+){1,4}+)"
     r"((?:[-+.]?(?:alpha|beta|pre|a|b|rc|dev|post)[.-]?\d{0,9}+){0,3}(?:[+-][0-9A-Za-z.-]{1,60}+)?)"
     r"(?![\w%])(?!\.\w)"
 )
+# version:
 _BEFORE_VERSION = re.compile(r"(?:[=<>~!]=|[@^~]|(?i:\bversion:?) ?)$")
 
 
@@ -237,6 +250,7 @@ def _versions(text: str) -> Iterator[_Found]:
             yield start, end, "version"
 
 
+# error TS2322:
 _CODES = re.compile(
     r"(?:^|: |\[|\(|\berror |\bwarning )([A-Z]{1,5}\d{3,5})(?=[\]:)\s])"  # F401, E0382, TS2322
     r"|  \[([a-z]{2,40}+(?:-[a-z]{1,40}+){0,6}+)\]$"  # mypy's
@@ -257,8 +271,9 @@ def _codes(text: str) -> Iterator[_Found]:
         yield *match.span(match.lastindex or 0), "code"
 
 
-_WORD = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*+")
-_ERRORS = ("Error", "Exception", "Warning", "Failure", "Fault")
+# json.JSONDecodeError
+_DOTTED_NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*+")
+_EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Failure", "Fault")
 _OTHER_EXCEPTIONS = {
     "KeyboardInterrupt",
     "SystemExit",
@@ -269,15 +284,16 @@ _OTHER_EXCEPTIONS = {
 
 
 def _exceptions(text: str) -> Iterator[_Found]:
-    for match in _WORD.finditer(text):
+    for match in _DOTTED_NAME.finditer(text):
         name = match[0].rstrip(".")
-        if not name.endswith(_ERRORS) and name not in _OTHER_EXCEPTIONS:
+        if not name.endswith(_EXCEPTION_ENDINGS) and name not in _OTHER_EXCEPTIONS:
             continue
         last = name.rpartition(".")[2]
-        if last not in _ERRORS and last[0].isupper() and ".." not in name:
+        if last not in _EXCEPTION_ENDINGS and last[0].isupper() and ".." not in name:
             yield match.start(), match.start() + len(name), "exception"
 
 
+# @@ -1,3 +4,5 @@
 _LINE = re.compile(
     r"\b[Ll]ines? \d{1,7}+(?:-\d{1,7}+)?\b"
     r"|^@@ -\d{1,7}+(?:,\d{1,7}+)? \+\d{1,7}+(?:,\d{1,7}+)? @@",
@@ -290,7 +306,7 @@ def _lines(text: str) -> Iterator[_Found]:
         yield *match.span(), "line"
 
 
-# Where two rules find something at the same place, the earlier one wins.
+# If two rules find something at the same place, the one that comes first here wins.
 _RULES = (
     _urls,
     _tests,

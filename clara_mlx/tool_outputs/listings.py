@@ -1,64 +1,74 @@
-"""Facts in what grep, ripgrep, ls, du, find and tree print."""
+"""The rules for searches and listings: grep, ripgrep, ls, du, find and tree."""
 
 from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 
-_MATCH = re.compile(r"(?P<path>[^\s:]*[./][^\s:]*|[A-Z]\w+file):(?:(?P<line>\d+):)?(?P<text>.*)$")
-_COUNT = re.compile(r"(?P<path>[^\s:]+):(?P<count>\d+)$")
-_NUMBERED = re.compile(r"(?P<line>\d+):(?P<text>.*)$")
-_STATS = re.compile(r"(?P<count>\d+) (?P<what>matches|files searched|files contained matches)$")
-_STATED = {
+# inventory/store.py:12:    def take(self):
+_GREP_MATCH = re.compile(
+    r"(?P<path>[^\s:]*[./][^\s:]*|[A-Z]\w+file):(?:(?P<line>\d+):)?(?P<text>.*)$"
+)
+# inventory/store.py:4
+_GREP_COUNT = re.compile(r"(?P<path>[^\s:]+):(?P<count>\d+)$")
+# 12:    def take(self):
+_GREP_NUMBERED = re.compile(r"(?P<line>\d+):(?P<text>.*)$")
+# 2 files contained matches
+_RG_TOTAL = re.compile(r"(?P<count>\d+) (?P<what>matches|files searched|files contained matches)$")
+# The units of ripgrep's totals, with the names of their facts.
+_RG_FACTS = {
     "matches": "matches",
     "files searched": "searched_files",
     "files contained matches": "matched_files",
 }
+# pub fn total(items: &[u32]) -> u32 {
 _DEFINITION = re.compile(
     r"[ \t]*(?:(?:export |default |pub(?:\([a-z]+\))? |async |static |abstract |public |final )*"
     r"(?:def|class|fn|struct|enum|trait|interface|function|func|type) (?P<name>[A-Za-z_]\w*)"
     r"|(?:int|void|char|float|double|bool|size_t) (?P<declared>[a-z_]\w*)\("
     r"|(?P<constant>[A-Z][A-Z0-9_]+)(?:: [\w\[\], ]+)? = )"
 )
+#   any text, without the blanks around it
 _TEXT = re.compile(r"\s*(?P<text>\S.*?)\s*$")
-# Counted by eye, so only while a reader could do the same.
-_FEW = 20
+# Lines. With fewer matches than this the count is a fact although no line prints it: a reader could
+# count them, too.
+_COUNTABLE = 20
 
 
 def ripgrep(facts: Facts, lines: list[Line]) -> None:
-    """grep and ripgrep: with file names, under headings, of one file, and counts."""
+    """Read grep and ripgrep: with file names, under headings, of a single file, and counts."""
     printed = [line for line in lines if line.text.strip()]
-    if sum(1 for line in printed if _COUNT.match(line.text)) > len(printed) // 2:
+    if sum(1 for line in printed if _GREP_COUNT.match(line.text)) > len(printed) // 2:
         _add_match_counts(facts, printed)
         return
-    heading: tuple[Line, re.Match[str]] | None = None
+    heading: Matched | None = None
     matched: list[Line] = []
     for number, line in enumerate(lines):
         text = line.text
         following = lines[number + 1].text if number + 1 < len(lines) else ""
-        if match := _NUMBERED.match(text):
+        if match := _GREP_NUMBERED.match(text):
             _add_numbered(facts, line, match, heading)
-        elif _NUMBERED.match(following) and " " not in text and (path := _TEXT.match(text)):
+        elif _GREP_NUMBERED.match(following) and " " not in text and (path := _TEXT.match(text)):
             heading = line, path
-        elif match := _MATCH.match(text):
+        elif match := _GREP_MATCH.match(text):
             matched.append(line)
             _add_match(facts, line, match)
-        elif match := _STATS.match(text):
-            facts.add(_STATED[match["what"]], line, match, "count")
+        elif match := _RG_TOTAL.match(text):
+            facts.add(_RG_FACTS[match["what"]], line, match, "count")
         elif not text:
             heading = None
-    if 1 < len(matched) < _FEW and len(matched) == len(printed):
+    if 1 < len(matched) < _COUNTABLE and len(matched) == len(printed):
         span = matched[0].start, matched[-1].start + len(matched[-1].text)
         facts.add_at(span, "matches", str(len(matched)))
 
 
 def _add_match_counts(facts: Facts, lines: list[Line]) -> None:
     for line in lines:
-        if match := _COUNT.match(line.text):
+        if match := _GREP_COUNT.match(line.text):
             facts.add("matches_in", line, match, "count", path=match["path"])
-        elif match := _STATS.match(line.text):
-            facts.add(_STATED[match["what"]], line, match, "count")
+        elif match := _RG_TOTAL.match(line.text):
+            facts.add(_RG_FACTS[match["what"]], line, match, "count")
 
 
 def _add_match(facts: Facts, line: Line, match: re.Match[str]) -> None:
@@ -72,9 +82,7 @@ def _add_match(facts: Facts, line: Line, match: re.Match[str]) -> None:
         facts.add("defined_line", line, match, "line", name=name)
 
 
-def _add_numbered(
-    facts: Facts, line: Line, match: re.Match[str], heading: tuple[Line, re.Match[str]] | None
-) -> None:
+def _add_numbered(facts: Facts, line: Line, match: re.Match[str], heading: Matched | None) -> None:
     definition = _DEFINITION.match(line.text, match.start("text"))
     if heading:
         path = heading[1]["text"]
@@ -88,42 +96,46 @@ def _add_numbered(
             facts.add("match_name_in", line, definition, group, path=path)
 
 
-_LONG = re.compile(
+# -rw-r--r-- 1 root root   85 Nov 23 06:13 CMakeLists.txt
+_LS_LONG = re.compile(
     r"(?P<mode>[-dlbcps][-rwxsStT]{9})[.+@]? +\d+ +(?P<owner>\S+) +\S+ "
     r"+(?P<size>\d[\d.,]*[KMGT]?) +"
     r"(?P<date>[A-Z][a-z]{2} +\d{1,2} +(?:\d\d:\d\d|\d{4})|\d{4}-\d\d-\d\d \d\d:\d\d) "
     r"(?P<name>\S+)(?: -> (?P<target>\S+))?$"
 )
-_TOTAL = re.compile(r"total (?P<total>\d[\d.]*[KMGT]?)$")
-_SIZED = re.compile(r" *(?P<size>\d[\d.]*[KMGT]?)[ \t]+(?P<path>[^\s]+)$")
-_FOLDER = re.compile(r"(?:\./)?(?P<path>[^\s:]+):$")
-_ENTRY = re.compile(r"(?P<name>\S+\.\w+)$")
+# total 44
+_LS_TOTAL = re.compile(r"total (?P<total>\d[\d.]*[KMGT]?)$")
+# 4.0K\tsettings/app.env
+_SIZED_PATH = re.compile(r" *(?P<size>\d[\d.]*[KMGT]?)[ \t]+(?P<path>[^\s]+)$")
+# ./inventory:
+_LS_FOLDER = re.compile(r"(?:\./)?(?P<path>[^\s:]+):$")
+# store.py
+_LS_FILE = re.compile(r"(?P<name>\S+\.\w+)$")
 
 
 def ls(facts: Facts, lines: list[Line]) -> None:
-    """ls -l, ls -R, ls -s and du."""
+    """Read ls -l, ls -R, ls -s and du."""
     folder = ""
     for line in lines:
         text = line.text
-        if match := _LONG.match(text):
-            _add_long(facts, line, match)
-        elif match := _TOTAL.match(text):
+        if match := _LS_LONG.match(text):
+            _add_long_entry(facts, line, match)
+        elif match := _LS_TOTAL.match(text):
             facts.add("total", line, match, "total")
-        elif match := _SIZED.match(text):
-            total = match["path"] == "total"
-            if total:
+        elif match := _SIZED_PATH.match(text):
+            if match["path"] == "total":
                 facts.add("total", line, match, "size")
             else:
                 facts.add("file_size", line, match, "size", file=match["path"])
-        elif match := _FOLDER.match(text):
+        elif match := _LS_FOLDER.match(text):
             folder = match["path"]
         elif not text:
             folder = ""
         elif folder:
-            _add_inside(facts, line, folder)
+            _add_file_in(facts, line, folder)
 
 
-def _add_long(facts: Facts, line: Line, match: re.Match[str]) -> None:
+def _add_long_entry(facts: Facts, line: Line, match: re.Match[str]) -> None:
     name = match["name"]
     if match["mode"].startswith("l"):
         facts.add("link_target", line, match, "target", file=name)
@@ -135,9 +147,9 @@ def _add_long(facts: Facts, line: Line, match: re.Match[str]) -> None:
         facts.add("file_size", line, match, "size", file=name)
 
 
-def _add_inside(facts: Facts, line: Line, folder: str) -> None:
-    """A name under its folder; a folder's name among files leaves what is in it open."""
-    if entry := _ENTRY.match(line.text):
+def _add_file_in(facts: Facts, line: Line, folder: str) -> None:
+    """Add a file with its folder; where a folder is listed, not all files of it are known."""
+    if entry := _LS_FILE.match(line.text):
         facts.add("file_in", line, entry, "name", path=folder)
         span = line.start, line.start + len(line.text)
         facts.add_at(span, "parent", folder, file=entry["name"])
@@ -145,28 +157,31 @@ def _add_inside(facts: Facts, line: Line, folder: str) -> None:
         facts.mark_unread("file_in", path=folder)
 
 
-_FOUND = re.compile(r"(?:\./)?(?P<folder>\S+)/(?P<name>[^\s/]+\.\w+)$")
+# ./inventory/store.py
+_FOUND_FILE = re.compile(r"(?:\./)?(?P<folder>\S+)/(?P<name>[^\s/]+\.\w+)$")
 
 
 def find(facts: Facts, lines: list[Line]) -> None:
-    """find: one path a line."""
+    """Read find: one path a line."""
     for line in lines:
-        if match := _FOUND.match(line.text):
+        if match := _FOUND_FILE.match(line.text):
             facts.add("parent", line, match, "folder", file=match["name"])
 
 
-_BRANCH = re.compile(
+# │   └── a.py
+_TREE_ENTRY = re.compile(
     r"(?P<indent>(?:│[ \xa0]{3}|\|   | {4})*)(?:├|└|\||`)(?:──|--)[ \xa0]"
     r"(?:\[ *(?P<size>[\d.]+[KMGT]?)\] +)?(?P<name>[^\s→]+?)(?P<folder>/?)$"
 )
+# 2 directories, 3 files
 _TREE_END = re.compile(r"(?P<directories>\d+) director(?:y|ies)(?:, (?P<files>\d+) files?)?$")
 
 
 def tree(facts: Facts, lines: list[Line]) -> None:
-    """tree, with or without sizes."""
+    """Read tree, with or without sizes."""
     folders: list[str] = []
     for number, line in enumerate(lines):
-        if match := _BRANCH.match(line.text):
+        if match := _TREE_ENTRY.match(line.text):
             depth = len(match["indent"]) // 4
             name = match["name"]
             facts.add("file_size", line, match, "size", file=name)
@@ -180,8 +195,7 @@ def tree(facts: Facts, lines: list[Line]) -> None:
                 span = line.start, line.start + len(line.text)
                 facts.add_at(span, "parent", folders[depth], file=name)
         elif match := _TREE_END.match(line.text):
-            facts.add("directories", line, match, "directories")
-            facts.add("files", line, match, "files")
+            facts.add_all(line, match, "directories", "files")
         elif not folders and " " not in line.text and (root := _TEXT.match(line.text)):
             folders = [root["text"].rstrip("/")]
             if folders[0] != ".":
@@ -190,5 +204,5 @@ def tree(facts: Facts, lines: list[Line]) -> None:
 
 def _has_children(lines: list[Line], number: int, indent: int) -> bool:
     following = lines[number + 1].text if number + 1 < len(lines) else ""
-    match = _BRANCH.match(following)
+    match = _TREE_ENTRY.match(following)
     return match is not None and len(match["indent"]) > indent

@@ -1,18 +1,21 @@
-"""Facts in what Python itself and its checkers print: tracebacks, ruff and mypy."""
+"""The rules for what Python itself and its checkers print: tracebacks, ruff and mypy."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
-from clara_mlx.tool_outputs.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 
+#   File "/project/store.py", line 16, in take
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?$')
-# Besides ValueError and json.JSONDecodeError there are struct.error and socket.timeout.
+# json.decoder.JSONDecodeError: Expecting value
 EXCEPTION = re.compile(
+    # A name in capitals, or struct.error and socket.timeout.
     r"(?P<kind>(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*|(?<=\.)(?:error|timeout)))(?:: (?P<message>.+))?$"
 )
-_NO_EXCEPTION = {"Traceback", "During", "The", "Note", "INFO", "DEBUG", "WARNING", "ERROR"}
+# First words of lines under a traceback that only look like the name of an exception.
+_NOT_EXCEPTIONS = {"Traceback", "During", "The", "Note", "INFO", "DEBUG", "WARNING", "ERROR"}
 _CAUSE = "The above exception was the direct cause of the following exception:"
 
 
@@ -20,26 +23,30 @@ _CAUSE = "The above exception was the direct cause of the following exception:"
 class _Trace:
     """One traceback: its frames, outermost first, and the line that ends it."""
 
-    frames: list[tuple[Line, re.Match[str]]] = field(default_factory=list)
-    end: tuple[Line, re.Match[str]] | None = None
-    whole: bool = False  # the message has one line
+    frames: list[Matched] = field(default_factory=list)
+    end: Matched | None = None
+    is_whole: bool = False  # the message has one line only
 
 
 def traceback(facts: Facts, lines: list[Line]) -> None:
-    """Python's tracebacks; of a chain, the last one is the error."""
-    for trace in _traces(facts, lines):
+    """Read the tracebacks of Python; of a chain, the last one is the error."""
+    for trace in _split_traces(facts, lines):
         if trace.frames:
             _add_frames(facts, trace.frames)
         if trace.end:
             line, match = trace.end
             facts.add("exception", line, match, "kind")
-            if trace.whole:
+            if trace.is_whole:
                 facts.add_message(line, match)
             else:
                 facts.mark_unread("error_message")
 
 
-def _traces(facts: Facts, lines: list[Line]) -> list[_Trace]:
+def _split_traces(facts: Facts, lines: list[Line]) -> list[_Trace]:
+    """The tracebacks of an output without those that are another one's cause.
+
+    The exceptions of causes are added to ``facts`` on the way.
+    """
     done: list[_Trace] = []
     trace = _Trace()
     for number, line in enumerate(lines):
@@ -59,10 +66,10 @@ def _traces(facts: Facts, lines: list[Line]) -> list[_Trace]:
             trace = _Trace()
         elif (trace.frames or _announces_cause(lines, number)) and not trace.end:
             end = EXCEPTION.match(line.text)
-            if end and end["kind"] not in _NO_EXCEPTION:
+            if end and end["kind"] not in _NOT_EXCEPTIONS:
                 trace.end = line, end
                 following = lines[number + 1].text if number + 1 < len(lines) else ""
-                trace.whole = not following.strip()
+                trace.is_whole = not following.strip()
     return [*done, trace]
 
 
@@ -70,41 +77,46 @@ def _announces_cause(lines: list[Line], number: int) -> bool:
     return any(line.text == _CAUSE for line in lines[number + 1 : number + 3])
 
 
-def _add_frames(facts: Facts, frames: list[tuple[Line, re.Match[str]]]) -> None:
+def _add_frames(facts: Facts, frames: list[Matched]) -> None:
     if any(match["path"].startswith("<") for _, match in (frames[0], frames[-1])):
-        return  # <stdin> and <string> are no files
-    facts.add("error_file", *frames[-1], "path")
-    facts.add("error_line", *frames[-1], "line")
+        return  # <stdin> and <string> are not files
+    facts.add_all(*frames[-1], error_file="path", error_line="line")
     if frames[-1][1]["function"] != "<module>":
         facts.add("function", *frames[-1], "function")
     if len(frames) > 1:
-        facts.add("caller_file", *frames[0], "path")
-        facts.add("caller_line", *frames[0], "line")
+        facts.add_all(*frames[0], caller_file="path", caller_line="line")
 
 
+# inventory/store.py:3:8: F401 `os` imported but unused
 _LOCATED = re.compile(r"(?P<path>[^\s:]+):(?P<line>\d+)(?::(?P<column>\d+))?: (?P<rest>.+)$")
-_RUFF_REST = re.compile(r"(?P<code>[A-Z]{1,5}\d{3,4}) (?:\[\*\] )?(?P<message>.+)$")
+# F401 [*] `os` imported but unused
+_RUFF_FINDING = re.compile(r"(?P<code>[A-Z]{1,5}\d{3,4}) (?:\[\*\] )?(?P<message>.+)$")
+#  --> inventory/store.py:3:8
 _RUFF_ARROW = re.compile(r" *--> (?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+)$")
+# Found 3 errors (1 fixed, 2 remaining).
 _RUFF_FOUND = re.compile(r"Found (?P<errors>\d+) errors?(?: \(\d+ fixed, \d+ remaining\))?\.$")
+# [*] 1 fixable with the `--fix` option.
 _RUFF_FIXABLE = re.compile(r"\[\*\] (?P<fixable>\d+) fixable with (?:the )?`--fix`")
-_REFORMAT = re.compile(r"Would reformat: (?P<path>\S+)$")
-_UNFORMATTED = "unformatted: File would be reformatted"
-_REFORMATTED = re.compile(
+# Would reformat: inventory/price.py
+_RUFF_WOULD_REFORMAT = re.compile(r"Would reformat: (?P<path>\S+)$")
+_RUFF_UNFORMATTED = "unformatted: File would be reformatted"
+# 2 files would be reformatted, 5 files already formatted
+_RUFF_REFORMATTED = re.compile(
     r"(?P<reformatted>\d+) files? (?:would be )?reformatted(?:, (?P<formatted>\d+) files? "
     r"(?:already formatted|left unchanged))?$"
 )
 
 
 def ruff(facts: Facts, lines: list[Line]) -> None:
-    """ruff check in its full and concise formats, and ruff format --check."""
-    heading: tuple[Line, re.Match[str]] | None = None
+    """Read ruff check, in its full and concise formats, and ruff format --check."""
+    heading: Matched | None = None
     for number, line in enumerate(lines):
         above = lines[number - 1].text
         if located := _LOCATED.match(line.text):
-            finding = _RUFF_REST.match(line.text, located.start("rest"))
+            finding = _RUFF_FINDING.match(line.text, located.start("rest"))
             if finding:
                 _add_finding(facts, line, located, line, finding)
-        elif (arrow := _RUFF_ARROW.match(line.text)) and above == _UNFORMATTED:
+        elif (arrow := _RUFF_ARROW.match(line.text)) and above == _RUFF_UNFORMATTED:
             facts.add("reformatted_file", line, arrow, "path")
         elif arrow and heading:
             _add_finding(facts, line, arrow, *heading)
@@ -113,23 +125,20 @@ def ruff(facts: Facts, lines: list[Line]) -> None:
             facts.add("errors", line, found, "errors")
         elif fixable := _RUFF_FIXABLE.match(line.text):
             facts.add("fixable", line, fixable, "fixable")
-        elif reformat := _REFORMAT.match(line.text):
+        elif reformat := _RUFF_WOULD_REFORMAT.match(line.text):
             facts.add("reformatted_file", line, reformat, "path")
-        elif reformatted := _REFORMATTED.match(line.text):
-            facts.add("reformatted", line, reformatted, "reformatted")
-            facts.add("formatted", line, reformatted, "formatted")
-        elif finding := _RUFF_REST.match(line.text):
+        elif reformatted := _RUFF_REFORMATTED.match(line.text):
+            facts.add_all(line, reformatted, "reformatted", "formatted")
+        elif finding := _RUFF_FINDING.match(line.text):
             heading = line, finding
 
 
 def _add_finding(
     facts: Facts, line: Line, place: re.Match[str], named: Line, finding: re.Match[str]
 ) -> None:
-    """A finding: ``place`` on ``line`` says where, ``finding`` on ``named`` says what."""
+    """Add a finding: ``place`` in ``line`` says where, ``finding`` in ``named`` says what."""
     path = place["path"]
-    facts.add("error_file", line, place, "path")
-    facts.add("error_line", line, place, "line")
-    facts.add("error_column", line, place, "column")
+    facts.add_all(line, place, error_file="path", error_line="line", error_column="column")
     facts.add("error_line_in", line, place, "line", path=path)
     facts.add("error_column_in", line, place, "column", path=path)
     facts.add("error_code", named, finding, "code")
@@ -138,24 +147,27 @@ def _add_finding(
     facts.add("error_message_in", named, finding, "message", path=path)
 
 
-_MYPY_REST = re.compile(r"error: (?P<message>.+?)(?:  \[(?P<code>[a-z-]+)\])?$")
+# error: Name "total" is not defined  [name-defined]
+_MYPY_FINDING = re.compile(r"error: (?P<message>.+?)(?:  \[(?P<code>[a-z-]+)\])?$")
+# Found 1 error in 1 file (checked 3 source files)
 _MYPY_FOUND = re.compile(
     r"Found (?P<errors>\d+) errors? in (?P<files>\d+) files? "
     r"\((?:checked (?P<checked>\d+) source files?|errors prevented further checking)\)$"
 )
+# Success: no issues found in 3 source files
 _MYPY_SUCCESS = re.compile(r"Success: no issues found in (?P<checked>\d+) source files?$")
 
 
 def mypy(facts: Facts, lines: list[Line]) -> None:
-    """mypy's one line per error and its last line."""
+    """Read mypy: a line for each error, and the last line."""
     for line in lines:
         if located := _LOCATED.match(line.text):
-            finding = _MYPY_REST.match(line.text, located.start("rest"))
+            finding = _MYPY_FINDING.match(line.text, located.start("rest"))
             if finding:
                 _add_finding(facts, line, located, line, finding)
         elif found := _MYPY_FOUND.match(line.text):
-            facts.add("errors", line, found, "errors")
-            facts.add("error_files", line, found, "files")
-            facts.add("checked_files", line, found, "checked")
+            facts.add_all(
+                line, found, errors="errors", error_files="files", checked_files="checked"
+            )
         elif success := _MYPY_SUCCESS.match(line.text):
             facts.add("checked_files", line, success, "checked")

@@ -1,8 +1,9 @@
-"""Secrets in any text: found by rules, and masked before the text is written anywhere.
+"""Finds secrets in any text, and masks them before the text is written anywhere.
 
-The rules are our own because what exists (detect-secrets, gitleaks) scans files for review: it
-reports hashes of findings, not spans that can be masked, and brings a program or a tree of plugins
-along. As in `identifiers`, every repetition is possessive or bounded: linear work on any text.
+The rules are our own because detect-secrets and gitleaks scan files for review: they report hashes
+of findings, not spans that can be masked, and bring a program or a tree of plugins along. As in
+`identifiers`, every repetition is possessive or bounded, and the comment above an expression is a
+text that it matches.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret and where it stands in the text that was searched."""
+    """A secret and its place in the text that was searched."""
 
     kind: str
     start: int
@@ -24,10 +25,10 @@ class Secret:
 
 
 def mask(text: str) -> tuple[str, list[Secret]]:
-    """The text with every secret replaced by ``[masked: KIND]``, and what was replaced.
+    """The text with every secret replaced by ``[masked: KIND]``, and where the secrets were.
 
-    The replacement says nothing of the secret's length or characters. Masking again changes
-    nothing. Spans are in the text as given.
+    The replacement tells neither length nor characters of the secret, and masking a masked text
+    changes nothing. Places are those in the given text.
     """
     found = secrets(text)
     parts: list[str] = []
@@ -39,16 +40,18 @@ def mask(text: str) -> tuple[str, list[Secret]]:
 
 
 def secrets(text: str) -> list[Secret]:
-    """The secrets of ``text`` in their order; those that overlap count as one, named by the first
-    rule that found it."""
+    """The secrets of ``text`` in their order.
+
+    Secrets that overlap are given as one, of the kind of the rule that comes first.
+    """
     found = sorted(
         (start, rank, end, kind)
-        for rank, rule in enumerate((_vendor_tokens, _private_keys, _urls, _headers, _assignments))
+        for rank, rule in enumerate(_RULES)
         for start, end, kind in rule(text)
-        if rank < 2 or "[masked:" not in text[start:end]  # what is masked stays as it is
+        if rule in _EXACT_RULES or "[masked:" not in text[start:end]  # it is masked already
     )
     kept: list[Secret] = []
-    named_by = 0
+    named_by = 0  # rank of the rule that names the last secret
     for start, rank, end, kind in found:
         if kept and start < kept[-1].end:
             before = kept[-1]
@@ -61,9 +64,12 @@ def secrets(text: str) -> list[Secret]:
     return kept
 
 
-_Found = tuple[int, int, str]
+_LEAST_PASSWORD = 4  # characters
+_LEAST_TOKEN = 16  # characters; shorter values are names more often than tokens
 
-# Prefixes that the vendors document; lengths are lower bounds, since vendors lengthen their tokens.
+_Found = tuple[int, int, str]  # start, end, kind
+
+# Prefixes that vendors document; lengths are lower bounds, because vendors lengthen their tokens.
 _VENDORS = {
     "aws key id": r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}",
     "github token": r"gh[pousr]_[A-Za-z0-9]{30,255}+|github_pat_[A-Za-z0-9_]{22,255}+",
@@ -100,13 +106,14 @@ _TOKEN = re.compile(
 )
 _TOKEN_START = re.compile(f"(?<![A-Za-z0-9_])(?:{_TOKEN.pattern})")
 _VENDOR_NAMES = tuple(_VENDORS)
+# hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX
 _SLACK_HOOK = re.compile(r"hooks\.slack\.com/(?:services|workflows)/([\w/-]{20,255}+)")
 
 
 def _vendor_tokens(text: str) -> Iterator[_Found]:
     for match in _TOKEN_START.finditer(text):
         token: re.Match[str] | None = match
-        while token:  # another one may follow without anything between
+        while token:  # another one may follow immediately
             kind = _VENDOR_NAMES[int((token.lastgroup or "g0")[1:])]
             # sk-learn-contrib-something-long is a name; a key has a digit.
             if kind != "openai key" or any(map(str.isdigit, token[0])):
@@ -116,32 +123,35 @@ def _vendor_tokens(text: str) -> Iterator[_Found]:
         yield *match.span(1), "slack webhook"
 
 
+# -----BEGIN RSA PRIVATE KEY-----
 _KEY_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+# -----END RSA PRIVATE KEY-----
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-# The lines of a block, which tools also print with a written \n between them.
+# The lines of a block; some tools print a backslash and an n between them.
 _KEY_BODY = re.compile(
     r"(?:(?:\\n|\s)*+(?:[A-Za-z0-9+/=]{20,}+|(?:Proc-Type|DEK-Info): [^\n]{0,100}+))*+"
     r"(?:(?:\\n|\s)*+[A-Za-z0-9+/=]++\Z)?"
 )
-_KEY_LIMIT = 20_000
+_KEY_CHARACTERS = 20_000  # a private key is shorter
 
 
 def _private_keys(text: str) -> Iterator[_Found]:
     for match in _KEY_BEGIN.finditer(text):
         body = _KEY_BODY.match(text, match.end())
-        end = body.end() if body else match.end()  # what there is of a block that was cut off
-        closing = _KEY_END.search(text, match.end(), match.end() + _KEY_LIMIT)
-        opening = _KEY_BEGIN.search(text, match.end(), match.end() + _KEY_LIMIT)
+        end = body.end() if body else match.end()  # as much as there is, if the block was cut off
+        closing = _KEY_END.search(text, match.end(), match.end() + _KEY_CHARACTERS)
+        opening = _KEY_BEGIN.search(text, match.end(), match.end() + _KEY_CHARACTERS)
         if closing and not (opening and opening.start() < closing.start()):
             end = closing.end()
         yield match.start(), end, "private key"
 
 
+# https://user:password@
 _USERINFO = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+://"
     r"([^\s/@:\"'<>]{0,256}+)(?::([^\s/@\"'<>]{1,512}+))?@"
 )
-# Variables and blanks to fill in.
+# Variables and blanks to be filled in: ${TOKEN}
 _PLACEHOLDER = re.compile(r"[$<{*%]|x{3,}|\.{3}", re.IGNORECASE)
 
 
@@ -150,47 +160,58 @@ def _urls(text: str) -> Iterator[_Found]:
         if match[2] is not None:
             if not _PLACEHOLDER.match(match[2]):
                 yield *match.span(2), "url password"
-        elif len(match[1]) >= 16:
+        elif len(match[1]) >= _LEAST_TOKEN:
             yield *match.span(1), "url token"
 
 
+# Authorization: Bearer abcdefgh12345678
 _AUTHORIZATION = re.compile(
     r"(?i)\b(?:authorization[\"']?\s{0,4}+[:=]\s{0,4}+[\"']?"
     r"(bearer\s{1,4}+|basic\s{1,4}+|token\s{1,4}+|digest\s{1,4}+|apikey\s{1,4}+)?"
     r"|bearer\s{1,4}+(?=[\w.~+/=-]{16}))"
     r"([^\s\"',;<>${}\[\]()]{4,8192}+)"
 )
+# Set-Cookie: session=abcdefgh12345678
 _COOKIE = re.compile(
     r"(?im)^[<>* \t]{0,4}+(?:set-)?cookie:[ \t]{0,4}+[^\s=]{1,128}+=([^\s;]{4,8192}+)"
 )
-_NO_CREDENTIALS = {"token", "header", "headers", "none", "null", "bearer", "basic", "digest"}
+# Words after "authorization:" that are not credentials.
+_NOT_CREDENTIALS = {"token", "header", "headers", "none", "null", "bearer", "basic", "digest"}
 
 
 def _headers(text: str) -> Iterator[_Found]:
     for match in _AUTHORIZATION.finditer(text):
         value = match[2]
-        if value.lower() not in _NO_CREDENTIALS and (match[1] or any(map(str.isdigit, value))):
+        if value.lower() not in _NOT_CREDENTIALS and (match[1] or any(map(str.isdigit, value))):
             yield *match.span(2), "authorization"
     for match in _COOKIE.finditer(text):
         if not _PLACEHOLDER.match(match[1]):
             yield *match.span(1), "cookie"
 
 
-_KEY = re.compile(
+# api_key =
+_ASSIGNED_NAME = re.compile(
     r"(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]{2,}+)[\"']?([ \t]{0,3}+)(?:=>|:=|[:=])[ \t]{0,8}+"
 )
-_KEY_CHARACTERS = 64
+_NAME_CHARACTERS = 64  # at the end of a name, which says what is assigned
+# "hunter2"
 _VALUE = re.compile(r"\"([^\"\n]{1,4096}+)\"|'([^'\n]{1,4096}+)'|([^\s\"',;&)\]}]{1,4096}+)")
-_PASSWORD_KEY = re.compile(r"(?i)(?:password|passwd|passphrase|pwd|(?<![a-z])pass)$")
-_SECRET_KEY = re.compile(
+# DB_PASSWORD
+_PASSWORD_NAME = re.compile(r"(?i)(?:password|passwd|passphrase|pwd|(?<![a-z])pass)$")
+# client_secret
+_SECRET_NAME = re.compile(
     r"(?i)(?:token|secret|credentials?|(?<![a-z])auth|(?<![a-z])salt|(?:api|access|account|auth"
     r"|client|deploy|encryption|license|master|private|secret|service|session|shared|signing)"
     r"[_.-]?key)$"
 )
+# os.environ["TOKEN"]
 _CODE = re.compile(r"[(/]|[A-Za-z_][\w.]*+[(\[<]")
+# db_password
 _NAME = re.compile(r"[A-Za-z_]+")
+# settings.token
 _DOTTED = re.compile(r"[A-Za-z_]\w*+(?:\.[A-Za-z_]\w*+)++")
-_WORD = re.compile(
+# Values that are not secrets: changeme
+_HARMLESS = re.compile(
     r"none|null|nil|true|false|string|bytes|bool|optional|required|object|undefined|changeme"
     r"|redacted|hidden|masked|password|passwd|secret|token|example|test|prompt|incorrect|invalid|passed"
     r"|missing|expired|failed",
@@ -200,11 +221,11 @@ _WORD = re.compile(
 
 def _assignments(text: str) -> Iterator[_Found]:
     place = 0
-    while key := _KEY.search(text, place):
+    while key := _ASSIGNED_NAME.search(text, place):
         place = key.end()
-        name = key[1][-_KEY_CHARACTERS:]  # its end says what it is
-        password = _PASSWORD_KEY.search(name)
-        if not password and not _SECRET_KEY.search(name):
+        name = key[1][-_NAME_CHARACTERS:]
+        password = _PASSWORD_NAME.search(name)
+        if not password and not _SECRET_NAME.search(name):
             continue
         assigned = _VALUE.match(text, place)
         if assigned is None:
@@ -212,26 +233,39 @@ def _assignments(text: str) -> Iterator[_Found]:
         place = assigned.end()
         group = assigned.lastindex or 0
         value = assigned[group]
-        if _WORD.fullmatch(value) or _PLACEHOLDER.match(value):
+        if _HARMLESS.fullmatch(value) or _PLACEHOLDER.match(value):
             continue
         quoted = group < 3
         code = _CODE.match(value) or _DOTTED.fullmatch(value)
-        if not quoted and (code or (_NAME.fullmatch(value) and _PASSWORD_KEY.search(value))):
-            continue  # such as password=db_password
+        if not quoted and (code or (_NAME.fullmatch(value) and _PASSWORD_NAME.search(value))):
+            continue  # a name, as in password=db_password
         if not password:
             if _looks_random(value):
                 yield *assigned.span(group), "secret"
-        # `password = name` is code; without blanks around the sign it is a setting.
-        elif len(value) >= 4 and (quoted or not (key[2] and _NAME.fullmatch(value))):
+        # `password = name` is code; without blanks around the equals sign it is a setting.
+        elif len(value) >= _LEAST_PASSWORD and (quoted or not (key[2] and _NAME.fullmatch(value))):
             yield *assigned.span(group), "password"
 
 
+_LEAST_ENTROPY_WITH_DIGITS = 3.0  # bits a character
+_LEAST_ENTROPY = 4.0  # bits a character; words without digits come closer to random letters
+_ENTROPY_CHARACTERS = 256  # at the beginning of a value; more would not change the verdict
+
+
 def _looks_random(value: str) -> bool:
-    """Whether a value has the spread of characters of a generated key, as words have not."""
-    if len(value) < 16 or " " in value or _DOTTED.fullmatch(value):
+    """Whether the characters of a value are as mixed as those of a generated key."""
+    if len(value) < _LEAST_TOKEN or " " in value or _DOTTED.fullmatch(value):
         return False
-    counts = Counter(value[:256])
+    counts = Counter(value[:_ENTROPY_CHARACTERS])
     length = sum(counts.values())
     entropy = -sum(count / length * math.log2(count / length) for count in counts.values())
     digits = any(letter.isdigit() for letter in value)
-    return entropy >= (3.0 if digits else 4.0) and not value.isdigit()
+    least = _LEAST_ENTROPY_WITH_DIGITS if digits else _LEAST_ENTROPY
+    return entropy >= least and not value.isdigit()
+
+
+# If two rules find the same secret, the one that comes first here says its kind.
+_RULES = (_vendor_tokens, _private_keys, _urls, _headers, _assignments)
+
+# Rules that never find what is masked already.
+_EXACT_RULES = (_vendor_tokens, _private_keys)

@@ -1,24 +1,29 @@
-"""Facts in what pytest and unittest print."""
+"""The rules for test runners: pytest and unittest."""
 
 from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 from clara_mlx.tool_outputs.python_tools import EXCEPTION, traceback
 
-_FAILED = re.compile(
+# FAILED tests/test_price.py::test_parse - ValueError: not enough values
+_PYTEST_FAILED = re.compile(
     r"(?P<outcome>FAILED|ERROR) (?P<path>\S+?\.py)(?:::(?P<test>\S+))?(?: - (?P<why>.+))?$"
 )
-_VERBOSE = re.compile(
+# tests/test_store.py::test_take FAILED [ 50%]
+_PYTEST_VERBOSE = re.compile(
     r"(?P<path>\S+?\.py)::(?P<test>\S+) (?P<outcome>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b"
 )
-_END = re.compile(
+# === 1 failed, 3 passed in 0.62s ===
+_PYTEST_END = re.compile(
     r"(?:=+ )?(?P<counts>\d+ [a-z]+(?: [a-z]+)?(?:, \d+ [a-z]+(?: [a-z]+)?)*)"
     r" in (?P<duration>\d[\d.]*s)(?: \(\d+:\d\d:\d\d\))?(?: =+)?$"
 )
-_COUNT = re.compile(r"(\d+) ([a-z]+)")
-_COUNTED = {
+# 1 failed
+_PYTEST_COUNT = re.compile(r"(\d+) ([a-z]+)")
+# The words of pytest's last line, with the names of their facts.
+_PYTEST_FACTS = {
     "failed": "failed",
     "passed": "passed",
     "skipped": "skipped",
@@ -27,53 +32,62 @@ _COUNTED = {
     "error": "errors",
     "errors": "errors",
 }
-_COLLECTED = re.compile(r"collected (?P<ran>\d+) items?$")
-_E_LINE = re.compile(r"E   +(?P<text>\S.*)$")
-_COMPARED = re.compile(
+# collected 9 items
+_PYTEST_COLLECTED = re.compile(r"collected (?P<ran>\d+) items?$")
+# E       ValueError: not enough values to unpack
+_PYTEST_E_LINE = re.compile(r"E   +(?P<text>\S.*)$")
+# E       assert 3 == 4
+_PYTEST_COMPARED = re.compile(
     r"E +(?:AssertionError: )?assert (?P<actual>[-\w.]+|'[^']*'|\"[^\"]*\")"
     r" == (?P<expected>[-\w.]+|'[^']*'|\"[^\"]*\")$"
 )
-_E_EXCEPTION = re.compile(r"E   +" + EXCEPTION.pattern)
-_PLACE = re.compile(
+# E   KeyError: 'bolt'
+_PYTEST_E_EXCEPTION = re.compile(r"E   +" + EXCEPTION.pattern)
+# inventory/price.py:10: ValueError
+_PYTEST_PLACE = re.compile(
     r"(?P<path>[^\s:]+\.py):(?P<line>\d+): (?:in \S+|(?P<kind>(?:\w+\.)*[A-Z]\w*))$"
 )
-_PLATFORM = re.compile(
+# platform linux -- Python 3.12.1, pytest-8.3.3, pluggy-1.5.0
+_PYTEST_PLATFORM = re.compile(
     r"platform \S+ -- Python (?P<Python>[\d.]+)\S*?(?:, pytest-(?P<pytest>[\d.]+))?"
     r"(?:, pluggy-(?P<pluggy>[\d.]+))?$"
 )
-_ROOT = re.compile(r"rootdir: (?P<root>\S+)$")
-_SLOW = re.compile(r"(?P<duration>\d[\d.]*s) call +(?P<path>\S+?\.py)::(?P<test>\S+)$")
-_COVERAGE = re.compile(r"TOTAL +\d+ +\d+ +(?:\d+ +\d+ +)?(?P<coverage>\d+%)$")
+# rootdir: /project
+_PYTEST_ROOT = re.compile(r"rootdir: (?P<root>\S+)$")
+# 0.05s call     tests/test_slow.py::test_wait
+_PYTEST_SLOW = re.compile(r"(?P<duration>\d[\d.]*s) call +(?P<path>\S+?\.py)::(?P<test>\S+)$")
+# TOTAL      120      6    95%
+_PYTEST_COVERAGE = re.compile(r"TOTAL +\d+ +\d+ +(?:\d+ +\d+ +)?(?P<coverage>\d+%)$")
 
 
 def pytest(facts: Facts, lines: list[Line]) -> None:
-    """pytest's summary, verbose lines, failures and header."""
-    counted = 0
-    collected: tuple[Line, re.Match[str]] | None = None
-    place: tuple[Line, re.Match[str]] | None = None
+    """Read pytest: its header, verbose lines, failures and summary."""
+    counted = 0  # tests that the last line counts
+    collected: Matched | None = None
+    place: Matched | None = None
     for number, line in enumerate(lines):
         text = line.text
-        if failed := _FAILED.match(text):
+        if failed := _PYTEST_FAILED.match(text):
             _add_failed(facts, line, failed)
-        elif verbose := _VERBOSE.match(text):
+        elif verbose := _PYTEST_VERBOSE.match(text):
             facts.add("test_file_of", line, verbose, "path", name=verbose["test"])
             if verbose["outcome"] == "FAILED":
                 _add_failed_test(facts, line, verbose)
             elif verbose["outcome"] == "SKIPPED":
                 facts.add("skipped_test", line, verbose, "test")
         elif text.startswith(("FAILED ", "ERROR ")):
-            facts.mark_unread("failed_test")  # a name with blanks
+            facts.mark_unread("failed_test")  # its name has blanks
             facts.mark_unread("test_file")
-        elif end := _END.match(text):
+        elif end := _PYTEST_END.match(text):
             counted += _add_counts(facts, line, end)
-        elif match := _COLLECTED.match(text):
+        elif match := _PYTEST_COLLECTED.match(text):
             collected = line, match
-        elif match := _PLACE.match(text):
+        elif match := _PYTEST_PLACE.match(text):
             place = line, match
             if match["kind"]:
                 _add_place(facts, *place)
                 facts.add("exception", line, match, "kind")
-        elif _E_LINE.match(text):
+        elif _PYTEST_E_LINE.match(text):
             first = not lines[number - 1].text.startswith("E  ")
             last = number + 1 == len(lines) or not lines[number + 1].text.startswith("E  ")
             if place and "in " in place[0].text[place[1].end("line") :]:
@@ -81,15 +95,15 @@ def pytest(facts: Facts, lines: list[Line]) -> None:
                 place = None
             if first:
                 _add_e_line(facts, line, alone=last)
-        elif match := _PLATFORM.match(text):
+        elif match := _PYTEST_PLATFORM.match(text):
             for name in ("Python", "pytest", "pluggy"):
                 facts.add("version", line, match, name, name=name)
-        elif match := _ROOT.match(text):
+        elif match := _PYTEST_ROOT.match(text):
             facts.add("root", line, match, "root")
-        elif match := _SLOW.match(text):
+        elif match := _PYTEST_SLOW.match(text):
             facts.add("package_duration", line, match, "duration", name=match["test"])
             facts.add("test_file_of", line, match, "path", name=match["test"])
-        elif match := _COVERAGE.match(text):
+        elif match := _PYTEST_COVERAGE.match(text):
             facts.add("coverage", line, match, "coverage")
     # With -x, or tests that were deselected, fewer ran than were collected.
     if collected and int(collected[1]["ran"]) == counted:
@@ -105,7 +119,7 @@ def _add_failed(facts: Facts, line: Line, match: re.Match[str]) -> None:
         return
     name = {"name": match["test"]} if match["test"] else {}
     why = EXCEPTION.match(line.text, match.start("why"))
-    if why is None:  # an assertion, without its name
+    if why is None:  # pytest leaves out the name of an AssertionError
         facts.imply("exception", "AssertionError")
         return
     facts.add("exception", line, why, "kind")
@@ -126,10 +140,10 @@ def _add_failed_test(facts: Facts, line: Line, match: re.Match[str]) -> None:
 
 
 def _add_counts(facts: Facts, line: Line, end: re.Match[str]) -> int:
-    """The counts of the last line; returns how many tests it counts."""
+    """Add the counts of the last line; return the number of tests that it counts."""
     total = 0
-    for count in _COUNT.finditer(line.text, *end.span("counts")):
-        fact = _COUNTED.get(count[2])
+    for count in _PYTEST_COUNT.finditer(line.text, *end.span("counts")):
+        fact = _PYTEST_FACTS.get(count[2])
         if fact:
             facts.add(fact, line, count, 1)
         if count[2] in ("failed", "passed", "skipped", "xfailed", "xpassed"):
@@ -139,16 +153,14 @@ def _add_counts(facts: Facts, line: Line, end: re.Match[str]) -> int:
 
 
 def _add_place(facts: Facts, line: Line, match: re.Match[str]) -> None:
-    facts.add("error_file", line, match, "path")
-    facts.add("error_line", line, match, "line")
+    facts.add_all(line, match, error_file="path", error_line="line")
     facts.add("error_line_in", line, match, "line", path=match["path"])
 
 
 def _add_e_line(facts: Facts, line: Line, alone: bool) -> None:
-    if compared := _COMPARED.match(line.text):
-        facts.add("actual", line, compared, "actual")
-        facts.add("expected", line, compared, "expected")
-    elif raised := _E_EXCEPTION.match(line.text):
+    if compared := _PYTEST_COMPARED.match(line.text):
+        facts.add_all(line, compared, "actual", "expected")
+    elif raised := _PYTEST_E_EXCEPTION.match(line.text):
         facts.add("exception", line, raised, "kind")
         if alone:
             facts.add_message(line, raised)
@@ -156,57 +168,60 @@ def _add_e_line(facts: Facts, line: Line, alone: bool) -> None:
             facts.mark_unread("error_message")
 
 
-_HEADING = re.compile(
+# FAIL: test_total (checks.test_stock.StockTest.test_total)
+_UNITTEST_HEADING = re.compile(
     r"(?P<outcome>FAIL|ERROR): (?P<test>\w+) \((?:[\w.]*\.)?(?P<case>\w+)\.(?P<again>\w+)\)"
 )
-_RESULT = re.compile(
+# test_total (checks.test_stock.StockTest.test_total) ... FAIL
+_UNITTEST_RESULT = re.compile(
     r"(?P<test>\w+) \((?:[\w.]*\.)?(?P<case>\w+)\.(?P<again>\w+)\) \.\.\. "
     r"(?:(?P<failed>FAIL|ERROR)|skipped ['\"](?P<reason>.+)['\"]|ok)$"
 )
-_RAN = re.compile(r"Ran (?P<ran>\d+) tests? in (?P<duration>\d[\d.]*s)$")
-_VERDICT = re.compile(r"(?:FAILED|OK) \((?P<counts>[a-z ]+=\d+(?:, [a-z ]+=\d+)*)\)$")
-_VERDICT_COUNTS = (
+# Ran 3 tests in 0.001s
+_UNITTEST_RAN = re.compile(r"Ran (?P<ran>\d+) tests? in (?P<duration>\d[\d.]*s)$")
+# FAILED (failures=1, skipped=1)
+_UNITTEST_VERDICT = re.compile(r"(?:FAILED|OK) \((?P<counts>[a-z ]+=\d+(?:, [a-z ]+=\d+)*)\)$")
+# The counts in a verdict, with the names of their facts.
+_UNITTEST_COUNTS = (
     ("failed", re.compile(r"\bfailures=(\d+)")),
     ("errors", re.compile(r"\berrors=(\d+)")),
     ("skipped", re.compile(r"\bskipped=(\d+)")),
 )
-_UNEQUAL = re.compile(
+# AssertionError: 4 != 5
+_UNITTEST_UNEQUAL = re.compile(
     r"AssertionError: (?P<actual>[-\w.]+|'[^']*'|\"[^\"]*\")"
     r" != (?P<expected>[-\w.]+|'[^']*'|\"[^\"]*\")$"
 )
-_TEST_FRAME = re.compile(r'  File "(?P<path>[^"<]+)", line \d+, in (?P<test>test\w*)$')
+#   File "/project/test_stock.py", line 9, in test_total
+_UNITTEST_FRAME = re.compile(r'  File "(?P<path>[^"<]+)", line \d+, in (?P<test>test\w*)$')
 
 
 def unittest(facts: Facts, lines: list[Line]) -> None:
-    """unittest's headings, tracebacks, verbose lines and verdict."""
+    """Read unittest: its headings, tracebacks, verbose lines and verdict."""
     for line in lines:
         text = line.text
-        if heading := _HEADING.match(text):
+        if heading := _UNITTEST_HEADING.match(text):
             _add_case(facts, line, heading)
-        elif result := _RESULT.match(text):
+        elif result := _UNITTEST_RESULT.match(text):
             if result["failed"]:
                 _add_case(facts, line, result)
             elif result["reason"]:
-                facts.add("skipped_test", line, result, "test")
-                facts.add("skip_reason", line, result, "reason")
-        elif ran := _RAN.match(text):
-            facts.add("ran", line, ran, "ran")
-            facts.add("duration", line, ran, "duration")
-        elif verdict := _VERDICT.match(text):
-            for fact, pattern in _VERDICT_COUNTS:
+                facts.add_all(line, result, skipped_test="test", skip_reason="reason")
+        elif ran := _UNITTEST_RAN.match(text):
+            facts.add_all(line, ran, "ran", "duration")
+        elif verdict := _UNITTEST_VERDICT.match(text):
+            for fact, pattern in _UNITTEST_COUNTS:
                 if count := pattern.search(text, verdict.start("counts")):
                     facts.add(fact, line, count, 1)
-        elif frame := _TEST_FRAME.match(text):
+        elif frame := _UNITTEST_FRAME.match(text):
             facts.add("test_file", line, frame, "path")
-        elif unequal := _UNEQUAL.match(text):
-            facts.add("actual", line, unequal, "actual")
-            facts.add("expected", line, unequal, "expected")
+        elif unequal := _UNITTEST_UNEQUAL.match(text):
+            facts.add_all(line, unequal, "actual", "expected")
     traceback(facts, lines)
 
 
 def _add_case(facts: Facts, line: Line, match: re.Match[str]) -> None:
     if match["again"] != match["test"]:
-        facts.mark_unread("failed_test")  # Python before 3.11, or a class's set-up
+        facts.mark_unread("failed_test")  # printed by Python before 3.11, or of a class's set-up
         return
-    facts.add("failed_test", line, match, "test")
-    facts.add("test_class", line, match, "case")
+    facts.add_all(line, match, failed_test="test", test_class="case")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import random
+import re
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -32,9 +35,12 @@ from real_outputs import (
 from clara_mlx.evaluate.corpus import TOOLS, generate
 from clara_mlx.evaluate.probes.from_facts import probes, unambiguous
 from clara_mlx.evaluate.probes.questions import FACTS, question
+from clara_mlx.tool_outputs import rules
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, OPEN_VALUES, OUTCOMES, split_lines
 from clara_mlx.tool_outputs.rules import RULES, collect, facts
+
+ROOM = Path(rules.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -364,6 +370,14 @@ def test_every_fact_has_a_question() -> None:
     assert set(FACTS) >= OUTCOMES | OPEN_VALUES
     (asked,) = probes("#8 writing image sha256:0a1b2c3d done", "build")
     assert (asked.question, asked.answer) == (question("image_id"), "0a1b2c3d")
+
+
+@pytest.mark.parametrize("file", sorted(ROOM.glob("*.py")), ids=lambda file: file.stem)
+def test_the_comment_above_a_pattern_is_matched_by_it(file: Path) -> None:
+    module = import_module(f"clara_mlx.tool_outputs.{file.stem}")
+    source = file.read_text(encoding="utf-8")
+    for example, name in re.findall(r"^# (.*)\n(\w+) = re\.compile", source, re.MULTILINE):
+        assert getattr(module, name).search(example.replace("\\t", "\t")), name
 
 
 PIECES = st.sampled_from(
