@@ -1,6 +1,6 @@
 """Converting a checkpoint: map its tensors, quantise and save them, describe them, put in place.
 
-The checkpoint was opened by `Source.open`. The model folder is planned in full before anything is
+`Source.open` has opened the checkpoint. The model folder is planned in full before anything is
 written, filled tensor by tensor, and gets its name when it is complete.
 """
 
@@ -80,7 +80,7 @@ def convert(
         source: The checkpoint and its base.
         to: The folder to make.
         quantisation: Applied to all matrices of the base; None keeps them in ``dtype``.
-        dtype: Of everything that is not quantised; the added tokens' rows keep their own.
+        dtype: The type of everything that is not quantised; the added tokens' rows keep theirs.
         force: Replace an existing model folder.
         progress: Called with bytes and the tensor's name as tensors are done.
 
@@ -89,7 +89,7 @@ def convert(
     """
     started = time.perf_counter()
     if dtype not in _DTYPES:
-        raise CheckpointError(f"dtype {dtype!r} is none of {', '.join(_DTYPES)}")
+        raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
     to = Path(to).expanduser().absolute()
     result = Conversion(to, sorted(source.adapters), source.licences, list(source.notes))
 

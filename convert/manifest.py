@@ -40,7 +40,7 @@ def write_manifest(
     Args:
         folder: The model folder, with its weights already in it.
         source: The checkpoint and base that they were made from.
-        dtype: Of everything that is not quantised.
+        dtype: The type of everything that is not quantised.
         quantisation: How the base's matrices are quantised, or None.
         errors: The worst quantisation error by kind of tensor.
         hashes: SHA-256 of the source's files, by part and file name.

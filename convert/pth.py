@@ -2,7 +2,7 @@
 
 Such a file is a zip archive: ``data.pkl`` describes nested dicts of tensors, ``data/<key>`` holds
 one storage each, uncompressed. The description is interpreted here opcode by opcode. No opcode can
-call anything: a global is only a name, one of the few in `_KNOWN`; `_reduce` says what it means.
+call anything: a global is only a name, one of the few in `_KNOWN`, and `_reduce` knows its meaning.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.errors import CheckpointError
 
-#: Real descriptions have about 300 bytes per tensor, and a zip file's directory has fewer; a limit
-#: keeps hostile ones from costing memory.
+#: Bytes. Real descriptions have about 300 per tensor, and a zip file's directory has fewer; the
+#: limit keeps hostile files from taking memory.
 MAX_DESCRIPTION = 4 << 20
 
-#: Global of a storage -> dtype of its elements.
+#: The dtype of a storage's elements, by the global that names the storage.
 STORAGES = {
     "torch BFloat16Storage": "bfloat16",
     "torch HalfStorage": "float16",
@@ -46,15 +46,16 @@ _NUMPY = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
 
 
 def read_pth(path: Path) -> dict[str, Any]:
-    """The nested dicts of a ``torch.save`` file, with a TensorRef for each tensor.
+    """Read the nested dicts of a ``torch.save`` file, with a TensorRef for each tensor.
 
-    Parameters become plain tensors. Storages are mapped when a tensor is read, not before; strides
-    and shared storages are honoured, and each storage's CRC is checked.
+    Parameters become plain tensors. A storage is mapped when one of its tensors is read, not
+    before; strides and shared storages are honoured, and each storage's CRC is checked.
 
     Raises:
-        CheckpointError: not such a file, damaged, or it names a global that is not a tensor's.
+        CheckpointError: The file is of another kind or damaged, or it names a global that no
+            tensor needs.
     """
-    with _naming(path):
+    with _errors_naming(path):
         archive = _Archive(path)
         content = _interpret(archive.description(), archive)
         if not isinstance(content, dict):
@@ -63,13 +64,13 @@ def read_pth(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Make whatever a file's bytes bring about a CheckpointError that names the file."""
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Raise every error that a file's bytes cause as a CheckpointError that names the file."""
     try:
         yield
     except (CheckpointError, OSError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (ValueError, OverflowError) as error:  # numbers that no file nor array can have
+    except (ValueError, OverflowError) as error:  # a number too large for any file or array
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
@@ -86,15 +87,15 @@ class _Storage:
 
 
 class _Capped(io.FileIO):
-    """A file that never gives much at once: zipfile asks for a directory of any size."""
+    """A file that never reads much at once; zipfile would read a directory of any size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        most = MAX_DESCRIPTION
-        return super().read(most if size is None or size < 0 else min(size, most))
+        limit = MAX_DESCRIPTION
+        return super().read(limit if size is None or size < 0 else min(size, limit))
 
 
 class _Archive:
-    """The zip file: where each entry's bytes are, after checking that they are plain bytes."""
+    """The zip file, whose entries are checked to be uncompressed before they are mapped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,13 +126,13 @@ class _Archive:
     def tensor(
         self, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
     ) -> TensorRef:
-        """A view of a storage, checked to lie inside it."""
+        """A tensor as a view of a storage, checked to lie inside it."""
         elements = 1
         last = offset
         for size, step in zip(shape, stride, strict=True):
             elements *= size
             last += (size - 1) * step
-        # elements > storage: an expanded tensor, which could be of any size in memory.
+        # With more elements than its storage, a tensor is expanded, and takes any amount of memory.
         if elements > storage.elements or (elements and last >= storage.elements):
             raise CheckpointError(f"a tensor of shape {shape} lies outside its storage")
         entry = f"{self._prefix}data/{storage.key}"
@@ -140,7 +141,7 @@ class _Archive:
             raise CheckpointError(f"{entry} does not have the {nbytes} bytes it should")
 
         def read() -> mx.array:
-            with _naming(self.path):
+            with _errors_naming(self.path):
                 flat = self._map(entry).view(_NUMPY[storage.dtype])
                 steps = tuple(step * flat.itemsize for step in stride)
                 view = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
@@ -158,7 +159,7 @@ class _Archive:
         return entry
 
     def _map(self, name: str) -> np.ndarray[Any, Any]:
-        """Bytes of an entry, mapped; its CRC is checked the first time."""
+        """Map an entry's bytes into memory; the CRC is checked the first time."""
         entry = self._entry(name)
         if entry.file_size == 0:
             return np.empty(0, np.uint8)
@@ -185,7 +186,7 @@ class _Archive:
 
 
 def _interpret(description: bytes, archive: _Archive) -> Any:
-    """Run the description on a stack of plain values.
+    """Interpret a description on a stack of plain values, and give the value it describes.
 
     Only the opcodes that torch.save writes are known. Dict keys are strings, so nothing that a
     file nests is ever hashed or compared.
@@ -230,14 +231,14 @@ def _interpret(description: bytes, archive: _Archive) -> Any:
                 case "BINUNICODE" | "SHORT_BINUNICODE":
                     stack.append(argument)
                 case "GLOBAL":
-                    stack.append(_known(argument))
+                    stack.append(_check_global(argument))
                 case "STACK_GLOBAL":
                     attribute, module = stack.pop(), stack.pop()
                     if not isinstance(module, str) or not isinstance(attribute, str):
                         raise CheckpointError("damaged description: a global without a name")
-                    stack.append(_known(f"{module} {attribute}"))
+                    stack.append(_check_global(f"{module} {attribute}"))
                 case "BINPERSID":
-                    stack.append(_storage(stack.pop()))
+                    stack.append(_parse_storage(stack.pop()))
                 case "MARK":
                     marks.append(len(stack))
                 case "TUPLE":
@@ -275,7 +276,8 @@ def _interpret(description: bytes, archive: _Archive) -> Any:
     raise CheckpointError("damaged description: it does not end")
 
 
-def _known(name: str) -> _Global:
+def _check_global(name: str) -> _Global:
+    """Refuse a global that is not one of the few that describe tensors."""
     if name not in _KNOWN:
         raise CheckpointError(
             f"refused: it names the global {name.replace(' ', '.')[:200]!r}, which a file of "
@@ -284,7 +286,8 @@ def _known(name: str) -> _Global:
     return _Global(name)
 
 
-def _storage(value: Any) -> _Storage:
+def _parse_storage(value: Any) -> _Storage:
+    """The storage that a persistent id of torch.save names."""
     match value:
         case ("storage", _Global(name), str(key), str(), int(elements)) if name in STORAGES:
             if elements >= 0 and key.isalnum():
@@ -293,6 +296,7 @@ def _storage(value: Any) -> _Storage:
 
 
 def _reduce(function: Any, arguments: Any, archive: _Archive) -> Any:
+    """The value that a call of a known global stands for."""
     match function, arguments:
         case _Global("collections OrderedDict"), ():
             return {}

@@ -1,7 +1,7 @@
-"""Writing ``torch.save`` files without torch: what `clara_mlx.convert.pth` reads, and torch too.
+"""Writing ``torch.save`` files without torch; `clara_mlx.convert.pth` and torch read them.
 
 A zip archive of uncompressed entries: ``data.pkl`` describes nested dicts of tensors in pickle
-protocol 2, ``data/<key>`` holds the bytes of each tensor.
+protocol 2, and ``data/<key>`` holds the bytes of each tensor.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Bytes = bytes | memoryview
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written: its bytes, little-endian and row by row, come when they are due."""
+    """A tensor to be written; ``blocks`` gives its bytes, little-endian and row by row."""
 
     shape: tuple[int, ...]
     dtype: str  # bfloat16, float16 or float32
@@ -36,7 +36,7 @@ class Tensor:
 
 
 def tensor_of(array: mx.array) -> Tensor:
-    """An array of one of the three float dtypes, to be written."""
+    """An array as a tensor to be written; its dtype must be one of the three float dtypes."""
     dtype = str(array.dtype).removeprefix("mlx.core.")
     if dtype not in _GLOBALS:
         raise ValueError(f"a checkpoint has no tensors of dtype {dtype}")
@@ -49,15 +49,15 @@ def tensor_of(array: mx.array) -> Tensor:
 
 
 def write_pth(path: Path, content: Mapping[str, Any]) -> None:
-    """Write nested dicts of `Tensor` and arrays as ``torch.save`` does; each gets its own storage.
+    """Write nested dicts of `Tensor` and arrays as ``torch.save`` does, each with its own storage.
 
-    One tensor's bytes are in memory at a time.
+    The bytes of one tensor are in memory at a time.
 
     Raises:
-        OSError: the file can't be written.
+        OSError: The file can't be written.
     """
     tensors: list[Tensor] = []
-    description = b"\x80\x02" + _described(content, tensors) + b"."
+    description = b"\x80\x02" + _encode(content, tensors) + b"."
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(f"{path.stem}/data.pkl", description)
         archive.writestr(f"{path.stem}/byteorder", b"little")
@@ -67,10 +67,10 @@ def write_pth(path: Path, content: Mapping[str, Any]) -> None:
         archive.writestr(f"{path.stem}/version", b"3\n")
 
 
-def _described(value: Any, tensors: list[Tensor]) -> bytes:
-    """The opcodes that make a value; tensors met on the way are collected."""
+def _encode(value: Any, tensors: list[Tensor]) -> bytes:
+    """The opcodes that build a value; its tensors are appended to ``tensors``."""
     if isinstance(value, Mapping):
-        items = b"".join(_text(key) + _described(item, tensors) for key, item in value.items())
+        items = b"".join(_text(key) + _encode(item, tensors) for key, item in value.items())
         return b"}(" + items + b"u"
     tensor = value if isinstance(value, Tensor) else tensor_of(value)
     tensors.append(tensor)

@@ -46,7 +46,7 @@ def quantise_tensor(
     Args:
         name: Full name of the tensor, which ends with ``.weight``.
         array: Its values.
-        dtype: Of the array that is stored, or of scales and biases.
+        dtype: The type of the stored array, or of its scales and biases.
         quantisation: None, or a scheme that does not apply to this shape, only casts.
 
     Returns:

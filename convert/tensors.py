@@ -1,4 +1,4 @@
-"""TensorRef: a tensor in a file, described at once and read when it is needed."""
+"""TensorRef: a tensor in a file, whose values are read when they are needed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import load_arrays
 
-#: dtype name -> bytes per element; a checkpoint tensor has one of these.
+#: Bytes per element by dtype; a checkpoint's tensors have one of these.
 ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
-#: Real headers have about 120 bytes per tensor; a limit keeps hostile ones from costing memory.
+#: Bytes. Real headers have about 120 per tensor; the limit keeps hostile files from taking memory.
 MAX_HEADER = 4 << 20
 
 _SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -24,7 +24,7 @@ _SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 @dataclass(frozen=True)
 class TensorRef:
-    """Name, shape and dtype of a tensor in ``file``; `read` brings its values."""
+    """Name, shape and dtype of a tensor in ``file``; ``read`` gives its values."""
 
     name: str
     shape: tuple[int, ...]
@@ -34,7 +34,7 @@ class TensorRef:
 
     @property
     def size(self) -> int:
-        """Elements."""
+        """Number of elements."""
         return prod(self.shape)
 
     @property
@@ -44,10 +44,10 @@ class TensorRef:
 
 
 def read_safetensors(path: Path) -> dict[str, TensorRef]:
-    """The tensors of a safetensors file.
+    """Find the tensors of a safetensors file.
 
     Raises:
-        CheckpointError: the file is damaged, or a tensor's dtype is not a float one.
+        CheckpointError: The file is damaged, or a tensor's dtype is not a float one.
     """
     refs = {}
     try:
@@ -78,7 +78,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
 def _reader(path: Path, name: str) -> Callable[[], mx.array]:
     def read() -> mx.array:
         try:
-            # Loaded anew each time: mlx's dict of lazy arrays would keep all it has read.
+            # Loaded again each time: mlx's dict of lazy arrays would keep all it has read.
             array = load_arrays(path)[name]
             mx.eval(array)
         except (RuntimeError, ValueError, KeyError) as error:

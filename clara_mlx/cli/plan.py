@@ -66,24 +66,23 @@ def plan(
 
     All figures are computed from tensor shapes and documented limits; none is a measurement.
     """
-    from clara_mlx.plan import planner as planning
     from clara_mlx.plan.footprint import KV_BITS
     from clara_mlx.plan.inputs import NamedClara, NamedReasoner, mac_of
+    from clara_mlx.plan.planner import Planner, Setup
+    from clara_mlx.plan.script import start_script
 
     if kv_bits not in KV_BITS:
         raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")
     mac = mac_of(memory, wired_limit, reserve)
     named, named_clara = NamedReasoner(reasoner, bits, group_size), NamedClara(clara)
-    planner = planning.Planner(
+    planner = Planner(
         mac,
         named.footprint,
         named_clara.footprint,
         reasoner_bits=named.choices,
         clara_bits=named_clara.choices,
     )
-    asked = planning.Setup(
-        named.first.bits, kv_bits, context, sequences, prefill_step, named_clara.bits
-    )
+    asked = Setup(named.asked.bits, kv_bits, context, sequences, prefill_step, named_clara.bits)
     nearest = planner.nearest(asked)
     if as_script:
         if nearest is None:
@@ -92,7 +91,7 @@ def plan(
             typer.echo(f"# This setup does not fit. The nearest that does: {_in_words(nearest)}.")
         model, made_by = named.folder(nearest.bits)
         folder = named_clara.folder(nearest.clara_bits or asked.clara_bits)
-        typer.echo(planning.script(planner, nearest, model, folder, made_by), nl=False)
+        typer.echo(start_script(planner, nearest, model, folder, made_by), nl=False)
         return
 
     compared = [
@@ -101,7 +100,7 @@ def plan(
         if other in named.choices
     ]
     notes = [f"sizes of {named.name}: {named.source}"]
-    if (longest := named.first.longest_context) and context > longest:
+    if (longest := named.asked.longest_context) and context > longest:
         notes.append(f"note: {named.name}'s config claims a context of {longest:,} tokens")
     emit(
         {

@@ -1,1 +1,1 @@
-"""What fits a Mac: the sizes of the models, of what they read, and of the machine."""
+"""Computing what fits a Mac's memory, from the shapes of the models and the machine's limits."""

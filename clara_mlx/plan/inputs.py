@@ -1,4 +1,4 @@
-"""What a plan is about: the machine, the reasoner and the CLaRa that someone named."""
+"""The machine, the reasoner and the CLaRa that a user named, as the planner needs them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from clara_mlx.plan.planner import CLARA_BITS, GIB, RESERVE, Mac
 
 
 def this_machine(reserve: int = RESERVE) -> Mac:
-    """This machine; on a Mac with the limit of GPU memory that MLX reports."""
+    """This machine, with the limit of GPU memory that MLX reports if it is a Mac."""
     memory = machine.describe()["memory_bytes"]
     if not mx.metal.is_available():
         mac = Mac.of(memory, reserve=reserve)
-        return replace(mac, limit_source=f"{mac.limit_source}; this machine is no Mac")
+        return replace(mac, limit_source=f"{mac.limit_source}; this machine is not a Mac")
     limit = int(mx.device_info()["max_recommended_working_set_size"])
     return Mac(memory, limit, "as this Mac reports it", reserve)
 
 
 class NamedReasoner:
-    """A reasoner by path (model folder, ``config.json``) or by a name that `reasoners` knows.
+    """A reasoner that is given as a path (model folder, ``config.json``) or by a known name.
 
     Args:
-        name: path or name.
-        bits: per weight; None: as stored, or what the config says, or 4.
-        group_size: weights that share a scale and a bias.
+        name: Path, or a name that `reasoners` knows.
+        bits: Bits per weight; None means as stored, or as the config says, or 4.
+        group_size: Number of weights that share a scale and a bias.
 
     Attributes:
-        first: its footprint with these.
-        choices: bits per weight that it can be had at, best first; of a quantised folder only
-            its own.
+        asked: Its footprint with these.
+        choices: Bits per weight that are possible, best first; a quantised folder has only its own.
 
     Raises:
-        ClaraError: no such path and no known name, or mlx-lm can't build the model.
+        ClaraError: There is no such path and no known name, or mlx-lm can't build the model.
     """
 
     def __init__(self, name: str, bits: int | None = None, group_size: int = 64) -> None:
@@ -52,20 +51,20 @@ class NamedReasoner:
         self.name = (
             self._known.name if self._known else (path.stem if path.is_file() else path.name)
         )
-        self.first = self._read(bits)
-        fixed = self._as_named and self.first.bits != 16
-        self.choices = (self.first.bits,) if fixed else shapes.BITS
+        self.asked = self._compute(bits)
+        fixed = self._as_named and self.asked.bits != 16
+        self.choices = (self.asked.bits,) if fixed else shapes.BITS
 
     @property
     def source(self) -> str:
-        """Where its sizes were read."""
+        """The place that its sizes were read from."""
         return self._known.source if self._known else str(self.path)
 
     def footprint(self, bits: int) -> Footprint:
-        """Its sizes at a number of bits per weight."""
-        return self.first if bits == self.first.bits else self._read(bits)
+        """Its footprint at a number of bits per weight."""
+        return self.asked if bits == self.asked.bits else self._compute(bits)
 
-    def _read(self, bits: int | None) -> Footprint:
+    def _compute(self, bits: int | None) -> Footprint:
         if self.path:
             return shapes.read(self.path, bits=bits, group_size=self._group_size)
         assert self._known
@@ -74,8 +73,8 @@ class NamedReasoner:
         )
 
     def folder(self, bits: int) -> tuple[str, str | None]:
-        """The mlx-lm folder to serve at these bits, and the command that makes it, if one must."""
-        if self.path and self._as_named and bits == self.first.bits:
+        """The mlx-lm folder to serve, and the command that makes it if it has to be made."""
+        if self.path and self._as_named and bits == self.asked.bits:
             return str(self.path if self.path.is_dir() else self.path.parent), None
         unquantised = self._known.repository if self._known else str(self.path)
         to = f"{self.name}-{bits}bit"
@@ -87,9 +86,9 @@ class NamedReasoner:
 
 @dataclass(frozen=True)
 class NamedClara:
-    """CLaRa by a model folder of its own, or CLaRa-7B at 16x as ``q8``, ``q6`` or ``q4``.
+    """A CLaRa that is given as a model folder, or CLaRa-7B at 16x as ``q8``, ``q6`` or ``q4``.
 
-    ``none`` stands for CLaRa swapped out while the reasoner runs.
+    ``none`` means that CLaRa is swapped out while the reasoner runs.
     """
 
     name: str
@@ -115,16 +114,16 @@ class NamedClara:
 
     @property
     def bits(self) -> int | None:
-        """Bits per weight of its base, None if it is swapped out."""
+        """Bits per weight of its base; None if it is swapped out."""
         return self._stored.base.bits if self._stored else self._bits_by_name[self.name]
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """Bits that it can be had at, best first; of a folder only its own."""
+        """Bits per weight that are possible, best first; a folder has only its own."""
         return (self._stored.base.bits,) if self._stored else CLARA_BITS
 
     def footprint(self, bits: int) -> ClaraFootprint:
-        """Its sizes at a number of bits per weight."""
+        """Its footprint at a number of bits per weight."""
         return self._stored or shapes.clara_from_config(
             reasoners.CLARA_7B_BASE,
             bits=bits,
@@ -138,10 +137,15 @@ class NamedClara:
 
 
 def mac_of(memory: float | None, wired_limit: float | None, reserve: float) -> Mac:
-    """The Mac that figures in GB as memory is sold (2^30 bytes) describe; else this machine.
+    """The Mac with this memory and limit; without any figure, this machine.
+
+    Args:
+        memory: Its memory in GB as memory is sold (2^30 bytes); None means this machine's.
+        wired_limit: The GPU's memory limit in the same GB, if it is known.
+        reserve: Memory left to macOS and other programs, in the same GB.
 
     Raises:
-        ClaraError: not that much memory.
+        ClaraError: The reserve or the limit exceeds the memory.
     """
     reserved = int(reserve * GIB)
     if memory is None and wired_limit is None:

@@ -1,7 +1,7 @@
-"""Sizes of models that `clara-mlx plan` knows by name, each with the public file it was read from.
+"""Sizes of the models that `clara-mlx plan` knows by name, and the public files that state them.
 
-Only fields that decide a size are kept; what mlx-lm asks for beyond them (rotary embeddings, norm
-epsilons) changes no shape.
+Of each config only the fields that decide a size are kept. The others that mlx-lm needs (rotary
+embeddings, norm epsilons) have any value, as they change no shape.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from clara_mlx.errors import ClaraError
 
 @dataclass(frozen=True)
 class Reasoner:
-    """A model by name: where its weights are, its config's fields, and where those were read."""
+    """A model that is known by name."""
 
     name: str
-    repository: str
-    source: str
+    repository: str  # hub id of its weights
+    source: str  # the public file that states the config
     config: dict[str, Any]
 
 
@@ -33,7 +33,7 @@ _QWEN3_MOE = _QWEN3 | {
 }
 _SLIME = "github.com/THUDM/slime, scripts/models/{}.sh (624b824)"
 
-#: By name, the user's own first.
+#: By name; the first is the default.
 REASONERS = {
     entry.name: entry
     for entry in (
@@ -177,15 +177,15 @@ CLARA_7B_BASE = _ANY | {
     "num_key_value_heads": 8,
     "max_position_embeddings": 32768,
 }
-#: Rank of CLaRa-7B's adapters, and rows it adds at 16x: 16 memory tokens, <AE>, <ENC>, <SEP>.
-CLARA_7B_RANK, CLARA_7B_ADDED_TOKENS = 16, 19
+CLARA_7B_RANK = 16  # of its adapters
+CLARA_7B_ADDED_TOKENS = 19  # at 16x: 16 memory tokens, <AE>, <ENC>, <SEP>
 
 
 def find(name: str) -> Reasoner:
-    """A reasoner by name or repository, however its letters are cased.
+    """Find a reasoner by its name or repository, in upper or lower case.
 
     Raises:
-        ClaraError: none of that name.
+        ClaraError: No known reasoner has that name.
     """
     for entry in REASONERS.values():
         if name.lower() in (entry.name.lower(), entry.repository.lower()):

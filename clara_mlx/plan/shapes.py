@@ -1,8 +1,8 @@
-"""Footprints of models, from their shapes alone.
+"""Computing the footprints of models from their shapes alone.
 
-mlx-lm's own code builds the model and its cache, but MLX is lazy: shapes and dtypes are known, and
-no array is ever made. So the sizes are those of the code that will serve the model, for every
-architecture it knows, and a 235B model takes a fraction of a second and no memory.
+mlx-lm's own code builds the model and its cache. As MLX is lazy, shapes and dtypes are known, but
+no array is ever filled. The sizes are therefore those of the code that will serve the model, for
+every architecture it knows, and a 235B model takes a fraction of a second and no memory.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from clara_mlx.model.folder import ModelFolder
 from clara_mlx.model.lora import TARGETS, dims
 from clara_mlx.plan.footprint import ClaraFootprint, Footprint, LayerCache
 
-#: Bits per weight of mlx's affine quantisation, and 16 for none.
+#: Bits per weight that mlx can quantise to; 16 means not quantised.
 BITS = (16, 8, 6, 5, 4, 3, 2)
-#: Weights that can share a scale and a bias.
+#: Numbers of weights that can share a scale and a bias.
 GROUP_SIZES = (32, 64, 128)
 
 _EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_topk", "num_experts_per_token", "top_k_experts")
@@ -43,13 +43,13 @@ _DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32
 
 
 def read(path: Path, *, bits: int | None = None, group_size: int = 64) -> Footprint:
-    """The footprint of a model folder or of a ``config.json``.
+    """Compute the footprint of a model folder or of a ``config.json``.
 
-    A folder with weights is taken as it is stored (only the files' headers are read), unless
-    ``bits`` ask for another quantisation; everything else as `from_config`.
+    A folder with weights is measured as it is stored, from the files' headers, unless ``bits``
+    asks for another quantisation. Everything else is computed by `from_config`.
 
     Raises:
-        ClaraError: no such file, or mlx-lm can't build a model of it.
+        ClaraError: There is no such file, or mlx-lm can't build the model.
     """
     file = path / "config.json" if path.is_dir() else path
     try:
@@ -64,37 +64,37 @@ def read(path: Path, *, bits: int | None = None, group_size: int = 64) -> Footpr
         from mlx_lm.utils import load_model
 
         model, _ = load_model(path, lazy=True)
-        return _footprint(model, config, *_stored(config, 16, group_size))
+        return _measure(model, config, *_own_quantisation(config, 16, group_size))
 
 
 def from_config(
     config: dict[str, Any], *, where: str, bits: int | None = None, group_size: int = 64
 ) -> Footprint:
-    """The footprint of what ``mlx_lm.convert -q --q-bits BITS`` makes of a model.
+    """Compute the footprint of the folder that ``mlx_lm.convert -q --q-bits BITS`` would make.
 
-    Which matrices are quantised, and the 8 bits of the routers, are mlx-lm's rules
-    (`quantize_model` and the architecture's ``quant_predicate``).
+    mlx-lm decides which matrices are quantised, and that routers keep 8 bits (`quantize_model` and
+    the architecture's ``quant_predicate``).
 
     Args:
-        config: a Hugging Face or mlx-lm ``config.json``.
-        where: what to call it in errors.
-        bits: per weight, 16 for none; default: the config's own quantisation, else 4.
-        group_size: weights that share a scale and a bias.
+        config: A Hugging Face or mlx-lm ``config.json``.
+        where: The config's name, for messages.
+        bits: Bits per weight; 16 means not quantised. None takes those of the config, or 4.
+        group_size: Number of weights that share a scale and a bias.
 
     Raises:
         ClaraError: mlx-lm does not know the architecture, or the config does not fit it.
     """
     with _mlx_lm_errors(where):
         if bits is None:
-            bits, group_size = _stored(config, 4, group_size)
-        return _footprint(_build(config, where, bits, group_size), config, bits, group_size)
+            bits, group_size = _own_quantisation(config, 4, group_size)
+        return _measure(_build(config, where, bits, group_size), config, bits, group_size)
 
 
 def clara_folder(path: Path) -> ClaraFootprint:
-    """The footprint of one of our model folders; reads the files' headers only.
+    """Measure one of our model folders, from the files' headers.
 
     Raises:
-        ClaraError: not a model folder, or a damaged one.
+        ClaraError: It is not a model folder, or it is damaged.
     """
     folder = ModelFolder(path)
     adapters = [array for name in folder.adapters for array in folder.adapter(name).values()]
@@ -108,21 +108,21 @@ def clara_folder(path: Path) -> ClaraFootprint:
 def clara_from_config(
     config: dict[str, Any], *, bits: int, added_tokens: int, rank: int, adapters: int = 3
 ) -> ClaraFootprint:
-    """The footprint of the model folder that ``clara-mlx convert`` would make of this base.
+    """Compute the footprint of the model folder that ``clara-mlx convert`` would make of a base.
 
     Args:
-        config: the base's ``config.json``.
-        bits: 8, 6 or 4, and 16 for none.
-        added_tokens: rows after the base's vocabulary: memory tokens and three layout tokens.
-        rank: of every adapter.
-        adapters: how many.
+        config: The base's ``config.json``.
+        bits: 8, 6 or 4; 16 means not quantised.
+        added_tokens: Number of memory tokens and layout tokens, which follow the base's vocabulary.
+        rank: Rank of every adapter.
+        adapters: Number of adapters.
     """
     config = config | {
         "vocab_size": config["vocab_size"] + added_tokens,
         "tie_word_embeddings": False,
     }
     model = _build(config, "CLaRa's base", bits, 64)
-    base = _footprint(model, config, bits, 64)
+    base = _measure(model, config, bits, 64)
     shapes = [
         dims(module)
         for layer in model.layers
@@ -136,12 +136,12 @@ def clara_from_config(
     )
 
 
-# -- building a model without making it ------------------------------------------------------------
+# -- building a model without filling it -----------------------------------------------------------
 
 
 @contextmanager
 def _mlx_lm_errors(where: str) -> Iterator[None]:
-    """What mlx-lm raises for a config that it can't use, as one of ours."""
+    """Raise whatever mlx-lm raises for a config that it can't use as a ClaraError."""
     try:
         yield
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError) as error:
@@ -151,14 +151,14 @@ def _mlx_lm_errors(where: str) -> Iterator[None]:
         ) from error
 
 
-def _stored(config: dict[str, Any], bits: int, group_size: int) -> tuple[int, int]:
-    """Bits and group size of a config's own quantisation by mlx-lm, or these."""
-    stored = config.get("quantization") or {}
-    return stored.get("bits", bits), stored.get("group_size", group_size)
+def _own_quantisation(config: dict[str, Any], bits: int, group_size: int) -> tuple[int, int]:
+    """Bits and group size that a config says mlx-lm quantised it to, or these if it was not."""
+    own = config.get("quantization") or {}
+    return own.get("bits", bits), own.get("group_size", group_size)
 
 
 def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> Any:
-    """mlx-lm's model in the config's dtype, quantised by mlx-lm: all lazy, nothing is made."""
+    """Build a model in the config's dtype and quantise it, both by mlx-lm and both lazily."""
     from mlx_lm.utils import load_model, quantize_model
 
     if bits not in BITS or group_size not in GROUP_SIZES:
@@ -166,7 +166,10 @@ def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> An
             f"{where}: {bits} bits in groups of {group_size}; bits are "
             f"{', '.join(map(str, BITS))}, and groups 32, 64 or 128"
         )
-    foreign = ("quantization", "quantization_config")  # of other files than what is computed here
+    foreign = (
+        "quantization",
+        "quantization_config",
+    )  # they describe other files than those computed here
     config = {key: value for key, value in config.items() if key not in foreign}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -186,10 +189,11 @@ def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> An
     return model
 
 
-def _footprint(model: Any, config: dict[str, Any], bits: int, group_size: int) -> Footprint:
-    parameters = sum(_parameters(module) for module in model.modules())
+def _measure(model: Any, config: dict[str, Any], bits: int, group_size: int) -> Footprint:
+    """Compute the footprint of a lazy mlx-lm model; its arrays are replaced by zeros."""
+    parameters = sum(_count_parameters(module) for module in model.modules())
     weight_bytes = tree_reduce(lambda size, array: size + array.nbytes, model.parameters(), 0)
-    # Should an architecture evaluate something on the way: a broadcast zero takes no memory.
+    # A broadcast zero takes no memory, should an architecture evaluate something on the way.
     model.update(
         tree_map(lambda a: mx.broadcast_to(mx.zeros((), a.dtype), a.shape), model.parameters())
     )
@@ -201,17 +205,17 @@ def _footprint(model: Any, config: dict[str, Any], bits: int, group_size: int) -
         weight_bytes=weight_bytes,
         bits=bits,
         group_size=group_size,
-        caches=tuple(grown for layer in cache for grown in _caches(layer)),
+        caches=tuple(grown for layer in cache for grown in _layer_caches(layer)),
         heads=_field(config, "num_attention_heads") or 0,
-        layer_width=max(_width(layer, chosen) for layer in model.layers),
+        layer_width=max(_layer_width(layer, chosen) for layer in model.layers),
         vocabulary=logits.shape[-1],
         longest_context=_field(config, "max_position_embeddings"),
         itemsize=logits.dtype.size,
     )
 
 
-def _parameters(module: nn.Module) -> int:
-    """A module's own weights, without its parts' and as many as there were before packing."""
+def _count_parameters(module: nn.Module) -> int:
+    """Number of a module's own weights, without its children's, as before packing."""
     arrays = {name: value for name, value in module.items() if isinstance(value, mx.array)}
     if "scales" in arrays:
         packed = arrays.pop("weight").size * 32 // module.bits
@@ -220,19 +224,19 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _field(config: dict[str, Any], *names: str) -> Any:
-    """The first of these fields that a config has, or its text part."""
+    """The first of these fields that a config, or its text part, has a value for."""
     text = config.get("text_config") or {}
     found = (part[name] for part in (config, text) for name in names if part.get(name) is not None)
     return next(found, None)
 
 
-def _caches(cache: Any) -> Iterator[LayerCache]:
-    """What mlx-lm's cache of a layer is, after a pass over one token."""
+def _layer_caches(cache: Any) -> Iterator[LayerCache]:
+    """How a layer's cache grows, read from mlx-lm's cache after a pass over one token."""
     if isinstance(cache, CacheList):
         for part in cache.caches:
-            yield from _caches(part)
+            yield from _layer_caches(part)
     elif isinstance(cache, KVCache | RotatingKVCache):
-        if cache.keys is not None:  # some layers read another's
+        if cache.keys is not None:  # some layers read another layer's
             _, heads, _, key_dim = cache.keys.shape
             window = cache.max_size if isinstance(cache, RotatingKVCache) else None
             itemsize, value_dim = cache.keys.dtype.size, cache.values.shape[-1]
@@ -243,8 +247,8 @@ def _caches(cache: Any) -> Iterator[LayerCache]:
         raise ValueError(f"a cache of unknown growth, {type(cache).__name__}")
 
 
-def _width(layer: nn.Module, chosen: int | None) -> int:
-    """Inputs and outputs per token of all matrices of a layer."""
+def _layer_width(layer: nn.Module, chosen: int | None) -> int:
+    """Inputs and outputs per token of all matrices of a layer; of its experts, the chosen ones."""
     width = 0
     for _, module in layer.named_modules():
         weight = module.get("weight")
