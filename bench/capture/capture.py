@@ -1,7 +1,7 @@
-"""Real outputs: commands run on a small project, on this repository and on installed packages.
+"""Captures outputs of real commands, run on a sample project, this repository and packages.
 
-They are for evaluation only. Any machine can make its own set; one is committed. Programs that a
-machine lacks are left out of its set.
+They are for evaluation only. Any machine can make its own set; one is committed as
+clara_mlx/evaluate/captured.jsonl. Commands whose programs a machine lacks are left out.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from pathlib import Path
 from threading import Thread
 from typing import cast
 
-from capture_commands import Command, commands
+from capture_commands import Command, prepare_commands
 
-from clara_mlx.evaluate.captured import Captured, read
+from clara_mlx.evaluate.captured import Captured, read_captured
 from clara_mlx.evaluate.probes.from_facts import probes
 from clara_mlx.evaluate.probes.probe import Probe
+from clara_mlx.store.atomic import write_text
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.secrets import mask
 
 _REPOSITORY = Path(__file__).parents[2]
 _SNAPSHOT = _REPOSITORY / "clara_mlx" / "evaluate" / "captured.jsonl"
 
-CHARACTERS = (20, 4_000)
-"""A captured text has so many; longer ones are left out, never cut."""
-MOST_PROBES = 12
-"""Of more probes, so many are taken, spread over the text."""
-_TIMEOUT = 120.0  # seconds; a first cargo build on a busy machine takes some
+LEAST_CHARACTERS = 20  # shorter outputs state nothing
+MOST_CHARACTERS = 4_000  # longer outputs are left out, never cut
+MOST_PROBES = 12  # of one output
+_TIMEOUT_S = 120.0  # for a first cargo build on a busy machine
 
 
 def capture(repository: Path, tools: Collection[str] | None = None) -> list[Captured]:
-    """Run the commands and keep what the rules can ask about.
+    """Run the commands and keep the outputs that the rules have questions about.
 
     Args:
-        repository: this project's checkout; without its ``.git`` its commands are left out.
-        tools: keep only outputs of these tools, and run only commands that could be theirs.
+        repository: This project's checkout; without its ``.git``, commands on it are left out.
+        tools: Keep only outputs of these tools, and run only commands that could be theirs.
 
     Raises:
-        CaptureError: the sample project can't be set up.
+        CaptureError: The sample project can't be set up.
     """
     with tempfile.TemporaryDirectory(prefix="capture-") as folder:
         root = Path(folder).resolve()
@@ -68,7 +68,7 @@ def capture(repository: Path, tools: Collection[str] | None = None) -> list[Capt
             str(Path.home()): "/home/user",
         }
         runner = _Runner(root, neutral, tools)
-        for command in commands(root, repository.resolve()):
+        for command in prepare_commands(root, repository.resolve()):
             runner.run(command)
         if tools is None or "http" in tools:
             _capture_http(runner, root / "project" / "settings")
@@ -76,10 +76,18 @@ def capture(repository: Path, tools: Collection[str] | None = None) -> list[Capt
 
 
 class _Runner:
+    """Runs commands and collects their outputs.
+
+    Attributes:
+        captured: The outputs so far.
+    """
+
     def __init__(self, root: Path, neutral: dict[str, str], tools: Collection[str] | None) -> None:
-        self._root, self._neutral, self._tools = root, neutral, tools
+        self._root = root
+        self._neutral = neutral
+        self._tools = tools
         self._environment = {
-            # Only these: whatever else a user's environment holds is nobody's business.
+            # Nothing else of the user's environment, because outputs are published.
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
             "HOME": str(Path.home()),
             "LC_ALL": "C.UTF-8",
@@ -104,8 +112,9 @@ class _Runner:
         self.captured: list[Captured] = []
 
     def run(self, command: Command) -> None:
-        """Run one command, if its program and folder are there."""
-        words, where = shlex.split(command.line), self._root / command.where
+        """Run one command, if its program and its folder exist, and keep its output."""
+        words = shlex.split(command.line)
+        where = self._root / command.where
         if words[0] == "python":
             words[0] = sys.executable
         tool = command.tool or classify("", command.line)
@@ -120,7 +129,7 @@ class _Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=_TIMEOUT,
+                timeout=_TIMEOUT_S,
                 check=False,
             )
         except subprocess.TimeoutExpired:
@@ -129,11 +138,11 @@ class _Runner:
 
     @property
     def path(self) -> str:
-        """Where programs are looked for."""
+        """The folders in which programs are searched."""
         return self._environment["PATH"]
 
     def keep(self, command: str, printed: str) -> None:
-        """Keep an output under neutral folders, without secrets, if there is something to ask."""
+        """Keep an output, with neutral folders and without secrets, if it answers a question."""
         rewritten = []
         text = printed.strip("\n")
         for own, neutral in sorted(self._neutral.items(), key=lambda pair: -len(pair[0])):
@@ -147,28 +156,28 @@ class _Runner:
         wanted = self._tools is None or tool in self._tools
         if not tool or not wanted or text in self._seen:
             return
-        if not CHARACTERS[0] <= len(text) <= CHARACTERS[1] or "\ufffd" in text:
+        if not LEAST_CHARACTERS <= len(text) <= MOST_CHARACTERS or "\ufffd" in text:
             return
         self._seen.add(text)
-        asked = _asked(tool, text)
-        if asked:
-            self.captured.append(Captured(tool, text, asked, command, tuple(rewritten)))
+        chosen = _choose_probes(tool, text)
+        if chosen:
+            self.captured.append(Captured(tool, text, chosen, command, tuple(rewritten)))
 
 
-def _asked(tool: str, text: str) -> tuple[Probe, ...]:
-    """The rules' probes, or so many of them, spread over the text."""
+def _choose_probes(tool: str, text: str) -> tuple[Probe, ...]:
+    """The probes of an output; `MOST_PROBES` of them, spread over the text, if it has more."""
     asked = probes(text, tool)
     step = max(len(asked) / MOST_PROBES, 1)
     return tuple(asked[int(number * step)] for number in range(min(len(asked), MOST_PROBES)))
 
 
 def ask_again(captured: list[Captured]) -> list[Captured]:
-    """The same outputs with the probes of today's rules and wordings."""
-    return [replace(one, probes=_asked(one.tool, one.text)) for one in captured]
+    """The same outputs with probes by the rules and wordings of today."""
+    return [replace(one, probes=_choose_probes(one.tool, one.text)) for one in captured]
 
 
 class _Server(ThreadingHTTPServer):
-    """Serves a folder's files and keeps the log."""
+    """Serves the files of a folder and keeps a log of the requests."""
 
     def __init__(self, folder: Path) -> None:
         self.log: list[str] = []
@@ -182,7 +191,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(folder: Path) -> Iterator[_Server]:
+def _running_server(folder: Path) -> Iterator[_Server]:
     with _Server(folder) as server:
         thread = Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -194,8 +203,8 @@ def _serving(folder: Path) -> Iterator[_Server]:
 
 
 def _capture_http(runner: _Runner, served: Path) -> None:
-    """curl against a server of the standard library, and that server's log."""
-    with _serving(served) as server:
+    """Capture curl on a server of the standard library, and the log of that server."""
+    with _running_server(served) as server:
         base = f"http://127.0.0.1:{server.server_address[1]}"
         for options in (
             "-i -s {}/app.json",
@@ -214,24 +223,30 @@ def _capture_http(runner: _Runner, served: Path) -> None:
 
 
 def write(captured: list[Captured], file: Path) -> None:
-    """Write captured outputs as JSON lines, one an output."""
-    file.write_text(
-        "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in captured),
-        encoding="utf-8",
+    """Write captured outputs as JSON lines."""
+    write_text(
+        file, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in captured)
     )
 
 
 def main() -> None:
-    """Capture the outputs anew, or ask today's questions about those that a file holds."""
+    """Capture outputs, or make the probes of captured outputs again."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--to", type=Path, default=_SNAPSHOT, help="JSON lines, one output each")
-    parser.add_argument("--tools", nargs="*", help="only these tools; all without it")
     parser.add_argument(
-        "--questions-only", action="store_true", help="keep the outputs, make their probes again"
+        "--to",
+        type=Path,
+        default=_SNAPSHOT,
+        help="file to write, JSON lines with one output each (default: the committed set)",
+    )
+    parser.add_argument("--tools", nargs="*", help="capture only outputs of these tools")
+    parser.add_argument(
+        "--questions-only",
+        action="store_true",
+        help="keep the outputs in the file, and make only their probes again",
     )
     options = parser.parse_args()
     if options.questions_only:
-        captured = ask_again(read(options.to))
+        captured = ask_again(read_captured(options.to))
     else:
         captured = capture(_REPOSITORY, options.tools)
     write(captured, options.to)

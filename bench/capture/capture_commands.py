@@ -1,4 +1,4 @@
-"""The commands that `capture` runs, and the folders that they run in."""
+"""The commands that capture.py runs, and the folders in which it runs them."""
 
 from __future__ import annotations
 
@@ -16,34 +16,36 @@ from clara_mlx.evaluate.captured import CaptureError
 
 
 class Command(NamedTuple):
-    """A command line, the folder to run it in, and its tool if the line alone does not tell it."""
+    """A command line, the folder to run it in, and its tool if the line alone does not tell."""
 
     tool: str
     where: str
     line: str
 
 
-def commands(root: Path, repository: Path) -> Iterator[Command]:
-    """Set the folders up and give the commands one by one; what they run on changes in between.
+def prepare_commands(root: Path, repository: Path) -> Iterator[Command]:
+    """Set folders up in ``root`` and yield the commands to run in them.
+
+    Run each command before asking for the next one, because the sample project changes between.
 
     Args:
-        root: an empty folder; a sample project, a clone of the repository and a link to the
-            installed packages come into it.
-        repository: this project's checkout; without its ``.git`` there is no clone.
+        root: An empty folder for a sample project, a clone of the repository and a link to the
+            installed packages.
+        repository: This project's checkout; without its ``.git`` there is no clone.
 
     Raises:
-        CaptureError: git refuses to set a folder up.
+        CaptureError: A git command failed.
     """
     _write_project(root / "project")
     (root / "site-packages").symlink_to(sysconfig.get_path("purelib"))
-    yield from (Command("", "project", line) for line in _PROJECT)
+    yield from (Command("", "project", line) for line in _PROJECT_COMMANDS)
     for name in SNIPPETS:
         yield Command("traceback", "project", f"python snippets/{name}.py")
-    yield from _installed(root)
-    yield from _git_project(root / "project")
+    yield from _package_commands(root)
+    yield from _history_commands(root / "project")
     if (repository / ".git").exists():
         _clone(repository, root / "clara-mlx")
-        yield from (Command("", "clara-mlx", line) for line in _REPOSITORY)
+        yield from (Command("", "clara-mlx", line) for line in REPOSITORY_COMMANDS)
 
 
 def _write_project(project: Path) -> None:
@@ -53,7 +55,7 @@ def _write_project(project: Path) -> None:
         file.write_text(text)
 
 
-_PROJECT = (
+_PROJECT_COMMANDS = (
     *(
         f"pytest -p no:cacheprovider {options}"
         for options in (
@@ -142,7 +144,7 @@ _PROJECT = (
     "tree inventory",
 )
 
-_REPOSITORY = (
+REPOSITORY_COMMANDS = (
     *(
         f"git log {options}"
         for options in (
@@ -163,25 +165,25 @@ _REPOSITORY = (
     "git show --stat HEAD~4",
     "git status",
     "git status -sb",
-    "cat pyproject.toml",
+    "head -n 50 pyproject.toml",
     "cat .github/workflows/test.yml",
     *(
         f"grep -rn {what}"
         for what in (
             "'^class .*Error' clara_mlx",
             "'^class ' clara_mlx/store",
-            "'^def ' clara_mlx/model.py clara_mlx/chunking.py",
+            "'^def ' clara_mlx/model/config.py clara_mlx/model/chunking.py",
             "'raise CheckpointError' convert",
-            "'^    def ' clara_mlx/scheduler.py clara_mlx/lora.py",
-            "'import mlx' clara_mlx convert",
+            "'^    def ' clara_mlx/model/thread.py clara_mlx/model/lora.py",
+            "'import mlx' clara_mlx/model convert",
             "'^[A-Z_]* = ' clara_mlx convert",
             "TODO pyproject.toml LICENSE README.md",
         )
     ),
-    "grep -n '^def ' convert/disk.py",
-    "grep -n '^def ' convert/tables.py",
+    "grep -n '^def ' convert/files.py",
+    "grep -n '^def ' convert/report.py",
     "grep -rc import clara_mlx/store",
-    "grep -c def clara_mlx/model.py clara_mlx/memory.py clara_mlx/cli.py",
+    "grep -c def clara_mlx/model/clara.py clara_mlx/memory/memory.py clara_mlx/cli/app.py",
     "ls -l clara_mlx/store",
     "ls -l bench",
     "ls -lh tests/golden",
@@ -189,15 +191,15 @@ _REPOSITORY = (
     "du -a bench scripts",
     "find clara_mlx/store convert -name '*.py'",
     "tree bench scripts",
-    "pytest -q -p no:cacheprovider tests/test_sketch.py",
-    "pytest -p no:cacheprovider tests/test_config.py",
+    "pytest -q -p no:cacheprovider tests/store/test_sketch.py",
+    "pytest -p no:cacheprovider tests/model/test_config.py",
     "ruff check --isolated --select PLR,C901 --output-format concise clara_mlx/store",
-    "ruff check --isolated --select D205,D401 clara_mlx/lora.py clara_mlx/machine.py",
+    "ruff check --isolated --select D205,D401 clara_mlx/model/lora.py clara_mlx/machine.py",
 )
 
 
-def _installed(root: Path) -> Iterator[Command]:
-    """Commands on installed packages; none prints more of a package's code than its names."""
+def _package_commands(root: Path) -> Iterator[Command]:
+    """Yield commands on installed packages; none prints more of their code than names."""
     packages = root / "site-packages"
     infos = sorted(packages.glob("*.dist-info"))
     for info in infos[::8]:
@@ -217,7 +219,7 @@ def _installed(root: Path) -> Iterator[Command]:
         yield Command(
             "ruff", ".", f"ruff check --isolated --select ANN,N,B --output-format concise {name}"
         )
-        # Outside of site-packages, where mypy takes a file for a module of its own.
+        # Outside site-packages, because mypy checks nothing inside.
         shutil.copy(source, root / "vendored" / source.name)
         options = "--strict --no-site-packages --follow-imports=skip"
         yield Command("mypy", ".", f"mypy {options} vendored/{source.name}")
@@ -233,8 +235,8 @@ _COMMITS = (
 )
 
 
-def _git_project(project: Path) -> Iterator[Command]:
-    """The sample project as a repository with a short history, changed step by step."""
+def _history_commands(project: Path) -> Iterator[Command]:
+    """Make the sample project a repository, change it step by step, and yield git commands."""
 
     def git(*words: str, **environment: str) -> None:
         done = subprocess.run(
@@ -302,7 +304,7 @@ def _git_project(project: Path) -> Iterator[Command]:
 
 
 def _clone(repository: Path, clone: Path) -> None:
-    """A clone of the repository whose authors have neutral names, by a mailmap."""
+    """Clone the repository with a mailmap that gives its authors neutral names."""
     done = subprocess.run(
         ["git", "clone", "--quiet", "--local", str(repository), str(clone)],
         capture_output=True,

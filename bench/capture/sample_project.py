@@ -1,4 +1,4 @@
-"""A small project with honest mistakes, which `capture` writes out and runs real tools on."""
+"""A small project with honest mistakes, on which capture.py runs real tools."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class PriceTest(unittest.TestCase):
 """,
 }
 
-# Each is run by Python and ends with a real traceback.
+# Programs that end with a traceback.
 SNIPPETS = {
     "load_config": (
         "import json\n\ndef load(text):\n    return json.loads(text)\n\nload('{\"port\": }')\n"
@@ -318,4 +318,4 @@ FILES = {
     **NODE,
     **SETTINGS,
 }
-"""Path in the project to what the file holds."""
+"""The text of each file, by its path in the project."""

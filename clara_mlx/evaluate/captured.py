@@ -1,4 +1,4 @@
-"""Outputs of real commands, kept by bench/capture: for evaluation, never for training."""
+"""Outputs of real commands, captured by bench/capture: for evaluation, never for training."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ class CaptureError(ClaraError):
 
 @dataclass(frozen=True)
 class Captured(Output):
-    """A real output with the command that made it.
+    """A real output with the command that printed it.
 
     Attributes:
-        command: as it was given; ``python`` is the interpreter that ran the capture.
-        rewritten: neutral folders that replace this machine's own in the text.
+        command: The command line; ``python`` is the interpreter that ran the capture.
+        rewritten: Neutral folders that the text names in place of the machine's own.
     """
 
     command: str
     rewritten: tuple[str, ...]
 
 
-def read(file: Path) -> list[Captured]:
-    """Read captured outputs: JSON lines, one output each.
+def read_captured(file: Path) -> list[Captured]:
+    """Read captured outputs from JSON lines.
 
     Raises:
-        CaptureError: the file can't be read, or a line is not a captured output; it names the line.
+        CaptureError: The file can't be read, or one of its lines is not a captured output.
     """
     captured = []
     try:
-        # Not splitlines: an output may hold U+2028.
+        # Not by splitlines, because an output may contain U+2028.
         lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CaptureError(f"{file}: {error}") from error
+        raise CaptureError(f"the captured outputs in {file} can't be read: {error}") from error
     for number, line in enumerate(lines, 1):
         try:
             raw = json.loads(line)

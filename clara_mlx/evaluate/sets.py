@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.evaluate.captured import read as read_captured
+from clara_mlx.evaluate.captured import read_captured
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError, kind_of
 

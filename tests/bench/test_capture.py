@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -9,14 +10,16 @@ from pathlib import Path
 import capture as module
 import pytest
 from capture import (
-    CHARACTERS,
+    LEAST_CHARACTERS,
+    MOST_CHARACTERS,
     MOST_PROBES,
     ask_again,
     capture,
     write,
 )
+from capture_commands import REPOSITORY_COMMANDS
 
-from clara_mlx.evaluate.captured import Captured, CaptureError, read
+from clara_mlx.evaluate.captured import Captured, CaptureError, read_captured
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.rules import RULES
 from clara_mlx.tool_outputs.secrets import mask
@@ -27,7 +30,7 @@ SNAPSHOT = ROOT / "clara_mlx" / "evaluate" / "captured.jsonl"
 
 @pytest.fixture(scope="module")
 def snapshot() -> list[Captured]:
-    return read(SNAPSHOT)
+    return read_captured(SNAPSHOT)
 
 
 def test_the_snapshot_is_large_and_varied(snapshot: list[Captured]) -> None:
@@ -45,7 +48,7 @@ def test_tools_and_sizes(snapshot: list[Captured]) -> None:
         assert one.tool in RULES
         assert classify(one.text, one.command) == one.tool, one.command
         assert 0 < len(one.probes) <= MOST_PROBES
-        assert CHARACTERS[0] <= len(one.text) <= CHARACTERS[1]
+        assert LEAST_CHARACTERS <= len(one.text) <= MOST_CHARACTERS
 
 
 def test_the_snapshot_tells_nothing_of_the_machine(snapshot: list[Captured]) -> None:
@@ -82,22 +85,28 @@ def test_a_capture_on_this_machine(tmp_path: Path) -> None:
         assert one.probes
 
 
+def test_the_commands_name_files_of_the_repository() -> None:
+    named = {word for line in REPOSITORY_COMMANDS for word in shlex.split(line) if "/" in word}
+    assert named
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
 def test_a_program_that_is_missing_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = module.Command("ls", ".", "no-such-program-here -l")
-    monkeypatch.setattr(module, "commands", lambda *_: iter([command]))
+    monkeypatch.setattr(module, "prepare_commands", lambda *_: iter([command]))
     assert capture(tmp_path, tools=("ls",)) == []
 
 
 def test_the_probes_are_those_of_the_rules(snapshot: list[Captured]) -> None:
-    # If a wording or a rule has changed: write(ask_again(read(SNAPSHOT)), SNAPSHOT).
+    # If a wording or a rule has changed: python bench/capture/capture.py --questions-only
     assert ask_again(snapshot) == snapshot
 
 
 def test_write_and_read(tmp_path: Path, snapshot: list[Captured]) -> None:
     write(snapshot[:3], tmp_path / "some.jsonl")
-    assert read(tmp_path / "some.jsonl") == snapshot[:3]
+    assert read_captured(tmp_path / "some.jsonl") == snapshot[:3]
 
 
 @pytest.mark.parametrize(
@@ -108,9 +117,9 @@ def test_a_damaged_line_is_named(tmp_path: Path, snapshot: list[Captured], line:
     write(snapshot[:1], file)
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(CaptureError, match=r"some\.jsonl:2: "):
-        read(file)
+        read_captured(file)
     with pytest.raises(CaptureError, match=r"missing\.jsonl"):
-        read(tmp_path / "missing.jsonl")
+        read_captured(tmp_path / "missing.jsonl")
 
 
 def test_lines_are_plain_json() -> None:

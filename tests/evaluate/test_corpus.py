@@ -33,7 +33,7 @@ from clara_mlx.evaluate.corpus.names import Names
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 from clara_mlx.evaluate.probes.probe import Output, Probe
-from clara_mlx.evaluate.probes.questions import FACTS, make_probe
+from clara_mlx.evaluate.probes.questions import FORMS, make_probe
 
 SOURCES = Path(__file__).parents[2] / "clara_mlx" / "evaluate" / "corpus"
 TOOL = st.sampled_from(TOOLS)
@@ -235,13 +235,13 @@ def test_every_wording_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     """In training, also those that only the left-out tool or the rules for real outputs need."""
     missing = {
         (fact, wording): re.compile(re.sub(r"\\\{\w+\\\}", ".+", re.escape(wording)))
-        for fact, known in FACTS.items()
+        for fact, known in FORMS.items()
         for wording in known.wordings
     }
 
     def recorded(fact: str, *args: Any, **slots: Any) -> Probe:
         probe = make_probe(fact, *args, **slots)
-        for wording in FACTS[fact].wordings:
+        for wording in FORMS[fact].wordings:
             if (pattern := missing.get((fact, wording))) and pattern.fullmatch(probe.question):
                 del missing[fact, wording]
         return probe
@@ -258,10 +258,10 @@ def test_every_wording_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_question_names_is_in_the_text(train: list[Output]) -> None:
-    plain = {wording for fact in FACTS.values() for wording in fact.wordings}
+    plain = {wording for fact in FORMS.values() for wording in fact.wordings}
     wordings = [
         re.compile(re.sub(r"\\\{\w+\\\}", "(.+)", re.escape(wording)))
-        for fact in FACTS.values()
+        for fact in FORMS.values()
         for wording in fact.wordings
         if "{" in wording
     ]

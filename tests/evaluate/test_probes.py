@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clara_mlx.evaluate.probes.probe import KINDS, Output, Probe, ProbeError, kind_of
-from clara_mlx.evaluate.probes.questions import FACTS, QuestionError, make_probe, question
+from clara_mlx.evaluate.probes.questions import FORMS, QuestionError, make_probe, question
 
 
 @pytest.mark.parametrize(
@@ -65,18 +65,18 @@ def test_outputs_hold_their_probes() -> None:
         Output("ls", "a.py", (probe, probe))
 
 
-def test_facts_are_well_formed() -> None:
-    wordings = [wording for fact in FACTS.values() for wording in fact.wordings]
+def test_forms_are_well_formed() -> None:
+    wordings = [wording for form in FORMS.values() for wording in form.wordings]
     assert len(set(wordings)) == len(wordings)
-    for fact in FACTS.values():
-        assert fact.kind in KINDS
-        assert 2 <= len(fact.wordings) <= 3
+    for form in FORMS.values():
+        assert form.kind in KINDS
+        assert 2 <= len(form.wordings) <= 3
         slots = [
             {name for _, name, _, _ in string.Formatter().parse(wording) if name}
-            for wording in fact.wordings
+            for wording in form.wordings
         ]
         assert all(some == slots[0] for some in slots)
-        for wording in fact.wordings:
+        for wording in form.wordings:
             assert wording.endswith("?")
             assert len(wording.split()) <= 9
 

@@ -77,7 +77,7 @@ def test_own_probes(tmp_path: Path) -> None:
         (LINE | {"start": -1, "end": 3}, "spans -1 to 3"),
         (LINE | {"start": 3, "end": 99}, "has 18 characters"),
         (LINE | {"start": True, "end": 3}, '"start" must be of type int'),
-        (LINE | {"kind": "poem"}, "no answer kind"),
+        (LINE | {"kind": "poem"}, "not a kind of answer"),
         (LINE, "was asked of this document before"),
     ],
 )

@@ -34,7 +34,7 @@ from real_outputs import (
 
 from clara_mlx.evaluate.corpus import TOOLS, generate
 from clara_mlx.evaluate.probes.from_facts import probes, unambiguous
-from clara_mlx.evaluate.probes.questions import FACTS, question
+from clara_mlx.evaluate.probes.questions import FORMS, question
 from clara_mlx.tool_outputs import rules
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, OPEN_VALUES, OUTCOMES, split_lines
@@ -282,7 +282,7 @@ def test_rules_and_generator_agree(tool: str) -> None:
         classified += classify(output.text) == tool
         known = {}
         for fact in unambiguous(collect(output.text, tool)):
-            for wording in FACTS[fact.name].wordings:
+            for wording in FORMS[fact.name].wordings:
                 known[wording.format(**dict(fact.about))] = fact.text
         for probe in output.probes:
             asked += 1
@@ -367,7 +367,7 @@ def test_a_tree_may_begin_in_the_middle() -> None:
 
 
 def test_every_fact_has_a_question() -> None:
-    assert set(FACTS) >= OUTCOMES | OPEN_VALUES
+    assert set(FORMS) >= OUTCOMES | OPEN_VALUES
     (asked,) = probes("#8 writing image sha256:0a1b2c3d done", "build")
     assert (asked.question, asked.answer) == (question("image_id"), "0a1b2c3d")
 

@@ -1,1 +1,1 @@
-"""Probes: questions with exact answers, made from the facts of a tool output."""
+"""Questions with exact answers, made from the facts that a tool's output states."""

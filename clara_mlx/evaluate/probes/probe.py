@@ -1,4 +1,4 @@
-"""A probe asks one fact of a tool's output; an output is a text with its probes."""
+"""A probe asks for one fact of a tool's output; an output is a text with its probes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from dataclasses import dataclass
 from clara_mlx.errors import ClaraError
 
 KINDS = ("path", "number", "identifier", "message")
-"""Answer kinds. Versions, dates, sizes and durations are numbers; branches, authors, tests and
-exception types are identifiers; free text and values with spaces are messages."""
+"""The kinds of answers. Versions, dates, sizes and durations are numbers; branches, authors, tests
+and exception types are identifiers; free text and values with spaces are messages."""
 
 ANSWER_CHARACTERS = 60
-"""No answer is longer than this."""
+"""Greatest length of an answer."""
 
+# 1.3G
 _NUMBER = re.compile(r"[-+]?v?\d[\d.,:/+-]*( ?([kKMGTµmn]i?B?|[hms]|ms|[BC%]))?")
-
+# notes.md
 _FILE = re.compile(r"\w\.(?!(?:com|org|net|io|dev|local)$)[a-z]{1,5}$")
 
 
 def kind_of(value: str) -> str:
-    """The answer kind of a value that could be anything, such as one of a config file.
+    """The kind of an answer that could be anything, such as a value in a configuration file.
 
-    A number has digits, perhaps with signs, a unit or the marks of dates and versions; a path
-    has a slash or a file's ending (not a host's) and no blank; anything else with a
-    blank is a message.
+    A number has digits, perhaps with signs, a unit, or the marks of dates and versions. A path has
+    a slash or ends as a file does, not as a host does, and has no blank. Anything else is a message
+    if it has a blank, and an identifier if not.
     """
     if _NUMBER.fullmatch(value):
         return "number"
@@ -36,7 +37,7 @@ def kind_of(value: str) -> str:
 
 
 class ProbeError(ClaraError):
-    """A probe's answer, kind or span does not fit the output that it asks about."""
+    """The answer, kind or span of a probe does not fit the output that it asks about."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ class Probe:
     """One question with its exact answer.
 
     Attributes:
-        question: short, answerable from the output's text alone.
-        answer: 1 to `ANSWER_CHARACTERS` characters on one line, no blanks around it.
-        kind: one of `KINDS`.
-        start: first character of the evidence in the output's text: the answer itself where it
-            stands there, else the line or lines that it follows from.
-        end: one past the last character of the evidence.
+        question: A short question that the output's text alone answers.
+        answer: 1 to `ANSWER_CHARACTERS` characters on one line, without blanks around them.
+        kind: One of `KINDS`.
+        start: First character of the evidence in the output's text: of the answer itself if it is
+            printed, else of the lines that it follows from.
+        end: One past the last character of the evidence.
 
     Raises:
-        ProbeError: for an empty, long, padded or multi-line answer, an unknown kind or an empty
-            span.
+        ProbeError: The answer is empty, too long, padded or of several lines, the kind is unknown,
+            or the span is empty.
     """
 
     question: str
@@ -70,7 +71,9 @@ class Probe:
                 "characters on one line, without blanks around it; choose a shorter fact"
             )
         if self.kind not in KINDS:
-            raise ProbeError(f"{self.kind!r} is no answer kind; use one of {', '.join(KINDS)}")
+            raise ProbeError(
+                f"{self.kind!r} is not a kind of answer; use one of {', '.join(KINDS)}"
+            )
         if not 0 <= self.start < self.end:
             raise ProbeError(
                 f"the evidence of {self.question!r} spans {self.start} to {self.end}; "
@@ -80,15 +83,15 @@ class Probe:
 
 @dataclass(frozen=True)
 class Output:
-    """What a tool printed, and probes of it.
+    """What a tool printed, with probes of it.
 
     Attributes:
-        tool: the tool's name, such as ``pytest`` or ``git-log``.
-        text: the output as printed.
-        probes: questions that this text alone answers; no two ask the same question.
+        tool: Name of the tool, such as ``pytest`` or ``git-log``.
+        text: The output as printed.
+        probes: Questions that this text alone answers; no two ask the same.
 
     Raises:
-        ProbeError: when a probe's span ends after the text, or a question occurs twice.
+        ProbeError: The span of a probe ends after the text, or a question occurs twice.
     """
 
     tool: str
