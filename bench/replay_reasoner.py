@@ -83,7 +83,7 @@ def tiny(path: Path) -> Path:
     """
     heads = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
     sizes = {"hidden_size": 32, "moe_intermediate_size": 32, "vocab_size": VOCABULARY}
-    model = tiny_models.made(tiny_reasoner.CONFIG | heads | sizes | {"eos_token_id": 0}, path)
+    model = tiny_models.make_model(tiny_reasoner.CONFIG | heads | sizes | {"eos_token_id": 0}, path)
     mx.save_safetensors(str(path / "model.safetensors"), dict(tree_flatten(model.parameters())))
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -42,11 +42,8 @@ class LayerCache:
             length = min(tokens, self.window - 1 + step)
         else:
             length = ceil(tokens / CACHE_STEP) * CACHE_STEP
-        return (
-            self.heads
-            * length
-            * (self._vector_bytes(self.key_dim, bits) + self._vector_bytes(self.value_dim, bits))
-        )
+        vectors = self._vector_bytes(self.key_dim, bits) + self._vector_bytes(self.value_dim, bits)
+        return self.heads * length * vectors
 
     def _vector_bytes(self, dim: int, bits: int) -> int:
         """Bytes of a cached vector: as it is, or packed with a scale and a bias for each group."""

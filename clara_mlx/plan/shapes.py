@@ -166,10 +166,8 @@ def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> An
             f"{where}: {bits} bits in groups of {group_size}; bits are "
             f"{', '.join(map(str, BITS))}, and groups 32, 64 or 128"
         )
-    foreign = (
-        "quantization",
-        "quantization_config",
-    )  # they describe other files than those computed here
+    # These fields describe files that are quantised already.
+    foreign = ("quantization", "quantization_config")
     config = {key: value for key, value in config.items() if key not in foreign}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")

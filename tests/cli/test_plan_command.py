@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from mlx_lm.utils import quantize_model, save_config, save_model
-from tiny_models import MOE, made
+from tiny_models import MOE, make_model
 
 Cli = Callable[..., Any]
 
@@ -74,7 +74,7 @@ def test_a_reasoner_and_a_clara_of_ones_own(
     cli: Cli, folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     own = tmp_path / "own model"
-    model, config = quantize_model(made(MOE, own), dict(MOE), 64, 4)
+    model, config = quantize_model(make_model(MOE, own), dict(MOE), 64, 4)
     save_model(own, model)
     save_config(config, own / "config.json")
     clara = folder("c16", "e2e", "-q", "8")

@@ -13,12 +13,12 @@ from pth_files import (
     ORDERED,
     PARAMETER,
     REBUILD,
+    assert_refused,
     call,
+    global_named,
     mapping,
-    named,
     number,
     pack,
-    refused,
     save,
     storage,
     tensor,
@@ -42,13 +42,13 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", LIVE)
 def test_no_code_is_run(path: Path, tmp_path: Path, name: str, stacked: bool) -> None:
     canary = tmp_path / "canary"
-    function = b"".join(map(text, name.split())) + b"\x93" if stacked else named(name)
+    function = b"".join(map(text, name.split())) + b"\x93" if stacked else global_named(name)
     payload = function + pack(text(LIVE[name].format(canary))) + b"R"
     pickle.loads(b"\x80\x04" + payload + b".")
     assert canary.exists()  # so the payload is a live one
     canary.rmdir() if canary.is_dir() else canary.unlink()
     for description in (payload, mapping(a=payload), mapping(a=tensor(within=payload))):
-        refused(save(path, description), rf"{name.replace(' ', '.')}.*nothing of it was run")
+        assert_refused(save(path, description), rf"{name.replace(' ', '.')}.*nothing of it was run")
     assert not canary.exists()
 
 
@@ -68,13 +68,13 @@ def test_no_code_is_run(path: Path, tmp_path: Path, name: str, stacked: bool) ->
 )
 def test_only_a_tensors_globals(path: Path, name: str) -> None:
     shown = repr(name.replace(" ", "."))
-    refused(save(path, mapping(a=named(name))), re.escape(shown))
+    assert_refused(save(path, mapping(a=global_named(name))), re.escape(shown))
 
 
 # -- opcodes -------------------------------------------------------------------------------------
 
 _EIGHT = b"\1" + bytes(7)
-_DICT = named(ORDERED)
+_DICT = global_named(ORDERED)
 OPCODES = {
     "INST": b"(ios\nsystem\n",
     "OBJ": b"(" + _DICT + b"o",
@@ -124,7 +124,7 @@ KNOWN_OPCODES = """
 
 @pytest.mark.parametrize("name", OPCODES)
 def test_other_opcodes_are_refused(path: Path, name: str) -> None:
-    refused(save(path, b"}" + OPCODES[name]), f"refused: pickle opcode {name} ")
+    assert_refused(save(path, b"}" + OPCODES[name]), f"refused: pickle opcode {name} ")
 
 
 def test_every_opcode_is_either_known_or_refused() -> None:
@@ -155,7 +155,7 @@ DAMAGED = {
     "call of a dict": b"})R",
     "call of a storage": call("torch FloatStorage", number(8)),
     "call of a dict with items": call(ORDERED, pack(text("a"))),
-    "call with a dict": named(REBUILD) + b"}R",
+    "call with a dict": global_named(REBUILD) + b"}R",
     "call with too little": call(REBUILD, storage()),
     "parameter of a number": call(PARAMETER, number(1)),
     "storage that is a number": number(1) + b"Q",
@@ -171,14 +171,14 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_descriptions(path: Path, name: str) -> None:
-    refused(
+    assert_refused(
         save(path, DAMAGED[name]), "damaged description|a dict key|refused: pickle opcode LONG4"
     )
 
 
 @pytest.mark.parametrize("description", [b"N", b"]", b")", text("a"), tensor()])
 def test_no_dict_of_tensors(path: Path, description: bytes) -> None:
-    refused(save(path, description), "holds no dict of tensors")
+    assert_refused(save(path, description), "holds no dict of tensors")
 
 
 # -- depth, loops and sizes ----------------------------------------------------------------------
@@ -200,12 +200,12 @@ def test_depth(path: Path, name: str) -> None:
     assert list(read_pth(path)) == ["encoder_adapter"]
     with pytest.raises(CheckpointError, match=r"not tensors|not a dict of tensors"):
         read_adapters(path.parent)
-    refused(save(path, tensor((4, 6), (6, 1), 0, NESTED[name])), "damaged description")
+    assert_refused(save(path, tensor((4, 6), (6, 1), 0, NESTED[name])), "damaged description")
 
 
 def test_depth_of_other_kinds(path: Path) -> None:
-    refused(save(path, b"]" * DEEP + b"a" * DEEP), "opcode APPEND ")
-    refused(save(path, b"(" * DEEP + b"t"), "holds no dict of tensors")
+    assert_refused(save(path, b"]" * DEEP + b"a" * DEEP), "opcode APPEND ")
+    assert_refused(save(path, b"(" * DEEP + b"t"), "holds no dict of tensors")
 
 
 @pytest.mark.parametrize("where", [b"h\0", b"h\0\x85", mapping(a=b"h\0")])
@@ -233,7 +233,7 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_outside_the_storage(path: Path, name: str) -> None:
-    refused(save(path, mapping(a=OUTSIDE[name])), "lies outside its storage")
+    assert_refused(save(path, mapping(a=OUTSIDE[name])), "lies outside its storage")
 
 
 NO_LAYOUT = {
@@ -253,17 +253,17 @@ NO_LAYOUT = {
 
 @pytest.mark.parametrize("name", NO_LAYOUT)
 def test_not_a_layout(path: Path, name: str) -> None:
-    refused(save(path, mapping(a=NO_LAYOUT[name])), "damaged description: not a ")
+    assert_refused(save(path, mapping(a=NO_LAYOUT[name])), "damaged description: not a ")
 
 
 @pytest.mark.parametrize("elements", [0, 23, 25, 1 << 40, 1 << 600])
 def test_a_storage_has_the_size_it_should(path: Path, elements: int) -> None:
     value = tensor((), (), 0, storage(elements)) if elements else tensor((0,), (1,), 0, storage(0))
-    refused(save(path, mapping(a=value)), r"model/data/0 does not have the \d+ bytes")
+    assert_refused(save(path, mapping(a=value)), r"model/data/0 does not have the \d+ bytes")
 
 
 def test_a_storage_is_there(path: Path) -> None:
-    refused(save(path, mapping(a=tensor()), {}), "model/data/0 is missing")
+    assert_refused(save(path, mapping(a=tensor()), {}), "model/data/0 is missing")
 
 
 @pytest.mark.parametrize(
@@ -280,4 +280,4 @@ def test_numbers_that_no_array_can_have(
     path: Path, shape: tuple[int, ...], stride: tuple[int, ...]
 ) -> None:
     """They fit the storage, for the tensor is empty, or its stride is never used."""
-    refused(save(path, mapping(a=tensor(shape, stride))), "damaged: ")
+    assert_refused(save(path, mapping(a=tensor(shape, stride))), "damaged: ")

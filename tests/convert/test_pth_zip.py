@@ -13,9 +13,9 @@ import pytest
 from pth_files import (
     FIELDS,
     VALUES,
+    assert_refused,
     mapping,
     read_all,
-    refused,
     save,
     tensor,
     text,
@@ -37,7 +37,7 @@ def test_compressed_entries_are_never_inflated(path: Path) -> None:
             for entry, content in entries.items():
                 how = zipfile.ZIP_DEFLATED if entry == name else zipfile.ZIP_STORED
                 file.writestr(f"model/{entry}", content, how)
-        refused(path, f"model/{name} is compressed inside")
+        assert_refused(path, f"model/{name} is compressed inside")
 
 
 @pytest.mark.parametrize("entry", ["data.pkl", "data/0"])
@@ -49,18 +49,18 @@ def test_a_flipped_bit(path: Path, entry: str) -> None:
     path.write_bytes(raw)
     if entry == "data/0":
         assert read_pth(path)["a"].shape == (4, 6)  # storages are not read before they are used
-    refused(path, f"model/{entry} is damaged .its checksum differs.; download it again")
+    assert_refused(path, f"model/{entry} is damaged .its checksum differs.; download it again")
 
 
 def test_a_description_of_any_size_is_not_read(path: Path) -> None:
-    refused(save(path, b"}" + b"N" * MAX_DESCRIPTION), f"bytes, more than {MAX_DESCRIPTION}")
+    assert_refused(save(path, b"}" + b"N" * MAX_DESCRIPTION), f"bytes, more than {MAX_DESCRIPTION}")
 
 
 @pytest.mark.parametrize("order", ["big", "", "little" * 10])
 def test_byte_order(path: Path, order: str) -> None:
     assert read_all(save(path, mapping(a=tensor()), None, {"byteorder": b"little"}))
     save(path, mapping(a=tensor()), None, {"byteorder": order.encode()})
-    refused(path, "big-endian|more than 16")
+    assert_refused(path, "big-endian|more than 16")
 
 
 #: Of an entry's record in the directory: field -> (offset, format).
@@ -92,7 +92,7 @@ def test_a_directory_that_lies(
     path: Path, entry: str, field: str, values: tuple[int, ...], reason: str
 ) -> None:
     lie(save(path, mapping(a=tensor())), entry, field, values)
-    refused(path, reason)
+    assert_refused(path, reason)
 
 
 @pytest.mark.parametrize("entry", ["data.pkl", "data/0"])
@@ -105,14 +105,14 @@ def test_a_place_beyond_any_file(path: Path, entry: str) -> None:
                 info.extra = struct.pack("<HHQ", 1, 8, 1 << 63)  # zip64: the place in 8 bytes
             file.writestr(info, content)
     lie(path, entry, "place", (0xFFFFFFFF,))
-    refused(path, "damaged: ")
+    assert_refused(path, "damaged: ")
 
 
 @pytest.mark.parametrize("cut", [1, 31, 60])
 def test_the_beginning_is_missing(path: Path, cut: int) -> None:
     save(path, mapping(a=tensor()))
     path.write_bytes(path.read_bytes()[cut:])
-    refused(path, "Invalid argument|negative")
+    assert_refused(path, "Invalid argument|negative")
 
 
 def test_a_directory_of_any_size_is_not_read(path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_directory_of_any_size_is_not_read(path: Path) -> None:
         file.write(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, size, 0, 0))
     tracemalloc.start()
     try:
-        refused(path, "not a zip file of torch.save")
+        assert_refused(path, "not a zip file of torch.save")
         assert tracemalloc.get_traced_memory()[1] < 4 * MAX_DESCRIPTION
     finally:
         tracemalloc.stop()
@@ -145,7 +145,7 @@ def test_not_one_description(path: Path, entries: list[str]) -> None:
     with zipfile.ZipFile(path, "w") as file:
         for name in entries:
             file.writestr(name, b"\x80\x02}.")
-    refused(path, r"not a file of torch.save: \d data.pkl inside")
+    assert_refused(path, r"not a file of torch.save: \d data.pkl inside")
 
 
 @pytest.mark.parametrize(
@@ -160,18 +160,18 @@ def test_not_one_description(path: Path, entries: list[str]) -> None:
 )
 def test_not_a_zip_file(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    refused(path, "not a zip file of torch.save.*download it again or re-save it")
+    assert_refused(path, "not a zip file of torch.save.*download it again or re-save it")
 
 
 def test_not_a_file(tmp_path: Path) -> None:
-    refused(tmp_path, "directory")
-    refused(tmp_path / "missing.pth", "No such file")
+    assert_refused(tmp_path, "directory")
+    assert_refused(tmp_path / "missing.pth", "No such file")
 
 
 @pytest.mark.parametrize("missing", [1, 21, 22, 23, 100, 200, 400])
 def test_cut_off(path: Path, missing: int) -> None:
     path.write_bytes(save(path, mapping(a=tensor())).read_bytes()[:-missing])
-    refused(path, "not a zip file of torch.save")
+    assert_refused(path, "not a zip file of torch.save")
 
 
 def test_a_file_that_changes_after_it_was_opened(path: Path) -> None:

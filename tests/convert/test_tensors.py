@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def refused(path: Path, reason: str) -> None:
+def assert_refused(path: Path, reason: str) -> None:
     """Reading the file and all in it fails with the file's name and this reason (a regex)."""
     with pytest.raises(CheckpointError, match=reason) as caught:
         for ref in read_safetensors(path).values():
@@ -82,7 +82,7 @@ def test_handmade(path: Path) -> None:
     ("dtype", "end"), [("I64", 48), ("I8", 6), ("BOOL", 6), ("F64", 48), ("F8_E4M3", 6)]
 )
 def test_only_floats(path: Path, dtype: str, end: int) -> None:
-    refused(save(path, {"a": entry(dtype, end=end)}, bytes(end)), f"a has dtype {dtype}")
+    assert_refused(save(path, {"a": entry(dtype, end=end)}, bytes(end)), f"a has dtype {dtype}")
 
 
 HEADERS = {
@@ -115,31 +115,33 @@ HEADERS = {
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_bad_headers(path: Path, name: str) -> None:
-    refused(save(path, HEADERS[name]), "not a usable safetensors file")
+    assert_refused(save(path, HEADERS[name]), "not a usable safetensors file")
 
 
 @pytest.mark.parametrize("length", [0, 1, 57, 1000, MAX_HEADER + 1, 100_000_000, 2**63, 2**64 - 1])
 def test_bad_header_lengths(path: Path, length: int) -> None:
     raw = save(path, {"a": entry()}).read_bytes()
     path.write_bytes(struct.pack("<Q", length) + raw[8:])
-    refused(path, "not a usable safetensors file")
+    assert_refused(path, "not a usable safetensors file")
 
 
 def test_a_header_of_any_size_is_not_read(path: Path) -> None:
     """The library would take 100 MB, which make gigabytes of Python objects."""
-    refused(save(path, b"{}" + b" " * MAX_HEADER), f"header would have {MAX_HEADER + 2} bytes")
+    assert_refused(
+        save(path, b"{}" + b" " * MAX_HEADER), f"header would have {MAX_HEADER + 2} bytes"
+    )
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 60, -25, -24, -1])
 def test_cut_off(path: Path, size: int) -> None:
     path.write_bytes(save(path, {"a": entry()}).read_bytes()[:size])
-    refused(path, "not a usable safetensors file")
+    assert_refused(path, "not a usable safetensors file")
 
 
 def test_one_name_twice(path: Path) -> None:
     """The library checks one of the two; it must be the one that mlx reads."""
     good, huge = (json.dumps(entry(shape=shape)).encode() for shape in [(2, 3), (1 << 40,)])
-    refused(save(path, b'{"a":%s,"a":%s}' % (good, huge)), "not a usable safetensors file")
+    assert_refused(save(path, b'{"a":%s,"a":%s}' % (good, huge)), "not a usable safetensors file")
     save(path, b'{"a":%s,"a":%s}' % (huge, good))
     assert read_safetensors(path)["a"].read().shape == (2, 3)
 
@@ -147,13 +149,13 @@ def test_one_name_twice(path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.gguf", "model.npz", "model.npy", "model.bin", "model"])
 def test_only_by_the_name_of_its_format(tmp_path: Path, name: str) -> None:
     """mlx goes by the name: it would hand the same bytes to another reader."""
-    refused(save(tmp_path / name, {"a": entry()}), "does not end with .safetensors")
+    assert_refused(save(tmp_path / name, {"a": entry()}), "does not end with .safetensors")
 
 
 def test_not_a_file(tmp_path: Path, path: Path) -> None:
-    refused(path, "No such file")
+    assert_refused(path, "No such file")
     path.mkdir()
-    refused(path, "directory")
+    assert_refused(path, "directory")
 
 
 def test_a_file_that_changes_after_it_was_opened(path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import QuantizedKVCache, make_prompt_cache
-from tiny_models import MOE, TIED, WINDOWED, made
+from tiny_models import MOE, TIED, WINDOWED, make_model
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.plan import shapes
@@ -24,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Footprint]:
     # float32: a CPU is fastest with it.
     config = TIED | {"torch_dtype": "float32", "num_hidden_layers": 2}
     folder = tmp_path_factory.mktemp("tiny")
-    return made(config, folder), shapes.read(folder / "config.json")
+    return make_model(config, folder), shapes.read(folder / "config.json")
 
 
 @settings(max_examples=12, deadline=None)
@@ -52,7 +52,7 @@ def test_kv_cache_of_a_real_prompt(
 
 def test_a_window_holds_one_step_more(tmp_path: Path) -> None:
     config = WINDOWED | {"torch_dtype": "float32"}  # the only one that CPUs do experts in
-    model = made(config, tmp_path)
+    model = make_model(config, tmp_path)
     footprint = shapes.from_config(config, where="test")
     cache = make_prompt_cache(model)
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_a_pass_stays_below_its_estimate(
     # A CPU makes the scores of plain caches too: 32 is a head size without a fused kernel.
     head_dim = 32 if kv_bits == 16 else 64
     config = config | {"head_dim": head_dim, "torch_dtype": "float32", "num_attention_heads": 8}
-    model, step, context = made(config, tmp_path), 256, 1024
+    model, step, context = make_model(config, tmp_path), 256, 1024
     mx.eval(model.parameters())
     footprint = shapes.from_config(config, where="test", bits=16)
     cache = make_prompt_cache(model)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.utils import quantize_model, save_config, save_model
-from tiny_models import MOE, made
+from tiny_models import MOE, make_model
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.plan import shapes
@@ -112,7 +112,7 @@ def test_machines() -> None:
 
 
 def test_what_a_reasoner_can_be_had_at(tmp_path: Path) -> None:
-    model, config = quantize_model(made(MOE, tmp_path), dict(MOE), 64, 4)
+    model, config = quantize_model(make_model(MOE, tmp_path), dict(MOE), 64, 4)
     save_model(tmp_path, model)
     save_config(config, tmp_path / "config.json")
     stored = NamedReasoner(str(tmp_path))

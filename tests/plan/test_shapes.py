@@ -12,7 +12,7 @@ import pytest
 from golden_files import ROOT
 from mlx.utils import tree_flatten
 from mlx_lm.utils import quantize_model, save_config, save_model
-from tiny_models import MOE, ODD, TIED, made, stored_bytes
+from tiny_models import MOE, ODD, TIED, make_model, stored_bytes
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import load
@@ -23,7 +23,7 @@ from clara_mlx.plan import reasoners, shapes
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
 @pytest.mark.parametrize("config", [MOE, TIED, ODD], ids=lambda config: config["model_type"])
 def test_weights_of_real_files(config: dict[str, Any], bits: int, tmp_path: Path) -> None:
-    model = made(config, tmp_path)
+    model = make_model(config, tmp_path)
     parameters = sum(array.size for _, array in tree_flatten(model.parameters()))
     quantised = dict(config)
     if bits != 16:

@@ -13,15 +13,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pth_files import FIELDS, LIVE, call, mapping, named, number, save, storage, tensor, text
+from pth_files import FIELDS, LIVE, call, global_named, mapping, number, save, storage, tensor, text
 
 # -- mutations of bytes --------------------------------------------------------------------------
 
 NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
 
 
-def damaged(rng: Random, raw: bytes) -> bytes:
-    """Bytes flipped, overwritten, cut, deleted, inserted, moved; once or a few times."""
+def damage(rng: Random, raw: bytes) -> bytes:
+    """Flip, overwrite, cut, delete, insert or copy bytes, once or a few times."""
     out = bytearray(raw)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         if not out:
@@ -50,7 +50,7 @@ def damaged(rng: Random, raw: bytes) -> bytes:
 
 
 def _place(rng: Random, size: int) -> int:
-    """Anywhere, or near the begin or the end, where headers and directories are."""
+    """A position anywhere, or near the beginning or the end, where headers and directories are."""
     near = min(size, 400)
     return rng.choice((rng.randrange(size), rng.randrange(near), size - 1 - rng.randrange(near)))
 
@@ -61,12 +61,12 @@ FOREIGN = (*LIVE, "subprocess Popen", "builtins getattr", "torch load", "torch L
 TRICKS = ("../../up", "/absolute", "a/../../up", "C:\\up", "..", "", "a\0b", "data/0", "\ud800")
 
 
-def description(rng: Random, raw: bytes) -> bytes:
-    """A description with an opcode, a name, a number or a text replaced, or damaged as bytes."""
+def mutate_description(rng: Random, raw: bytes) -> bytes:
+    """Replace an opcode, a name, a number or a text of a description, or damage it as bytes."""
     if rng.random() < 0.3:
-        return damaged(rng, raw)
+        return damage(rng, raw)
     if rng.random() < 0.2:
-        return b"\x80\2" + mapping(a=layout(rng)) + b"."
+        return b"\x80\2" + mapping(a=random_tensor(rng)) + b"."
     for _ in range(rng.choice((1, 1, 2, 5))):
         try:
             places = [(op, place) for op, _, place in pickletools.genops(raw)]
@@ -80,7 +80,7 @@ def description(rng: Random, raw: bytes) -> bytes:
         start, end = places[which][1], ends[which]
         match wanted:
             case "GLOBAL":
-                new = named(rng.choice(FOREIGN))
+                new = global_named(rng.choice(FOREIGN))
             case "BININT":
                 new = number(rng.choice((*NUMBERS, -1, 2**600, rng.randrange(100))))
             case "UNICODE":
@@ -91,8 +91,8 @@ def description(rng: Random, raw: bytes) -> bytes:
     return raw
 
 
-def layout(rng: Random) -> bytes:
-    """A tensor of small and odd numbers, in a storage of 24."""
+def random_tensor(rng: Random) -> bytes:
+    """A tensor whose layout consists of small and odd numbers, in a storage of 24 elements."""
 
     def numbers(count: int) -> tuple[int, ...]:
         odd = rng.random() < 0.3
@@ -103,7 +103,7 @@ def layout(rng: Random) -> bytes:
 
 
 def _opcodes(rng: Random, raw: bytes, start: int, end: int) -> bytes:
-    """Another opcode with the same argument, or one before it, or none, or some of the others."""
+    """Replace one opcode: by another, by none, by two of it, or after a piece of the others."""
     other = rng.choice(pickletools.opcodes).code.encode("latin-1")
     somewhere = _place(rng, len(raw))
     return rng.choice(
@@ -118,18 +118,18 @@ def _opcodes(rng: Random, raw: bytes, start: int, end: int) -> bytes:
 
 
 def _bomb() -> bytes:
-    """A deflate stream of BOMB_SIZE zeros, in a thousandth of that."""
+    """A deflate stream of BOMB_SIZE zeros, a thousand times smaller than they are."""
     deflate = zlib.compressobj(wbits=-15)
     megabyte = deflate.compress(bytes(1 << 20)) + deflate.flush(zlib.Z_FULL_FLUSH)
     return megabyte * (BOMB_SIZE >> 20) + b"\3\0"
 
 
-BOMB_SIZE = 3 << 29
+BOMB_SIZE = 3 << 29  # bytes
 BOMB = _bomb()
 
 
 class Pth:
-    """A torch.save file taken apart, to be put together again with right sizes and checksums."""
+    """A torch.save file in its entries, which are mutated and packed again with right checksums."""
 
     def __init__(self, path: Path) -> None:
         with zipfile.ZipFile(path) as file:
@@ -137,16 +137,16 @@ class Pth:
         self.raw = path.read_bytes()
 
     def bytes(self, rng: Random) -> bytes:
-        return damaged(rng, self.raw)
+        return damage(rng, self.raw)
 
     def description(self, rng: Random) -> bytes:
         return _zip(
-            (name, description(rng, content) if name.endswith("data.pkl") else content)
+            (name, mutate_description(rng, content) if name.endswith("data.pkl") else content)
             for name, content in self.entries
         )
 
     def zip(self, rng: Random) -> bytes:
-        """Entries compressed, renamed, doubled, swapped or dropped; a directory that lies."""
+        """Compress, rename, double, swap or drop an entry, and make the directory lie."""
         entries = [*self.entries]
         at = rng.randrange(len(entries))
         name, content = entries[at]
@@ -159,7 +159,7 @@ class Pth:
             case 2:
                 entries[at] = (rng.choice(TRICKS).replace("\ud800", "é") or "x", content)
             case 3:
-                entries.append((name, damaged(rng, content)))
+                entries.append((name, damage(rng, content)))
             case 4:
                 entries[at] = (name, rng.choice(entries)[1])
             case 5:
@@ -198,7 +198,7 @@ def _zip(entries: Any, at: int = -1, method: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def small_pth(path: Path) -> Path:
-    """All dtypes, a shared storage, a Parameter, a state, three levels of dicts."""
+    """Write a file with all dtypes, a shared storage, a Parameter, a state, and nested dicts."""
     half = storage(24, "1", "torch HalfStorage")
     brain = storage(24, "2", "torch BFloat16Storage")
     ordered = call("collections OrderedDict")
@@ -234,8 +234,8 @@ JSON_VALUES: tuple[Any, ...] = (
 JSON_KEYS = ("x", "__metadata__", "rope_parameters", "head_dim", "added_tokens", "sliding_window")
 
 
-def json_value(rng: Random, content: Any) -> Any:
-    """A JSON value with one value inside it replaced, dropped or doubled."""
+def mutate_value(rng: Random, content: Any) -> Any:
+    """Replace, drop or double one value inside a JSON value."""
     if not isinstance(content, dict | list) or not content or rng.random() < 0.02:
         return rng.choice((rng.choice(JSON_VALUES), content))
     key = rng.choice(list(content) if isinstance(content, dict) else range(len(content)))
@@ -251,20 +251,20 @@ def json_value(rng: Random, content: Any) -> Any:
         case 3 if isinstance(content, dict):
             content[rng.choice((*JSON_KEYS, *content))] = rng.choice((inner, *JSON_VALUES))
         case _:
-            content[key] = json_value(rng, inner)
+            content[key] = mutate_value(rng, inner)
     return content
 
 
-def mutated_json(rng: Random, raw: bytes) -> bytes:
+def mutate_json(rng: Random, raw: bytes) -> bytes:
     if rng.random() < 0.3:
-        return damaged(rng, raw)
-    return json.dumps(json_value(rng, json.loads(raw))).encode()
+        return damage(rng, raw)
+    return json.dumps(mutate_value(rng, json.loads(raw))).encode()
 
 
-def mutated_safetensors(rng: Random, raw: bytes) -> bytes:
+def mutate_safetensors(rng: Random, raw: bytes) -> bytes:
     if rng.random() < 0.5:
-        return damaged(rng, raw)
+        return damage(rng, raw)
     length = int.from_bytes(raw[:8], "little")
     header = raw[8 : 8 + length]
-    header = damaged(rng, header) if rng.random() < 0.4 else mutated_json(rng, header)
+    header = damage(rng, header) if rng.random() < 0.4 else mutate_json(rng, header)
     return struct.pack("<Q", len(header)) + header + raw[8 + length :]

@@ -1,10 +1,10 @@
 """Reads mutated checkpoint files, in a process of its own so that a crash is seen as one.
 
-    python tests/fuzz_worker.py KIND FIRST COUNT SCRATCH GOLDEN
+    python tests/support/fuzz_worker.py KIND FIRST COUNT SCRATCH GOLDEN
 
-runs the cases FIRST to FIRST + COUNT - 1 of a kind. A case is known by its kind and number: it is
-the same file each time. Reading it must succeed or raise a ClaraError, and do nothing but read. The
-number is printed before each case; one that fails leaves its file in SCRATCH and its traceback.
+runs the cases FIRST to FIRST + COUNT - 1 of a kind. Kind and number decide a case: it is the same
+file each time. Reading it must succeed or raise a ClaraError, and must do nothing but read. The
+number is printed before each case; a case that fails leaves its file in SCRATCH and a traceback.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from typing import Any
 import mlx.core as mx
 from fuzz_mutations import (
     Pth,
-    mutated_json,
-    mutated_safetensors,
+    mutate_json,
+    mutate_safetensors,
     small_pth,
 )
-from pth_files import LIVE, named, pack, text
+from pth_files import LIVE, global_named, pack, text
 
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.pth import read_pth
@@ -45,11 +45,11 @@ from clara_mlx.model.folder import ModelFolder
 
 
 class Forbidden(BaseException):
-    """Something else than reading was about to happen."""
+    """Something other than reading was about to happen."""
 
 
 class Guard:
-    """An audit hook that lets nothing happen but reading, and writing below one folder."""
+    """An audit hook that allows nothing but reading, and writing below one folder."""
 
     #: Audit events that run something or reach out, whatever their arguments.
     NEVER = re.compile(
@@ -70,7 +70,7 @@ class Guard:
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if self.on and self._forbidden(event, args):
-            self.on = False  # or telling it would be stopped too
+            self.on = False  # or the report would be stopped, too
             self.seen.append(f"{event} {args}"[:300])
             raise Forbidden(self.seen[-1])
 
@@ -100,7 +100,7 @@ class Guard:
 
 # -- cases ---------------------------------------------------------------------------------------
 
-Case = Callable[[Random], str]  # runs one; "read" or "refused"
+Case = Callable[[Random], str]  # runs one case and returns "read" or "refused"
 
 
 def reading(file: Path, mutate: Callable[[Random], bytes], guard: Guard) -> Case:
@@ -148,7 +148,7 @@ def checkpoints(scratch: Path, golden: Path, guard: Guard) -> Case:
     def mutated(rng: Random, file: Path) -> bytes:
         if file in parts:
             return rng.choice((Pth.bytes, Pth.description, Pth.zip))(parts[file], rng)
-        return (mutated_json if file.suffix == ".json" else mutated_safetensors)(rng, whole[file])
+        return (mutate_json if file.suffix == ".json" else mutate_safetensors)(rng, whole[file])
 
     def case(rng: Random) -> str:
         file = rng.choice(list(whole))
@@ -173,19 +173,19 @@ def checkpoints(scratch: Path, golden: Path, guard: Guard) -> Case:
 
 
 def unpickling(guard: Guard) -> Case:
-    """What the guard is for, done on purpose."""
+    """Unpickle a file that runs code, which the guard has to stop."""
 
     def case(rng: Random) -> str:
         name = rng.choice(list(LIVE))
         with guard.watching():
-            pickle.loads(named(name) + pack(text(LIVE[name].format("/tmp/canary"))) + b"R.")
+            pickle.loads(global_named(name) + pack(text(LIVE[name].format("/tmp/canary"))) + b"R.")
         return "read"
 
     return case
 
 
 def cases(kind: str, scratch: Path, golden: Path) -> Case:
-    """The cases of a kind, with everything imported and run once that they need."""
+    """The cases of a kind; whatever they need is imported and has run once."""
     guard = Guard(scratch / "out")
     match kind:
         case "bytes" | "description" | "zip":
@@ -204,7 +204,7 @@ def cases(kind: str, scratch: Path, golden: Path) -> Case:
             arrays = {"a": mx.zeros((4, 6)), "b": mx.zeros((6,), mx.bfloat16), "c": mx.zeros(())}
             mx.save_safetensors(str(file), arrays, metadata={"format": "pt"})
             raw = file.read_bytes()
-            case = reading(file, lambda rng: mutated_safetensors(rng, raw), guard)
+            case = reading(file, lambda rng: mutate_safetensors(rng, raw), guard)
         case "checkpoints":
             return checkpoints(scratch, golden, guard)
         case "unpickling":
@@ -216,7 +216,7 @@ def cases(kind: str, scratch: Path, golden: Path) -> Case:
 
 
 def peak_memory() -> int:
-    """Bytes that this process has had resident at most."""
+    """The most bytes that this process has had resident."""
     status = Path("/proc/self/status")
     if status.exists():  # Linux's ru_maxrss also counts the process that started this one
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) * 1024

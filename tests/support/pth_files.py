@@ -1,4 +1,4 @@
-"""torch.save files by hand, for the tests of their reader."""
+"""Writes torch.save files by hand, for the tests of their reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clara_mlx.errors import CheckpointError
 REBUILD, PARAMETER = "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
 ORDERED = "collections OrderedDict"
 
-#: What the only storage holds unless a test says otherwise; exact in all three dtypes.
+#: Values of the only storage, unless a test gives others; they are exact in all three dtypes.
 VALUES = np.arange(24, dtype=np.float32) / 4 - 3
 
 
@@ -36,8 +36,8 @@ def number(value: int) -> bytes:
     return b"\x8a" + bytes([len(raw)]) + raw
 
 
-def named(name: str) -> bytes:
-    """The global ``module name``."""
+def global_named(name: str) -> bytes:
+    """The opcode for the global ``module name``."""
     return b"c" + name.replace(" ", "\n").encode() + b"\n"
 
 
@@ -47,7 +47,7 @@ def pack(*values: bytes) -> bytes:
 
 
 def call(function: str, *arguments: bytes) -> bytes:
-    return named(function) + pack(*arguments) + b"R"
+    return global_named(function) + pack(*arguments) + b"R"
 
 
 def mapping(**values: bytes) -> bytes:
@@ -55,7 +55,9 @@ def mapping(**values: bytes) -> bytes:
 
 
 def storage(elements: int = 24, key: str = "0", kind: str = "torch FloatStorage") -> bytes:
-    return pack(text("storage"), named(kind), text(key), text("cpu"), number(elements)) + b"Q"
+    return (
+        pack(text("storage"), global_named(kind), text(key), text("cpu"), number(elements)) + b"Q"
+    )
 
 
 def tensor(
@@ -74,7 +76,7 @@ def save(
     storages: dict[str, bytes] | None = None,
     others: dict[str, bytes] | None = None,
 ) -> Path:
-    """Write the file; the description gets its first and last opcode here."""
+    """Write the file; the description's first and last opcodes are added here."""
     entries = {"data.pkl": b"\x80\x02" + description + b"."}
     storages = {"0": VALUES.tobytes()} if storages is None else storages
     entries |= {f"data/{key}": values for key, values in storages.items()}
@@ -88,7 +90,7 @@ def save(
 
 
 def read_all(path: Path) -> dict[str, Any]:
-    """All values of a file, nested as they are."""
+    """Read all values of a file, nested as they are."""
 
     def values(content: Any) -> Any:
         if isinstance(content, dict):
@@ -102,8 +104,8 @@ def as_numpy(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
-def refused(path: Path, reason: str) -> None:
-    """Reading the file, and all in it, fails with the file's name and this reason (a regex)."""
+def assert_refused(path: Path, reason: str) -> None:
+    """Reading the file and everything in it fails with its name and this reason (a regex)."""
     with pytest.raises(CheckpointError) as caught:
         read_all(path)
     message = str(caught.value)

@@ -33,7 +33,7 @@ MOE = SIZES | {
     "norm_topk_prob": True,
 }
 TIED = SIZES | {"model_type": "qwen3", "tie_word_embeddings": True, "torch_dtype": "float16"}
-# 160 inputs are no multiple of 64: mlx-lm leaves down_proj as it is.
+# 160 inputs are not a multiple of 64: mlx-lm leaves down_proj as it is.
 ODD = SIZES | {"model_type": "mistral", "intermediate_size": 160, "torch_dtype": "bfloat16"}
 WINDOWED = SIZES | {
     "model_type": "gpt_oss",
@@ -44,8 +44,8 @@ WINDOWED = SIZES | {
 }
 
 
-def made(config: dict[str, Any], folder: Path) -> Any:
-    """An mlx-lm model with random weights, in the config's dtype as mlx_lm.convert casts it."""
+def make_model(config: dict[str, Any], folder: Path) -> Any:
+    """Make an mlx-lm model with random weights, cast to its dtype as mlx_lm.convert does."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     mx.random.seed(0)
