@@ -78,9 +78,9 @@ def upstream() -> None:
 
         return StreamingResponse(body_of(), media_type="text/event-stream")
 
-    from clara_mlx.serve import bound
+    from clara_mlx.serve import listening_socket
 
-    with bound("127.0.0.1", 0) as listening:
+    with listening_socket("127.0.0.1", 0) as listening:
         print(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", file=sys.stderr, flush=True)
         app = Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"])])
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))

@@ -107,7 +107,7 @@ def serve(
     CLARA_MLX_REASONER_KEY, CLARA_MLX_FALLBACK_KEY, CLARA_MLX_TOKEN.
     """
     from clara_mlx.context import Budget
-    from clara_mlx.serve import Remote, Settings, bound, server
+    from clara_mlx.serve import Remote, Settings, create_server, listening_socket
 
     if tools not in ("auto", "always", "never"):
         raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
@@ -141,13 +141,16 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
     counter = _make_counter(tokenizer, template_args)
-    with bound(host, port) as listening, open_memory(db, model, make=True, compress=True) as memory:
+    with (
+        listening_socket(host, port) as listening,
+        open_memory(db, model, make=True, compress=True) as memory,
+    ):
         address = listening.getsockname()
         name_in_url = f"[{address[0]}]" if ":" in address[0] else address[0]
         typer.echo(f"clara-mlx serves at http://{name_in_url}:{address[1]}/v1", err=True)
         # uvicorn ends gracefully and then raises the signal again; the memory must still be closed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        server(settings, memory, counter).run(sockets=[listening])
+        create_server(settings, memory, counter).run(sockets=[listening])
 
 
 @commands.command()
@@ -160,14 +163,14 @@ def mcp(db: Db = DEFAULT_DB, model: Model = None) -> None:
     """
     import anyio
 
-    from clara_mlx.serve import mcp_server
+    from clara_mlx.serve.mcp_server import create_mcp_server
     from clara_mlx.serve.pools import Pools
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # standard output is MCP's
     with open_memory(db, model, make=True, compress=True) as memory:
         pools = Pools()
         try:
-            anyio.run(mcp_server.server(memory, pools).run_stdio_async)
+            anyio.run(create_mcp_server(memory, pools).run_stdio_async)
         finally:
             pools.close()
 

@@ -1,7 +1,6 @@
-"""A gateway before a reasoner: OpenAI's API, the memory over REST and MCP."""
+"""A gateway in front of a reasoner: OpenAI's API, and the memory over REST and MCP."""
 
-from clara_mlx.serve.app import create
-from clara_mlx.serve.server import bound, server
+from clara_mlx.serve.app import create_app, create_server, listening_socket
 from clara_mlx.serve.settings import Remote, Settings
 
-__all__ = ["Remote", "Settings", "bound", "create", "server"]
+__all__ = ["Remote", "Settings", "create_app", "create_server", "listening_socket"]

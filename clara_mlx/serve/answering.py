@@ -1,303 +1,327 @@
-"""An answer: rounds with the reasoner until there is something for the client."""
+"""The main line of the gateway: what happens to a chat request, from top to bottom.
+
+A caller's form has been read into a `ChatRequest`. Here it is prepared (`Preparer`), asked
+(`Router`), its memory calls are answered (`MemoryCalls`), and what comes back is written in the
+caller's form (`Writer`) into a `Run`, from which clients read.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
 from clara_mlx.context.view import session_of
-from clara_mlx.errors import ClaraError
-from clara_mlx.serve import output, payload, sse
-from clara_mlx.serve.calls import MemoryCalls, shortened
+from clara_mlx.serve import payload, sse
+from clara_mlx.serve.calls import TOO_LONG, MemoryCalls
+from clara_mlx.serve.chat_form import Writer
 from clara_mlx.serve.errors import ApiError
-from clara_mlx.serve.figures import Conversations, prompt_of
-from clara_mlx.serve.job import Job
-from clara_mlx.serve.metrics import Metrics
+from clara_mlx.serve.figures import Conversation, Figures
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
-from clara_mlx.serve.preparing import Preparer, Ready
-from clara_mlx.serve.reply import Assembly, Object
+from clara_mlx.serve.preparing import Preparer, Prompt
+from clara_mlx.serve.reply import Object, Reply
 from clara_mlx.serve.request import ChatRequest
-from clara_mlx.serve.route import By, Router, Switched
+from clara_mlx.serve.route import By, Route, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Answer:
+    """One answer in the making.
+
+    Attributes:
+        request: The client's request.
+        session: The conversation's name.
+        run: Where headers and keep-alives go.
+        writer: Writes the answer in the client's form.
+        conversation: The conversation's figures.
+        begun: When the request arrived, by `time.perf_counter`.
+        restored: The client's messages, with the hidden rounds of earlier answers.
+        hidden: The hidden rounds of this answer so far.
+        new_results: How many messages at the end of ``hidden`` are results of the newest calls.
+        asked: The memory calls that were made.
+        route: Who answers.
+    """
+
+    request: ChatRequest
+    session: str
+    run: Run
+    writer: Writer
+    conversation: Conversation
+    begun: float
+    restored: list[Message] = field(default_factory=list)
+    hidden: list[Message] = field(default_factory=list)
+    new_results: int = 0
+    asked: set[tuple[str, str]] = field(default_factory=set)
+    route: Route = field(default_factory=Route)
+
+    def withdraw_results(self) -> bool:
+        """Replace the newest results, which do not fit, by a short notice; if there are any."""
+        withdrawn = self.new_results > 0
+        for message in self.hidden[len(self.hidden) - self.new_results :]:
+            message["content"] = TOO_LONG
+        self.new_results = 0
+        return withdrawn
+
+
 class Answerer:
     """Answers chat requests, with everything that the gateway has for it."""
 
     def __init__(
-        self,
-        settings: Settings,
-        context: Context,
-        router: Router,
-        pools: Pools,
-        metrics: Metrics,
-        conversations: Conversations,
+        self, settings: Settings, context: Context, router: Router, pools: Pools, figures: Figures
     ) -> None:
-        self._settings, self._context, self._router = settings, context, router
-        self._pools, self._metrics, self._conversations = pools, metrics, conversations
+        self._settings = settings
+        self._context = context
+        self._router = router
+        self._pools = pools
+        self._figures = figures
         self._preparer = Preparer(settings, context)
-        self.observer = Observer(context, pools)
-        self._calls = MemoryCalls(context.memory, pools, metrics, everything=settings.everything)
-        self._late_system: bool | None = None
+        self._observer = Observer(context, pools)
+        self._calls = MemoryCalls(context.memory, pools, figures, everything=settings.everything)
 
-    async def answer(self, request: ChatRequest, session: str | None, run: Run) -> None:
+    async def close(self, seconds: float) -> None:
+        """Finish remembering the conversations, for at most this long."""
+        await self._observer.close(seconds)
+
+    async def answer(
+        self, request: ChatRequest, session: str | None, run: Run, writer: Writer
+    ) -> None:
         """Answer a request into a run.
 
+        Args:
+            request: The request.
+            session: The conversation's name, if the client gave it one.
+            run: Where headers and keep-alives go.
+            writer: Writes the answer into the run, in the client's form.
+
         Raises:
-            ApiError: what the client gets instead, or after what it got.
+            ApiError: What the client gets instead of the answer, or after a part of it.
         """
         begun = time.perf_counter()
-        name = session or session_of(request.messages)
-        base = await self._pools.prepare(lambda: self._preparer.restored(request, name))
-        job = Job(request, name, run, self._conversations.of(name), base, begun)
-        job.conversation.requests += 1
-        self._choose(job)
-        said = await self._rounds(job)
-        await self._keep(job, said)
-        if request.stream:
-            for piece in output.stream_end(job.id, self._model(job), job.upstream, said, request):
-                run.send(piece)
-        else:
-            whole = output.completion(job.id, self._model(job), job.upstream, said, job.seen)
-            run.send(json.dumps(whole).encode())
-        self._log(job)
+        session = session or session_of(request.messages)
+        answer = Answer(request, session, run, writer, self._figures.conversation(session), begun)
+        answer.conversation.requests += 1
+        answer.restored = await self._pools.prepare(
+            lambda: self._preparer.restore_hidden_rounds(request.messages, session)
+        )
+        self._choose_endpoint(answer)
+        reply = await self._ask_until_answered(answer)
+        await self._keep_hidden_rounds(answer, reply)
+        writer.finish(reply)
+        self._log(answer)
         if self._settings.observe:
-            self.observer.see(name, [*base, *job.hidden])
+            self._observer.remember_soon(session, [*answer.restored, *answer.hidden])
 
-    # -- rounds ----------------------------------------------------------------------------------
+    # -- before the first round ------------------------------------------------------------------
 
-    def _choose(self, job: Job) -> None:
-        """Send what the reasoner can't take elsewhere, or say so."""
-        reasoner, request = self._settings.reasoner, job.request
+    def _choose_endpoint(self, answer: Answer) -> None:
+        """Switch to the fallback for what the reasoner can't take, or raise why not."""
+        reasoner, request = self._settings.reasoner, answer.request
         if request.has_images and not reasoner.images:
             if self._settings.fallback is None:
                 raise ApiError(
                     400,
-                    "the reasoner reads text only, and there is no fallback that reads images",
+                    "the reasoner reads text only, and no fallback that reads images is set up",
                     param="messages",
                     code="unsupported_content",
                 )
-            self._router.switch(job.route, "images", "the messages have parts that are not text")
-        elif refusal := payload.refused(request, reasoner):
+            self._router.switch_to_fallback(
+                answer.route, "images", "the messages have parts that are not text"
+            )
+        elif refusal := payload.unsupported_option(request, reasoner):
             raise refusal
 
-    async def _rounds(self, job: Job) -> Assembly:
+    # -- rounds ----------------------------------------------------------------------------------
+
+    async def _ask_until_answered(self, answer: Answer) -> Reply:
+        """Ask, and answer memory calls, until there is something for the client."""
         limit = self._settings.rounds
         for number in range(limit + 2):
-            ready = await self._ready(job, first=number == 0)
-            said = await self._said(job, ready)
-            self._count(job, ready, said)
-            if not said.own_calls:
+            prompt = await self._compact_and_render(answer, first=number == 0)
+            reply = await self._ask_reasoner(answer, prompt)
+            self._count(answer, prompt, reply)
+            if not reply.own_calls:
                 break
-            job.conversation.memory_calls += len(said.own_calls)
-            results = await self._calls.results(job, said.own_calls, enough=number >= limit)
-            if number <= limit or said.client_calls:
-                job.hidden += [said.message(), *results]
-                job.results = len(results)
-            if said.client_calls:  # the client answers those; ours wait beside them
+            answer.conversation.memory_calls += len(reply.own_calls)
+            results = await self._calls.answer(
+                reply.own_calls, answer.session, answer.asked, enough=number >= limit
+            )
+            if number <= limit or reply.client_calls:
+                answer.hidden += [reply.message(), *results]
+                answer.new_results = len(results)
+            if reply.client_calls:  # the client answers those; ours wait beside them
                 break
-        if said.lost_a_call:
-            self._metrics.broken_calls.inc()
-        if not (job.seen or said.client_calls or said.reasoning) and (
-            said.own_calls or said.lost_a_call
-        ):
-            what = "asked its memory only" if said.own_calls else "made a call that is unreadable"
+        if reply.has_lost_a_call:
+            self._figures.broken_calls.inc()
+        said_something = answer.writer.text or reply.client_calls or reply.reasoning
+        if not said_something and (reply.own_calls or reply.has_lost_a_call):
+            what = "only asked its memory" if reply.own_calls else "made a call that is unreadable"
             # The same request has the same answer, unless it is sampled.
-            retry = not job.request.is_deterministic
+            retry = not answer.request.is_deterministic
             raise ApiError(502, f"the reasoner {what}", code="no_answer", retry=retry)
-        return said
+        return reply
 
-    async def _ready(self, job: Job, *, first: bool) -> Ready:
-        offer = bool(job.conversation.compactions)
-        ready = await self._pools.prepare(
-            lambda: self._preparer.ready(
-                job.request,
-                [*job.base, *job.hidden],
-                job.session,
-                offer=offer,
-                ask=first and self._settings.bring_back,
-            )
-        )
-        if self._late_system is None:
-            counter = self._context.counter
-            self._late_system = await self._pools.prepare(
-                lambda: payload.takes_late_system(counter)
+    async def _compact_and_render(self, answer: Answer, *, first: bool) -> Prompt:
+        """Prepare the prompt of a round; switch or raise if it can't be made to fit."""
+        prompt = await self._prepare(answer, bring_back=first and self._settings.bring_back)
+        if first:
+            self._figures.seconds.observe(time.perf_counter() - answer.begun)
+        if prompt.overflow and answer.withdraw_results():
+            prompt = await self._prepare(answer, bring_back=False)
+        if prompt.overflow and answer.route.by == "reasoner":
+            if self._router.fallback is None or answer.route.committed:
+                raise prompt.overflow
+            self._router.switch_to_fallback(answer.route, "overflow", str(prompt.overflow))
+        if prompt.compacted:
+            self._figures.count_compaction(answer.conversation, prompt.compacted, prompt.reason)
+            logger.info(
+                "%s: compacted %d texts (%s)", answer.session, len(prompt.compacted), prompt.reason
             )
         if first:
-            self._metrics.seconds.observe(time.perf_counter() - job.begun)
-        if ready.degraded:
-            self._metrics.memory_errors.inc()
-        if ready.overflow and shortened(job):
-            return await self._ready(job, first=False)
-        if ready.overflow and job.route.by == "reasoner":
-            if self._router.fallback is None or job.route.committed:
-                raise ready.overflow
-            self._router.switch(job.route, "overflow", str(ready.overflow))
-        if ready.compacted:
-            self._metrics.compactions.inc()
-            job.conversation.compacted_more(ready.compacted, ready.reason)
-            logger.info("%s: %s, %d texts", job.session, ready.reason, len(ready.compacted))
-        if first:
-            job.run.headers |= self._headers(job, ready)
-        return ready
+            answer.run.headers |= _headers(answer, prompt)
+        return prompt
 
-    async def _said(self, job: Job, ready: Ready) -> Assembly:
-        def fill(by: By) -> Object:
-            if by == "reasoner":
-                return payload.for_reasoner(
-                    job.request,
-                    ready.messages,
-                    ready.tools,
-                    self._settings.reasoner,
-                    self._settings.budget,
-                    ready.tokens,
-                    late_system=self._late_system is not False,
-                )
-            assert self._settings.fallback is not None
-            # What did not fit the reasoner in any form is not worth sending in its worst one.
-            messages = ready.full if job.route.reason == "overflow" else ready.messages
-            return payload.for_fallback(job.request, messages, ready.tools, self._settings.fallback)
-
-        one_call = job.request.options.get("parallel_tool_calls") is False
-        if job.request.stream:
-            return await self._streamed(job, fill, ready.own, one_call)
-        answer = await self._router.complete(job.route, fill)
-        choice = answer["choices"][0]
-        said = Assembly(ready.own, one_call)
-        said.whole(choice["message"], choice.get("finish_reason"), answer.get("usage"))
-        job.upstream = answer
-        job.seen = output.joined(job.seen, said.content)
-        self._tell(job)
-        return said
-
-    async def _streamed(self, job: Job, fill: Any, own: frozenset[str], one_call: bool) -> Assembly:
-        said = Assembly(own, one_call)
-        async with aclosing(self._router.stream(job.route, fill)) as events:
-            async for event in events:
-                if isinstance(event, sse.Comment):
-                    job.run.send(sse.comment(event.text), starts=False)
-                    continue
-                if isinstance(event, Switched):
-                    said = Assembly(own, one_call)
-                    continue
-                gap = output.joined(job.seen, "x")[len(job.seen) : -1] if not said.content else ""
-                delta = said.feed(event)
-                job.upstream = {k: v for k, v in event.items() if k not in ("choices", "usage")}
-                if delta is None:
-                    continue
-                if "content" in delta:
-                    delta["content"] = gap + delta["content"]
-                    job.seen += delta["content"]
-                if not job.route.committed:
-                    delta = {"role": "assistant", **delta}
-                job.route.committed = True
-                self._tell(job)
-                named = output.named_logprobs(_first(event))
-                model = self._model(job)
-                job.run.send(output.chunk(job.id, model, job.upstream, delta, logprobs=named))
-        return said
-
-    # -- afterwards ------------------------------------------------------------------------------
-
-    async def _keep(self, job: Job, said: Assembly) -> None:
-        """Keep the hidden rounds, so that the reasoner knows them in the next request."""
-        if not job.hidden:
-            return
-        seen: Message = {"role": "assistant", "content": job.seen}
-        rounds = list(job.hidden)
-        if said.client_calls:
-            seen["tool_calls"] = [call.written() for call in said.client_calls]
-        if not (said.client_calls and said.own_calls):
-            final = said.message()
-            if not said.client_calls:
-                final.pop("tool_calls", None)  # those to the memory that were one too many
-            rounds.append(final)
-        request, session = job.request, job.session
-        try:
-            await self._pools.prepare(
-                lambda: self._preparer.replay.keep(request.messages, seen, rounds, session)
+    async def _prepare(self, answer: Answer, *, bring_back: bool) -> Prompt:
+        offered = bool(answer.conversation.compactions)
+        prompt = await self._pools.prepare(
+            lambda: self._preparer.compact_and_render(
+                answer.request,
+                [*answer.restored, *answer.hidden],
+                answer.session,
+                offered=offered,
+                bring_back=bring_back,
             )
-        except ClaraError as error:
-            logger.warning("the hidden rounds of %s could not be kept: %s", session, error)
+        )
+        if prompt.degraded:
+            self._figures.memory_errors.inc()
+        return prompt
 
-    def _count(self, job: Job, ready: Ready, said: Assembly) -> None:
-        usage, kept = said.usage or {}, job.conversation
-        sent = _number(usage.get("prompt_tokens")) or ready.tokens
-        made = _number(usage.get("completion_tokens"))
-        kept.rounds += 1
-        kept.tokens_in += ready.tokens_in
-        kept.tokens_sent += sent
-        kept.peak_in, kept.peak_sent = max(kept.peak_in, ready.tokens_in), max(kept.peak_sent, sent)
-        kept.completion_tokens += made
-        tokens = self._metrics.tokens
-        tokens.labels("in").inc(ready.tokens_in)
-        tokens.labels("sent").inc(sent)
-        self._metrics.completion_tokens.inc(made)
-        if job.route.by == "fallback":
-            kept.fallbacks += 1
-            return
-        expected, reported = kept.common(ready.prompt), _cached(usage)
-        kept.cached_expected += expected
-        kept.cached_reported += reported
-        tokens.labels("cached_expected").inc(expected)
-        tokens.labels("cached_reported").inc(reported)
-        count = self._context.counter.text
-        kept.prompt = ready.prompt + prompt_of([said.message()], [], count)[1:]
-        if not job.request.stream:
-            job.run.headers["x-clara-cached-reported"] = str(reported)
+    async def _ask_reasoner(self, answer: Answer, prompt: Prompt) -> Reply:
+        """Ask the reasoner, or the fallback in its place, and write what the client may see."""
+        stream = answer.request.stream
+        one_call = answer.request.options.get("parallel_tool_calls") is False
+        reply = Reply(prompt.tools.own, one_call)
+        answer.writer.begin_round()
+        pieces = self._router.ask(answer.route, lambda by: self._payload(answer, prompt, by))
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, sse.Comment):
+                    answer.run.send(sse.encode_comment(piece.text), starts=False)
+                elif isinstance(piece, Switched):
+                    reply = Reply(prompt.tools.own, one_call)
+                else:
+                    delta = reply.take_chunk(piece) if stream else reply.take_answer(piece)
+                    if delta or not stream:
+                        self._name_who_answers(answer)
+                    answer.writer.write(self._model(answer, piece), piece, delta)
+                    answer.route.committed = answer.writer.begun
+        return reply
 
-    def _headers(self, job: Job, ready: Ready) -> dict[str, str]:
-        return {
-            "x-clara-session": job.session,
-            "x-clara-tokens-in": str(ready.tokens_in),
-            "x-clara-tokens-sent": str(ready.tokens),
-            "x-clara-tokens-exact": str(ready.exact).lower(),
-            "x-clara-cached-expected": str(job.conversation.common(ready.prompt)),
-            "x-clara-compacted": str(len(ready.compacted)),
-            "x-clara-memory": "unavailable" if ready.degraded else "ok",
-        }
-
-    def _log(self, job: Job) -> None:
-        kept = job.conversation
-        logger.info(
-            "%s: %s answered in %.1f s; tokens so far: %d in, %d sent, %d of these cached (%d "
-            "expected)",
-            job.session,
-            job.route.by,
-            time.perf_counter() - job.begun,
-            kept.tokens_in,
-            kept.tokens_sent,
-            kept.cached_reported,
-            kept.cached_expected,
+    def _payload(self, answer: Answer, prompt: Prompt, by: By) -> Object:
+        """What an endpoint is sent."""
+        if by == "reasoner":
+            return payload.for_reasoner(
+                answer.request,
+                prompt.messages,
+                prompt.tools.sent,
+                self._settings.reasoner,
+                self._settings.budget,
+                prompt.tokens,
+                late_system=self._context.counter.takes_late_system_message,
+            )
+        assert self._settings.fallback is not None
+        # What did not fit the reasoner in any form is not worth sending in its worst one.
+        messages = prompt.full if answer.route.reason == "overflow" else prompt.messages
+        return payload.for_fallback(
+            answer.request, messages, prompt.tools.sent, self._settings.fallback
         )
 
-    def _tell(self, job: Job) -> None:
-        """Say in the headers who answers."""
-        job.run.headers["x-clara-served-by"] = job.route.by
-        if job.route.reason:
-            job.run.headers["x-clara-fallback-reason"] = job.route.reason
+    def _name_who_answers(self, answer: Answer) -> None:
+        """Set the headers that tell the client who answers, and why."""
+        answer.run.headers["x-clara-served-by"] = answer.route.by
+        if answer.route.reason:
+            answer.run.headers["x-clara-fallback-reason"] = answer.route.reason
 
-    def _model(self, job: Job) -> str:
-        if job.route.by == "reasoner":
+    def _model(self, answer: Answer, piece: Object) -> str:
+        """The name under which the client knows the model that answers."""
+        if answer.route.by == "reasoner":
             return self._settings.name
         assert self._settings.fallback is not None
-        return str(job.upstream.get("model") or self._settings.fallback.model)
+        return str(piece.get("model") or self._settings.fallback.model)
+
+    def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
+        """Count the tokens of a round, and what the reasoner's server had cached of it."""
+        usage, conversation = reply.usage or {}, answer.conversation
+        sent = _number(usage.get("prompt_tokens")) or prompt.tokens
+        completion = _number(usage.get("completion_tokens"))
+        self._figures.count_round(conversation, prompt.tokens_in, sent, completion)
+        if answer.route.by == "fallback":
+            conversation.fallbacks += 1
+            return
+        cached = _cached_tokens(usage)
+        self._figures.count_cached(conversation, prompt.parts, cached)
+        conversation.prompt = prompt.parts + self._preparer.parts([reply.message()], [])[1:]
+        if not answer.request.stream:
+            answer.run.headers["x-clara-cached-reported"] = str(cached)
+
+    # -- after the last round --------------------------------------------------------------------
+
+    async def _keep_hidden_rounds(self, answer: Answer, reply: Reply) -> None:
+        """Keep the hidden rounds, so that the reasoner knows them in the next request."""
+        if not answer.hidden:
+            return
+        seen: Message = {"role": "assistant", "content": answer.writer.text}
+        rounds = list(answer.hidden)
+        if reply.client_calls:
+            seen["tool_calls"] = [call.as_message_part() for call in reply.client_calls]
+        if not (reply.client_calls and reply.own_calls):
+            final = reply.message()
+            if not reply.client_calls:
+                final.pop("tool_calls", None)  # those to the memory that were one too many
+            rounds.append(final)
+        await self._pools.prepare(
+            lambda: self._preparer.keep_hidden_rounds(
+                answer.request.messages, seen, rounds, answer.session
+            )
+        )
+
+    def _log(self, answer: Answer) -> None:
+        figures = answer.conversation
+        logger.info(
+            "%s: the %s answered in %.1f s; tokens of this conversation so far: %d came in, %d "
+            "were sent, %d of these were cached (%d expected)",
+            answer.session,
+            answer.route.by,
+            time.perf_counter() - answer.begun,
+            figures.tokens_in,
+            figures.tokens_sent,
+            figures.cached_reported,
+            figures.cached_expected,
+        )
 
 
-def _first(chunk: Object) -> Object:
-    return next((c for c in chunk.get("choices") or [] if c.get("index", 0) == 0), {})
+def _headers(answer: Answer, prompt: Prompt) -> dict[str, str]:
+    """The headers that tell the client what was done with its conversation."""
+    return {
+        "x-clara-session": answer.session,
+        "x-clara-tokens-in": str(prompt.tokens_in),
+        "x-clara-tokens-sent": str(prompt.tokens),
+        "x-clara-tokens-exact": str(prompt.exact).lower(),
+        "x-clara-cached-expected": str(answer.conversation.tokens_in_common(prompt.parts)),
+        "x-clara-compacted": str(len(prompt.compacted)),
+        "x-clara-memory": "unavailable" if prompt.degraded else "ok",
+    }
 
 
-def _cached(usage: Object) -> int:
+def _cached_tokens(usage: Object) -> int:
     details = usage.get("prompt_tokens_details")
     return _number(details.get("cached_tokens")) if isinstance(details, dict) else 0
 

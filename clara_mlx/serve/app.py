@@ -1,12 +1,13 @@
-"""The gateway as an ASGI application."""
+"""The gateway as an ASGI application, and the server that runs it until it is told to end."""
 
 from __future__ import annotations
 
-import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,35 +18,78 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clara_mlx.context import Context, Counter
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, StorageFailed
 from clara_mlx.memory import Memory
-from clara_mlx.serve import mcp_server, metrics
 from clara_mlx.serve.answering import Answerer
-from clara_mlx.serve.bodies import Json
+from clara_mlx.serve.bodies import BodyLimit, Json
 from clara_mlx.serve.chat import Chat, Models
 from clara_mlx.serve.errors import ApiError
-from clara_mlx.serve.figures import Conversations
-from clara_mlx.serve.metrics import Metrics
+from clara_mlx.serve.figures import CONTENT_TYPE, Figures
+from clara_mlx.serve.mcp_server import create_mcp_server
 from clara_mlx.serve.pools import Pools
-from clara_mlx.serve.rest import Rest, refused
+from clara_mlx.serve.rest import Rest
 from clara_mlx.serve.route import Breaker, Router
 from clara_mlx.serve.runs import Runs
-from clara_mlx.serve.security import Bodies, Guard
+from clara_mlx.serve.security import Guard
 from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.upstream import Endpoint
 
-logger = logging.getLogger(__name__)
+# Connections that may wait to be accepted.
+_BACKLOG = 2048
+
+_MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 
 
-def create(settings: Settings, memory: Memory, counter: Counter | None = None) -> Starlette:
-    """The application; the memory stays the caller's to close, after the application has ended.
+def create_server(
+    settings: Settings, memory: Memory, counter: Counter | None = None
+) -> uvicorn.Server:
+    """A uvicorn server of the gateway; `uvicorn.Server.run` runs it until it is told to end.
+
+    It then takes no new connections, gives clients that wait for an answer ``settings.drain``
+    seconds, and remembers what has not been remembered yet.
+    """
+    config = uvicorn.Config(
+        create_app(settings, memory, counter),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain)),
+    )
+    return uvicorn.Server(config)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens; its ``getsockname()`` tells the port if ``port`` is 0.
+
+    Raises:
+        ClaraError: This machine can't listen on that address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol must be named, or asyncio leaves Nagle's algorithm on: 40 ms for each answer.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host.strip("[]"), port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise ClaraError(
+            f"can't listen on {host}:{port}: {error.strerror}; choose another --host or --port"
+        ) from error
+    return listening
+
+
+def create_app(settings: Settings, memory: Memory, counter: Counter | None = None) -> Starlette:
+    """The application; the caller closes the memory after the application has ended.
 
     Args:
-        settings: see there.
-        memory: of which the gateway gives and which it fills.
-        counter: counts the reasoner's tokens; an estimate without one.
+        settings: What the gateway was told when it started.
+        memory: The memory that the gateway reads from and writes to.
+        counter: Counts the reasoner's tokens; without one, they are estimated.
     """
-    figures, pools, conversations = Metrics(), Pools(), Conversations()
+    figures, pools = Figures(), Pools()
     breaker = Breaker(settings.failures, settings.pause)
     router = Router(
         Endpoint("the reasoner", settings.reasoner),
@@ -54,19 +98,19 @@ def create(settings: Settings, memory: Memory, counter: Counter | None = None) -
         lambda reason: figures.fallbacks.labels(reason).inc(),
     )
     context = Context(memory, counter, settings.budget)
-    answerer = Answerer(settings, context, router, pools, figures, conversations)
+    answerer = Answerer(settings, context, router, pools, figures)
     runs = Runs(settings.linger, figures.coalesced.inc)
     models = Models(settings)
-    mcp_app = mcp_server.server(memory, pools).streamable_http_app(
+    mcp_app = create_mcp_server(memory, pools).streamable_http_app(
         # Nothing is kept between requests, so a client survives a restart of the gateway.
         stateless_http=True,
         json_response=True,
-        max_request_body_size=settings.most_body,
+        max_request_body_size=settings.max_body_bytes,
         # The guard below has looked at Host and Origin already.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
 
-    def gateway(session: str | None) -> dict[str, Any]:
+    def status(session: str | None) -> dict[str, Any]:
         return {
             "gateway": {
                 "answers_running": len(runs),
@@ -74,14 +118,14 @@ def create(settings: Settings, memory: Memory, counter: Counter | None = None) -
                 "window": settings.budget.window,
                 "tokens_exact": context.counter.exact,
             },
-            "conversations": conversations.figures(session),
+            "conversations": figures.newest(session),
         }
 
-    async def page(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         figures.running.set(len(runs))
         figures.breaker.set(breaker.state == "open")
         figures.pending.set(await pools.ask(memory.backlog))
-        return Response(figures.page(), media_type=metrics.CONTENT_TYPE)
+        return Response(figures.page(), media_type=CONTENT_TYPE)
 
     async def health(request: Request) -> Response:
         return Json({"status": "ok"})
@@ -91,46 +135,41 @@ def create(settings: Settings, memory: Memory, counter: Counter | None = None) -
         async with mcp_app.router.lifespan_context(mcp_app):
             yield
         await runs.close(settings.drain)
-        await answerer.observer.drain(settings.drain)
+        await answerer.close(settings.drain)
         await router.close()
         pools.close()
 
-    rest = Rest(memory, pools, settings.body_seconds, gateway)
     return Starlette(
         routes=[
-            Route(
-                "/v1/chat/completions",
-                Chat(settings, answerer, runs),
-                methods=["POST"],
-            ),
-            Route("/v1/models", models.every, methods=["GET"]),
-            Route("/v1/models/{name:path}", models.one, methods=["GET"]),
-            *rest.routes(),
+            Route("/v1/chat/completions", Chat(settings, answerer, runs), methods=["POST"]),
+            Route("/v1/models", models.list, methods=["GET"]),
+            Route("/v1/models/{name:path}", models.get, methods=["GET"]),
+            *Rest(memory, pools, settings.body_seconds, status).routes(),
             *mcp_app.routes,
-            Route("/metrics", page, methods=["GET"]),
+            Route("/metrics", metrics, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
         ],
         middleware=[
-            Middleware(Bodies, most=settings.most_body),
-            Middleware(_Counted, figures=figures),
+            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            Middleware(_RequestCounter, figures=figures),
             Middleware(Guard, settings=settings),
         ],
-        exception_handlers={
-            ApiError: _told,
-            ClaraError: _told,
-            HTTPException: _told,
-            Exception: _told,
-        },
+        exception_handlers=dict.fromkeys(
+            (ApiError, ClaraError, HTTPException, Exception), error_response
+        ),
         lifespan=lifespan,
     )
 
 
-async def _told(request: Request, error: Exception) -> Response:
-    """Every error in OpenAI's shape."""
+async def error_response(request: Request, error: Exception) -> Response:
+    """Any error in OpenAI's shape."""
     if isinstance(error, ApiError):
         return error.response()
-    if isinstance(error, ClaraError):
-        return refused(error).response()
+    if isinstance(error, StorageFailed):
+        message, retry = str(error), error.transient
+        return ApiError(503, message, code="memory_failed", retry=retry).response()
+    if isinstance(error, ClaraError):  # the memory refuses what the client asked for
+        return ApiError(400, str(error), code="memory_error").response()
     if isinstance(error, HTTPException):
         answer = ApiError(error.status_code, error.detail).response()
         answer.headers.update(error.headers or {})
@@ -138,31 +177,32 @@ async def _told(request: Request, error: Exception) -> Response:
     return ApiError(500, "the gateway failed; its log says why", code="internal_error").response()
 
 
-class _Counted:
+class _RequestCounter:
     """ASGI middleware that counts requests by route and status."""
 
-    def __init__(self, app: ASGIApp, figures: Metrics) -> None:
-        self.app, self._figures = app, figures
+    def __init__(self, app: ASGIApp, figures: Figures) -> None:
+        self.app = app
+        self._figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def counted(message: Message) -> None:
+        async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 status = str(message["status"])
                 self._figures.requests.labels(_route(scope["path"]), status).inc()
             await send(message)
 
-        await self.app(scope, receive, counted)
+        await self.app(scope, receive, send_and_count)
 
 
 def _route(path: str) -> str:
-    """A path's route, one of a few whatever clients ask for."""
+    """The label for a path: one of a few, whatever clients ask for."""
     if path in ("/v1/chat/completions", "/v1/models", "/mcp", "/metrics", "/health"):
         return path
-    for known in ("remember", "recall", "ask", "forget", "original", "status"):
-        if path.startswith(f"/v1/memory/{known}"):
-            return f"/v1/memory/{known}"
+    for name in _MEMORY_ROUTES:
+        if path.startswith(f"/v1/memory/{name}"):
+            return f"/v1/memory/{name}"
     return "other"

@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clara_mlx.serve.errors import ApiError
 
 T = TypeVar("T")
 
-# Bodies above this are read in a thread: the event loop has other requests to serve.
+# Bytes; larger bodies are parsed in a thread, so that the event loop can serve other requests.
 _LARGE = 1 << 18
+
+# A request that was answered early is still read up to these limits, so that its client sees the
+# answer.
+_DRAIN_BYTES = 64 << 20
+_DRAIN_SECONDS = 1.0
 
 
 class Json(Response):
-    """A JSON answer; remembered bytes that aren't UTF-8 stay escaped."""
+    """A JSON response; remembered bytes that aren't UTF-8 stay escaped."""
 
     media_type = "application/json"
 
@@ -28,13 +36,13 @@ class Json(Response):
         return json.dumps(content, default=str).encode()
 
 
-async def read(request: Request, seconds: float, form: Callable[[dict[str, Any]], T]) -> T:
-    """What ``form`` makes of a request's JSON object.
+async def read_json(request: Request, seconds: float, parse: Callable[[dict[str, Any]], T]) -> T:
+    """Read a request's JSON object and return what ``parse`` makes of it.
 
-    Its size is limited by `security.Bodies`.
+    `BodyLimit` limits its size.
 
     Raises:
-        ApiError: it is no JSON object in UTF-8, or took longer than ``seconds``.
+        ApiError: The body is not a JSON object in UTF-8, or took longer than ``seconds``.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -46,22 +54,22 @@ async def read(request: Request, seconds: float, form: Callable[[dict[str, Any]]
     except TimeoutError:
         raise ApiError(408, f"the request's body took longer than {seconds:g} seconds") from None
     except ClientDisconnect:
-        raise ApiError(400, "the client left before its request was whole") from None
+        raise ApiError(400, "the client left before its request was complete") from None
     if len(content) > _LARGE:
-        return await asyncio.to_thread(lambda: form(parsed_object(content)))
-    return form(parsed_object(content))
+        return await asyncio.to_thread(lambda: parse(parse_object(content)))
+    return parse(parse_object(content))
 
 
-def parsed_object(content: bytes) -> dict[str, Any]:
+def parse_object(content: bytes) -> dict[str, Any]:
     """A JSON object from bytes.
 
     Raises:
-        ApiError: it is none; NaN and Infinity are no JSON.
+        ApiError: The bytes are not a JSON object; NaN and Infinity are not JSON.
     """
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_no_number)
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise ApiError(400, f"the request is not UTF-8: byte {error.start}") from None
+        raise ApiError(400, f"the request is not UTF-8: see byte {error.start}") from None
     except RecursionError:
         raise ApiError(400, "the request's JSON is nested too deeply") from None
     except ValueError as error:
@@ -71,5 +79,58 @@ def parsed_object(content: bytes) -> dict[str, Any]:
     return value
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+class BodyLimit:
+    """ASGI middleware: limits the size of requests, and ends those that go on after their answer.
+
+    uvicorn would read and drop the rest of a request for as long as it comes.
+
+    Args:
+        app: The application.
+        limit: Bytes of the largest request; reading a larger one raises a 413.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and count what is read of it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        expected = int(length) if length.isdecimal() and len(length) < 20 else 0
+        complete = "transfer-encoding" not in headers and expected == 0
+        size = 0
+
+        async def read() -> Message:
+            nonlocal complete, size
+            message = await receive()
+            size += len(message.get("body", b""))
+            complete = complete or not message.get("more_body", False)
+            return message
+
+        async def read_within_limit() -> Message:
+            if expected <= self._limit:
+                message = await read()
+                if size <= self._limit:
+                    return message
+            raise ApiError(413, f"the request is larger than {self._limit} bytes", code="too_large")
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and not complete:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        while not complete and size < _DRAIN_BYTES:
+                            await read()
+                if not complete:
+                    more = [(b"connection", b"close")]
+                    message = {**message, "headers": [*message.get("headers", []), *more]}
+            await send(message)
+
+        await self.app(scope, read_within_limit, answer)

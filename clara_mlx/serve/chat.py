@@ -1,21 +1,22 @@
-"""``/v1/chat/completions`` and ``/v1/models``."""
+"""``/v1/chat/completions`` and ``/v1/models`` over HTTP."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from clara_mlx.serve import sse
 from clara_mlx.serve.answering import Answerer
-from clara_mlx.serve.bodies import Json, read
+from clara_mlx.serve.bodies import Json, read_json
+from clara_mlx.serve.chat_form import Writer, read_request
 from clara_mlx.serve.errors import ApiError
-from clara_mlx.serve.request import parse
 from clara_mlx.serve.runs import Run, Runs
 from clara_mlx.serve.settings import Settings
 
@@ -29,42 +30,45 @@ class Chat:
     """The ASGI application of ``/v1/chat/completions``."""
 
     def __init__(self, settings: Settings, answerer: Answerer, runs: Runs) -> None:
-        self._settings, self._answerer, self._runs = settings, answerer, runs
+        self._settings = settings
+        self._answerer = answerer
+        self._runs = runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, alone or together with an identical one."""
-        request = Request(scope, receive)
-        session = named_session(request)
-        asked = await read(request, self._settings.body_seconds, lambda body: parse(body, session))
-        retry = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
+        http = Request(scope, receive)
+        session = read_session(http)
+        seconds = self._settings.body_seconds
+        request = await read_json(http, seconds, lambda body: read_request(body, session))
+        is_retry = http.headers.get("x-stainless-retry-count", "0") not in ("", "0")
         run = self._runs.join(
-            asked.key,
-            lambda run: self._answerer.answer(asked, session, run),
-            always=retry or asked.is_deterministic,
+            request.key,
+            lambda run: self._answerer.answer(request, session, run, Writer(request, run)),
+            always=is_retry or request.is_deterministic,
         )
-        gone = asyncio.create_task(_disconnected(receive))
-        answer = asyncio.create_task(
-            (self._streamed if asked.stream else self._whole)(run, scope, receive, send)
-        )
+        gone = asyncio.create_task(_wait_for_disconnect(receive))
+        deliver = self._deliver_stream if request.stream else self._deliver_whole
+        delivery = asyncio.create_task(deliver(run, scope, receive, send))
         try:
-            await asyncio.wait({gone, answer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, delivery}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (gone, answer):
+            for task in (gone, delivery):
                 task.cancel()
             self._runs.leave(run)
             with suppress(asyncio.CancelledError):
-                await answer
+                await delivery
 
-    async def _whole(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _deliver_whole(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
         body = b"".join([piece async for piece in run.follow() if piece])
         if run.error:
-            await run.error.response(run.headers)(scope, receive, send)
+            response: Response = run.error.response(run.headers)
         else:
             response = Response(body, 200, run.headers, "application/json")
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
-    async def _streamed(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
-        # An error that comes soon gets its status; later, the stream has begun.
+    async def _deliver_stream(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pieces of a run as they come, and a comment when it is silent for long."""
+        # An error that comes soon gets its own status; later, the stream has begun.
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.patience):
                 await run.started.wait()
@@ -72,20 +76,18 @@ class Chat:
             await run.error.response(run.headers)(scope, receive, send)
             return
         headers = run.headers | {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        start = Response(None, 200, headers, "text/event-stream; charset=utf-8")
-        start.raw_headers = [h for h in start.raw_headers if h[0] != b"content-length"]
-        await send({"type": "http.response.start", "status": 200, "headers": start.raw_headers})
+        response = StreamingResponse(self._events(run), 200, headers, "text/event-stream")
+        await response(scope, receive, send)
+
+    async def _events(self, run: Run) -> AsyncIterator[bytes]:
         async for piece in run.follow(self._settings.keepalive):
-            body = sse.comment("keepalive") if piece is None else piece
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            yield sse.encode_comment("keepalive") if piece is None else piece
         if run.error:
-            last = sse.event(run.error.body())
-            await send({"type": "http.response.body", "body": last, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            yield sse.encode_event(run.error.body())
 
 
 class Models:
-    """``/v1/models``: the reasoner, under the one name that it has here."""
+    """``/v1/models``: the reasoner, under the one name that clients know."""
 
     def __init__(self, settings: Settings) -> None:
         self._model = {
@@ -96,30 +98,37 @@ class Models:
             "max_model_len": settings.budget.window,
         }
 
-    async def every(self, request: Request) -> Response:
-        """The list."""
+    async def list(self, request: Request) -> Response:
+        """The list of the one model."""
         return Json({"object": "list", "data": [self._model]})
 
-    async def one(self, request: Request) -> Response:
-        """One by its name."""
+    async def get(self, request: Request) -> Response:
+        """A model by its name."""
         name = request.path_params["name"]
         if name != self._model["id"]:
-            raise ApiError(404, f"there is no model {name}", code="model_not_found", param="model")
+            raise ApiError(
+                404,
+                f"there is no model {name!r}; the only one is {self._model['id']!r}",
+                code="model_not_found",
+                param="model",
+            )
         return Json(self._model)
 
 
-def named_session(request: Request) -> str | None:
-    """The conversation's name, if the client gives it one.
+def read_session(request: Request) -> str | None:
+    """The name that a client gives its conversation, if any.
 
     Raises:
-        ApiError: it is none that a header can carry back.
+        ApiError: The name is not one that a header can carry back.
     """
     name = request.headers.get(SESSION)
     if name is not None and not _SESSION.fullmatch(name):
-        raise ApiError(400, f"{SESSION} must be 1 to 128 letters, digits or any of . : @ / + = - _")
+        raise ApiError(
+            400, f"{SESSION} must be 1 to 128 of these: letters, digits, and . : @ / + = - _"
+        )
     return name
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

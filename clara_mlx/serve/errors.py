@@ -1,4 +1,4 @@
-"""Errors as OpenAI's API tells them, and what an upstream's answer means in those terms."""
+"""Errors as clients of OpenAI's API expect them, and what an endpoint's errors mean to a client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 
 from clara_mlx.errors import ClaraError
 
-#: Why an upstream could not answer.
+#: Why an endpoint could not answer, or was not asked.
 Reason = Literal["connection", "timeout", "5xx", "broken", "overflow", "images", "breaker"]
 
 # How servers say that a prompt is too long: OpenAI, vLLM, llama.cpp, Ollama, xAI, LM Studio.
@@ -24,15 +24,19 @@ _FAILED_INSIDE = re.compile(
     r"generation thread died|\[METAL\]|out of memory|unable to allocate|malloc", re.IGNORECASE
 )
 
+# OpenAI's error types, by HTTP status.
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+# The HTTP status that a client gets when an endpoint could not answer; 502 for other reasons.
+_UNAVAILABLE = {"timeout": 504, "connection": 503}
 
 
 class ApiError(ClaraError):
     """What a client gets instead of an answer.
 
     Attributes:
-        status: of the HTTP response.
-        retry: whether the same request may succeed later; sent as ``x-should-retry``, which
+        status: The status of the HTTP response.
+        retry: Whether the same request may succeed later; sent as ``x-should-retry``, which
             openai-python honours.
     """
 
@@ -48,25 +52,22 @@ class ApiError(ClaraError):
         retry_after: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.param, self.retry = status, code, param, retry
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry = retry
+        self.retry_after = retry_after
         self.type = type or _TYPES.get(
             status, "invalid_request_error" if status < 500 else "server_error"
         )
-        self.retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
         """The JSON body: ``{"error": {message, type, param, code}}``."""
-        return {
-            "error": {
-                "message": str(self),
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        fields = {"type": self.type, "param": self.param, "code": self.code}
+        return {"error": {"message": str(self), **fields}}
 
     def response(self, headers: dict[str, str] | None = None) -> JSONResponse:
-        """The HTTP response."""
+        """The HTTP response, with further headers if some are given."""
         more = {"x-should-retry": "true" if self.retry else "false"}
         if self.retry_after:
             more["retry-after"] = self.retry_after
@@ -83,22 +84,29 @@ class Overflow(ApiError):
 
 
 class Unavailable(ClaraError):
-    """An upstream could not answer, through no fault of the request."""
+    """An endpoint could not answer, through no fault of the request."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
-    def told(self) -> ApiError:
-        """What a client gets when nothing else can answer."""
-        status = {"timeout": 504, "connection": 503}.get(self.reason, 502)
-        # After a timeout the same prompt would only be prefilled for as long again.
+    def as_api_error(self) -> ApiError:
+        """What a client gets when no other endpoint can answer."""
         return ApiError(
-            status, str(self), code=f"upstream_{self.reason}", retry=self.reason != "timeout"
+            _UNAVAILABLE.get(self.reason, 502),
+            str(self),
+            code=f"upstream_{self.reason}",
+            # After a timeout the same prompt would only be prefilled for as long again.
+            retry=self.reason != "timeout",
         )
 
 
-def too_long(tokens: int, window: int, reserve: int) -> Overflow:
+def invalid_field(field: str, problem: str) -> ApiError:
+    """The error for a field with a wrong value; ``problem`` follows its name: "must be ..."."""
+    return ApiError(400, f"{field} {problem}", param=field, code="invalid_value")
+
+
+def prompt_too_long(tokens: int, window: int, reserve: int) -> Overflow:
     """The error for a prompt of ``tokens`` tokens where ``window - reserve`` fit."""
     return Overflow(
         f"This model's maximum context length is {window} tokens, of which {reserve} are kept for "
@@ -107,19 +115,17 @@ def too_long(tokens: int, window: int, reserve: int) -> Overflow:
     )
 
 
-def of_answer(
+def error_of_response(
     who: str, status: int, content: bytes, retry_after: str | None = None
 ) -> ApiError | Unavailable:
-    """What an upstream's answer other than 200 means for the client.
+    """What an endpoint's response other than 200 means to the client.
 
-    4xx of the caller's making become an `ApiError` of that status; everything that another server
-    might do better becomes `Unavailable` or `Overflow`.
+    Errors of the caller's making become an `ApiError` of that status. What another endpoint might
+    do better becomes `Unavailable` or `Overflow`.
     """
-    given = _read(content)
-    message = given.get("message") or f"{who} answered {status}"
-    if status < 500 and (
-        given.get("code") == "context_length_exceeded" or _OVERFLOW.search(message)
-    ):
+    given = _fields_of_body(content)
+    message = given.get("message") or f"{who} answered with status {status}"
+    if status < 500 and _says_overflow(given):
         return Overflow(message)
     if status >= 500 or (status == 404 and _FAILED_INSIDE.search(message)):
         return Unavailable("5xx", f"{who} failed: {message}")
@@ -132,31 +138,38 @@ def of_answer(
     if status == 404:
         if "message" not in given or message.strip() == "Not Found":
             return ApiError(
-                502, f"{who} has no chat completions at its URL", code="upstream_url_wrong"
+                502,
+                f"{who} does not serve chat completions at the URL that the gateway was given",
+                code="upstream_url_wrong",
             )
         status = 400  # mlx_lm.server's way to say that it can't render or run these messages
     if not 400 <= status < 500:
-        return Unavailable("broken", f"{who} answered {status}")
+        return Unavailable("broken", f"{who} answered with status {status}")
     return ApiError(
         status, message, code=given.get("code"), param=given.get("param"), type=given.get("type")
     )
 
 
-def of_event(who: str, error: Any) -> Overflow | Unavailable:
-    """What an error event in an upstream's stream means."""
+def error_of_event(who: str, error: Any) -> Overflow | Unavailable:
+    """What an error event in an endpoint's stream means to the client."""
     given = _fields(error)
     message = given.get("message") or "no reason given"
-    if given.get("code") == "context_length_exceeded" or _OVERFLOW.search(message):
+    if _says_overflow(given):
         return Overflow(message)
     return Unavailable("broken", f"{who} failed in its answer: {message}")
 
 
-def _read(content: bytes) -> dict[str, str]:
+def _says_overflow(given: dict[str, str]) -> bool:
+    code, message = given.get("code"), given.get("message", "")
+    return code == "context_length_exceeded" or bool(_OVERFLOW.search(message))
+
+
+def _fields_of_body(content: bytes) -> dict[str, str]:
     try:
         parsed = json.loads(content)
     except (ValueError, RecursionError):
         text = content[:500].decode("utf-8", "replace").strip()
-        return {"message": text} if text and "<" not in text else {}
+        return {"message": text} if text and "<" not in text else {}  # "<": a page of a proxy
     if isinstance(parsed, dict):
         return _fields(parsed.get("error") or parsed.get("detail") or parsed.get("message"))
     return {}

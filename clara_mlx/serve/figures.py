@@ -1,4 +1,4 @@
-"""What the gateway did for each conversation: tokens in and sent, what the server had cached."""
+"""What the gateway counts: totals for Prometheus, and what it did for each conversation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
 from clara_mlx.context.counting import message_tokens
 from clara_mlx.context.messages import Message
 
-# Conversations whose figures are kept; the least recently used go first.
-_MOST = 256
+#: The media type of `Figures.page`.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: The parts of a prompt in order: the tools, then each message; a digest and about its tokens.
-Prompt = list[tuple[bytes, int]]
+# Conversations whose figures are kept; the least recently used go first.
+_MOST_CONVERSATIONS = 256
+
+# Handles of compacted texts that a conversation's figures name, the newest.
+_MOST_HANDLES = 50
+
+#: The parts of a prompt in order, the tools, then each message: a digest and about its tokens.
+PromptParts = list[tuple[bytes, int]]
 
 
 @dataclass
@@ -25,21 +33,23 @@ class Conversation:
     """Figures of one conversation since the gateway started.
 
     Attributes:
-        session: its name.
-        requests: of the client.
-        rounds: prompts that were sent for them.
-        tokens_in: of the clients' prompts, summed; about.
-        tokens_sent: of the prompts that were sent, as the server counted them where it said so.
-        peak_in: the largest of the clients' prompts.
-        peak_sent: the largest prompt sent.
-        cached_expected: tokens of prompts that had been sent before, from their start; about.
-        cached_reported: tokens that the server says it had cached.
-        completion_tokens: that came back.
-        compactions: how often old turns became blocks, and the reason for the last one.
-        compacted: handles of what is sent as blocks, the newest 50.
-        memory_calls: that the reasoner made and the gateway answered.
-        fallbacks: answers that the fallback gave.
-        updated: when, in seconds since 1970.
+        session: The conversation's name.
+        requests: Number of requests of the client.
+        rounds: Number of prompts that were sent for them.
+        tokens_in: Tokens of the client's prompts, summed; about.
+        tokens_sent: Tokens of the prompts that were sent, as the server counted them if it said so.
+        peak_in: Tokens of the largest of the client's prompts.
+        peak_sent: Tokens of the largest prompt that was sent.
+        cached_expected: Tokens at the start of prompts that had been sent before; about.
+        cached_reported: Tokens that the server says it had cached.
+        completion_tokens: Tokens of the answers.
+        compactions: Number of compactions.
+        last_compaction: Why the newest one was done.
+        compacted: Handles of the texts that are sent as blocks, the newest 50.
+        memory_calls: Number of memory calls that the reasoner made and the gateway answered.
+        fallbacks: Number of rounds that the fallback answered.
+        updated: Time of the newest request, in seconds since 1970.
+        prompt: The newest prompt with its answer.
     """
 
     session: str
@@ -58,14 +68,14 @@ class Conversation:
     memory_calls: int = 0
     fallbacks: int = 0
     updated: float = 0.0
-    prompt: Prompt = field(default_factory=list, repr=False)
+    prompt: PromptParts = field(default_factory=list, repr=False)
 
-    def figures(self) -> dict[str, Any]:
-        """All of it but the prompt's digests, for the status."""
+    def for_status(self) -> dict[str, Any]:
+        """All figures but the prompt's digests."""
         return {key: value for key, value in asdict(self).items() if key != "prompt"}
 
-    def common(self, prompt: Prompt) -> int:
-        """About the tokens of a prompt that the server has from the last one, answer included."""
+    def tokens_in_common(self, prompt: PromptParts) -> int:
+        """About the tokens at the start of a prompt that the server has from the last one."""
         same = 0
         for (old, _), (new, tokens) in zip(self.prompt, prompt, strict=False):
             if old != new:
@@ -73,44 +83,108 @@ class Conversation:
             same += tokens
         return same
 
-    def compacted_more(self, handles: Sequence[str], reason: str) -> None:
-        """Note a compaction."""
-        self.compactions += 1
-        self.last_compaction = reason
-        self.compacted = list(dict.fromkeys([*self.compacted, *handles]))[-50:]
 
+class Figures:
+    """Totals in a registry of their own, and the newest conversations.
 
-class Conversations:
-    """The newest conversations. Used from the event loop only."""
+    Labels have few values each, whatever clients send. Used from the event loop only.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, Conversation] = OrderedDict()
+        self._conversations: OrderedDict[str, Conversation] = OrderedDict()
+        registry = self._registry = CollectorRegistry()
 
-    def of(self, session: str) -> Conversation:
-        """A conversation by its name, new if it isn't known."""
-        found = self._known.setdefault(session, Conversation(session))
-        self._known.move_to_end(session)
+        def counter(name: str, help: str, *labels: str) -> Counter:
+            return Counter(f"clara_{name}", help, labels, registry=registry)
+
+        def gauge(name: str, help: str) -> Gauge:
+            return Gauge(f"clara_{name}", help, registry=registry)
+
+        self.requests = counter("requests", "HTTP requests.", "route", "status")
+        self.tokens = counter(
+            "prompt_tokens",
+            "Tokens of prompts: in (from clients), sent (to the reasoner or the fallback), "
+            "cached_expected and cached_reported (had been sent before, by our and its count).",
+            "what",
+        )
+        self.completion_tokens = counter("completion_tokens", "Tokens of answers.")
+        self.compactions = counter("compactions", "Times that old turns were compacted.")
+        self.memory_calls = counter("memory_calls", "Calls of the memory's tools.", "tool", "by")
+        self.fallbacks = counter("fallbacks", "Answers that the fallback gave.", "reason")
+        self.coalesced = counter("coalesced", "Requests that shared another request's answer.")
+        self.broken_calls = counter(
+            "unreadable_calls", "Tool calls of the reasoner that its server could not read."
+        )
+        self.memory_errors = counter(
+            "memory_errors", "Prompts that were sent as they came because the memory failed."
+        )
+        self.seconds = Histogram(
+            "clara_prepare_seconds",
+            "Seconds from the arrival of a chat request until it can be sent on.",
+            registry=registry,
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10),
+        )
+        self.running = gauge("answers_running", "Answers in the making.")
+        self.breaker = gauge("breaker_open", "1 while the reasoner is left alone, 0 otherwise.")
+        self.pending = gauge("memory_pending", "Texts that wait for compression.")
+
+    def page(self) -> bytes:
+        """All totals in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    def conversation(self, session: str) -> Conversation:
+        """A conversation by its name, new if it isn't known; it becomes the newest."""
+        found = self._conversations.setdefault(session, Conversation(session))
+        self._conversations.move_to_end(session)
         found.updated = time.time()
-        if len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        if len(self._conversations) > _MOST_CONVERSATIONS:
+            self._conversations.popitem(last=False)
         return found
 
-    def figures(self, session: str | None = None, most: int = 20) -> list[dict[str, Any]]:
-        """The figures of the newest ones, newest first; or of one."""
-        chosen = [c for c in reversed(self._known.values()) if session in (None, c.session)]
-        return [conversation.figures() for conversation in chosen[:most]]
+    def newest(self, session: str | None = None, most: int = 20) -> list[dict[str, Any]]:
+        """The figures of the newest conversations, newest first; or those of one."""
+        every = reversed(self._conversations.values())
+        chosen = [one for one in every if session in (None, one.session)]
+        return [conversation.for_status() for conversation in chosen[:most]]
+
+    def count_compaction(self, to: Conversation, handles: Sequence[str], reason: str) -> None:
+        """Count a compaction."""
+        self.compactions.inc()
+        to.compactions += 1
+        to.last_compaction = reason
+        to.compacted = list(dict.fromkeys([*to.compacted, *handles]))[-_MOST_HANDLES:]
+
+    def count_round(self, to: Conversation, tokens_in: int, sent: int, completion: int) -> None:
+        """Count the tokens of one prompt, as it came and as it was sent, and of its answer."""
+        to.rounds += 1
+        to.tokens_in += tokens_in
+        to.tokens_sent += sent
+        to.peak_in = max(to.peak_in, tokens_in)
+        to.peak_sent = max(to.peak_sent, sent)
+        to.completion_tokens += completion
+        self.tokens.labels("in").inc(tokens_in)
+        self.tokens.labels("sent").inc(sent)
+        self.completion_tokens.inc(completion)
+
+    def count_cached(self, to: Conversation, prompt: PromptParts, reported: int) -> None:
+        """Count the tokens of a prompt that the reasoner's server should have and says it had."""
+        expected = to.tokens_in_common(prompt)
+        to.cached_expected += expected
+        to.cached_reported += reported
+        self.tokens.labels("cached_expected").inc(expected)
+        self.tokens.labels("cached_reported").inc(reported)
 
 
-def prompt_of(
-    messages: Sequence[Message], tools: Sequence[Any], text: Callable[[str], int]
-) -> Prompt:
-    """A prompt's parts; ``text`` counts tokens."""
+def prompt_parts(
+    messages: Sequence[Message], tools: Sequence[Any], count: Callable[[str], int]
+) -> PromptParts:
+    """A prompt's parts; ``count`` counts the tokens of a text."""
     written = json.dumps(tools)
-    parts = [(_digest(written), text(written) if tools else 0)]
+    parts = [(_digest(written), count(written) if tools else 0)]
     for message in messages:
         # Templates drop old reasoning; whether it is there says nothing about the rest.
         said = {key: value for key, value in message.items() if key != "reasoning_content"}
-        parts.append((_digest(json.dumps(said, sort_keys=True)), message_tokens(message, text)))
+        parts.append((_digest(json.dumps(said, sort_keys=True)), message_tokens(message, count)))
     return parts
 
 

@@ -16,68 +16,107 @@ from clara_mlx.serve.pools import Pools
 from clara_mlx.store.results import Hit
 from clara_mlx.version import __version__
 
-#: Hits on one page of `recall`, characters of the page, and how many pages there are.
-PAGE_HITS, PAGE_CHARACTERS, PAGES = 5, 6_000, 40
+#: Hits on one page of `recall`.
+PAGE_HITS = 5
+
+#: Characters of the passages on one page.
+PAGE_CHARACTERS = 6_000
+
+#: The last page of `recall`.
+PAGES = 40
 
 _INSTRUCTIONS = (
     "A memory of what was seen: remember keeps a text whole and gives its handle; recall finds "
     "passages; ask_memory answers a question about them; expand reads the exact text of a handle."
 )
 
-Session = Annotated[str | None, Field(description="Only this session's memories; all without it.")]
+Session = Annotated[
+    str | None, Field(description="Only memories of this session; without it, all of them.")
+]
 
 
-def server(memory: Memory, pools: Pools) -> MCPServer:
-    """An MCP server over a memory; see the SDK for its transports."""
-    made: MCPServer = MCPServer(
+def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
+    """An MCP server over a memory; the SDK has its transports."""
+    server: MCPServer = MCPServer(
         "clara-mlx", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
 
     async def remember(
-        text: Annotated[str, Field(description="Kept exactly as it is.")],
-        source: Annotated[str | None, Field(description="What it came from, e.g. pytest.")] = None,
-        session: Annotated[str | None, Field(description="What it belongs to.")] = None,
+        text: Annotated[str, Field(description="The text; it is kept exactly as it is.")],
+        source: Annotated[
+            str | None, Field(description="What the text came from, e.g. pytest.")
+        ] = None,
+        session: Annotated[
+            str | None, Field(description="The session that the text belongs to.")
+        ] = None,
     ) -> str:
-        """Keep a text, whole and for good; gives the handle that brings it back."""
-        return await _told(
+        """Keep a text, whole and for good; returns the handle that brings it back."""
+        return await _run_tool(
             pools.write, lambda: memory.remember(text, source=source, session=session)
         )
 
     async def recall(
-        query: Annotated[str, Field(description="A question or words.")],
-        page: Annotated[int, Field(ge=1, le=PAGES, description="1 has the best passages.")] = 1,
+        query: Annotated[str, Field(description="A question, or words to look for.")],
+        page: Annotated[
+            int, Field(ge=1, le=PAGES, description="The page; page 1 has the best passages.")
+        ] = 1,
         session: Session = None,
     ) -> str:
-        """Find passages, best first, with their exact lines and handles; a few a page."""
-        return await _told(pools.ask, lambda: _page(memory, query, page, session))
+        """Find passages, best first, with their exact lines and handles; a few on each page."""
+        return await _run_tool(pools.ask, lambda: _recall_page(memory, query, page, session))
 
     async def ask_memory(
         question: Annotated[str, Field(description="One question.")],
         session: Session = None,
-        handle: Annotated[str | None, Field(description="Only the text behind this.")] = None,
+        handle: Annotated[
+            str | None, Field(description="Only the text behind this handle is read.")
+        ] = None,
     ) -> str:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
-        return await _told(pools.ask, lambda: answers.ask(memory, question, where, handle or None))
+        return await _run_tool(
+            pools.ask, lambda: answers.ask(memory, question, where, handle or None)
+        )
 
     async def expand(
-        handle: Annotated[str, Field(description="Such as m-1f2e3d4c5b6a.")],
-        start_line: Annotated[int, Field(ge=1, description="First line, from 1.")] = 1,
-        lines: Annotated[int, Field(ge=1, le=tools.PAGE_LINES)] = tools.PAGE_LINES,
-        find: Annotated[str | None, Field(description="Only lines that contain this.")] = None,
+        handle: Annotated[str, Field(description="A handle such as m-1f2e3d4c5b6a.")],
+        start_line: Annotated[int, Field(ge=1, description="The first line, from 1.")] = 1,
+        lines: Annotated[
+            int, Field(ge=1, le=tools.PAGE_LINES, description="The number of lines.")
+        ] = tools.PAGE_LINES,
+        find: Annotated[
+            str | None, Field(description="Only lines that contain this text are shown.")
+        ] = None,
     ) -> str:
         """Read the exact text behind a handle, a page at a time, or only lines that match."""
-        return await _told(
+        return await _run_tool(
             pools.ask, lambda: tools.expand(memory, handle, start_line, lines, find or None)
         )
 
     for tool in (remember, recall, ask_memory, expand):
         # Without a second, structured copy of the same text.
-        made.add_tool(tool, structured_output=False)
-    return made
+        server.add_tool(tool, structured_output=False)
+    return server
 
 
-def _page(memory: Memory, query: str, page: int, session: str | None) -> str:
+async def _run_tool(
+    pool: Callable[[Callable[[], str]], Awaitable[str]], work: Callable[[], str]
+) -> str:
+    """Run a tool's work in a thread; an error of ours becomes the tool's error."""
+    try:
+        text = await pool(work)
+    except ClaraError as error:
+        raise ToolError(_without_surrogates(str(error))) from error
+    return _without_surrogates(text)
+
+
+def _without_surrogates(text: str) -> str:
+    """A text in which lone surrogates, which can't be sent, are question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _recall_page(memory: Memory, query: str, page: int, session: str | None) -> str:
+    """One page of passages, and how to get more."""
     where = {"session": session} if session else None
     last = page * PAGE_HITS
     found = memory.recall(query, last + 1, where)
@@ -95,7 +134,8 @@ def _page(memory: Memory, query: str, page: int, session: str | None) -> str:
 
 def _passages(hits: list[Hit]) -> list[str]:
     """Hits as text, best first: handle and line numbers, then the exact lines; whole hits only."""
-    passages, room = [], PAGE_CHARACTERS
+    passages: list[str] = []
+    room = PAGE_CHARACTERS
     for hit in hits:
         last = hit.line + hit.text.rstrip("\n").count("\n")
         span = f"line {hit.line}" if last == hit.line else f"lines {hit.line}-{last}"
@@ -104,18 +144,3 @@ def _passages(hits: list[Hit]) -> list[str]:
             passages.append(passage)
             room -= len(passage)
     return passages
-
-
-async def _told(
-    pool: Callable[[Callable[[], str]], Awaitable[str]], work: Callable[[], str]
-) -> str:
-    try:
-        text = await pool(work)
-    except ClaraError as error:
-        raise ToolError(_sendable(str(error))) from error
-    return _sendable(text)
-
-
-def _sendable(text: str) -> str:
-    """Lone surrogates can't be sent."""
-    return text.encode("utf-8", "replace").decode()

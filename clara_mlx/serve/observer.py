@@ -1,4 +1,4 @@
-"""Remembering conversations as they come, behind the answers."""
+"""Remembers conversations as they come, behind the answers."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from clara_mlx.serve.pools import Pools
 
 logger = logging.getLogger(__name__)
 
-# Conversations that wait, or of which is known how far they are remembered; the oldest is dropped.
-# It is remembered at the latest when it is compacted.
+# Conversations that wait, and conversations whose progress is known; the oldest is dropped, and
+# then remembered at the latest when it is compacted.
 _MOST = 256
 
 
 class Observer:
-    """Remembers the long texts of conversations, one after the other, newest state first.
+    """Remembers the long texts of conversations, one after the other, the newest state first.
 
-    A later request has all that the earlier ones had, so of each conversation only the newest
-    state waits: however many requests come, the waiting list stays as short.
+    A later request has all that the earlier ones had. So only the newest state of each conversation
+    waits, and the waiting list stays short however many requests come.
     """
 
     def __init__(self, context: Context, pools: Pools) -> None:
-        self._context, self._pools = context, pools
+        self._context = context
+        self._pools = pools
         self._waiting: OrderedDict[str, list[Message]] = OrderedDict()
-        # By session: how many messages are remembered, and a digest of the last of these.
+        # By session: the number of messages that are remembered, and a digest of the last of them.
         self._done: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
 
-    def see(self, session: str, messages: list[Message]) -> None:
-        """Remember a conversation's long texts soon."""
+    def remember_soon(self, session: str, messages: list[Message]) -> None:
+        """Remember a conversation's long texts when there is time."""
         self._waiting[session] = messages
         if len(self._waiting) > _MOST:
             self._waiting.popitem(last=False)
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+            self._task = asyncio.create_task(self._remember_waiting())
 
-    async def drain(self, seconds: float) -> None:
-        """Remember what still waits; what takes longer is left."""
+    async def close(self, seconds: float) -> None:
+        """Remember what still waits; what would take longer than this is left."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
             self._waiting.clear()
             await asyncio.wait([self._task])
 
-    async def _work(self) -> None:
+    async def _remember_waiting(self) -> None:
         while self._waiting:
             session, messages = self._waiting.popitem(last=False)
-            new = messages[self._begin(session, messages) :]
+            new = messages[self._first_new(session, messages) :]
             try:
                 await self._pools.write(lambda m=new, s=session: self._context.observe(m, s))  # type: ignore[misc]
             except ClaraError as error:
@@ -63,7 +64,7 @@ class Observer:
             if len(self._done) > _MOST:
                 self._done.popitem(last=False)
 
-    def _begin(self, session: str, messages: list[Message]) -> int:
+    def _first_new(self, session: str, messages: list[Message]) -> int:
         """The index of the first message to look at; a call comes with its results."""
         count, last = self._done.get(session, (0, b""))
         if not 0 < count <= len(messages) or _digest(messages[count - 1]) != last:

@@ -1,18 +1,18 @@
-"""What is sent to an endpoint for a request: its dialect, its limits, what it would ignore."""
+"""What is sent to an endpoint: the options that it knows, within its limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from clara_mlx.context import Budget, Counter
+from clara_mlx.context import Budget
 from clara_mlx.context.messages import Message, is_instruction, with_note
-from clara_mlx.errors import ClaraError
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.reply import Object
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.settings import Remote
 
-# What every OpenAI-compatible API knows; local servers have more, which others refuse.
+# Options that every OpenAI-compatible API knows; local servers have more, which others refuse.
 _COMMON = frozenset(
     (
         *("temperature", "top_p", "stop", "seed", "max_tokens", "max_completion_tokens"),
@@ -20,58 +20,57 @@ _COMMON = frozenset(
         *("response_format", "tool_choice", "parallel_tool_calls", "reasoning_effort", "user"),
     )
 )
+# Options that are not sent to a server that ignores them.
 _IGNORED = ("response_format", "tool_choice", "parallel_tool_calls", "n")
+
 _CALL_NOW = "\n\n(Answer this by calling {}.)"
 
 
-def refused(request: ChatRequest, remote: Remote) -> ApiError | None:
-    """Why an endpoint that does not obey can't answer a request as its client expects."""
+def unsupported_option(request: ChatRequest, remote: Remote) -> ApiError | None:
+    """Why an endpoint that ignores options can't answer a request as its client expects."""
     form = request.options.get("response_format")
     if remote.obeys or form is None or (isinstance(form, dict) and form.get("type") == "text"):
         return None
     return ApiError(
         400,
-        "response_format: the reasoner's server does not enforce one; ask for the format in words",
+        "response_format is not enforced by the reasoner's server: ask for the format in words",
         param="response_format",
         code="unsupported_parameter",
     )
 
 
-def without_tools(request: ChatRequest, remote: Remote) -> bool:
-    """Whether no tool may be shown: the only way that a server which ignores "none" obeys it."""
+def must_hide_tools(request: ChatRequest, remote: Remote) -> bool:
+    """Whether no tool may be sent: that is how a server that ignores "none" is made to obey it."""
     return not remote.obeys and request.options.get("tool_choice") == "none"
 
 
 def for_reasoner(
     request: ChatRequest,
     messages: Sequence[Message],
-    tools: Sequence[dict[str, Any]],
+    tools: Sequence[Object],
     remote: Remote,
     budget: Budget,
     tokens: int,
     *,
-    late_system: bool = True,
-) -> dict[str, Any]:
+    late_system: bool,
+) -> Object:
     """The request as the reasoner gets it; the answer is limited to what the window leaves.
 
     Args:
-        request: of the client.
-        messages: to send in place of the client's.
-        tools: to offer.
-        remote: the reasoner.
-        budget: its window.
-        tokens: of the prompt.
-        late_system: its template takes system messages that aren't the first.
+        request: The client's request.
+        messages: The messages that are sent in place of the client's.
+        tools: The tools that the reasoner may call.
+        remote: The reasoner.
+        budget: The reasoner's window and the part of it that is reserved for the answer.
+        tokens: Number of tokens of the prompt.
+        late_system: Whether the reasoner's template takes a system message that is not the first.
     """
     options = dict(request.options)
     sent = list(messages)
     if not late_system:
-        sent = [
-            {**m, "role": "user"} if index and is_instruction(m) else m
-            for index, m in enumerate(sent)
-        ]
+        sent[1:] = [{**m, "role": "user"} if is_instruction(m) else m for m in sent[1:]]
     if not remote.obeys:
-        must_call = _must_call(options.get("tool_choice"))
+        must_call = _demanded_tool(options.get("tool_choice"))
         if must_call and tools:
             sent[-1] = with_note(sent[-1], _CALL_NOW.format(must_call))
         for name in _IGNORED:
@@ -84,29 +83,20 @@ def for_reasoner(
 def for_fallback(
     request: ChatRequest,
     messages: Sequence[Message],
-    tools: Sequence[dict[str, Any]],
+    tools: Sequence[Object],
     remote: Remote,
-) -> dict[str, Any]:
+) -> Object:
     """The request as the fallback gets it: only what every such API knows."""
-    known = {key: value for key, value in request.options.items() if key in _COMMON}
+    options = {key: value for key, value in request.options.items() if key in _COMMON}
     if not tools:
-        known.pop("tool_choice", None)
-        known.pop("parallel_tool_calls", None)
+        options.pop("tool_choice", None)
+        options.pop("parallel_tool_calls", None)
     sent = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in messages]
-    return _payload(request, remote, sent, tools, known)
+    return _payload(request, remote, sent, tools, options)
 
 
-def takes_late_system(counter: Counter) -> bool:
-    """Whether the reasoner's template takes system messages after the first; if known."""
-    talk = [("system", "a"), ("user", "b"), ("assistant", "c"), ("system", "d"), ("user", "e")]
-    try:
-        counter.prompt([{"role": role, "content": text} for role, text in talk])
-    except ClaraError:
-        return False
-    return True
-
-
-def _must_call(choice: Any) -> str | None:
+def _demanded_tool(choice: Any) -> str | None:
+    """The tool that a ``tool_choice`` demands, in words; None if it demands none."""
     if choice == "required":
         return "one of the tools"
     function = choice.get("function") if isinstance(choice, dict) else None
@@ -118,10 +108,10 @@ def _payload(
     request: ChatRequest,
     remote: Remote,
     messages: Sequence[Message],
-    tools: Sequence[dict[str, Any]],
-    options: dict[str, Any],
-) -> dict[str, Any]:
-    payload: dict[str, Any] = {"model": remote.model, "messages": list(messages), **options}
+    tools: Sequence[Object],
+    options: Object,
+) -> Object:
+    payload: Object = {"model": remote.model, "messages": list(messages), **options}
     if tools:
         payload["tools"] = list(tools)
     payload["stream"] = request.stream

@@ -9,39 +9,43 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_PREPARE_THREADS = 4
+_ASK_THREADS = 4
+_WRITE_THREADS = 2
+
 
 class Pools:
     """Three kinds of calls that must not wait for each other.
 
-    Preparing a conversation is on every request's way and short. Questions may wait for the model.
-    Writing is held back by the memory while compression has a backlog. The order of what reaches
-    the model is the memory's own: questions before backlog.
+    Preparing a conversation is short and delays every request. Questions may wait for the model.
+    Writing is held back by the memory while compression has a backlog. The memory itself decides
+    in which order work reaches the model: questions before backlog.
 
     Threads stay, because each has its own connection to the memory's file.
     """
 
     def __init__(self) -> None:
-        self._prepare = ThreadPoolExecutor(4, "clara-mlx prepare")
-        self._ask = ThreadPoolExecutor(4, "clara-mlx ask")
-        self._write = ThreadPoolExecutor(2, "clara-mlx write")
+        self._prepare = ThreadPoolExecutor(_PREPARE_THREADS, "clara-mlx prepare")
+        self._ask = ThreadPoolExecutor(_ASK_THREADS, "clara-mlx ask")
+        self._write = ThreadPoolExecutor(_WRITE_THREADS, "clara-mlx write")
 
     async def prepare(self, work: Callable[[], T]) -> T:
-        """Run what a chat request waits for before it is sent."""
-        return await _in(self._prepare, work)
+        """Run what a chat request waits for before it is sent on."""
+        return await _run(self._prepare, work)
 
     async def ask(self, work: Callable[[], T]) -> T:
         """Run a question to the memory."""
-        return await _in(self._ask, work)
+        return await _run(self._ask, work)
 
     async def write(self, work: Callable[[], T]) -> T:
         """Run what changes the memory."""
-        return await _in(self._write, work)
+        return await _run(self._write, work)
 
     def close(self) -> None:
-        """Finish what is under way and end the threads."""
+        """Finish the calls that are running, and end the threads."""
         for pool in (self._prepare, self._ask, self._write):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+async def _run(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(pool, work)

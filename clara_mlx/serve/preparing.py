@@ -1,174 +1,208 @@
-"""From a client's conversation to what a reasoner is sent: hidden rounds, blocks, tools."""
+"""From a client's conversation to a prompt that fits: hidden rounds, compaction, tools."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-from clara_mlx.context import Context, ContextOverflow, Prepared
+from clara_mlx.context import Context, ContextOverflow
 from clara_mlx.context.counting import rough
 from clara_mlx.context.messages import Message, content_text
 from clara_mlx.context.rounds import Replay
 from clara_mlx.context.tools import SCHEMAS
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import payload
-from clara_mlx.serve.errors import Overflow, too_long
-from clara_mlx.serve.figures import Prompt, prompt_of
+from clara_mlx.serve.errors import Overflow, prompt_too_long
+from clara_mlx.serve.figures import PromptParts, prompt_parts
+from clara_mlx.serve.reply import Object
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Characters at the end of a long message that say what it needs.
-_QUESTION = 1000
+# A long message is asked about by its end: this many characters of it say what it needs.
+_QUESTION_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
-class Ready:
-    """What to send in one round.
+class Tools:
+    """The tools of a request.
 
     Attributes:
-        messages: compacted as far as need be.
-        full: the same without any compaction, with hidden rounds.
-        tools: the client's, and ours where they are offered.
-        own: names of those that are answered here.
-        tokens: of the prompt; ``exact`` says whether that is the reasoner's own count.
-        tokens_in: about those of the conversation without compaction.
-        compacted: handles of what became blocks in this round.
-        reason: why it was compacted, or not.
-        prompt: its parts, to compare with the next one's.
-        overflow: it does not fit the reasoner, however it is compacted.
-        degraded: the memory failed; the conversation is sent as it came.
+        sent: The client's tools, and ours where they are offered.
+        own: Names of the tools whose calls the gateway answers.
+    """
+
+    sent: list[Object]
+    own: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one round sends.
+
+    Attributes:
+        messages: The conversation, compacted as far as necessary.
+        full: The same without any compaction, with the hidden rounds.
+        tools: The tools that come with it.
+        tokens: Number of tokens of the prompt.
+        exact: Whether ``tokens`` is the reasoner's own count.
+        tokens_in: About the tokens that the prompt would have without compaction.
+        compacted: Handles of the texts that were compacted in this round.
+        reason: Why there was a compaction, or none.
+        parts: The prompt's parts, to compare with the next prompt's.
+        overflow: The error if the prompt does not fit the reasoner, however it is compacted.
+        degraded: Whether the memory failed, so that the conversation is sent as it came.
     """
 
     messages: list[Message]
     full: list[Message]
-    tools: list[dict[str, Any]]
-    own: frozenset[str]
+    tools: Tools
     tokens: int
     exact: bool
     tokens_in: int
     compacted: tuple[str, ...] = ()
     reason: str = ""
-    prompt: Prompt = field(default_factory=list, repr=False)
+    parts: PromptParts = field(default_factory=list, repr=False)
     overflow: Overflow | None = None
     degraded: bool = False
 
-    @property
-    def is_edited(self) -> bool:
-        """Whether something is sent otherwise than it came."""
-        return self.messages != self.full
-
 
 class Preparer:
-    """Makes requests ready. It blocks: call it in a thread."""
+    """Prepares what is sent. Its methods block: call them in a thread."""
 
     def __init__(self, settings: Settings, context: Context) -> None:
-        self._settings, self._context = settings, context
-        self.replay = Replay(context.memory)
+        self._settings = settings
+        self._context = context
+        self._rounds = Replay(context.memory)
 
-    def restored(self, request: ChatRequest, session: str) -> list[Message]:
-        """The conversation with the rounds that its client never saw."""
+    def restore_hidden_rounds(self, messages: list[Message], session: str) -> list[Message]:
+        """A client's conversation with the rounds of earlier answers that it never saw."""
         try:
-            return self.replay.restored(request.messages, session)
+            return self._rounds.restored(messages, session)
         except ClaraError as error:
-            logger.warning("hidden rounds of %s could not be read: %s", session, error)
-            return request.messages
+            logger.warning("%s: its hidden rounds could not be read: %s", session, error)
+            return messages
 
-    def ready(
-        self,
-        request: ChatRequest,
-        full: Sequence[Message],
-        session: str,
-        *,
-        offer: bool,
-        ask: bool,
-    ) -> Ready:
-        """What to send for a conversation.
+    def keep_hidden_rounds(
+        self, messages: list[Message], seen: Message, rounds: list[Message], session: str
+    ) -> None:
+        """Keep the rounds behind an answer, so that the reasoner has them in the next request.
 
         Args:
-            request: of the client.
-            full: its messages with hidden rounds, those of this answer included.
-            session: the conversation's name.
-            offer: its reasoner has been offered the memory's tools before.
-            ask: what the newest message needs may be brought back to it.
+            messages: The conversation as the client sent it.
+            seen: The answer as the client got it.
+            rounds: The messages that take its place for the reasoner.
+            session: The conversation's name.
         """
-        tools, own = self._tools(request, offer)
-        found = self._ready(request, list(full), session, tools, own, ask)
-        if found.is_edited and not own:  # now there is something to ask for
-            tools, own = self._tools(request, True)
-            if own:
-                found = self._ready(request, list(full), session, tools, own, ask=False)
-        return found
+        try:
+            self._rounds.keep(messages, seen, rounds, session)
+        except ClaraError as error:
+            logger.warning("%s: its hidden rounds could not be kept: %s", session, error)
 
-    def _tools(
-        self, request: ChatRequest, offer: bool
-    ) -> tuple[list[dict[str, Any]], frozenset[str]]:
-        """The tools to send, sorted so that the prompt's beginning stays the same, and our own."""
-        if payload.without_tools(request, self._settings.reasoner):
-            return [], frozenset()
-        offers = {"always": True, "never": False, "auto": offer or bool(request.tools)}
-        if not offers[self._settings.offer]:
-            return request.tools, frozenset()
-        taken = {tool["function"]["name"] for tool in request.tools}  # then the client answers it
-        ours = [tool for tool in SCHEMAS if tool["function"]["name"] not in taken]
-        tools = sorted([*request.tools, *ours], key=lambda tool: str(tool["function"]["name"]))
-        return tools, frozenset(tool["function"]["name"] for tool in ours)
-
-    def _ready(
+    def compact_and_render(
         self,
         request: ChatRequest,
-        full: list[Message],
+        conversation: Sequence[Message],
         session: str,
-        tools: list[dict[str, Any]],
-        own: frozenset[str],
-        ask: bool,
-    ) -> Ready:
-        count = self._context.counter.text
-        question = content_text(full[-1])[-_QUESTION:] if ask and full[-1]["role"] == "user" else ""
-        try:
-            prepared = self._prepared(full, session, tools, question)
-        except ContextOverflow as error:
-            budget = self._settings.budget
-            overflow = too_long(error.tokens, budget.window, budget.reserve)
-            tokens = rough(full, tools, count)
-            return Ready(full, full, tools, own, tokens, False, tokens, overflow=overflow)
-        except ClaraError as error:  # e.g. the disk is full: the agent can go on without it
-            logger.warning("%s is sent as it came, the memory failed: %s", session, error)
-            return self._as_it_came(full, tools, own)
-        return Ready(
-            prepared.messages,
-            full,
-            tools,
-            own,
-            prepared.tokens,
-            prepared.exact,
-            prepared.original_tokens,
-            prepared.compacted,
-            prepared.reason,
-            prompt_of(prepared.messages, tools, count),
-        )
+        *,
+        offered: bool,
+        bring_back: bool,
+    ) -> Prompt:
+        """The prompt for a conversation, in the smallest form that is necessary.
 
-    def _prepared(
-        self, full: list[Message], session: str, tools: list[dict[str, Any]], question: str
-    ) -> Prepared:
-        if question.strip():
-            try:
-                return self._context.prepare(full, tools=tools, session=session, question=question)
-            except ContextOverflow:
-                raise
-            except ClaraError as error:  # a question that can't be asked is no reason to fail
-                logger.warning("nothing was brought back to %s: %s", session, error)
-        return self._context.prepare(full, tools=tools, session=session)
+        Args:
+            request: The client's request.
+            conversation: Its messages with hidden rounds, those of this answer included.
+            session: The conversation's name.
+            offered: Whether the memory's tools have been offered in this conversation before.
+            bring_back: Whether compacted texts that the newest message needs are brought back.
+        """
+        full = list(conversation)
+        question = ""
+        if bring_back and full[-1]["role"] == "user":
+            question = content_text(full[-1])[-_QUESTION_CHARACTERS:].strip()
+        tools = self._choose_tools(request, offered)
+        prompt = self._compact(full, tools, session, question)
+        if prompt.messages != full and not tools.own:
+            # Now there is something to ask the memory for.
+            tools = self._choose_tools(request, offered=True)
+            if tools.own:
+                again = self._compact(full, tools, session)
+                handles = dict.fromkeys(prompt.compacted + again.compacted)
+                reason = again.reason if again.compacted else prompt.reason
+                return replace(again, compacted=tuple(handles), reason=reason)
+        return prompt
+
+    def _choose_tools(self, request: ChatRequest, offered: bool) -> Tools:
+        """The tools to send, sorted so that the beginning of the prompt stays the same."""
+        if payload.must_hide_tools(request, self._settings.reasoner):
+            return Tools([], frozenset())
+        offers = {"always": True, "never": False, "auto": offered or bool(request.tools)}
+        if not offers[self._settings.offer]:
+            return Tools(request.tools, frozenset())
+        # A tool of the client's that has the name of one of ours is the client's to answer.
+        taken = {tool["function"]["name"] for tool in request.tools}
+        ours = [tool for tool in SCHEMAS if tool["function"]["name"] not in taken]
+        sent = sorted([*request.tools, *ours], key=lambda tool: str(tool["function"]["name"]))
+        return Tools(sent, frozenset(tool["function"]["name"] for tool in ours))
+
+    def _compact(
+        self, full: list[Message], tools: Tools, session: str, question: str = ""
+    ) -> Prompt:
+        """The prompt of a conversation with these tools; if the memory fails, as it came."""
+        try:
+            prepared = self._context.prepare(
+                full, tools=tools.sent, session=session, question=question
+            )
+        except ContextOverflow as error:
+            return self._as_it_came(full, tools, overflow=self._overflow(error.tokens))
+        except ClaraError as error:
+            if question:  # what can't be brought back is no reason to fail
+                logger.warning("%s: nothing was brought back: %s", session, error)
+                return self._compact(full, tools, session)
+            # For example, the disk is full: the agent can go on without its memory.
+            logger.warning("%s is sent as it came, the memory failed: %s", session, error)
+            return self._as_it_came(full, tools, degraded=True)
+        return Prompt(
+            messages=prepared.messages,
+            full=full,
+            tools=tools,
+            tokens=prepared.tokens,
+            exact=prepared.exact,
+            tokens_in=prepared.original_tokens,
+            compacted=prepared.compacted,
+            reason=prepared.reason,
+            parts=self.parts(prepared.messages, tools.sent),
+        )
 
     def _as_it_came(
-        self, full: list[Message], tools: list[dict[str, Any]], own: frozenset[str]
-    ) -> Ready:
-        budget, tokens = self._settings.budget, rough(full, tools, self._context.counter.text)
-        fits = tokens <= budget.limit
-        overflow = None if fits else too_long(tokens, budget.window, budget.reserve)
-        return Ready(
-            full, full, tools, own, tokens, False, tokens, overflow=overflow, degraded=True
+        self,
+        full: list[Message],
+        tools: Tools,
+        *,
+        overflow: Overflow | None = None,
+        degraded: bool = False,
+    ) -> Prompt:
+        """A prompt without any compaction; it overflows if its estimate does."""
+        tokens = rough(full, tools.sent, self._context.counter.text)
+        if overflow is None and tokens > self._settings.budget.limit:
+            overflow = self._overflow(tokens)
+        return Prompt(
+            messages=full,
+            full=full,
+            tools=tools,
+            tokens=tokens,
+            exact=False,
+            tokens_in=tokens,
+            overflow=overflow,
+            degraded=degraded,
         )
+
+    def _overflow(self, tokens: int) -> Overflow:
+        return prompt_too_long(tokens, self._settings.budget.window, self._settings.budget.reserve)
+
+    def parts(self, messages: Sequence[Message], tools: Sequence[Object]) -> PromptParts:
+        """The parts of a prompt, to compare it with another."""
+        return prompt_parts(messages, tools, self._context.counter.text)

@@ -1,4 +1,4 @@
-"""A reasoner's answer as it arrives: what the client may see of it, and what is for the memory."""
+"""The inner form of a reasoner's answer: what the client may see of it, what is for the memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ Object = dict[str, Any]
 
 @dataclass
 class Call:
-    """A tool call; ``own`` ones are answered here, the others have a place in what clients see."""
+    """A tool call.
+
+    Attributes:
+        own: Whether the gateway answers it.
+        place: Its index among the calls that the client sees; None if the client does not see it.
+    """
 
     id: str
     name: str = ""
@@ -24,19 +29,19 @@ class Call:
     own: bool = False
     place: int | None = None
 
-    def written(self) -> Object:
-        """As it stands in a message."""
+    def as_message_part(self) -> Object:
+        """The call as an entry of a message's ``tool_calls``."""
         function = {"name": self.name, "arguments": self.arguments}
         return {"id": self.id, "type": "function", "function": function}
 
 
 @dataclass
-class Assembly:
-    """One round's answer, from chunks or in one piece.
+class Reply:
+    """One round's answer, taken from chunks or in one piece.
 
     Args:
-        own: names of the tools that are answered here.
-        one_call: only the first of the client's calls is passed on.
+        own: Names of the tools whose calls the gateway answers.
+        one_call: Whether only the first of the client's calls is passed on.
     """
 
     own: frozenset[str]
@@ -46,7 +51,7 @@ class Assembly:
     finish: str | None = None
     usage: Object | None = None
     _calls: dict[Any, Call] = field(default_factory=dict)
-    _last: Any = None
+    _newest_key: Any = None
 
     @property
     def calls(self) -> list[Call]:
@@ -55,16 +60,16 @@ class Assembly:
 
     @property
     def own_calls(self) -> list[Call]:
-        """Those that are answered here."""
+        """The calls that the gateway answers."""
         return [call for call in self.calls if call.own]
 
     @property
     def client_calls(self) -> list[Call]:
-        """Those that the client gets."""
+        """The calls that the client gets."""
         return [call for call in self.calls if call.place is not None]
 
     @property
-    def lost_a_call(self) -> bool:
+    def has_lost_a_call(self) -> bool:
         """Whether the server says that there is a call but could not read it."""
         return self.finish == "tool_calls" and not self.calls
 
@@ -76,26 +81,25 @@ class Assembly:
         message: Message = {"role": "assistant", "content": self.content}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
-        calls = [call.written() for call in self.calls if call.own or call.place is not None]
+        calls = [c.as_message_part() for c in self.calls if c.own or c.place is not None]
         if calls:
             message["tool_calls"] = calls
         return message
 
-    def whole(self, message: Mapping[str, Any], finish: str | None, usage: Any) -> None:
-        """Take an answer that came in one piece."""
-        delta = dict(message)
-        delta["tool_calls"] = [
-            {**call, "index": index}
-            for index, call in enumerate(message.get("tool_calls") or [])
-            if isinstance(call, dict)
-        ]
-        self.feed({"choices": [{"delta": delta, "finish_reason": finish}], "usage": usage})
+    def take_answer(self, answer: Mapping[str, Any]) -> Object | None:
+        """Take an answer that came in one piece, as if it were the only chunk of a stream."""
+        choice = answer["choices"][0]
+        message = choice["message"]
+        calls = [call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
+        delta = {**message, "tool_calls": [{**call, "index": i} for i, call in enumerate(calls)]}
+        only = {"delta": delta, "finish_reason": choice.get("finish_reason")}
+        return self.take_chunk({"choices": [only], "usage": answer.get("usage")})
 
-    def feed(self, chunk: Mapping[str, Any]) -> Object | None:
-        """Take a chunk; what the client may see of it as a delta, or None."""
+    def take_chunk(self, chunk: Mapping[str, Any]) -> Object | None:
+        """Add a chunk; returns what the client may see of it as a delta, or None."""
         if isinstance(chunk.get("usage"), dict):
             self.usage = dict(chunk["usage"])
-        choice = next((c for c in chunk.get("choices") or [] if c.get("index", 0) == 0), None)
+        choice = first_choice(chunk)
         if choice is None:
             return None
         self.finish = choice.get("finish_reason") or self.finish
@@ -106,17 +110,18 @@ class Assembly:
             self.content += delta["content"]
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(thought, str) and thought:
-            seen |= both_reasonings(thought)
+            seen |= under_both_names(thought)
             self.reasoning += thought
-        calls = [self._call(call) for call in delta.get("tool_calls") or []]
+        calls = [self._take_call(call) for call in delta.get("tool_calls") or []]
         if any(calls):
             seen["tool_calls"] = [call for call in calls if call]
         return seen or None
 
-    def _call(self, delta: Any) -> Object | None:
+    def _take_call(self, delta: Any) -> Object | None:
+        """Add a piece of a call; returns what the client may see of it."""
         if not isinstance(delta, dict):
             return None
-        call = self._calls[self._key(delta)]
+        call = self._call_of(delta)
         function = delta.get("function")
         function = function if isinstance(function, dict) else {}
         piece = function.get("arguments") or ""
@@ -133,13 +138,13 @@ class Assembly:
         if call.place is None:
             return None
         if first:
-            return {"index": call.place, **call.written()}
+            return {"index": call.place, **call.as_message_part()}
         return {"index": call.place, "function": {"arguments": piece}} if piece else None
 
-    def _key(self, delta: Mapping[str, Any]) -> Any:
-        """Which call a delta belongs to; servers leave out the index, the id, or repeat them."""
+    def _call_of(self, delta: Mapping[str, Any]) -> Call:
+        """The call that a delta belongs to; servers leave out the index, the id, or repeat them."""
         id, index = delta.get("id"), delta.get("index")
-        key = index if isinstance(index, int) else (id or self._last)
+        key = index if isinstance(index, int) else (id or self._newest_key)
         known = self._calls.get(key)
         if known and id and known.name and id != known.id and delta.get("function", {}).get("name"):
             key = id  # another call under an index that is taken
@@ -147,10 +152,15 @@ class Assembly:
             taken = {call.id for call in self._calls.values()}
             unique = isinstance(id, str) and id and id not in taken
             self._calls[key] = Call(str(id) if unique else f"call_{uuid.uuid4().hex[:24]}")
-        self._last = key
-        return key
+        self._newest_key = key
+        return self._calls[key]
 
 
-def both_reasonings(thought: str) -> Object:
+def under_both_names(thought: str) -> Object:
     """A reasoning under both names that clients look for."""
     return {"reasoning": thought, "reasoning_content": thought}
+
+
+def first_choice(chunk: Mapping[str, Any]) -> Object | None:
+    """The choice of a chunk that counts; some chunks have none."""
+    return next((c for c in chunk.get("choices") or [] if c.get("index", 0) == 0), None)

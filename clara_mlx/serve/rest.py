@@ -10,14 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from clara_mlx.errors import ClaraError, StorageFailed
 from clara_mlx.memory import Memory
-from clara_mlx.serve.bodies import Json, read
-from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.bodies import Json, read_json
+from clara_mlx.serve.errors import ApiError, invalid_field
 from clara_mlx.serve.pools import Pools
 
-#: Most hits of one page, and how far pages go.
-MOST_HITS, DEEPEST = 50, 500
+#: Most hits of one page.
+MOST_HITS = 50
+
+#: The largest offset of a page, in hits.
+DEEPEST = 500
+
+#: Most tokens of an answer.
+MOST_TOKENS = 1024
 
 _MODES = ("hybrid", "latent", "text")
 
@@ -26,10 +31,10 @@ class Rest:
     """The routes below ``/v1/memory``.
 
     Args:
-        memory: what they are about.
-        pools: where its calls run.
-        body_seconds: most seconds that a request's body may take.
-        gateway: the gateway's own figures, for a session or all; part of the status.
+        memory: The memory that they read from and write to.
+        pools: The threads in which its calls run.
+        body_seconds: Most seconds that the body of a request may take to arrive.
+        gateway_status: Gives the gateway's part of the status, for a session or all.
     """
 
     def __init__(
@@ -37,13 +42,15 @@ class Rest:
         memory: Memory,
         pools: Pools,
         body_seconds: float,
-        gateway: Callable[[str | None], dict[str, Any]],
+        gateway_status: Callable[[str | None], dict[str, Any]],
     ) -> None:
-        self._memory, self._pools, self._seconds = memory, pools, body_seconds
-        self._gateway = gateway
+        self._memory = memory
+        self._pools = pools
+        self._seconds = body_seconds
+        self._gateway_status = gateway_status
 
     def routes(self) -> list[Route]:
-        """For a Starlette application."""
+        """The routes, for a Starlette application."""
         return [
             Route("/v1/memory/remember", self.remember, methods=["POST"]),
             Route("/v1/memory/recall", self.recall, methods=["POST"]),
@@ -56,7 +63,7 @@ class Rest:
     async def remember(self, request: Request) -> Response:
         """``{text, source?, session?, metadata?}`` -> ``{handle}``; durable when it answers."""
         given = await self._read(request)
-        text = _string(given, "text", needed=True)
+        text = _string(given, "text", required=True)
         source, session = _string(given, "source"), _string(given, "session")
         metadata = _object(given, "metadata")
         handle = await self._pools.write(
@@ -67,12 +74,12 @@ class Rest:
     async def recall(self, request: Request) -> Response:
         """``{query, k?, offset?, where?, mode?}`` -> ``{hits, next}``, next being an offset."""
         given = await self._read(request)
-        query, where = _string(given, "query", needed=True), _object(given, "where")
-        k = _whole(given, "k", 10, 1, MOST_HITS)
-        offset = _whole(given, "offset", 0, 0, DEEPEST)
+        query, where = _string(given, "query", required=True), _object(given, "where")
+        k = _integer(given, "k", 10, 1, MOST_HITS)
+        offset = _integer(given, "offset", 0, 0, DEEPEST)
         mode: Any = given.get("mode", "hybrid")
         if mode not in _MODES:
-            raise _wrong("mode", f"must be one of {', '.join(_MODES)}")
+            raise invalid_field("mode", f"must be one of {', '.join(_MODES)}")
         found = await self._pools.ask(
             lambda: self._memory.recall(query, offset + k + 1, where, mode=mode)
         )
@@ -82,9 +89,9 @@ class Rest:
     async def ask(self, request: Request) -> Response:
         """``{question, k?, where?, max_tokens?}`` -> the answer with its evidence."""
         given = await self._read(request)
-        question, where = _string(given, "question", needed=True), _object(given, "where")
-        k = _whole(given, "k", 5, 1, MOST_HITS)
-        most = _whole(given, "max_tokens", 128, 1, 1024)
+        question, where = _string(given, "question", required=True), _object(given, "where")
+        k = _integer(given, "k", 5, 1, MOST_HITS)
+        most = _integer(given, "max_tokens", 128, 1, MOST_TOKENS)
         answer = await self._pools.ask(
             lambda: self._memory.ask(question, k, where, max_tokens=most)
         )
@@ -93,7 +100,7 @@ class Rest:
     async def original(self, request: Request) -> Response:
         """The exact bytes of an original."""
         handle = request.path_params["handle"]
-        await self._known(handle)
+        await self._require(handle)
         original = await self._pools.ask(lambda: self._memory.original(handle))
         if isinstance(original, bytes):
             content, media = original, "application/octet-stream"
@@ -105,57 +112,48 @@ class Rest:
         return Response(content, 200, headers, media)
 
     async def forget(self, request: Request) -> Response:
-        """``{handle}`` or ``{where}`` -> ``{forgotten}``: how many memories."""
+        """``{handle}`` or ``{where}`` -> ``{forgotten}``: the number of memories."""
         given = await self._read(request)
         handle, where = _string(given, "handle"), _object(given, "where")
         if (handle is None) == (where is None) or where == {}:
-            raise _wrong("handle", "or a `where` with at least one condition must be given")
+            raise invalid_field("handle", "or a `where` with at least one condition must be given")
         if handle is not None:
-            await self._known(handle)
+            await self._require(handle)
         count = await self._pools.write(lambda: self._memory.forget(handle, where=where))
         return Json({"forgotten": count})
 
     async def status(self, request: Request) -> Response:
         """The memory's figures and the gateway's; ``?session=`` for one conversation."""
         figures = await self._pools.ask(self._memory.status)
-        gateway = self._gateway(request.query_params.get("session"))
+        gateway = self._gateway_status(request.query_params.get("session"))
         return Json({"memory": asdict(figures)} | gateway)
 
     async def _read(self, request: Request) -> dict[str, Any]:
-        return await read(request, self._seconds, lambda body: body)
+        return await read_json(request, self._seconds, lambda body: body)
 
-    async def _known(self, handle: str) -> None:
+    async def _require(self, handle: str) -> None:
+        """Raise a 404 if no memory has this handle."""
         if not await self._pools.ask(lambda: self._memory.has(handle)):
-            raise ApiError(404, f"no memory {handle[:100]!r}", code="not_found", param="handle")
+            message = f"no memory has the handle {handle[:100]!r}"
+            raise ApiError(404, message, code="not_found", param="handle")
 
 
-def refused(error: ClaraError) -> ApiError:
-    """What the memory's refusal means for a client: a mistake of its own, or a failing file."""
-    if isinstance(error, StorageFailed):
-        return ApiError(503, str(error), code="memory_failed", retry=error.transient)
-    return ApiError(400, str(error), code="memory_error")
-
-
-def _string(given: Mapping[str, Any], name: str, *, needed: bool = False) -> Any:
+def _string(given: Mapping[str, Any], name: str, *, required: bool = False) -> Any:
     value = given.get(name)
-    if (value is None and needed) or not (value is None or isinstance(value, str)):
-        raise _wrong(name, "must be a string")
+    if (value is None and required) or not (value is None or isinstance(value, str)):
+        raise invalid_field(name, "must be a string")
     return value
 
 
 def _object(given: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     value = given.get(name)
     if value is not None and not isinstance(value, dict):
-        raise _wrong(name, "must be an object")
+        raise invalid_field(name, "must be an object")
     return value
 
 
-def _whole(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
+def _integer(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
     value = given.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise _wrong(name, f"must be a whole number from {least} to {most}")
+        raise invalid_field(name, f"must be a whole number from {least} to {most}")
     return value
-
-
-def _wrong(field: str, what: str) -> ApiError:
-    return ApiError(400, f"{field} {what}", param=field, code="invalid_value")

@@ -1,4 +1,4 @@
-"""Which of two endpoints answers: the reasoner, or what stands in for it."""
+"""Which of two endpoints answers: the reasoner, or the fallback in its place."""
 
 from __future__ import annotations
 
@@ -10,55 +10,69 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clara_mlx.serve.errors import ApiError, Overflow, Reason, Unavailable
+from clara_mlx.serve.reply import Object
 from clara_mlx.serve.sse import Comment
-from clara_mlx.serve.upstream import Endpoint, Object
+from clara_mlx.serve.upstream import Endpoint
 
 logger = logging.getLogger(__name__)
 
+#: Who answers.
 By = Literal["reasoner", "fallback"]
+
+#: Makes what is sent to an endpoint.
+Payload = Callable[[By], Object]
 
 
 class Breaker:
-    """Leaves an endpoint alone for a while that failed several times in a row.
+    """Leaves an endpoint alone for a while after it failed several times in a row.
 
     After the pause one request tries it; whether that succeeds decides about the others.
+
+    Args:
+        failures: Number of failures in a row that open the breaker.
+        pause: Seconds until a request may try the endpoint again.
+        clock: Tells the time in seconds.
     """
 
     def __init__(
         self, failures: int, pause: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._most, self._pause, self._clock = failures, pause, clock
+        self._limit = failures
+        self._pause = pause
+        self._clock = clock
         self._failures = 0
-        self._until = 0.0
+        self._open_until = 0.0
         self._trying = False
 
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:
-        """Closed: requests go through."""
-        if self._failures < self._most:
+        """Closed: requests go through. Half-open: one request tries the endpoint, or may."""
+        if self._failures < self._limit:
             return "closed"
-        return "half-open" if self._trying or self._clock() >= self._until else "open"
+        return "half-open" if self._trying or self._clock() >= self._open_until else "open"
 
-    def lets_pass(self) -> bool:
-        """Whether this request may try; ask once a request, and report how it went."""
+    def admit(self) -> bool:
+        """Let a request try the endpoint, or not; one that may must record how it went."""
         if self.state == "closed":
             return True
-        if self._trying or self._clock() < self._until:
+        if self._trying or self._clock() < self._open_until:
             return False
         self._trying = True
         return True
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """The endpoint answered."""
-        self._failures, self._trying = 0, False
+        self._failures = 0
+        self._trying = False
 
-    def failed(self) -> None:
-        """It could not."""
-        self._failures, self._trying = self._failures + 1, False
-        self._until = self._clock() + self._pause
+    def record_failure(self) -> None:
+        """The endpoint could not answer."""
+        self._failures += 1
+        self._trying = False
+        self._open_until = self._clock() + self._pause
 
-    def undecided(self) -> None:
-        """The request ended before it was known."""
+    def record_nothing(self) -> None:
+        """The request ended before anybody knew: another one may try."""
         self._trying = False
 
 
@@ -67,9 +81,10 @@ class Route:
     """Where one answer comes from; all its rounds come from there.
 
     Attributes:
-        by: who answers.
-        reason: why that is the fallback.
-        committed: the client has seen a part of the answer, so nobody else can go on with it.
+        by: Who answers.
+        reason: Why the fallback answers, if it does.
+        committed: Whether the client has seen a part of the answer, so that nobody else can go on
+            with it.
     """
 
     by: By = "reasoner"
@@ -79,26 +94,17 @@ class Route:
 
 @dataclass(frozen=True)
 class Switched:
-    """In a stream: what came before is void, the fallback starts anew."""
-
-
-def _both(route: Route, error: Unavailable) -> ApiError:
-    reason = f"{error}; it was asked because of the reasoner ({route.reason})"
-    return Unavailable(error.reason, reason).told()
-
-
-#: What to send to an endpoint.
-Payload = Callable[[By], Object]
+    """An event: what came before it is void, the fallback starts from the beginning."""
 
 
 class Router:
     """Asks the reasoner, and the fallback when the reasoner can't answer.
 
     Args:
-        reasoner: asked first.
-        fallback: None: errors are passed on.
-        breaker: of the reasoner.
-        switched: called with the reason each time that the fallback takes over.
+        reasoner: The endpoint that is asked first.
+        fallback: The endpoint that is asked instead; without one, errors are passed on.
+        breaker: Decides whether the reasoner is asked.
+        on_switch: Called with the reason each time that the fallback takes over.
     """
 
     def __init__(
@@ -106,10 +112,12 @@ class Router:
         reasoner: Endpoint,
         fallback: Endpoint | None,
         breaker: Breaker,
-        switched: Callable[[Reason], None] = lambda reason: None,
+        on_switch: Callable[[Reason], None] = lambda reason: None,
     ) -> None:
-        self.reasoner, self.fallback, self.breaker = reasoner, fallback, breaker
-        self._switched = switched
+        self.reasoner = reasoner
+        self.fallback = fallback
+        self.breaker = breaker
+        self._on_switch = on_switch
 
     async def close(self) -> None:
         """Close the connections of both."""
@@ -117,84 +125,68 @@ class Router:
         if self.fallback:
             await self.fallback.close()
 
-    def switch(self, route: Route, reason: Reason, why: str) -> None:
-        """Let the fallback answer from now on."""
-        route.by, route.reason = "fallback", reason
-        logger.warning("the fallback answers (%s): %s", reason, why)
-        self._switched(reason)
-
-    async def complete(self, route: Route, payload: Payload) -> Object:
-        """A chat completion from whom the route leads to.
-
-        Raises:
-            ApiError: nobody could give one.
-        """
-        if self._tries_reasoner(route):
-            try:
-                answer = await self.reasoner.complete(payload("reasoner"))
-            except (Unavailable, ApiError) as error:
-                self._failed(route, error)
-            except BaseException:
-                self.breaker.undecided()
-                raise
-            else:
-                self.breaker.succeeded()
-                return answer
-        try:
-            assert self.fallback is not None
-            return await self.fallback.complete(payload("fallback"))
-        except Unavailable as error:
-            raise _both(route, error) from error
-
-    async def stream(
+    async def ask(
         self, route: Route, payload: Payload
     ) -> AsyncGenerator[Object | Comment | Switched]:
-        """The chunks of a chat completion from whom the route leads to.
+        """What the endpoint that the route leads to answers; see `Endpoint.ask`.
 
         Raises:
-            ApiError: nobody could give one, or it broke off after the client had seen a part.
+            ApiError: No endpoint could answer, or one broke off after the client had seen a part.
         """
-        if self._tries_reasoner(route):
+        if self._admits(route):
             try:
-                async with aclosing(self.reasoner.stream(payload("reasoner"))) as events:
+                async with aclosing(self.reasoner.ask(payload("reasoner"))) as events:
                     async for event in events:
                         yield event
             except (Unavailable, ApiError) as error:
-                self._failed(route, error)
+                self._switch_or_raise(route, error)
                 yield Switched()
             except BaseException:
-                self.breaker.undecided()
+                self.breaker.record_nothing()
                 raise
             else:
-                self.breaker.succeeded()
+                self.breaker.record_success()
                 return
         try:
             assert self.fallback is not None
-            async with aclosing(self.fallback.stream(payload("fallback"))) as events:
+            async with aclosing(self.fallback.ask(payload("fallback"))) as events:
                 async for event in events:
                     yield event
         except Unavailable as error:
-            raise _both(route, error) from error
+            raise both_failed(route, error) from error
 
-    def _tries_reasoner(self, route: Route) -> bool:
+    def switch_to_fallback(self, route: Route, reason: Reason, why: str) -> None:
+        """Let the fallback answer from now on."""
+        route.by = "fallback"
+        route.reason = reason
+        logger.warning("the fallback answers (%s): %s", reason, why)
+        self._on_switch(reason)
+
+    def _admits(self, route: Route) -> bool:
+        """Whether the reasoner is asked; switches if the breaker is open."""
         if route.by == "fallback":
             return False
-        if not self.breaker.lets_pass() and self.fallback and not route.committed:
-            self.switch(route, "breaker", "the reasoner failed several times in a row")
+        if not self.breaker.admit() and self.fallback and not route.committed:
+            self.switch_to_fallback(route, "breaker", "the reasoner failed several times in a row")
             return False
         return True
 
-    def _failed(self, route: Route, error: Unavailable | ApiError) -> None:
-        """Turn to the fallback, or raise what the client is to know."""
-        unavailable = isinstance(error, Unavailable)
-        if unavailable:
-            self.breaker.failed()
+    def _switch_or_raise(self, route: Route, error: Unavailable | ApiError) -> None:
+        """Switch to the fallback if it may do better, or raise what the client is to know."""
+        if isinstance(error, Unavailable):
+            self.breaker.record_failure()
+            reason: Reason | None = error.reason
+            api_error = error.as_api_error()
         else:
-            self.breaker.succeeded()  # it is there, and said no
-        told = error.told() if isinstance(error, Unavailable) else error
-        others_may = unavailable or isinstance(error, Overflow)
-        if self.fallback is None or route.committed or not others_may:
-            raise told from error
-        self.switch(
-            route, error.reason if isinstance(error, Unavailable) else "overflow", str(error)
-        )
+            self.breaker.record_success()  # the reasoner is there, and said no
+            reason = "overflow" if isinstance(error, Overflow) else None
+            api_error = error
+        if self.fallback is None or route.committed or reason is None:
+            raise api_error from error
+        self.switch_to_fallback(route, reason, str(error))
+
+
+def both_failed(route: Route, error: Unavailable) -> ApiError:
+    """The error for a request that the fallback could not answer either."""
+    message = f"{error}; it was asked because the reasoner could not answer ({route.reason})"
+    return Unavailable(error.reason, message).as_api_error()

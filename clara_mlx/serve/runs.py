@@ -1,4 +1,4 @@
-"""Answers under way: shared by identical requests, and finished when their client has left."""
+"""Answers in the making: shared by identical requests, and finished when their client has left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clara_mlx.serve.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
-# Finished answers that nobody has read, the newest.
+# Finished answers that nobody has read and that are kept for a retry, the newest.
 _MOST_KEPT = 32
 
 
@@ -22,12 +22,17 @@ class Run:
     """One answer as it comes; any number of listeners can follow it from its beginning.
 
     Attributes:
-        pieces: what a stream has had so far; of an answer in one piece, that one.
-        headers: for the client.
-        listeners: how many follow it now.
-        begun: it has more than keep-alives.
-        served: a listener has had all of it.
-        error: why there is no more.
+        pieces: The pieces of a stream so far; or an answer in one piece.
+        headers: The headers for the client.
+        listeners: Number of clients that follow it now.
+        begun: Whether there is more than keep-alives.
+        served: Whether a listener has had all of it.
+        done: Whether there will be no more.
+        error: Why there is no more, if it failed.
+        started: Set when the answer begins, or ends.
+        finished_at: When it was done, by `time.monotonic`.
+        deserted_at: When the last listener left, by `time.monotonic`.
+        task: The task that makes the answer.
     """
 
     pieces: list[bytes] = field(default_factory=list)
@@ -52,8 +57,10 @@ class Run:
             self.started.set()
 
     def end(self, error: ApiError | None = None) -> None:
-        """There is no more."""
-        self.done, self.error, self.finished_at = True, error, time.monotonic()
+        """Tell listeners that there is no more, and why if it failed."""
+        self.done = True
+        self.error = error
+        self.finished_at = time.monotonic()
         self._wake()
         self.started.set()
 
@@ -79,15 +86,16 @@ class Run:
 
 
 class Runs:
-    """The answers under way, by the key of their request. Used from the event loop only.
+    """The answers in the making, by the key of their request. Used from the event loop only.
 
     Args:
-        linger: seconds that an answer goes on without any listener, and that it is kept then.
-        joined: called each time that a request shares another one's answer.
+        linger: Seconds that an answer goes on without any listener, and is kept when it is done.
+        on_join: Called each time that a request shares another one's answer.
     """
 
-    def __init__(self, linger: float, joined: Callable[[], None] = lambda: None) -> None:
-        self._linger, self._joined = linger, joined
+    def __init__(self, linger: float, on_join: Callable[[], None] = lambda: None) -> None:
+        self._linger = linger
+        self._on_join = on_join
         self._runs: dict[bytes, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,15 +103,16 @@ class Runs:
         return len(self._tasks)
 
     def join(self, key: bytes, work: Callable[[Run], Awaitable[Any]], *, always: bool) -> Run:
-        """The answer to a request: one that is under way or waits for its retry, or a new one.
+        """The answer to a request: one in the making, one that waits for its retry, or a new one.
 
-        Two clients may want two different samples. So what somebody is listening to is shared only
-        if ``always`` (the request is a retry, or has one answer only); what nobody listens to is.
+        Two clients may want two different samples. So an answer that somebody listens to is shared
+        only if ``always`` is true (the request is a retry, or has one answer only). An answer that
+        nobody listens to is always shared.
         """
-        self._tidy()
+        self._drop_finished()
         run = self._runs.get(key)
         if run is not None and (always or not run.listeners) and not (run.done and run.served):
-            self._joined()
+            self._on_join()
             run.listeners += 1
             run.deserted_at = None
             return run
@@ -115,14 +124,14 @@ class Runs:
         return run
 
     def leave(self, run: Run) -> None:
-        """A listener goes; the last one leaves the answer to itself, for a while."""
+        """Take a listener away; without any, an answer goes on for ``linger`` seconds."""
         run.listeners -= 1
         if run.listeners == 0 and not run.done:
             run.deserted_at = time.monotonic()
-            asyncio.get_running_loop().call_later(self._linger, self._give_up, run)
+            asyncio.get_running_loop().call_later(self._linger, self._cancel_if_deserted, run)
 
     async def close(self, seconds: float) -> None:
-        """Let what is under way end, and cut off what takes longer."""
+        """Let answers finish for this long, then cancel them."""
         tasks = set(self._tasks)
         for run in self._runs.values():
             if run.task and not run.listeners:
@@ -134,12 +143,14 @@ class Runs:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, run: Run, work: Callable[[Run], Awaitable[Any]]) -> None:
+        """Make the answer, and end the run whatever happens."""
         try:
             await work(run)
         except ApiError as error:
             run.end(error)
         except asyncio.CancelledError:
-            run.end(ApiError(503, "the server is ending", code="shutting_down", retry=True))
+            message = "the gateway is shutting down, or gave this answer up"
+            run.end(ApiError(503, message, code="shutting_down", retry=True))
             raise
         except Exception:
             logger.exception("a request failed")
@@ -147,24 +158,22 @@ class Runs:
         else:
             run.end()
 
-    def _give_up(self, run: Run) -> None:
-        deserted = run.deserted_at is not None and not run.listeners
-        if deserted and not run.done and time.monotonic() - run.deserted_at >= self._linger * 0.99:  # type: ignore[operator]
-            logger.info("an answer was ended %g seconds after its client had left", self._linger)
+    def _cancel_if_deserted(self, run: Run) -> None:
+        if run.deserted_at is None or run.listeners or run.done:
+            return
+        # A client may have come and left again since this was scheduled.
+        if time.monotonic() - run.deserted_at >= self._linger * 0.99:
+            logger.info("an answer was cancelled %g seconds after its client left", self._linger)
             assert run.task is not None
             run.task.cancel()
 
-    def _tidy(self) -> None:
+    def _drop_finished(self) -> None:
+        """Forget the answers that no retry will ask for, and the oldest if there are too many."""
         now = time.monotonic()
-        over = [
-            key
-            for key, run in self._runs.items()
-            if run.done
-            and not run.listeners
-            and (run.served or run.error or now - run.finished_at > self._linger)
-        ]
-        for key in over:
-            del self._runs[key]
-        waiting = [key for key, run in self._runs.items() if run.done and not run.listeners]
+        finished = {key: r for key, r in self._runs.items() if r.done and not r.listeners}
+        for key, run in finished.items():
+            if run.served or run.error or now - run.finished_at > self._linger:
+                del self._runs[key]
+        waiting = [key for key in finished if key in self._runs]
         for key in waiting[: max(0, len(waiting) - _MOST_KEPT)]:
             del self._runs[key]

@@ -1,4 +1,4 @@
-"""What the gateway is told when it starts."""
+"""The settings of the gateway: everything it is told when it starts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from clara_mlx.context import Budget
 from clara_mlx.errors import ClaraError
 
-#: When a reasoner is offered the memory's tools: if the client gave it tools, or there is
-#: something to bring back; in every request; or never.
+#: When the reasoner is offered the memory's tools: if the client gave it tools or something was
+#: compacted ("auto"), in every request, or never.
 Offer = Literal["auto", "always", "never"]
 
 
@@ -20,13 +20,14 @@ class Remote:
     """An OpenAI-compatible endpoint.
 
     Attributes:
-        url: its base; without a path, ``/v1`` is meant.
-        model: the name to send; ``default_model`` is the loaded one of ``mlx_lm.server``.
-        key: for the Authorization header; None: none is sent.
-        timeout: most seconds between two pieces of an answer; of one that does not stream, in all.
-        obeys: it heeds ``response_format``, ``tool_choice`` and ``parallel_tool_calls``, which
-            ``mlx_lm.server`` ignores.
-        images: it reads images.
+        url: The base URL; ``/v1`` is added if it has no path.
+        model: The model's name there; ``mlx_lm.server`` calls the one it has loaded
+            ``default_model``.
+        key: The key for the Authorization header, which is sent if there is one.
+        timeout: Most seconds between two pieces of a stream, or until an answer in one piece.
+        obeys: Whether it heeds ``response_format``, ``tool_choice`` and ``parallel_tool_calls``,
+            which ``mlx_lm.server`` ignores.
+        images: Whether it reads images.
     """
 
     url: str
@@ -39,7 +40,9 @@ class Remote:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClaraError(f"{self.url!r} is no URL of a server; e.g. http://127.0.0.1:8080/v1")
+            raise ClaraError(
+                f"{self.url!r} is not the URL of a server; it looks like http://127.0.0.1:8080/v1"
+            )
 
     @property
     def base(self) -> str:
@@ -50,32 +53,32 @@ class Remote:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that `app.create` needs besides a memory.
+    """Everything that `create_app` needs besides a memory.
 
     Attributes:
-        reasoner: the model behind the gateway.
-        fallback: what answers in its place when it can't.
-        name: what clients see as the model's name.
-        budget: what the reasoner can take.
-        offer: when the memory's tools are offered.
-        everything: `ask_memory` searches all that is remembered, not this conversation's only.
-        bring_back: what a user's new message needs of compacted texts is added to it.
-        observe: long texts of conversations are remembered as they come, so that they are
+        reasoner: The model behind the gateway.
+        fallback: The model that answers when the reasoner can't.
+        name: The model's name for clients.
+        budget: The window of the reasoner, and when to compact.
+        offer: When the memory's tools are offered.
+        everything: Whether `ask_memory` searches all memories, not only the conversation's.
+        bring_back: Whether compacted text that a user's new message needs is added to it.
+        observe: Whether long texts of conversations are remembered as they come, so that they are
             compressed before they are needed.
-        rounds: most times in one answer that the reasoner may call the memory.
-        host: where to listen; any other than a loopback address needs a token.
-        port: 0 chooses a free one.
-        token: what clients must send as a bearer token; None: nothing.
-        allow_hosts: names besides loopback's that requests may be addressed to.
-        most_body: bytes of the largest request.
-        body_seconds: most seconds a request's body may take to arrive.
-        keepalive: seconds of silence after which a stream gets a comment.
-        patience: seconds before a stream starts without knowing whether it will fail.
-        linger: seconds that an answer goes on after its client has left; its result is kept as
+        rounds: Most rounds of one answer in which memory calls are answered.
+        host: The address to listen on; any other than a loopback address needs a token.
+        port: The port to listen on; 0 chooses a free one.
+        token: The bearer token that clients must send, if there is one.
+        allow_hosts: Names, besides loopback's, that requests may be addressed to.
+        max_body_bytes: Bytes of the largest request.
+        body_seconds: Most seconds that the body of a request may take to arrive.
+        keepalive: Seconds of silence after which a stream gets a comment.
+        patience: Seconds after which a stream starts although it may still fail.
+        linger: Seconds that an answer goes on after its client has left; the result is kept for as
             long, for the retry.
-        failures: failures in a row after which the fallback answers at once.
-        pause: seconds until the reasoner is tried again then.
-        drain: most seconds to finish what is under way when the gateway ends.
+        failures: Failures of the reasoner in a row after which it is left alone.
+        pause: Seconds until the reasoner is tried again then.
+        drain: Most seconds to finish answers when the gateway ends.
     """
 
     reasoner: Remote
@@ -91,7 +94,7 @@ class Settings:
     port: int = 8100
     token: str | None = field(default=None, repr=False)
     allow_hosts: tuple[str, ...] = ()
-    most_body: int = 32 << 20
+    max_body_bytes: int = 32 << 20
     body_seconds: float = 60.0
     keepalive: float = 10.0
     patience: float = 5.0
@@ -103,11 +106,13 @@ class Settings:
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:
             raise ClaraError(
-                f"{self.host} can be reached from other machines: set CLARA_MLX_TOKEN to what "
-                "clients must send as a bearer token, or listen on 127.0.0.1"
+                f"{self.host} can be reached from other machines: set CLARA_MLX_TOKEN to the "
+                "bearer token that clients must send, or listen on 127.0.0.1"
             )
         if self.token is not None and len(self.token) < 16:
-            raise ClaraError("the bearer token is too short to be a secret; 16 characters or more")
+            raise ClaraError(
+                "the bearer token is too short to be a secret: use at least 16 characters"
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,8 @@
-"""Server-sent events: read from an upstream piece by piece, written for a client.
+"""Server-sent events: read from an endpoint however they are cut, written for a client.
 
 httpx2 has a reader, too, but it drops comments, which are the keep-alives of a long prefill.
+sse-starlette would write, but it ends all streams as soon as the server is told to end (ours get
+their time to finish) and pings by the clock, not after silence.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Any
 
-# A line longer than this is no chat completion.
+# Bytes of the longest line that is read; a longer one is not part of a chat completion.
 _LONGEST = 16 << 20
 
-#: The end of a stream.
+#: The end of a stream of OpenAI's API.
 DONE = b"data: [DONE]\n\n"
 
 
@@ -35,14 +37,14 @@ class Data:
     text: str
 
 
-async def read(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Comment | Data]:
-    """The events of a stream, however its bytes are cut; only ``data`` and comments count.
+async def read_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Comment | Data]:
+    """The events of a stream, however its bytes are cut; fields other than ``data`` are dropped.
 
     Raises:
-        TooLong: a line has more than 16 MiB.
+        TooLong: A line has more than 16 MiB.
     """
     data: list[str] = []
-    async for line in _lines(pieces):
+    async for line in _read_lines(pieces):
         if not line:
             if data:
                 yield Data("\n".join(data))
@@ -55,8 +57,9 @@ async def read(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Comment | Data]:
         yield Data("\n".join(data))
 
 
-async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
-    # Cut at line feeds only, as bytes: characters may be split, and U+2028 is no line's end here.
+async def _read_lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
+    # Bytes are cut at line feeds only: a piece may end inside a character, and U+2028 does not end
+    # a line here.
     waiting = bytearray()
     async for piece in pieces:
         start = len(waiting)
@@ -72,11 +75,11 @@ async def _lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
         yield waiting.removesuffix(b"\r").decode("utf-8", "replace")
 
 
-def event(value: Any) -> bytes:
+def encode_event(value: Any) -> bytes:
     """An event with JSON data; lone surrogates, which UTF-8 has no bytes for, stay escaped."""
     return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
 
 
-def comment(text: str) -> bytes:
-    """A comment."""
+def encode_comment(text: str) -> bytes:
+    """A comment, on one line."""
     return f": {' '.join(text.split())}\n\n".encode()

@@ -10,109 +10,123 @@ from typing import Any, cast
 import httpx2
 
 from clara_mlx.serve import sse
-from clara_mlx.serve.errors import Unavailable, of_answer, of_event
+from clara_mlx.serve.errors import Unavailable, error_of_event, error_of_response
+from clara_mlx.serve.reply import Object
 from clara_mlx.serve.settings import Remote, is_loopback
 
-# Of an answer that is no success, no more is read.
-_MOST_ERROR = 1 << 20
+_CONNECT_SECONDS = 10.0
 
-#: A JSON object.
-Object = dict[str, Any]
+# Connections to another machine that are kept for the next requests, and for how long.
+_KEPT_CONNECTIONS = 20
+_KEPT_SECONDS = 3.0
+
+# Bytes that are read of a response other than 200.
+_ERROR_BYTES = 1 << 20
 
 
 class Endpoint:
     """A client of one endpoint.
 
     Args:
-        who: what it is called in errors.
-        remote: where and how.
+        who: The name of the endpoint in errors: "the reasoner".
+        remote: The endpoint's address and properties.
     """
 
     def __init__(self, who: str, remote: Remote) -> None:
-        self.who, self.remote = who, remote
-        host = httpx2.URL(remote.base).host
-        headers = {"authorization": f"Bearer {remote.key}"} if remote.key else {}
+        self.who = who
+        self.remote = remote
+        is_local = is_loopback(httpx2.URL(remote.base).host)
         self._client = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(remote.timeout, connect=10.0, pool=None),
+            headers={"authorization": f"Bearer {remote.key}"} if remote.key else {},
+            timeout=httpx2.Timeout(remote.timeout, connect=_CONNECT_SECONDS, pool=None),
             # A kept connection that the server just closed would look like a failure; on this
             # machine a new one costs nothing.
             limits=httpx2.Limits(
                 max_connections=None,
-                max_keepalive_connections=0 if is_loopback(host) else 20,
-                keepalive_expiry=3.0,
+                max_keepalive_connections=0 if is_local else _KEPT_CONNECTIONS,
+                keepalive_expiry=_KEPT_SECONDS,
             ),
             # A proxy of the environment is for the network, not for this machine.
-            trust_env=not is_loopback(host),
+            trust_env=not is_local,
         )
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
 
-    async def complete(self, payload: Mapping[str, Any]) -> Object:
-        """A chat completion in one piece, with at least one choice.
+    async def ask(self, payload: Mapping[str, Any]) -> AsyncGenerator[Object | sse.Comment]:
+        """The chunks and the keep-alives of a stream; without ``stream``, one whole answer.
 
         Raises:
-            Unavailable: the endpoint could not answer.
-            ApiError: it does not take the request.
+            Unavailable: The endpoint could not answer, or its answer has no end.
+            ApiError: The endpoint refuses the request.
         """
-        async with self._answer(payload) as answer:
+        if not payload.get("stream"):
+            yield await self._complete(payload)
+            return
+        async with aclosing(self._stream(payload)) as events:
+            async for event in events:
+                yield event
+
+    async def _complete(self, payload: Mapping[str, Any]) -> Object:
+        """A chat completion in one piece, with at least one choice."""
+        async with self._open(payload) as response:
             try:
-                content = await answer.aread()
+                content = await response.aread()
             except httpx2.TransportError as error:
-                raise self._failure(error) from error
+                raise self._unavailable(error) from error
         try:
             value = json.loads(content)
             if isinstance(value["choices"][0]["message"], dict):
                 return cast(Object, value)
         except (ValueError, LookupError, TypeError, RecursionError):
             pass
-        raise Unavailable("broken", f"{self.who} answered something that is no chat completion")
+        raise Unavailable("broken", f"the answer of {self.who} is not a chat completion")
 
-    async def stream(self, payload: Mapping[str, Any]) -> AsyncGenerator[Object | sse.Comment]:
-        """The chunks and the keep-alives of a chat completion.
-
-        Raises:
-            Unavailable: the endpoint could not answer, or its answer has no end.
-            ApiError: it does not take the request.
-        """
+    async def _stream(self, payload: Mapping[str, Any]) -> AsyncGenerator[Object | sse.Comment]:
+        """The chunks and the keep-alives of a chat completion, up to a proper end."""
         finished = False
-        async with self._answer(payload) as answer:
-            if "text/event-stream" not in answer.headers.get("content-type", ""):
+        async with self._open(payload) as response:
+            if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise Unavailable("broken", f"{self.who} does not stream its answer")
             try:
-                async with aclosing(sse.read(answer.aiter_bytes())) as events:
+                async with aclosing(sse.read_events(response.aiter_bytes())) as events:
                     async for event in events:
                         if isinstance(event, sse.Comment):
                             yield event
                             continue
                         if event.text.strip() == "[DONE]":
                             break
-                        chunk = self._chunk(event.text)
-                        finished = finished or _finishes(chunk)
+                        chunk = self._parse_chunk(event.text)
+                        finished = finished or _has_finish_reason(chunk)
                         yield chunk
             except (httpx2.TransportError, sse.TooLong) as error:
-                raise self._failure(error) from error
+                raise self._unavailable(error) from error
         if not finished:
             raise Unavailable("broken", f"{self.who} broke off in its answer")
 
-    def _chunk(self, text: str) -> Object:
+    def _parse_chunk(self, text: str) -> Object:
         try:
             chunk = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise Unavailable("broken", f"{self.who} sent an event that is not JSON") from error
+        strange = Unavailable(
+            "broken", f"{self.who} sent an event that is not a chunk of a chat completion"
+        )
         if not isinstance(chunk, dict):
-            raise Unavailable("broken", f"{self.who} sent an event that is no chunk")
+            raise strange
         if chunk.get("error"):
-            raise of_event(self.who, chunk["error"])
+            raise error_of_event(self.who, chunk["error"])
         choices = chunk.get("choices") or []
-        if not all(isinstance(c, dict) and isinstance(c.get("delta") or {}, dict) for c in choices):
-            raise Unavailable("broken", f"{self.who} sent an event that is no chunk")
+        if not isinstance(choices, list) or not all(
+            isinstance(c, dict) and isinstance(c.get("delta") or {}, dict) for c in choices
+        ):
+            raise strange
         return chunk
 
     @asynccontextmanager
-    async def _answer(self, payload: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:
+    async def _open(self, payload: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:
+        """Send a request; gives the response with status 200, its body yet to be read."""
         url = self.remote.base + "/chat/completions"
         # Lone surrogates have no bytes in UTF-8: they are sent as question marks.
         content = json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace")
@@ -120,39 +134,41 @@ class Endpoint:
             "POST", url, content=content, headers={"content-type": "application/json"}
         )
         try:
-            answer = await self._client.send(request, stream=True)
+            response = await self._client.send(request, stream=True)
         except httpx2.TransportError as error:
-            raise self._failure(error) from error
+            raise self._unavailable(error) from error
         try:
-            if answer.status_code != 200:
-                after = answer.headers.get("retry-after")
-                raise of_answer(self.who, answer.status_code, await _beginning(answer), after)
-            yield answer
+            status = response.status_code
+            if status != 200:
+                after = response.headers.get("retry-after")
+                raise error_of_response(self.who, status, await _read_error(response), after)
+            yield response
         finally:
-            await answer.aclose()
+            await response.aclose()
 
-    def _failure(self, error: Exception) -> Unavailable:
-        told = str(error) or type(error).__name__
+    def _unavailable(self, error: Exception) -> Unavailable:
+        reason = str(error) or type(error).__name__
         if isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout):
             return Unavailable(
-                "timeout", f"{self.who} said nothing for {self.remote.timeout:g} seconds"
+                "timeout", f"{self.who} was silent for {self.remote.timeout:g} seconds"
             )
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-            return Unavailable("connection", f"{self.who} can't be reached: {told}")
-        return Unavailable("broken", f"{self.who} broke off: {told}")
+            return Unavailable("connection", f"{self.who} can't be reached: {reason}")
+        return Unavailable("broken", f"{self.who} broke off: {reason}")
 
 
-async def _beginning(answer: httpx2.Response) -> bytes:
+async def _read_error(response: httpx2.Response) -> bytes:
+    """The beginning of a response's body."""
     content = b""
     try:
-        async for piece in answer.aiter_bytes():
+        async for piece in response.aiter_bytes():
             content += piece
-            if len(content) > _MOST_ERROR:
+            if len(content) > _ERROR_BYTES:
                 break
     except httpx2.TransportError:
         pass  # the status says enough
     return content
 
 
-def _finishes(chunk: Object) -> bool:
+def _has_finish_reason(chunk: Object) -> bool:
     return any(choice.get("finish_reason") for choice in chunk.get("choices") or [])

@@ -56,13 +56,13 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
     ("options", "told"),
     [
         (["--host", "0.0.0.0"], "CLARA_MLX_TOKEN"),
-        (["--reasoner", "localhost:8080"], "no URL"),
+        (["--reasoner", "localhost:8080"], "not the URL"),
         (["--fallback", "https://api.x.ai/v1"], "--fallback-model"),
         (["--tools", "maybe"], "auto, always or never"),
         (["--window", "2000", "--reserve", "2000"], "leaves no room"),
         (["--tokenizer", "/nowhere"], "/nowhere"),
         (["--tokenizer", "/nowhere", "--template-args", "[]"], "not a JSON object"),
-        (["--host", "203.0.113.7"], "can't be listened on"),
+        (["--host", "203.0.113.7"], "can't listen on"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(

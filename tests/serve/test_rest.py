@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from gateway import Gateway, Upstream, gateway, says
 
+from clara_mlx.errors import StorageFailed
 from clara_mlx.model.thread import Priority
 
 TEXTS = ["", "one\r\ntwo", "NUL \x00 and \u2028", "half \ud800 of a pair", "x" * 100_000]
@@ -169,10 +170,20 @@ def test_a_question_does_not_wait_for_the_backlog(
         assert left[0] > 0
 
 
-def test_a_failing_file_is_not_the_clients_mistake(tmp_path: Path) -> None:
+def test_a_failing_file_is_not_the_clients_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise StorageFailed("the disk is full", transient=True)
+
     with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
+        with monkeypatch.context() as patch:
+            patch.setattr(gate.memory, "remember", full)
+            answer = gate.http.post("/v1/memory/remember", json={"text": "x"})
+        assert answer.status_code == 503 and answer.headers["x-should-retry"] == "true"
         with gate.memory.file.write() as connection:
             connection.execute("DROP TABLE memories")
         gate.breaks = True
         answer = gate.http.post("/v1/memory/remember", json={"text": "x"})
-        assert answer.status_code == 503 and answer.headers["x-should-retry"] == "true"
+        # What is damaged stays damaged, however often it is asked.
+        assert answer.status_code == 503 and answer.headers["x-should-retry"] == "false"

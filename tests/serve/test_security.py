@@ -33,7 +33,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     path = tmp_path_factory.mktemp("gate")
     with (
         upstream.running() as url,
-        gateway(path, url, most_body=20_000, body_seconds=0.5) as made,
+        gateway(path, url, max_body_bytes=20_000, body_seconds=0.5) as made,
     ):
         made.memory.remember("a treasure")
         yield made
@@ -289,5 +289,5 @@ def test_other_addresses_need_a_token() -> None:
     for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST."):
         assert is_loopback(host)
         Settings(reasoner=remote, host=host)
-    with pytest.raises(ClaraError, match="no URL"):
+    with pytest.raises(ClaraError, match="not the URL"):
         Remote("localhost:8080")

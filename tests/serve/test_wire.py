@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clara_mlx.serve import sse
-from clara_mlx.serve.reply import Assembly
-from clara_mlx.serve.request import parse
+from clara_mlx.serve.chat_form import read_request
+from clara_mlx.serve.reply import Reply
 
 
 def events(pieces: list[bytes]) -> list[Any]:
@@ -23,7 +23,7 @@ def events(pieces: list[bytes]) -> list[Any]:
             yield piece
 
     async def collect() -> list[Any]:
-        return [event async for event in sse.read(feed())]
+        return [event async for event in sse.read_events(feed())]
 
     return asyncio.run(collect())
 
@@ -53,7 +53,7 @@ def test_events_of_odd_servers() -> None:
     ]
     with pytest.raises(sse.TooLong):
         events([b"x" * (9 << 20), b"y" * (9 << 20)])
-    assert sse.event({"a": "\ud800"}) == b'data: {"a":"\\ud800"}\n\n'
+    assert sse.encode_event({"a": "\ud800"}) == b'data: {"a":"\\ud800"}\n\n'
 
 
 ids = st.sampled_from(["a", "b", "c"])
@@ -74,7 +74,7 @@ histories = st.lists(plain | result | assistant, min_size=1, max_size=10)
 
 @given(histories)
 def test_every_call_has_its_results_right_behind_it(history: list[dict[str, Any]]) -> None:
-    request = parse({"messages": history}, None)
+    request = read_request({"messages": history}, None)
     waiting: list[str] = []
     for message in request.messages:
         if message["role"] == "tool":
@@ -86,15 +86,15 @@ def test_every_call_has_its_results_right_behind_it(history: list[dict[str, Any]
     # Nothing is lost, and a history in order is left as it is.
     said = "".join(m["content"] for m in request.messages)
     assert all((m["content"] or "") in said for m in history)
-    again = parse({"messages": request.messages}, None)
+    again = read_request({"messages": request.messages}, None)
     assert again.messages == request.messages
 
 
 def test_the_key_names_the_request() -> None:
     body = {"messages": [{"role": "user", "content": "x"}], "temperature": 0.5}
-    assert parse(body, "s").key == parse(dict(reversed(body.items())), "s").key
-    assert parse(body, "s").key != parse(body, "t").key
-    assert parse(body, "s").key != parse(body | {"temperature": 0.6}, "s").key
+    assert read_request(body, "s").key == read_request(dict(reversed(body.items())), "s").key
+    assert read_request(body, "s").key != read_request(body, "t").key
+    assert read_request(body, "s").key != read_request(body | {"temperature": 0.6}, "s").key
 
 
 @given(
@@ -102,7 +102,7 @@ def test_the_key_names_the_request() -> None:
     st.integers(1, 5),
 )
 def test_calls_come_out_as_they_went_in(given_calls: list[tuple[str, str]], step: int) -> None:
-    said = Assembly(frozenset(("own",)))
+    said = Reply(frozenset(("own",)))
     seen: dict[int, dict[str, str]] = {}
     for index, (name, arguments) in enumerate(given_calls):
         head = {"index": index, "id": "same", "function": {"name": name, "arguments": ""}}
@@ -111,7 +111,7 @@ def test_calls_come_out_as_they_went_in(given_calls: list[tuple[str, str]], step
             for i in range(0, len(arguments), step)
         ]
         for delta in [head, *rest]:
-            shown = said.feed({"choices": [{"delta": {"tool_calls": [delta]}}]}) or {}
+            shown = said.take_chunk({"choices": [{"delta": {"tool_calls": [delta]}}]}) or {}
             for call in shown.get("tool_calls", []):
                 one = seen.setdefault(call["index"], {"arguments": ""})
                 one |= {"id": call["id"]} if "id" in call else {}

@@ -29,7 +29,7 @@ Reply = Callable[[dict[str, Any]], Awaitable[Response]]
 @contextmanager
 def running(server: uvicorn.Server) -> Iterator[str]:
     """A server in a thread; gives its URL, and ends it gracefully."""
-    with serve.bound("127.0.0.1", 0) as listening:
+    with serve.listening_socket("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -218,7 +218,7 @@ def gateway(
     )
     with (
         Memory.open(path / "agent.db", clara) as memory,
-        running(serve.server(chosen, memory, counter)) as url,
+        running(serve.create_server(chosen, memory, counter)) as url,
     ):
         made = Gateway(url, memory, chosen.token)
         yield made
