@@ -28,8 +28,7 @@ from mlx_lm.models.llama import Model, ModelArgs
 
 from clara_mlx import machine
 from clara_mlx.model import chunking
-from clara_mlx.model.clara import batches
-from clara_mlx.model.encoder import encode_batch
+from clara_mlx.model.encoder import batches, encode_batch
 from clara_mlx.model.lora import TARGETS, Adapters
 from clara_mlx.model.tokenizer import TextTokenizer
 
@@ -118,10 +117,10 @@ def plain(model: Any, texts: list[list[int]]) -> mx.array:
 
 def fast(model: Any, texts: list[list[int]]) -> mx.array:
     """As Clara.encode does it."""
-    lengths = [len(text) for text in texts]
-    order = sorted(range(len(texts)), key=lengths.__getitem__)
+    order: list[int] = []
     done = []
-    for batch in batches(order, lengths):
+    for batch in batches([len(text) for text in texts]):
+        order += batch
         done.append(encode_batch(model, [texts[i] for i in batch], MEMORY))
         mx.eval(done[-1])
     return mx.concatenate(done)[mx.argsort(mx.array(order))]

@@ -169,7 +169,7 @@ def load_model(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     base = mx.get_active_memory()
     for name in clara.adapters:
-        with clara._adapters.use(name):
+        with clara.lora.use(name):
             pass
     loaded = mx.get_active_memory()
     start = time.perf_counter()

@@ -32,7 +32,7 @@ def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]
         CheckpointError: The place holds neither, or is damaged.
     """
     if (Path(path) / LAYOUT.clara).is_file():
-        return _inspect_folder(ModelFolder(path))
+        return _inspect_folder(ModelFolder.open(path))
     return _inspect_checkpoint(path, subfolder)
 
 

@@ -60,7 +60,7 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
     again, up to the rounding of another device. The float32 latents are computed layer by layer, so
     that the source never has to fit in memory; they are not compared if tensors differ.
     """
-    opened = ModelFolder(folder)
+    opened = ModelFolder.open(folder)
     result = Verification()
     _compare_base(opened, source, result, progress)
     for name, tensors in source.adapters.items():

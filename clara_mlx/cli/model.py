@@ -121,7 +121,7 @@ def inspect(
         described = inspection.inspect(path, subfolder=subfolder)
         emit(described, report.inspection(described), as_json)
         return
-    checkpoint = Source.open_recorded(ModelFolder(path), checkpoint=source, base=base)
+    checkpoint = Source.open_recorded(ModelFolder.open(path), checkpoint=source, base=base)
     verification = _verify(path, checkpoint)
     emit(verification.to_dict(), report.verification(verification), as_json)
     _fail_on_differences(path, verification)

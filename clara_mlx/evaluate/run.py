@@ -74,7 +74,7 @@ def run(
     """
     progress = progress or (lambda what, done, total: None)
     asked = _sets(settings)  # before anything that takes long
-    folders = {_name(path, paths): ModelFolder(resolve(path)) for path in paths}
+    folders = {_name(path, paths): ModelFolder.open(resolve(path)) for path in paths}
     folder.mkdir(parents=True, exist_ok=True)
     answers = Answers(folder / "answers.jsonl")
     seconds: dict[str, float] = {}

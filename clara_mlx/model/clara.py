@@ -15,7 +15,7 @@ from clara_mlx.model import chunking
 from clara_mlx.model.chunking import Chunk
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.decoder import Decoder, Sampling
-from clara_mlx.model.encoder import MemoryTokenEmbedding, encode_batch
+from clara_mlx.model.encoder import MemoryTokenEmbedding, batches, encode_batch
 from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.model.lora import Adapters
 from clara_mlx.model.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
@@ -25,17 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
     from mlx_lm.generate import GenerationResponse
 
-#: Padded tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
-BATCH_TOKENS = 4096
-
 
 @dataclass(frozen=True)
 class Compressed:
     """A text as memory tokens: ``latents[i]`` is ``text[chunks[i].start:chunks[i].end]``.
 
     Attributes:
-        latents: (chunks, memory_tokens, hidden) float32.
-        chunks: spans of the text in order; together they cover it exactly.
+        latents: Memory tokens (chunks, memory_tokens, hidden) as float32.
+        chunks: Spans of the text in order; together they cover it exactly.
     """
 
     latents: mx.array
@@ -48,7 +45,7 @@ class Compressed:
 
     @property
     def memory_tokens(self) -> int:
-        """Memory tokens that stand for the text."""
+        """Memory tokens that the text has become."""
         return self.latents.shape[0] * self.latents.shape[1]
 
     @property
@@ -64,24 +61,22 @@ def load(path_or_hub_id: str | Path, *, revision: str | None = None) -> Clara:
     (its half-precision kernels are many times slower) and in the folder's dtype on a GPU.
 
     Raises:
-        CheckpointError: the folder can't be found, or is damaged; the message says which file.
+        CheckpointError: The folder can't be found, or is damaged; the message says which file.
     """
-    folder = ModelFolder(resolve(path_or_hub_id, revision))
-    return from_folder(folder)
+    return from_folder(ModelFolder.open(resolve(path_or_hub_id, revision)))
 
 
 def from_folder(folder: ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
-    """Build `Clara` from an opened model folder, with another compute dtype if asked."""
+    """Build `Clara` from an opened model folder, with another compute dtype if one is given."""
     dtype = dtype or folder.compute_dtype()
-    model = folder.load_base()
+    network = folder.load_base()
     # Quantised weights and their companions stay as stored; activations bring the compute dtype.
     if not folder.is_quantised:
-        model.set_dtype(dtype)
-    embedding, first_id = model.model.embed_tokens, folder.config.base_vocab_size
-    model.model.embed_tokens = MemoryTokenEmbedding(
-        embedding, folder.memory_rows(), first_id, dtype
+        network.set_dtype(dtype)
+    network.model.embed_tokens = MemoryTokenEmbedding(
+        network.model.embed_tokens, folder.memory_rows(), folder.config.base_vocab_size, dtype
     )
-    mx.eval(model.parameters())
+    mx.eval(network.parameters())
 
     def read_adapter(name: str) -> dict[str, mx.array]:
         tensors = folder.adapter(name)
@@ -89,9 +84,13 @@ def from_folder(folder: ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
             return tensors
         return {key: tensor.astype(dtype) for key, tensor in tensors.items()}
 
-    adapters = Adapters(model, folder.adapters, read_adapter)
     return Clara(
-        folder.config, model, adapters, folder.tokenizer(), folder.query_adapter, folder.fingerprint
+        folder.config,
+        network,
+        Adapters(network, folder.adapters, read_adapter),
+        folder.tokenizer(),
+        folder.query_adapter,
+        folder.fingerprint,
     )
 
 
@@ -104,10 +103,10 @@ class Clara:
     ``mx.clear_streams()`` before it ends; on the CPU, MLX can abort the process otherwise.
 
     Attributes:
-        config: token counts and ids.
-        network: the base with its adapted layers (an mlx-lm model).
-        tokenizer: text to ids and back.
-        fingerprint: identifies checkpoint, quantisation and dtype; latents of different
+        config: Token counts and ids.
+        network: The base with its adapted layers, an mlx-lm model.
+        tokenizer: Turns text into ids and back.
+        fingerprint: Identifies checkpoint, quantisation and dtype; latents of different
             fingerprints must not be mixed.
     """
 
@@ -131,7 +130,7 @@ class Clara:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """Names of the adapters the checkpoint brought."""
+        """Names of the adapters that the checkpoint has."""
         return self._adapters.names
 
     @property
@@ -153,14 +152,14 @@ class Clara:
         An empty text has a latent of its own (the reference's behaviour); no texts give n = 0.
 
         Args:
-            texts: one text or several.
-            truncate: cut longer texts as the reference does, silently; for parity only.
+            texts: One text or several.
+            truncate: Whether to cut longer texts silently, as the reference does; for parity only.
 
         Raises:
-            TextTooLong: a text has more than doc_max_length tokens and ``truncate`` is off.
+            TextTooLong: A text has more than doc_max_length tokens and ``truncate`` is off.
         """
         texts = [texts] if isinstance(texts, str) else texts
-        inputs = self._inputs(texts, truncate)
+        inputs = self._encoder_inputs(texts, truncate)
         return self._encode([len(ids) for ids in inputs], lambda i: inputs[i], "encoder")
 
     def encode_query(self, text: str, *, truncate: bool = False) -> mx.array:
@@ -170,9 +169,9 @@ class Clara:
         the reference starts training the reasoner.
 
         Raises:
-            TextTooLong: as `encode`.
+            TextTooLong: As for `encode`.
         """
-        inputs = self._inputs([text], truncate)
+        inputs = self._encoder_inputs([text], truncate)
         return self._encode([len(inputs[0])], lambda i: inputs[i], self._query_adapter)[0]
 
     def compress(self, text: str, *, progress: Progress | None = None) -> Compressed:
@@ -189,9 +188,9 @@ class Clara:
             (text, chunk) for text, chunks in zip(texts, chunked, strict=True) for chunk in chunks
         ]
 
-        def input_of(i: int) -> list[int]:  # made when its batch is: ids take far more than text
+        def input_of(i: int) -> list[int]:  # only when its batch is due: ids take more than text
             text, chunk = pieces[i]
-            return self._inputs([text[chunk.start : chunk.end]], truncate=False)[0]
+            return self._encoder_inputs([text[chunk.start : chunk.end]], truncate=False)[0]
 
         layout = 3 + self.config.memory_tokens  # <ENC>, <s>, </s> and the memory tokens
         lengths = [chunk.tokens + layout for _, chunk in pieces]
@@ -202,7 +201,8 @@ class Clara:
             start += len(chunks)
         return compressed
 
-    def _inputs(self, texts: Sequence[str], truncate: bool) -> list[list[int]]:
+    def _encoder_inputs(self, texts: Sequence[str], truncate: bool) -> list[list[int]]:
+        """Ids of the encoder inputs of texts, which must fit one chunk each unless ``truncate``."""
         limit = self.config.doc_max_length
         # Above this length a text can't fit; don't tokenise 50 MB to find that out.
         longest = 4 * self.tokenizer.longest_token * (limit + 2)
@@ -222,44 +222,47 @@ class Clara:
         adapter: str,
         progress: Progress | None = None,
     ) -> mx.array:
-        """Encoder inputs to (n, memory_tokens, hidden) float32, one evaluation per batch.
+        """Latents (n, memory_tokens, hidden) float32 of encoder inputs; evaluates each batch.
 
-        ``lengths`` sorts the inputs into batches; ``input_of`` gives the ids of one.
+        Args:
+            lengths: The number of ids of each input, by which they are sorted into batches.
+            input_of: Returns the ids of one input, given its number.
+            adapter: The adapter to encode with.
+            progress: Called with the number of inputs encoded so far, and in all.
         """
         memory_tokens = self.config.memory_tokens
         if not lengths:
             return mx.zeros((0, memory_tokens, self.config.hidden_size))
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        order: list[int] = []
         done: list[mx.array] = []
-        finished = 0
-        for batch in batches(order, lengths):
+        for batch in batches(lengths):
             with self._adapters.use(adapter):
                 states = encode_batch(self.network, [input_of(i) for i in batch], memory_tokens)
             done.append(states.astype(mx.float32))
             mx.eval(done[-1])
-            finished += len(batch)
+            order += batch
             if progress:
-                progress(finished, len(lengths))
+                progress(len(order), len(lengths))
         return mx.concatenate(done)[mx.argsort(mx.array(order))]
 
     # -- ranking ---------------------------------------------------------------------------------
 
     def rank(self, query: str | mx.array, latents: mx.array | np.ndarray) -> mx.array:
-        """Cosine of a question and each of n latents, flattened: (n,) float32.
+        """Cosines (n,) float32 of a question and each of n latents, all of them flattened.
 
         Args:
-            query: a question, or what `encode_query` gave for it.
-            latents: (n, memory_tokens, hidden).
+            query: A question, or what `encode_query` returned for it.
+            latents: The documents' latents (n, memory_tokens, hidden).
         """
         encoded = self.encode_query(query) if isinstance(query, str) else query
-        q = self._latents(encoded).reshape(-1)
-        documents = self._latents(latents)
+        q = self._checked(encoded).reshape(-1)
+        documents = self._checked(latents)
         d = documents.reshape(documents.shape[0], -1)
         norms = mx.linalg.norm(d, axis=-1) * mx.linalg.norm(q)
         return (d @ q) / mx.maximum(norms, 1e-12)
 
-    def _latents(self, latents: mx.array | np.ndarray) -> mx.array:
-        """Latents as (k, memory_tokens, hidden) float32; a single one gains its k."""
+    def _checked(self, latents: mx.array | np.ndarray) -> mx.array:
+        """Latents as (k, memory_tokens, hidden) float32; a single one is given its k = 1."""
         array = mx.array(latents).astype(mx.float32)
         if array.ndim == 2:
             array = array[None]
@@ -283,13 +286,13 @@ class Clara:
         """Answer a question from compressed documents, greedily unless sampling options are given.
 
         Args:
-            question: the question, never cut.
-            latents: (k, memory_tokens, hidden), best document first.
-            max_tokens: tokens to generate at most; the answer ends earlier at ``</s>``.
-            sampling: options as mlx-lm names them, see `Sampling`.
+            question: The question, which is never cut.
+            latents: The documents' latents (k, memory_tokens, hidden), best document first.
+            max_tokens: Tokens to generate at most; the answer ends earlier at ``</s>``.
+            sampling: Options as mlx-lm names them, see `Sampling`.
 
         Raises:
-            PromptTooLong: question, documents and answer exceed the window; it says how many
+            PromptTooLong: Question, documents and answer exceed the window; it says how many
                 documents would fit.
         """
         return "".join(self.stream_answer(question, latents, max_tokens, **sampling))
@@ -301,7 +304,7 @@ class Clara:
         max_tokens: int = 128,
         **sampling: Unpack[Sampling],
     ) -> Iterator[str]:
-        """`answer` piece by piece, as the text becomes certain. Errors come at once."""
+        """`answer` piece by piece, as the text becomes certain; errors are raised at once."""
         return _texts(self.stream_responses(question, latents, max_tokens, **sampling))
 
     def stream_responses(
@@ -312,15 +315,15 @@ class Clara:
         **sampling: Unpack[Sampling],
     ) -> Iterator[GenerationResponse]:
         """`answer` token by token: mlx-lm's responses, with token ids, counts and rates."""
-        documents = self._latents(latents)
+        documents = self._checked(latents)
         window = self.config.window
-        if len(question) > 4 * self.tokenizer.longest_token * window:  # as in _inputs
+        if len(question) > 4 * self.tokenizer.longest_token * window:  # as in _encoder_inputs
             raise PromptTooLong(window + 1, window, documents.shape[0], 0, exact=False)
         prompt = self._prompts.answer(question, documents.shape[0])
-        return self._responses(prompt, documents, max_tokens, sampling)
+        return self._generate(prompt, documents, max_tokens, sampling)
 
     def documents_that_fit(self, question: str, max_tokens: int = 128) -> int:
-        """How many documents `answer` can read with this question and room for its answer."""
+        """Number of documents that `answer` can read with this question and room for its answer."""
         prompt = self._prompts.answer(question, 1)
         return self._largest_k(len(prompt.ids), 1, max_tokens)
 
@@ -335,16 +338,16 @@ class Clara:
         """Write out what compressed documents hold, as the model was pretrained to.
 
         Args:
-            latents: (k, memory_tokens, hidden).
-            max_tokens: tokens to generate at most.
-            instruction: the user turn, with ``{slots}`` where the memory tokens go.
-            sampling: as for `answer`.
+            latents: The documents' latents (k, memory_tokens, hidden).
+            max_tokens: Tokens to generate at most.
+            instruction: The user turn, with ``{slots}`` where the memory tokens go.
+            sampling: Options as for `answer`.
         """
-        documents = self._latents(latents)
+        documents = self._checked(latents)
         prompt = self._prompts.paraphrase(documents.shape[0], instruction)
-        return "".join(_texts(self._responses(prompt, documents, max_tokens, sampling)))
+        return "".join(_texts(self._generate(prompt, documents, max_tokens, sampling)))
 
-    def _responses(
+    def _generate(
         self, prompt: DecoderPrompt, documents: mx.array, max_tokens: int, sampling: Sampling
     ) -> Iterator[GenerationResponse]:
         if max_tokens < 1:
@@ -368,14 +371,3 @@ class Clara:
 
 def _texts(responses: Iterator[GenerationResponse]) -> Iterator[str]:
     return (response.text for response in responses if response.text)
-
-
-def batches(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
-    """Consecutive runs of ``order``, sorted by length, within BATCH_TOKENS when padded."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    yield batch

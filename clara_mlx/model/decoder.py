@@ -68,11 +68,6 @@ class Decoder:
         embeds = self._model.base.model.embed_tokens(mx.array(prompt.ids))
         return fill_slots(embeds, mx.array(sources(prompt)), latents) if prompt.slots else embeds
 
-    def logits(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
-        """Logits (tokens, vocab) of one pass over the whole prompt, without generating."""
-        embeds = self.inputs_embeds(prompt, latents)
-        return self._model(mx.array([prompt.ids]), input_embeddings=embeds[None])[0]
-
     def stream(
         self, prompt: DecoderPrompt, latents: mx.array, max_tokens: int, sampling: Sampling
     ) -> Iterator[GenerationResponse]:

@@ -1,12 +1,15 @@
-"""The encoder pass: token ids in, memory-token states out, and no work that they don't need."""
+"""The encoder pass: token ids in, memory-token states out, without the work they don't need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+
+#: Padded tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
+BATCH_TOKENS = 4096
 
 
 class MemoryTokenEmbedding(nn.Module):
@@ -36,9 +39,21 @@ RunLayer = Callable[[Any, mx.array], mx.array]
 
 
 def run_layer(layer: Any, h: mx.array) -> mx.array:
-    """A block as it is; training puts a checkpointed one in its place."""
+    """Compute a block as it is; training replaces this by a checkpointed one."""
     output: mx.array = layer(h, "causal")
     return output
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The numbers of inputs in batches, shortest inputs first, within BATCH_TOKENS when padded."""
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[number] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int) -> mx.array:
@@ -49,9 +64,9 @@ def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int)
     queries, attention and MLP are computed at the memory positions only.
 
     Args:
-        model: an mlx-lm Llama-family model whose encoder adapter is active.
-        batch: ids of each input, its memory tokens last.
-        memory_tokens: M, how many memory tokens end each input.
+        model: An mlx-lm Llama-family model whose encoder adapter is active.
+        batch: The ids of each input, its memory tokens last.
+        memory_tokens: M, the number of memory tokens that end each input.
 
     Returns:
         (batch, memory_tokens, hidden) in the compute dtype, not yet evaluated.
@@ -76,12 +91,12 @@ def states_at(
     """States after the final norm at ``count`` positions from ``starts`` on, and no others.
 
     Args:
-        model: an mlx-lm Llama-family model whose adapter is active.
-        h: input embeddings (batch, length, hidden), padded on the right.
-        starts: first position of each row (batch,).
-        count: how many positions; all lie within the padded length.
-        ragged: whether any row's positions are not the last ``count`` of the padded length.
-        run: how all blocks but the last are computed.
+        model: An mlx-lm Llama-family model whose adapter is active.
+        h: Input embeddings (batch, length, hidden), padded on the right.
+        starts: The first position of each row (batch,).
+        count: Number of positions per row; all lie within the padded length.
+        ragged: Whether any row's positions are not the last ``count`` of the padded length.
+        run: Computes each block but the last.
 
     Returns:
         (batch, count, hidden), not yet evaluated.

@@ -1,7 +1,7 @@
 """The model folder on disk: the one module that knows its layout.
 
 A model folder is also an mlx-lm model: the base in its root, adapters in mlx-lm's adapter format
-under ``adapters/<name>/``. What is ours stands in ``clara.json`` and ``memory_tokens.safetensors``.
+under ``adapters/<name>/``. What is ours is in ``clara.json`` and ``memory_tokens.safetensors``.
 """
 
 from __future__ import annotations
@@ -45,50 +45,82 @@ _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16
 ADAPTERS = ("encoder", "decoder", "query_reasoner")
 
 
+@dataclass(frozen=True)
 class ModelFolder:
-    """An opened model folder: its description is read and checked, its weights are not loaded.
+    """A model folder whose description has been read and checked. Made by `open`.
 
-    Raises:
-        CheckpointError: no such folder, not a model folder, a newer format, or a file that is
-            missing or has another size than ``clara.json`` recorded.
+    Attributes:
+        path: The folder.
+        description: What ``clara.json`` says.
+        config: Token counts and ids.
+        adapters: Names of the adapters in it.
+        query_adapter: Name of the adapter that encodes questions.
+        fingerprint: Identifies checkpoint, quantisation and dtype.
+        dtype: The dtype of its weights, or the one that they had before they were quantised.
+        is_quantised: Whether the base's weights are quantised.
+        base_config: The base's ``config.json``, as mlx-lm reads it.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if not (self.path / LAYOUT.clara).is_file():
+    path: Path
+    description: dict[str, Any]
+    config: ClaraConfig
+    adapters: tuple[str, ...]
+    query_adapter: str
+    fingerprint: str
+    dtype: mx.Dtype
+    is_quantised: bool
+    base_config: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelFolder:
+        """Read and check a folder's description; its weights are not loaded.
+
+        Raises:
+            CheckpointError: There is no such folder, it is not a model folder or of a newer
+                format, or a file is missing or has another size than ``clara.json`` recorded.
+        """
+        path = Path(path)
+        if not (path / LAYOUT.clara).is_file():
             raise CheckpointError(
-                f"{self.path}: not a model folder (no {LAYOUT.clara}); "
+                f"{path}: not a model folder (no {LAYOUT.clara}); "
                 "make one with: clara-mlx convert CHECKPOINT --to FOLDER"
             )
-        self.description = self._json(LAYOUT.clara)
-        written = self.description.get("format")
+        description = _read_json(path / LAYOUT.clara)
+        written = description.get("format")
         if type(written) is not int or written > LAYOUT.format:
             raise CheckpointError(
-                f"{self.path}: format {written!r}, but this clara-mlx reads up to "
-                f"{LAYOUT.format}; update clara-mlx or convert again"
+                f"{path}: format {written!r}, but this clara-mlx reads up to {LAYOUT.format}; "
+                "update clara-mlx or convert again"
             )
         try:
-            self.config, _ = ClaraConfig.from_dict(
-                self.description["config"], where=str(self.path / LAYOUT.clara)
-            )
-            self.adapters = tuple(self.description["adapters"])
-            self.query_adapter = str(self.description["query_adapter"])
-            self.fingerprint = str(self.description["fingerprint"])
-            self.dtype = _DTYPES[self.description["dtype"]]
-            self.is_quantised = self.description["quantization"] is not None
-            files: dict[str, int] = self.description["files"]
-            if not {*self.adapters, self.query_adapter} <= set(ADAPTERS):
-                raise KeyError(f"adapters {self.adapters}")
+            config, _ = ClaraConfig.from_dict(description["config"], where=str(path / LAYOUT.clara))
+            adapters = tuple(description["adapters"])
+            query_adapter = str(description["query_adapter"])
+            fingerprint = str(description["fingerprint"])
+            dtype = _DTYPES[description["dtype"]]
+            is_quantised = description["quantization"] is not None
+            files: dict[str, int] = description["files"]
+            if not {*adapters, query_adapter} <= set(ADAPTERS):
+                raise KeyError(f"adapters {adapters}")
         except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{self.path / LAYOUT.clara}: damaged ({error!r}); convert the checkpoint again"
+                f"{path / LAYOUT.clara}: damaged ({error!r}); convert the checkpoint again"
             ) from error
-        self._check_files(files)
-        #: The base's ``config.json``, as mlx-lm reads it.
-        self.base_config = self._json(LAYOUT.config)
+        _check_files(path, files)
+        return cls(
+            path,
+            description,
+            config,
+            adapters,
+            query_adapter,
+            fingerprint,
+            dtype,
+            is_quantised,
+            base_config=_read_json(path / LAYOUT.config),
+        )
 
     def compute_dtype(self) -> mx.Dtype:
-        """float32 on a CPU, whose half-precision kernels are many times slower; else as stored."""
+        """float32 on a CPU, whose half-precision kernels are many times slower; else `dtype`."""
         on_cpu = mx.default_device().type == mx.DeviceType.cpu
         return mx.float32 if on_cpu else self.dtype
 
@@ -115,32 +147,34 @@ class ModelFolder:
         """One adapter's tensors, named ``<target>.lora_a`` and ``<target>.lora_b``."""
         return load_arrays(self.path / LAYOUT.adapter.format(name))
 
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: {error}; convert the checkpoint again") from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{path}: not a JSON object; convert the checkpoint again")
-        return content
 
-    def _check_files(self, files: dict[str, int]) -> None:
-        problems = []
-        for name, size in files.items():
-            path = self.path / name
-            if not path.is_file():
-                problems.append(f"{name} is missing")
-            elif path.stat().st_size != size:
-                problems.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
-        if problems:
-            raise CheckpointError(
-                f"{self.path}: {'; '.join(problems)}; copy it again or convert the checkpoint again"
-            )
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {error}; convert the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object; convert the checkpoint again")
+    return content
+
+
+def _check_files(folder: Path, sizes: dict[str, int]) -> None:
+    """Refuse a folder whose files are not all there in the sizes that were recorded."""
+    problems = []
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            problems.append(f"{name} has {path.stat().st_size} bytes instead of {size}")
+    if problems:
+        raise CheckpointError(
+            f"{folder}: {'; '.join(problems)}; copy it again or convert the checkpoint again"
+        )
 
 
 def load_arrays(path: Path) -> dict[str, mx.array]:
-    """The arrays of a safetensors file, read when they are used."""
+    """The arrays of a safetensors file; each is read from disk when it is used."""
     try:
         arrays = mx.load(str(path))
     except (ValueError, RuntimeError, OSError) as error:
@@ -158,12 +192,12 @@ def resolve(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
 
 
 def download(repo: str, patterns: list[str], revision: str | None = None) -> Path:
-    """Fetch the files of a hub repository that match; what is already there is kept.
+    """Fetch the files of a hub repository that match; files in the local cache are kept.
 
-    Progress, resuming, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` are huggingface_hub's.
+    huggingface_hub shows the progress, resumes, and reads ``HF_TOKEN`` and ``HF_HUB_OFFLINE``.
 
     Raises:
-        CheckpointError: no such folder nor repository, or it can't be reached.
+        CheckpointError: There is no such folder or repository, or it can't be reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -1,4 +1,4 @@
-"""Named LoRA adapters on one shared base, plain or quantised: exactly one is active per pass."""
+"""Named LoRA adapters on one shared base, plain or quantised; exactly one is active per pass."""
 
 from __future__ import annotations
 
@@ -26,22 +26,6 @@ TARGETS = (
 SCALE = 2.0
 
 
-class _Active:
-    """What all adapted layers of one model look at: the adapter's name, and dropout in training."""
-
-    name: str | None = None
-    dropout: float = 0.0
-    key: mx.array | None = None
-
-    def dropped(self, x: mx.array) -> mx.array:
-        """The adapter's input, a share ``dropout`` of it zeroed and the rest scaled up."""
-        if not self.dropout or self.key is None:
-            return x
-        self.key, key = mx.random.split(self.key)
-        kept = mx.random.bernoulli(1 - self.dropout, x.shape, key=key)
-        return mx.where(kept, x * (1 / (1 - self.dropout)), 0)
-
-
 class AdaptedLinear(nn.Module):
     """A linear layer plus ``SCALE * (x @ lora_a) @ lora_b`` of the active adapter.
 
@@ -49,19 +33,20 @@ class AdaptedLinear(nn.Module):
     active adapter the layer is its base.
     """
 
-    def __init__(self, linear: nn.Module, active: _Active) -> None:
+    def __init__(self, linear: nn.Module, owner: Adapters) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.linear = linear
         self.adapters: dict[str, dict[str, mx.array]] = {}
-        self._active = active
+        self._owner = owner
 
     def __call__(self, x: mx.array) -> mx.array:
         """Output (..., out) for inputs (..., in)."""
         y = self.linear(x)
-        if self._active.name is None:
+        if self._owner.active is None:
             return y
-        adapter = self.adapters[self._active.name]
-        x = self._active.dropped(x)
+        adapter = self.adapters[self._owner.active]
+        if self._owner.dropout:
+            x = self._owner.dropout(x)
         # float32 activations meet bfloat16 matrices on a quantised base; in training, the reverse.
         z = (x @ adapter["lora_a"].astype(x.dtype)) @ adapter["lora_b"].astype(x.dtype)
         return y + SCALE * z
@@ -71,9 +56,14 @@ class Adapters:
     """The adapters of one model, each read from disk when a pass first uses it.
 
     Args:
-        model: the base, a Llama-family mlx-lm model; its `TARGETS` are wrapped in place.
-        names: the adapters there are.
-        read: returns one adapter's tensors, named ``<target>.lora_a`` and ``<target>.lora_b``.
+        model: The base, a Llama-family mlx-lm model; its `TARGETS` are wrapped in place.
+        names: Names of the adapters that can be read.
+        read: Returns one adapter's tensors, named ``<target>.lora_a`` and ``<target>.lora_b``.
+
+    Attributes:
+        names: Names of the model's adapters.
+        active: Name of the adapter in force, None outside `use`.
+        dropout: What training does to every adapter's inputs; None outside training.
     """
 
     def __init__(
@@ -83,60 +73,34 @@ class Adapters:
         read: Callable[[str], Mapping[str, mx.array]],
     ) -> None:
         self.names = names
+        self.active: str | None = None
+        self.dropout: Callable[[mx.array], mx.array] | None = None
         self._read = read
-        self._active = _Active()
+        self._loaded: set[str] = set()
         modules = dict(model.named_modules())
         paths = [
             f"model.layers.{i}.{target}" for i in range(len(model.layers)) for target in TARGETS
         ]
-        self._layers = {path: AdaptedLinear(modules[path], self._active) for path in paths}
+        self._layers = {path: AdaptedLinear(modules[path], self) for path in paths}
         model.update_modules(tree_unflatten(list(self._layers.items())))
-        self._loaded: list[str] = []
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """Names of the adapters that are in memory."""
-        return tuple(self._loaded)
-
-    @property
-    def active(self) -> str | None:
-        """Name of the adapter in force, None outside `use`."""
-        return self._active.name
 
     @contextmanager
     def use(self, name: str) -> Iterator[None]:
         """Make one adapter the active one for a pass; the previous one returns afterwards.
 
         Raises:
-            CheckpointError: the model has no such adapter, or its file does not fit the base.
+            CheckpointError: The model has no such adapter, or its file does not fit the base.
         """
         if name not in self._loaded:
-            self._load(name)
-        previous, self._active.name = self._active.name, name
+            if name not in self.names:
+                names = ", ".join(self.names)
+                raise CheckpointError(f"no adapter {name!r}; this model has {names}")
+            self._install(name, self._read(name))
+        previous, self.active = self.active, name
         try:
             yield
         finally:
-            self._active.name = previous
-
-    @contextmanager
-    def dropout(self, share: float, key: mx.array | None) -> Iterator[None]:
-        """Zero a share of every adapter's inputs, as in training; ``key`` decides which."""
-        active = self._active
-        previous = active.dropout, active.key
-        active.dropout, active.key = share, key
-        try:
-            yield
-        finally:
-            active.dropout, active.key = previous
-
-    @property
-    def dropping(self) -> tuple[float, mx.array | None]:
-        """The share in force, and the key of the next layer's mask."""
-        return self._active.dropout, self._active.key
-
-    def dropped_with(self, key: mx.array | None) -> None:
-        """Go on with this key, after masks that were drawn elsewhere."""
-        self._active.key = key
+            self.active = previous
 
     def tensors(self, name: str) -> dict[str, mx.array]:
         """One adapter's arrays, named ``<target>.lora_a`` and ``<target>.lora_b``."""
@@ -147,10 +111,10 @@ class Adapters:
                 for part, array in layer.adapters[name].items()
             }
 
-    def put(self, name: str, tensors: Mapping[str, mx.array]) -> None:
-        """Let an adapter that is in memory have these arrays, or some of them, in place of its own.
+    def replace_tensors(self, name: str, tensors: Mapping[str, mx.array]) -> None:
+        """Replace some or all arrays of an adapter that is in memory.
 
-        No shapes are checked: they are `tensors` of before, as training has changed them.
+        Shapes are not checked: these are arrays that `tensors` gave, as training changed them.
         """
         for path_and_part, array in tensors.items():
             path, _, part = path_and_part.rpartition(".")
@@ -160,23 +124,19 @@ class Adapters:
         """Add an adapter, or replace the one of that name.
 
         Raises:
-            CheckpointError: the tensors do not fit the base.
+            CheckpointError: The tensors do not fit the base.
         """
         self._install(name, tensors)
         if name not in self.names:
             self.names = (*self.names, name)
 
-    def _load(self, name: str) -> None:
-        if name not in self.names:
-            raise CheckpointError(f"no adapter {name!r}; this model has {', '.join(self.names)}")
-        self._install(name, self._read(name))
-
-    def _install(self, name: str, read: Mapping[str, mx.array]) -> None:
-        tensors = dict(read)
+    def _install(self, name: str, tensors: Mapping[str, mx.array]) -> None:
+        """Give each layer its two matrices, if all of them fit; otherwise change nothing."""
+        left = dict(tensors)
         problems: list[str] = []
         fitting: dict[str, dict[str, mx.array]] = {}
         for path, layer in self._layers.items():
-            a, b = tensors.pop(f"{path}.lora_a", None), tensors.pop(f"{path}.lora_b", None)
+            a, b = left.pop(f"{path}.lora_a", None), left.pop(f"{path}.lora_b", None)
             if a is None or b is None:
                 problems.append(f"missing {path}")
                 continue
@@ -184,14 +144,13 @@ class Adapters:
             if a.ndim != 2 or b.shape != (a.shape[1], out_dims) or a.shape[0] != in_dims:
                 problems.append(f"{path}: shapes {a.shape} and {b.shape} do not fit the base")
             fitting[path] = {"lora_a": a, "lora_b": b}
-        problems += [f"unexpected {path}" for path in tensors]
+        problems += [f"unexpected {path}" for path in left]
         if problems:
             raise CheckpointError(f"adapter {name!r}: " + "; ".join(problems))
         mx.eval(list(fitting.values()))
         for path, adapter in fitting.items():
             self._layers[path].adapters[name] = adapter
-        if name not in self._loaded:
-            self._loaded.append(name)
+        self._loaded.add(name)
 
 
 def dims(linear: nn.Module) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from itertools import product
 from math import ceil
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.model.clara import BATCH_TOKENS
+from clara_mlx.model.encoder import BATCH_TOKENS
 from clara_mlx.plan.footprint import KV_BITS, ClaraFootprint, Footprint
 
 GIB = 2**30

@@ -96,7 +96,7 @@ def clara_folder(path: Path) -> ClaraFootprint:
     Raises:
         ClaraError: It is not a model folder, or it is damaged.
     """
-    folder = ModelFolder(path)
+    folder = ModelFolder.open(path)
     adapters = [array for name in folder.adapters for array in folder.adapter(name).values()]
     return ClaraFootprint(
         read(path),

@@ -41,7 +41,7 @@ def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
     source = Source.open(checkpoint, base=fresh.base)
     quantisation = Quantisation(fresh.bits) if fresh.bits else None
     convert(source, folder, quantisation=quantisation, dtype=fresh.dtype)
-    return ModelFolder(folder).path
+    return ModelFolder.open(folder).path
 
 
 def _write(fresh: Fresh, to: Path, seed: int) -> None:

@@ -11,6 +11,7 @@ import mlx.core as mx
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.encoder import RunLayer, run_layer
 from clara_mlx.model.lora import AdaptedLinear, Adapters
+from clara_mlx.train.dropout import Dropout, use_dropout
 
 #: Adapter -> tensors by name; under `ROWS` the embedding rows of the added tokens.
 Parameters = dict[str, dict[str, mx.array]]
@@ -53,7 +54,7 @@ def put(model: Any, adapters: Adapters, parameters: Parameters) -> None:
         if name == ROWS:
             model.model.embed_tokens.rows = tensors[_ROWS_KEY]
         else:
-            adapters.put(name, tensors)
+            adapters.replace_tensors(name, tensors)
 
 
 @contextmanager
@@ -89,18 +90,26 @@ def checkpointed(adapters: Adapters) -> RunLayer:
         # mx.checkpoint gives gradient to arguments only, so the block's trained arrays are passed.
         adapted = [module for module in layer.modules() if isinstance(module, AdaptedLinear)]
         own = [module.adapters[name] for module in adapted]
-        dropping = adapters.dropping
-        key_after: list[mx.array | None] = []
+        dropout = adapters.dropout
+        before = Dropout(dropout.share, dropout.key) if isinstance(dropout, Dropout) else None
+        keys_after: list[mx.array] = []
 
         def again(tensors: list[dict[str, mx.array]], h: mx.array) -> mx.array:
             # Called a second time when the pass is over, so everything in force is set here.
-            with adapters.use(name), adapters.dropout(*dropping), _replaced(adapted, name, tensors):
+            masks = before and Dropout(before.share, before.key)
+            with (
+                adapters.use(name),
+                use_dropout(adapters, masks),
+                _replaced(adapted, name, tensors),
+            ):
                 output = run_layer(layer, h)
-                key_after.append(adapters.dropping[1])
+            if masks:
+                keys_after.append(masks.key)
             return output
 
         output: mx.array = mx.checkpoint(again)(own, h)
-        adapters.dropped_with(key_after[0])
+        if isinstance(dropout, Dropout):
+            dropout.key = keys_after[0]  # the next block goes on from there
         return output
 
     return run

@@ -47,7 +47,7 @@ class Run:
             path = start_folder(config.fresh, output, config.seed)
         else:
             path = resolve(str(config.model))
-        self.folder = ModelFolder(path)
+        self.folder = ModelFolder.open(path)
         if config.write_checkpoint and self.folder.is_quantised:
             tables_of(self.folder)  # not to find out after the training that they are gone
         self.trainer = Trainer(config, from_folder(self.folder))

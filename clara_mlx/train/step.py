@@ -9,11 +9,12 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
-from clara_mlx.model.clara import Clara, batches
-from clara_mlx.model.encoder import encode_batch, run_layer
+from clara_mlx.model.clara import Clara
+from clara_mlx.model.encoder import batches, encode_batch, run_layer
 from clara_mlx.train import losses, parameters
 from clara_mlx.train.batches import padded_rows
 from clara_mlx.train.config import TrainConfig
+from clara_mlx.train.dropout import Dropout, use_dropout
 from clara_mlx.train.losses import Arrays, Network
 from clara_mlx.train.parameters import Parameters
 
@@ -36,8 +37,7 @@ class DocumentLatents:
         known = self._kept if self._keep else {}
         missing = [number for number in numbers if number not in known]
         lengths = [len(self._documents[number]) for number in missing]
-        order = sorted(range(len(missing)), key=lengths.__getitem__)
-        for batch in batches(order, lengths) if missing else ():
+        for batch in batches(lengths):
             chosen = [missing[i] for i in batch]
             inputs = [self._documents[number] for number in chosen]
             with self._clara.lora.use("encoder"):
@@ -125,7 +125,8 @@ class Stepper:
         self, trained: Parameters, batch: Arrays, key: mx.array
     ) -> tuple[mx.array, Arrays, Parameters]:
         def loss(trained: Parameters) -> tuple[mx.array, Arrays]:
-            with self._clara.lora.dropout(self._config.method.dropout, key):
+            share = self._config.method.dropout
+            with use_dropout(self._clara.lora, Dropout(share, key) if share else None):
                 return self._loss_of(trained, batch)
 
         (total, parts), gradients = mx.value_and_grad(loss)(trained)

@@ -45,7 +45,7 @@ def test_dry_run_prints_the_plan_and_leaves_no_trace(config: Path) -> None:
 def test_a_run(config: Path) -> None:
     result = json.loads(run(config, "--json"))
     assert result["step"] == 2 and result["evaluation"]["answers"] == 4
-    ModelFolder(result["model"])
+    ModelFolder.open(result["model"])
     assert (Path(result["checkpoint"]) / "adapters.pth").is_file()
     # Given again, it says the same: there is nothing left to do.
     assert json.loads(run(config, "--json"))["model"] == result["model"]

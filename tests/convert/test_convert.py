@@ -142,7 +142,7 @@ def test_the_licence_is_the_model_cards(checkpoint: Path, golden: Path, tmp_path
     (checkpoint / "README.md").write_text("---\nlicense: other\nlicense_name: apple-amlr\n---\n# x")
     (checkpoint / "LICENSE").write_text("the terms")
     to = run(checkpoint, golden, tmp_path / "to")
-    licences = ModelFolder(to).description["licences"]
+    licences = ModelFolder.open(to).description["licences"]
     assert licences == {"checkpoint": "apple-amlr", "base": None}
     assert (to / "LICENSE").read_text() == "the terms"
 
@@ -268,7 +268,7 @@ def test_quantised_folders_load_and_answer(
 def test_trained_rows_survive_quantisation_exactly(folder: Any, golden: Path, bits: str) -> None:
     to = folder("c16", "e2e", "-q", bits)
     trained = values(golden / "c16/e2e")[TABLE][643:]
-    kept = ModelFolder(to).memory_rows()
+    kept = ModelFolder.open(to).memory_rows()
     assert kept.dtype == trained.dtype == mx.bfloat16
     assert mx.array_equal(kept, trained)
     model = clara_mlx.load(to)
@@ -286,7 +286,7 @@ def test_rows_keep_the_checkpoints_dtype(checkpoint: Path, golden: Path, tmp_pat
         lambda t: t.update({n: a.astype(mx.float32) * 1.0001 for n, a in t.items()}),
     )
     to = run(checkpoint, golden, tmp_path / "to", dtype="bfloat16")
-    assert ModelFolder(to).memory_rows().dtype == mx.float32
+    assert ModelFolder.open(to).memory_rows().dtype == mx.float32
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -306,7 +306,7 @@ def test_mlx_lm_reads_the_folder(folder: Any, clara: Any) -> None:
     ids = mx.array([ours.tokenizer.encode("which test failed in the session?")])
     for name in ours.adapters:
         theirs, tokenizer = mlx_lm.load(str(to), adapter_path=str(to / "adapters" / name))
-        with ours._adapters.use(name):
+        with ours.lora.use(name):
             assert mx.abs(ours.network(ids) - theirs(ids)).max().item() < 2e-4
     assert tokenizer.convert_ids_to_tokens([643, 649]) == ["<MEM0>", "<SEP>"]
     assert isinstance(mlx_lm.generate(theirs, tokenizer, "hello", max_tokens=4), str)
@@ -315,7 +315,7 @@ def test_mlx_lm_reads_the_folder(folder: Any, clara: Any) -> None:
 def test_clara_json_says_where_everything_came_from(folder: Any, golden: Path) -> None:
     import hashlib
 
-    described = ModelFolder(folder("c16", "e2e", "-q", "8")).description
+    described = ModelFolder.open(folder("c16", "e2e", "-q", "8")).description
     adapters = (golden / "c16/e2e/adapters.pth").read_bytes()
     hashes = described["source"]["sha256"]
     assert hashes["checkpoint"]["adapters.pth"] == hashlib.sha256(adapters).hexdigest()
@@ -323,7 +323,7 @@ def test_clara_json_says_where_everything_came_from(folder: Any, golden: Path) -
     assert described["quantization"] == {"bits": 8, "group_size": 64, "mode": "affine"}
     assert described["query_adapter"] == "query_reasoner"
     assert described["added_tokens"]["<ENC>"] == 648
-    other = ModelFolder(folder("c16", "e2e", "-q", "4")).description
+    other = ModelFolder.open(folder("c16", "e2e", "-q", "4")).description
     assert described["fingerprint"] != other["fingerprint"]
 
 
@@ -341,7 +341,7 @@ def test_a_folder_goes_back_to_its_checkpoint(folder: Any, golden: Path) -> None
     to = folder("c16", "e2e", "-q", "none")
     adapters = read_pth(golden / "c16/e2e/adapters.pth")
     for name in ("encoder", "decoder", "query_reasoner"):
-        arrays = ModelFolder(to).adapter(name)
+        arrays = ModelFolder.open(to).adapter(name)
         original = adapters[f"{name}_adapter"]
         lines = inverse(ADAPTER, 3)
         assert {lines[target].source for target in arrays} == set(original)
@@ -356,9 +356,9 @@ def test_an_existing_folder_is_replaced_only_with_force(golden: Path, tmp_path: 
     to = run(golden / "c16/e2e", golden, tmp_path / "to")
     with pytest.raises(CheckpointError, match="--force"):
         run(golden / "c16/e2e", golden, to)
-    before = ModelFolder(to).fingerprint
+    before = ModelFolder.open(to).fingerprint
     run(golden / "c16/e2e", golden, to, force=True, dtype="float32")
-    assert ModelFolder(to).fingerprint != before
+    assert ModelFolder.open(to).fingerprint != before
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/file").touch()
     with pytest.raises(CheckpointError, match="not a model folder"):

@@ -142,4 +142,4 @@ def test_odd_values(tmp_path: Path, golden: Path, file: str, keys: str, value: A
         str(error).encode()  # it can be printed
         assert not to.parent.exists() or not any(to.parent.iterdir())
     else:
-        ModelFolder(to)
+        ModelFolder.open(to)

@@ -50,7 +50,7 @@ def test_sigkill_at_random_moments(golden: Path, tmp_path: Path) -> None:
         interrupted += any(tmp_path.glob(".model.*"))
         # A folder under the name is complete; one that was there once is there, or set aside.
         if to.exists():
-            ModelFolder(to)
+            ModelFolder.open(to)
         else:
             assert not finished or any(tmp_path.glob(".model.replaced-*"))
     assert interrupted  # some runs died in the middle
@@ -67,5 +67,5 @@ def test_a_model_set_aside_by_a_killed_replacement_comes_back(golden: Path, tmp_
     to.rename(tmp_path / f".model.replaced-{dead.pid}")
     with pytest.raises(CheckpointError, match="--force"):
         convert(source, to)  # the old one is there again
-    ModelFolder(to)
+    ModelFolder.open(to)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clara_mlx import Clara
-from clara_mlx.model.clara import BATCH_TOKENS
-from clara_mlx.model.clara import batches as batches_of
-from clara_mlx.model.encoder import encode_batch
+from clara_mlx.model.encoder import BATCH_TOKENS, batches, encode_batch
 
 FLOAT32_NOISE = 2e-5  # of the original itself is 1.1e-5 (golden README)
 
@@ -20,7 +18,7 @@ lengths = st.lists(st.integers(0, 64), min_size=1, max_size=9)
 
 
 def inputs(clara: Clara, lengths: list[int]) -> list[list[int]]:
-    """Encoder inputs with so many ordinary text tokens, all different."""
+    """Encoder inputs with these numbers of ordinary text tokens, all different."""
     return [
         clara._prompts.encoder_input([300 + (7 * row + 3 * i) % 300 for i in range(length)])
         for row, length in enumerate(lengths)
@@ -29,7 +27,7 @@ def inputs(clara: Clara, lengths: list[int]) -> list[list[int]]:
 
 def plain(clara: Clara, ids: list[int]) -> mx.array:
     """mlx-lm's whole forward pass, one unpadded input at a time."""
-    with clara._adapters.use("encoder"):
+    with clara.lora.use("encoder"):
         return clara.network.model(mx.array([ids]))[0, -clara.config.memory_tokens :]
 
 
@@ -41,7 +39,7 @@ def test_any_batch_gives_what_each_input_gives_alone(
 ) -> None:
     loaded = clara("c16", "e2e", *options)
     batch = inputs(loaded, lengths)
-    with loaded._adapters.use("encoder"):
+    with loaded.lora.use("encoder"):
         fast = encode_batch(loaded.network, batch, loaded.config.memory_tokens)
     assert fast.shape == (len(batch), 4, 64)
     for row, ids in enumerate(batch):
@@ -57,19 +55,19 @@ def test_results_come_in_the_order_of_the_texts(clara: Any) -> None:
     assert mx.array_equal(together[1], together[4])
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=200))
+@given(st.lists(st.integers(1, 300), max_size=200))
 def test_batches_stay_within_their_tokens(lengths: list[int]) -> None:
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    batches = list(batches_of(order, lengths))
-    assert [i for batch in batches for i in batch] == order
-    for batch in batches:
+    found = list(batches(lengths))
+    in_order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    assert [number for batch in found for number in batch] == in_order
+    for batch in found:
         padded = len(batch) * max(lengths[i] for i in batch)
         assert padded <= BATCH_TOKENS or len(batch) == 1
 
 
 def test_one_evaluation_per_batch(clara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = clara("c16", "e2e")
-    monkeypatch.setattr("clara_mlx.model.clara.BATCH_TOKENS", 64)
+    monkeypatch.setattr("clara_mlx.model.encoder.BATCH_TOKENS", 64)
     loaded.encode("warm up")
     evaluated = []
     monkeypatch.setattr(mx, "eval", lambda *arrays: evaluated.append(arrays))

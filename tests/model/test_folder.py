@@ -35,7 +35,7 @@ def test_the_layout_is_what_is_written(copy: Path) -> None:
         "special_tokens_map.json",
         "tokenizer_config.json",
     }
-    recorded = ModelFolder(copy).description["files"]
+    recorded = ModelFolder.open(copy).description["files"]
     assert {LAYOUT.clara, *recorded} == written
 
 

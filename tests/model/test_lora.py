@@ -15,17 +15,24 @@ from clara_mlx.errors import CheckpointError
 LAYER = "model.layers.1.mlp.down_proj"
 
 
-def test_only_the_adapters_in_use_are_loaded(folder: Any) -> None:
+def test_only_thelora_in_use_are_loaded(folder: Any) -> None:
     model = clara_mlx.load(folder("c16", "e2e"))
-    adapters = model._adapters
+    read, reads = model.lora._read, []
+
+    def noted(name: str) -> Any:
+        reads.append(name)
+        return read(name)
+
+    model.lora._read = noted
     assert model.adapters == ("decoder", "encoder", "query_reasoner")
-    assert adapters.loaded == ()
+    assert reads == []
     latents = model.encode("text")
-    assert adapters.loaded == ("encoder",)
+    assert reads == ["encoder"]
     model.answer("question?", latents, max_tokens=1)
-    assert adapters.loaded == ("encoder", "decoder")
+    assert reads == ["encoder", "decoder"]
     model.encode_query("question?")
-    assert adapters.loaded == ("encoder", "decoder", "query_reasoner")
+    model.encode("another text")
+    assert reads == ["encoder", "decoder", "query_reasoner"]
 
 
 def test_exactly_one_is_active(clara: Any, golden: Path) -> None:
@@ -39,14 +46,14 @@ def test_exactly_one_is_active(clara: Any, golden: Path) -> None:
     for name in model.adapters:
         matrices = files[f"{name}_adapter"]
         a, b = (matrices[f"{LAYER}.lora_{ab}.weight"].read().astype(mx.float32) for ab in "AB")
-        with model._adapters.use(name):
-            assert model._adapters.active == name
+        with model.lora.use(name):
+            assert model.lora.active == name
             assert mx.allclose(layer(x), plain + 2 * (x @ a.T) @ b.T, atol=1e-4)
-    assert model._adapters.active is None
+    assert model.lora.active is None
 
 
 def test_use_nests_and_returns_after_an_error(clara: Any) -> None:
-    adapters = clara("c16", "e2e")._adapters
+    adapters = clara("c16", "e2e").lora
     with adapters.use("encoder"):
         with pytest.raises(RuntimeError), adapters.use("decoder"):
             raise RuntimeError
@@ -68,7 +75,7 @@ def test_encoding_between_two_tokens_of_a_stream(clara: Any) -> None:
 
 
 def test_an_adapter_that_does_not_fit(folder: Any) -> None:
-    adapters = clara_mlx.load(folder("c16", "e2e"))._adapters
+    adapters = clara_mlx.load(folder("c16", "e2e")).lora
     good = adapters._read
 
     def read(name: str) -> dict[str, mx.array]:
@@ -83,6 +90,6 @@ def test_an_adapter_that_does_not_fit(folder: Any) -> None:
         pass
     for part in ("missing model.layers.0.mlp.up", f"{LAYER}: shapes", "unexpected model.layers.7"):
         assert part in str(error.value)
-    assert adapters.loaded == ()
+    assert not adapters._loaded
     with pytest.raises(CheckpointError, match="no adapter 'other'"), adapters.use("other"):
         pass

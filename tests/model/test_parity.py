@@ -56,8 +56,15 @@ def inputs(clara: Clara, texts: list[str]) -> list[list[int]]:
 
 def states(clara: Clara, ids: list[int], adapter: str) -> mx.array:
     """Last hidden states under an adapter, by the plain path: mlx-lm's own forward pass."""
-    with clara._adapters.use(adapter):
+    with clara.lora.use(adapter):
         return clara.network.model(mx.array([ids]))[0]
+
+
+def logits(clara: Clara, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
+    """Logits (tokens, vocab) of one pass over a whole prompt under the decoder adapter."""
+    embeds = clara._decoder.inputs_embeds(prompt, latents)
+    with clara.lora.use("decoder"):
+        return clara.network(mx.array([prompt.ids]), input_embeddings=embeds[None])[0]
 
 
 def test_documents(clara: Any, arrays: Any, variant: str) -> None:
@@ -78,7 +85,7 @@ def test_documents_with_special_tokens_inside(clara: Any, arrays: Any, variant: 
     """Text is content here and layout there, so the model is compared on the reference's ids."""
     model, gold = clara(variant, "e2e"), arrays("encoder")
     ids = [gold.ids("special.", row) for row in range(len(expected(variant)["special_documents"]))]
-    with model._adapters.use("encoder"):
+    with model.lora.use("encoder"):
         latents = encode_batch(model.network, ids, model.config.memory_tokens)
     close(latents, gold["special.embeddings"], STATES)
 
@@ -88,7 +95,7 @@ def test_hidden_states_of_every_layer_and_adapter(clara: Any, arrays: Any, varia
     ids = gold["debug.code_doc_input_ids"].tolist()
     reference = gold["debug.code_doc_hidden_states"]
     base = model.network.model
-    with model._adapters.use("encoder"):
+    with model.lora.use("encoder"):
         h = base.embed_tokens(mx.array([ids]))
         for layer, wanted in zip([*base.layers, None], reference, strict=True):
             if layer is None:
@@ -144,7 +151,7 @@ def test_instruct_with_its_trained_decoder(clara: Any, arrays: Any, variant: str
         k = len(chosen)
         close(latents, gold["compressed"][row * k : row * k + k], STATES)
         prompt = Prompts(model.config, model.tokenizer).answer(question, k)
-        check_decoder(model, gold, "", row, prompt, latents, logits="trained_decoder.")
+        check_decoder(model, gold, "", row, prompt, latents, trained="trained_decoder.")
         check_tokens(model, gold, "trained_decoder.", row, question, latents)
         answer = model.answer(question, latents, max_tokens=24)
         assert answer == runs["trained_decoder"]["texts"][row]
@@ -165,7 +172,7 @@ def test_logits_of_every_generated_step(clara: Any, arrays: Any, variant: str) -
     wanted = gold["trained_decoder.all_step_logits"][0]
     tokens = gold["trained_decoder.token_ids"][0].tolist()[: wanted.shape[0] - 1]
     longer = DecoderPrompt([*prompt.ids, *tokens], prompt.slots)
-    steps = model._decoder.logits(longer, latents)[len(prompt.ids) - 1 :]
+    steps = logits(model, longer, latents)[len(prompt.ids) - 1 :]
     live = tokens.index(2) + 1 if 2 in tokens else len(tokens) + 1  # after </s> all is padding
     close(steps[:live], wanted[:live], LOGITS)
 
@@ -196,7 +203,7 @@ def check_decoder(
     prompt: DecoderPrompt,
     latents: mx.array,
     *,
-    logits: str | None = None,
+    trained: str | None = None,
 ) -> None:
     """Prompt ids, embeddings after overwriting, and the first token's raw logits."""
     assert prompt.ids == gold.ids(f"{name}dec_", row)
@@ -204,8 +211,8 @@ def check_decoder(
     if embeds in gold.arrays and row < gold[embeds].shape[0]:
         wanted = gold[embeds][row][-len(prompt.ids) :]
         close(model._decoder.inputs_embeds(prompt, latents), wanted, STATES)
-    first = model._decoder.logits(prompt, latents)[-1]
-    close(first, gold[f"{logits or name}first_logits"][row], LOGITS)
+    first = logits(model, prompt, latents)[-1]
+    close(first, gold[f"{trained or name}first_logits"][row], LOGITS)
 
 
 def check_tokens(

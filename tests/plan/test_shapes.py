@@ -142,8 +142,8 @@ def test_clara_of_our_own_folders(folder: Callable[..., Path], options: tuple[st
     footprint = shapes.clara_folder(path)
     assert footprint.base.weight_bytes == stored_bytes(path)
     assert footprint.adapter_bytes == stored_bytes(path, "adapters/*/adapters.safetensors")
-    rows = ModelFolder(path).memory_rows()
-    dtype = ModelFolder(path).dtype
+    rows = ModelFolder.open(path).memory_rows()
+    dtype = ModelFolder.open(path).dtype
     assert footprint.row_bytes == rows.size * dtype.size
 
     clara = load(path)
@@ -161,7 +161,7 @@ def test_clara_from_its_settings_is_what_convert_makes(
     folder: Callable[..., Path], golden: Path, bits: int
 ) -> None:
     path = folder("c16", "e2e", "-q", str(bits))
-    config = ModelFolder(path).config
+    config = ModelFolder.open(path).config
     base = json.loads((golden / "tiny-base" / "config.json").read_text())
     computed = shapes.clara_from_config(
         base, bits=bits, added_tokens=len(config.added_tokens), rank=config.lora_r

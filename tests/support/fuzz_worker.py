@@ -165,7 +165,7 @@ def checkpoints(scratch: Path, golden: Path, guard: Guard) -> Case:
         left = [path.name for path in to.parent.iterdir()]
         assert left == (["model"] if result == "read" else []), left
         if left:
-            ModelFolder(to)
+            ModelFolder.open(to)
             shutil.rmtree(to)
         return result
 

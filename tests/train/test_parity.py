@@ -89,7 +89,7 @@ class Case:
             self.dataset, config.memory_tokens, top_k=top_k if self.stage.chooses else None
         )
         self.batch, _ = self.collator.arrays(self.micro, self.collator.totals([self.micro]))
-        self.network = Network(self.clara.network, self.clara._adapters, config.memory_tokens)
+        self.network = Network(self.clara.network, self.clara.lora, config.memory_tokens)
 
     def latents(self) -> mx.array:
         documents = DocumentLatents(self.clara, self.dataset.documents, keep=False)
@@ -105,7 +105,7 @@ class Case:
         return losses.retrieval(self.network, self.batch, latents)
 
     def gradients(self, mse_weight: float) -> Parameters:
-        model, adapters = self.clara.network, self.clara._adapters
+        model, adapters = self.clara.network, self.clara.lora
         trained = parameters.of(model, adapters, self.stage.trains, rows=True)
 
         def loss(trained: Parameters) -> mx.array:

@@ -62,11 +62,11 @@ def test_sigkill_and_the_same_losses(folder: Any, tmp_path: Path) -> None:
     timing = {"tokens_per_second", "seconds"}
     for a, b in zip(metrics(killed), metrics(whole), strict=True):
         assert {**a, **dict.fromkeys(timing)} == {**b, **dict.fromkeys(timing)}
-    a, b = (ModelFolder(tmp_path / name / "run/model") for name in ("killed", "whole"))
+    a, b = (ModelFolder.open(tmp_path / name / "run/model") for name in ("killed", "whole"))
     for adapter in ("encoder", "decoder"):
         for name, array in a.adapter(adapter).items():
             assert mx.array_equal(array, b.adapter(adapter)[name])
-    assert a.fingerprint == b.fingerprint != ModelFolder(model).fingerprint
+    assert a.fingerprint == b.fingerprint != ModelFolder.open(model).fingerprint
 
 
 def test_a_finished_run_is_not_trained_again(folder: Any, tmp_path: Path) -> None:

@@ -49,17 +49,17 @@ def test_both_forms_are_the_trained_model(
     cli("convert", tmp_path / "run/checkpoint", "--base", base, "--to", again, *options)
     same(model, clara_mlx.load(again))
     # The folder still knows what it was made from, base tables included.
-    saved = ModelFolder(tmp_path / "run/model")
+    saved = ModelFolder.open(tmp_path / "run/model")
     assert saved.config.training_stage == "stage2" and saved.config.generation_top_k == 2
     result = verify(saved.path, Source.open_recorded(saved))
     assert not result.problems
-    assert saved.description["training"][-1]["from"] == ModelFolder(start).fingerprint
+    assert saved.description["training"][-1]["from"] == ModelFolder.open(start).fingerprint
 
 
 def test_an_untrained_adapter_comes_along(folder: Any, tmp_path: Path) -> None:
-    start = ModelFolder(folder("c16", "e2e"))
+    start = ModelFolder.open(folder("c16", "e2e"))
     trained(write_config(tmp_path, start.path, CANDIDATES, stage="retrieval"))
-    saved = ModelFolder(tmp_path / "run/model")
+    saved = ModelFolder.open(tmp_path / "run/model")
     for adapter in ("encoder", "decoder"):
         for name, array in start.adapter(adapter).items():
             assert mx.array_equal(array, saved.adapter(adapter)[name])
@@ -124,5 +124,5 @@ def test_a_quantised_start_needs_its_checkpoint_before_training(
         Run(file)
     file = write_config(tmp_path, moved, QUESTIONS, write_checkpoint=False)
     trained(file)
-    ModelFolder(tmp_path / "run/model")
+    ModelFolder.open(tmp_path / "run/model")
     assert not (tmp_path / "run/checkpoint").exists()
