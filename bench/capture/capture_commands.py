@@ -173,7 +173,7 @@ REPOSITORY_COMMANDS = (
             "'^class .*Error' clara_mlx",
             "'^class ' clara_mlx/store",
             "'^def ' clara_mlx/model/config.py clara_mlx/model/chunking.py",
-            "'raise CheckpointError' convert/pth.py",
+            "'raise CheckpointError' convert/pth.py convert/source.py",
             "'^    def ' clara_mlx/model/thread.py clara_mlx/model/lora.py",
             "'import mlx' clara_mlx/model convert",
             "'^[A-Z_]* = ' clara_mlx/store",
