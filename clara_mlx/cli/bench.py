@@ -32,7 +32,7 @@ def bench(
     from clara_mlx.evaluate import speed
 
     with progress_bar("measuring") as progress:
-        result = speed.run(
+        result = speed.measure(
             model,
             lengths=_parse_numbers(lengths, "--lengths"),
             batches=_parse_numbers(batches, "--batches"),

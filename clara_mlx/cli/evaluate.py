@@ -38,7 +38,7 @@ def evaluate(
         typer.Option(min=1, help="Questions to it from each set (200; quick: 20)."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 48,
-    seed: Annotated[int, typer.Option(help="Seed of outputs, queries and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the outputs and the queries.")] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="Use few probes, to see that it works.")
     ] = False,
@@ -56,21 +56,21 @@ def evaluate(
     Writes report.json and report.html. Every answer is written to answers.jsonl at once, so an
     interrupted run goes on where it stopped.
     """
-    from clara_mlx.evaluate import plots, report, tables
+    from clara_mlx.evaluate import report, tables
 
     if markdown is not None:
-        typer.echo(tables.markdown(report.read(markdown)), nl=False)
+        typer.echo(tables.to_markdown(report.read(markdown)), nl=False)
         return
     if not models:
         raise typer.BadParameter("name a model folder or hub id", param_hint="MODELS")
 
     from dataclasses import replace
 
-    from clara_mlx.evaluate.run import QUICK, Settings, run
+    from clara_mlx.evaluate import run
 
     if html:
-        plots.check()  # before hours of work
-    base = QUICK if quick else Settings()
+        report.require_page_libraries()  # before hours of work
+    base = run.QUICK if quick else run.Settings()
     settings = replace(
         base,
         sets=tuple(name.strip() for name in sets.split(",") if name.strip()),
@@ -82,7 +82,7 @@ def evaluate(
         seed=seed,
     )
     with progress_bar("evaluating") as progress:
-        result = run(models, to, settings, progress)
+        result = run.evaluate(models, to, settings, progress)
     written = report.write(result, to, html=html)
-    grids = [grid.rich() for grid in tables.grids(result)]
+    grids = [grid.to_rich() for grid in tables.main_grids(result)]
     emit(result, [*grids, *(f"wrote {file}" for file in written)], as_json)

@@ -1,7 +1,7 @@
 """Greedy answers to many prompts at once: mlx-lm's batch generation, reading latents.
 
-`BatchGenerator` takes token ids, not embeddings. So every latent vector gets an id of its own above
-the vocabulary, and the model it is given looks such ids up among the vectors.
+`BatchGenerator` takes token ids, not embeddings. Therefore every latent vector gets an id of its
+own above the vocabulary, and the network that generates looks such ids up among the vectors.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from clara_mlx.errors import PromptTooLong
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.prompts import DecoderPrompt
 
-#: Prompts whose latents are in memory together, and how many of them are generated together.
-GROUP, BATCH = 256, 64
+GROUP = 256  # prompts whose latents are in memory at the same time
+BATCH = 64  # prompts that are generated together
 
 
 class Reading(NamedTuple):
-    """A prompt and the latents (k, M, hidden) float32 of its slots; None if it has none."""
+    """What the decoder reads: a prompt, and latents (k, M, hidden) float32 if it has slots."""
 
     prompt: DecoderPrompt
     latents: Any
 
 
-def answers(
+def generate_answers(
     clara: Clara, readings: Sequence[Reading], max_tokens: int
 ) -> Iterator[tuple[int, str]]:
-    """Number and answer of each reading, as they are done.
+    """Yield the number and the answer of each reading, in the order in which they finish.
 
-    The tokens are those of `Clara.answer`, but for rounding: prompts that are computed together
-    are padded, so two tokens of almost equal logits can change places.
+    The tokens are those of `Clara.answer` except for rounding: prompts that are computed together
+    are padded, so two tokens with almost equal logits can change places.
 
     Args:
-        clara: the model; used from this thread until the last answer.
-        readings: what to read; those of like length are generated together.
-        max_tokens: tokens to generate at most; an answer ends earlier at ``</s>``.
+        clara: The model; used from this thread until the last answer.
+        readings: What to read; readings of similar length are generated together.
+        max_tokens: Largest number of tokens in an answer, which ends earlier at ``</s>``.
 
     Raises:
-        PromptTooLong: a prompt with its answer exceeds the model's window.
+        PromptTooLong: A prompt and its answer exceed the model's window.
     """
     window = clara.config.window
     for prompt, _ in readings:
@@ -63,39 +63,45 @@ def answers(
 def _generate(
     clara: Clara, readings: Sequence[Reading], max_tokens: int
 ) -> Iterator[tuple[int, list[int]]]:
-    """Number and generated ids of each reading, ``</s>`` left out."""
-    model = _VectorsAsTokens(clara)
-    prompts = [model.add(reading) for reading in readings]
+    """Yield the number and the generated ids of each reading, without ``</s>``.
+
+    What all prompts begin with is computed once. Merging the caches of a batch copies them, so one
+    cached prefix serves all prompts.
+    """
+    network = _VectorsAsTokens(clara)
+    prompts = [network.add(reading) for reading in readings]
     shared = _common_prefix(prompts)
-    prefix = make_prompt_cache(model)
+    prefix = make_prompt_cache(network)
     if shared:
-        model(mx.array([prompts[0][:shared]]), cache=prefix)
+        network(mx.array([prompts[0][:shared]]), cache=prefix)
         mx.eval([layer.state for layer in prefix])
     generator = BatchGenerator(
-        model,
+        network,
         max_tokens=max_tokens,
         stop_tokens=[[clara.config.eos_id]],
         completion_batch_size=BATCH,
         prefill_batch_size=BATCH,
     )
     try:
-        # Merging the caches of a batch copies them, so one prefix serves all prompts.
         numbers = generator.insert(
             [ids[shared:] for ids in prompts], caches=[prefix] * len(prompts) if shared else None
         )
-        done: dict[int, list[int]] = {number: [] for number in numbers}
+        generated: dict[int, list[int]] = {number: [] for number in numbers}
         while responses := generator.next_generated():
             for response in responses:
                 if response.finish_reason != "stop":
-                    done[response.uid].append(response.token)
+                    generated[response.uid].append(response.token)
                 if response.finish_reason:
-                    yield response.uid - numbers[0], done.pop(response.uid)
+                    yield response.uid - numbers[0], generated.pop(response.uid)
     finally:
         generator.close()
 
 
 def _common_prefix(prompts: list[list[int]]) -> int:
-    """Tokens that all prompts begin with; each keeps two of its own, prompt and first input."""
+    """Number of tokens that all prompts begin with, leaving each prompt two of its own.
+
+    The generator wants one token to prefill and one to start from.
+    """
     first, last = min(prompts), max(prompts)
     longest = min(map(len, prompts)) - 2
     for position in range(longest):
@@ -105,11 +111,11 @@ def _common_prefix(prompts: list[list[int]]) -> int:
 
 
 class _VectorsAsTokens(nn.Module):
-    """The decoder pass, to which ids from ``vocab_size`` on are vectors that were added."""
+    """The decoder's network, in which ids from ``vocab_size`` on are vectors that were added."""
 
     def __init__(self, clara: Clara) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._decode = clara._decoder._model
+        self._decode = clara.decoder_network
         self._embed = clara.network.model.embed_tokens
         self._first = clara.config.vocab_size
         self._parts: list[mx.array] = []
@@ -117,7 +123,7 @@ class _VectorsAsTokens(nn.Module):
         self._table: mx.array | None = None
 
     def add(self, reading: Reading) -> list[int]:
-        """The ids of a prompt, whose slots hold the ids that its vectors get here."""
+        """Add a reading's vectors; returns its prompt with the vectors' ids in the slots."""
         ids = list(reading.prompt.ids)
         if reading.prompt.slots:
             for vector, position in enumerate(reading.prompt.slots, self._first + self._count):
@@ -144,4 +150,5 @@ class _VectorsAsTokens(nn.Module):
 
     @property
     def layers(self) -> list[nn.Module]:
+        """The layers, for which mlx-lm makes a cache each."""
         return self._decode.layers

@@ -1,4 +1,4 @@
-"""Probes as cases of one model: which chunks hold the evidence, and where in the document."""
+"""Probes as cases for one model: which chunks hold the evidence, and where in the document."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from clara_mlx.model.tokenizer import TextTokenizer
 #: A probe whose evidence lies in more chunks than this is left out.
 MOST_CHUNKS = 4
 
-#: How the shares are broken down, and the order of what each can be; tools come by name.
+#: Where the evidence is in its chunk, in the order of a report.
 THIRDS = ("first third", "middle third", "last third", "across chunks")
+
+#: Where the chunk is in its document, in the order of a report.
 PLACES = ("only chunk", "first chunk", "middle chunk", "last chunk", "across chunks")
-_RATIOS = (0, 2, 4, 8, 12, 16, 32, 64, 128, 256)
+
+_RATIOS = (0, 2, 4, 8, 12, 16, 32, 64, 128, 256)  # bounds, in source tokens per memory token
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,13 @@ class Case:
     """A probe of one document, with the chunks that hold its evidence.
 
     Attributes:
-        document: number of the output in its set.
-        tool: what printed it.
-        probe: question, expected answer and evidence.
-        chunks: those the evidence lies in, usually one.
-        third: one of `THIRDS`, by the middle of the evidence within its chunk's characters.
-        place: one of `PLACES`, the chunk within its document.
-        memory_tokens: M, of each chunk.
+        document: Number of the output in its set.
+        tool: Name of the tool that printed it.
+        probe: The question, the expected answer and the evidence.
+        chunks: The chunks that the evidence lies in, usually one.
+        third: One of `THIRDS`, by the middle of the evidence within its chunk's characters.
+        place: One of `PLACES`: the chunk within its document.
+        memory_tokens: Memory tokens of each chunk.
     """
 
     document: int
@@ -60,7 +63,7 @@ class Case:
         return len(self.chunks) * (self.memory_tokens + 1)
 
     def groups(self) -> dict[str, str]:
-        """What a report breaks its shares down by."""
+        """The group that the case is in, for each dimension that a report breaks shares down by."""
         return {
             "tool": self.tool,
             "ratio": self.ratio,
@@ -70,30 +73,45 @@ class Case:
         }
 
 
-def cases(outputs: Sequence[Output], config: ClaraConfig, tokenizer: TextTokenizer) -> list[Case]:
-    """The probes of some outputs as cases, but for those with evidence in too many chunks."""
-    found: list[Case] = []
+def find_cases(
+    outputs: Sequence[Output], config: ClaraConfig, tokenizer: TextTokenizer
+) -> list[Case]:
+    """The probes of some outputs as cases, except those with evidence in too many chunks."""
+    cases: list[Case] = []
     for number, output in enumerate(outputs):
         chunks = tuple(chunking.split(output.text, tokenizer, config.doc_max_length))
         for probe in output.probes:
-            holding = tuple(holders(chunks, probe))
+            holding = tuple(chunks_with_evidence(chunks, probe))
             if len(holding) > MOST_CHUNKS:
                 continue
-            third, place = _where(probe, holding, chunks)
-            found.append(
+            third, place = _position(probe, holding, chunks)
+            cases.append(
                 Case(number, output.tool, probe, holding, third, place, config.memory_tokens)
             )
-    return found
+    return cases
 
 
-def holders(chunks: Sequence[Chunk], probe: Probe) -> Iterator[Chunk]:
-    """The chunks that a probe's evidence lies in; the chunks cover the text, so there is one."""
+def chunks_with_evidence(chunks: Sequence[Chunk], probe: Probe) -> Iterator[Chunk]:
+    """Yield the chunks that a probe's evidence lies in: at least one, as chunks cover the text."""
     for chunk in chunks:
         if chunk.start < probe.end and probe.start < chunk.end:
             yield chunk
 
 
-def _where(probe: Probe, holding: Sequence[Chunk], chunks: Sequence[Chunk]) -> tuple[str, str]:
+def in_report_order(dimension: str, names: set[str]) -> list[str]:
+    """The names of groups of one dimension of `Case.groups`, in the order of a report."""
+    orders = {"third": THIRDS, "place": PLACES}
+    if dimension in orders:
+        return [name for name in orders[dimension] if name in names]
+    if dimension == "ratio":
+        return sorted(
+            names, key=lambda name: int(name.removeprefix("over ").split(" ")[0].rstrip("x"))
+        )
+    return sorted(names)
+
+
+def _position(probe: Probe, holding: Sequence[Chunk], chunks: Sequence[Chunk]) -> tuple[str, str]:
+    """Which of `THIRDS` and of `PLACES` the evidence is in."""
     if len(holding) > 1:
         return "across chunks", "across chunks"
     (chunk,) = holding
@@ -111,15 +129,3 @@ def _ratio_range(ratio: float) -> str:
         if ratio <= high:
             return f"{low} to {high}x"
     return f"over {_RATIOS[-1]}x"
-
-
-def in_order(dimension: str, names: set[str]) -> list[str]:
-    """The names of one dimension of `Case.groups` in the order of a report."""
-    orders = {"third": THIRDS, "place": PLACES}
-    if dimension in orders:
-        return [name for name in orders[dimension] if name in names]
-    if dimension == "ratio":
-        return sorted(
-            names, key=lambda name: int(name.removeprefix("over ").split(" ")[0].rstrip("x"))
-        )
-    return sorted(names)

@@ -1,4 +1,4 @@
-"""What the decoder reads in place of latents: the text itself, or so much of it as fits."""
+"""What the decoder reads in place of latents: the text itself, or as much of it as fits."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.store import words
 from clara_mlx.store.driver import driver
 
-#: The ways to read text, as a report states them. The budget is the number of decoder positions
-#: that the latents of the same chunks take, ``<SEP>`` included.
+#: The ways to read text, as a report prints them. The budget is the number of decoder positions
+#: that the latents of the same chunks take, including ``<SEP>``.
 CONTEXTS = {
     "text": "the chunk's whole text, read by the same decoder",
     "head": "the first tokens of the chunk, as many as its latents take positions",
-    "tail": "the last tokens of the chunk, as many",
+    "tail": "the last tokens of the chunk, the same number",
     "bm25": (
         "the chunk's lines that match the question best (SQLite FTS5, lines without a match last), "
-        "in their own order, as many tokens; the line that exceeds them is cut"
+        "in their own order, up to the same number of tokens; the line that exceeds it is cut"
     ),
     "nothing": "the question alone",
 }
 
 
 class Contexts:
-    """Makes the contexts; a context manager, which holds a full-text index in memory."""
+    """Makes the contexts with a full-text index in memory; a context manager that closes it."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -46,7 +46,14 @@ class Contexts:
         self._index.close()
 
     def ids(self, way: str, text: str, question: str, budget: int) -> list[int]:
-        """Token ids of what the decoder reads of a text in one of the ways of `CONTEXTS`."""
+        """Token ids of what the decoder reads of a text, in one of the ways of `CONTEXTS`.
+
+        Args:
+            way: A key of `CONTEXTS`.
+            text: The text of the chunks that hold the evidence.
+            question: The question, which decides which lines ``bm25`` reads.
+            budget: Largest number of ids; ``text`` ignores it.
+        """
         encode = self._tokenizer.encode
         ways: dict[str, Callable[[], list[int]]] = {
             "text": lambda: encode(text),
@@ -58,27 +65,30 @@ class Contexts:
         return ways[way]()
 
     def _best_lines(self, text: str, question: str, budget: int) -> list[int]:
+        """Ids of the lines that match the question best, in the order of the text.
+
+        The line that exceeds the budget is cut to the longest beginning that still fits.
+        """
         lines = [line for line in text.split("\n") if line.strip()]
         chosen: dict[int, str] = {}
         ids: list[int] = []
-        for number in self._ranking(lines, question):
-            with_all = self._joined({**chosen, number: lines[number]})
+        for number in self._rank_lines(lines, question):
+            with_all = self._encode_lines({**chosen, number: lines[number]})
             if len(with_all) <= budget:
                 chosen[number], ids = lines[number], with_all
                 continue
-            # The longest beginning of this line that still fits beside the others, and no more.
             for end in reversed(self._tokenizer.ends(lines[number])):
-                part = self._joined({**chosen, number: lines[number][:end]})
+                part = self._encode_lines({**chosen, number: lines[number][:end]})
                 if len(part) <= budget:
                     return part
             break
         return ids
 
-    def _joined(self, lines: dict[int, str]) -> list[int]:
+    def _encode_lines(self, lines: dict[int, str]) -> list[int]:
         return self._tokenizer.encode("\n".join(lines[number] for number in sorted(lines)))
 
-    def _ranking(self, lines: list[str], question: str) -> list[int]:
-        """Numbers of all lines, the best first; those that do not match last, in their order."""
+    def _rank_lines(self, lines: list[str], question: str) -> list[int]:
+        """Numbers of all lines, best first; lines without a match come last, in their own order."""
         self._index.execute("DELETE FROM lines")
         for number, line in enumerate(lines):
             readable = line.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""What counts as a right answer, and how sure a share is."""
+"""When an answer counts as right, and how certain a share of right answers is."""
 
 from __future__ import annotations
 
@@ -7,50 +7,58 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-#: The definitions, as a report states them.
+#: The definitions, as a report prints them.
 DEFINITIONS = {
     "exact": (
-        "Equal to the expected answer after normalising both: Unicode NFC, every run of white "
-        "space one blank, then blanks, quotation marks (\", ', `) and full stops off the end, and "
-        "blanks and quotation marks off the start, unless nothing would be left. Case counts."
+        "Equal to the expected answer after both are normalised: Unicode NFC, every run of white "
+        "space becomes one blank, then blanks, quotation marks (\", ', `) and full stops are "
+        "removed from the end, and blanks and quotation marks from the start, unless nothing would "
+        "be left. Case counts."
     ),
     "f1": (
         "Harmonic mean of precision and recall of the answer's tokens among the expected ones, as "
-        "multisets, after the same normalising. A token is a run of letters, digits and "
+        "multisets, after the same normalisation. A token is a run of letters, digits and "
         "underscores, or any other single character that is not blank."
     ),
     "interval": (
-        "95% percentile interval of a bootstrap over documents: all probes of a document are drawn "
-        "together. One of no width says that all documents agree, not that there is no doubt; "
-        "there is none for a single document."
+        "Wilson's 95% score interval, for the number of independent probes that would be as "
+        "certain as these. Probes of one document are right or wrong together more often than "
+        "not, so the variance of a share is estimated between documents (ratio estimator of "
+        "cluster sampling). If all answers are right, or all wrong, each document counts as one "
+        "probe. A single document has no interval."
     ),
-    "difference": "Mean of the differences probe by probe, with the same bootstrap (paired).",
+    "difference": (
+        "Mean of the differences probe by probe (paired), and 1.96 standard errors on either side, "
+        "estimated between documents in the same way. An interval of no width says that all "
+        "documents agree, not that there is no doubt."
+    ),
 }
 
-#: Bootstrap samples, and those that are drawn at a time.
-RESAMPLES, _BLOCK = 2000, 250
+_Z = NormalDist().inv_cdf(0.975)  # standard errors on either side of a 95% interval
 
 _QUOTES = "\"'`"
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def normalise(answer: str) -> str:
-    """An answer as it is compared, see `DEFINITIONS`."""
+    """Bring an answer into the form in which it is compared; see `DEFINITIONS`."""
     text = " ".join(unicodedata.normalize("NFC", answer).split())
     return text.rstrip(f"{_QUOTES}. ").lstrip(f"{_QUOTES} ") or text
 
 
 def exact(answer: str, expected: str) -> bool:
-    """Whether an answer is the expected one, normalised."""
+    """Whether an answer equals the expected one once both are normalised."""
     return normalise(answer) == normalise(expected)
 
 
 def f1(answer: str, expected: str) -> float:
-    """Token F1 of an answer, 0 to 1."""
+    """Token F1 of an answer, from 0 to 1."""
     given = Counter(_TOKEN.findall(normalise(answer)))
     wanted = Counter(_TOKEN.findall(normalise(expected)))
     if not given or not wanted:
@@ -60,44 +68,69 @@ def f1(answer: str, expected: str) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over probes with the bounds of its 95% interval; None for a single document."""
+    """A mean over probes and the bounds of its 95% interval; None for a single document."""
 
     mean: float
     low: float | None
     high: float | None
 
     def to_dict(self) -> dict[str, float | None]:
-        """Ready for JSON."""
+        """The estimate ready for JSON."""
         return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
-def estimates(documents: Sequence[int], values: Any, seed: int) -> list[Estimate]:
-    """Means of several figures of the same probes, all from the same bootstrap samples.
+def share(documents: Sequence[int], values: Any) -> Estimate:
+    """Mean of figures between 0 and 1, with Wilson's interval for clustered probes.
+
+    Wilson (1927) gives the interval for independent probes. Korn and Graubard (1998, Survey
+    Methodology 24) replace their number by the effective one: as many independent probes as would
+    have the variance found between documents, but never more than there are.
 
     Args:
-        documents: which document each of n probes is about.
-        values: (figures, n) numbers.
-        seed: of the samples. The same documents get the same samples.
+        documents: The number of the document that each of n probes is about.
+        values: One figure for each probe.
 
     Raises:
-        ValueError: there are no probes.
+        ValueError: There are no probes.
+    """
+    mean, variance = _mean_and_variance(documents, values)
+    if variance is None:
+        return Estimate(mean, None, None)
+    effective: float = len(documents)
+    if mean in (0, 1):
+        effective = len(set(documents))
+    elif variance:
+        effective = min(effective, mean * (1 - mean) / variance)
+    scale = 1 + _Z**2 / effective
+    centre = (mean + _Z**2 / (2 * effective)) / scale
+    half = _Z / scale * sqrt(mean * (1 - mean) / effective + (_Z / (2 * effective)) ** 2)
+    return Estimate(mean, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def difference(documents: Sequence[int], values: Any) -> Estimate:
+    """Mean of paired differences between -1 and 1, with the normal interval for clustered probes.
+
+    The arguments and errors are those of `share`.
+    """
+    mean, variance = _mean_and_variance(documents, values)
+    if variance is None:
+        return Estimate(mean, None, None)
+    half = _Z * sqrt(variance)
+    return Estimate(mean, max(-1.0, mean - half), min(1.0, mean + half))
+
+
+def _mean_and_variance(documents: Sequence[int], values: Any) -> tuple[float, float | None]:
+    """The mean over probes and its variance, estimated between documents; None for one document.
+
+    This is the ratio estimator for clusters of unequal sizes (Cochran, Sampling Techniques, 1977).
     """
     if not documents:
         raise ValueError("no probes, so there is no share of them")
-    table = np.asarray(values, np.float64).reshape(-1, len(documents))
+    figures = np.asarray(values, np.float64)
+    mean = float(figures.mean())
     _, which = np.unique(np.asarray(documents), return_inverse=True)
     clusters = int(which.max()) + 1
-    counts = np.bincount(which, minlength=clusters)
-    sums = np.stack([np.bincount(which, row, clusters) for row in table])
-    means = table.mean(axis=1)
     if clusters == 1:
-        return [Estimate(float(mean), None, None) for mean in means]
-    random = np.random.default_rng(seed)
-    resampled = np.empty((len(table), RESAMPLES))
-    for start in range(0, RESAMPLES, _BLOCK):
-        drawn = random.integers(clusters, size=(_BLOCK, clusters))
-        resampled[:, start : start + _BLOCK] = sums[:, drawn].sum(-1) / counts[drawn].sum(-1)
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=1)
-    return [
-        Estimate(float(m), float(a), float(b)) for m, a, b in zip(means, low, high, strict=True)
-    ]
+        return mean, None
+    surplus = np.bincount(which, figures - mean)  # of each document over what the mean predicts
+    return mean, float(clusters / (clusters - 1) * np.sum(surplus**2) / len(figures) ** 2)

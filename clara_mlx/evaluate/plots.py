@@ -1,20 +1,19 @@
-"""The report's plots, each as one SVG text, with matplotlib."""
+"""The plots of a report, each drawn by matplotlib as one SVG text."""
 
 from __future__ import annotations
 
-import importlib.util
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.errors import ClaraError
-from clara_mlx.evaluate.tables import DIMENSIONS, found
+from clara_mlx.evaluate.tables import DIMENSIONS, find_retention
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Methods that a breakdown shows, each in its colour; all are in the tables beside it.
+# The methods that a breakdown shows; the tables beside it have all methods.
 _COLOURS = {
     "latents": "#0b6e99",
     "text": "#444444",
@@ -23,48 +22,60 @@ _COLOURS = {
     "tail": "#a05195",
     "nothing": "#bbbbbb",
 }
-_RECALL = {"latent": "#0b6e99", "text": "#444444", "hybrid": "#d9822b"}
-_ROW, _HEAD = 0.28, 1.1  # inches of a row, and of what is above and below all rows
+_SEARCH_COLOURS = {"latent": "#0b6e99", "text": "#444444", "hybrid": "#d9822b"}
+_ROW = 0.28  # height of a row, in inches
+_MARGINS = 1.1  # height above and below all rows together, in inches
 
 
-def check() -> None:
-    """Find out before a long run whether the plots can be made.
-
-    Raises:
-        ClaraError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ClaraError(
-            "the report's plots need matplotlib: pip install 'clara-mlx[evaluate]', "
-            "or leave the report out with --no-html"
-        )
+_STYLE = {
+    "svg.hashsalt": "clara-mlx",  # equal figures give equal texts
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a dollar in a tool's name is a dollar
+}
 
 
-def retention(report: dict[str, Any]) -> str:
-    """Exact answers of every method, one panel a set."""
+def _as_svg(draw: Callable[..., Figure]) -> Callable[..., str]:
+    """Make a function that draws a figure return it as SVG text, drawn in our style."""
+
+    @wraps(draw)
+    def draw_svg(*args: Any) -> str:
+        import matplotlib
+
+        text = io.StringIO()
+        with matplotlib.rc_context(_STYLE):
+            draw(*args).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        svg = text.getvalue()
+        return svg[svg.index("<svg") :]
+
+    return draw_svg
+
+
+@_as_svg
+def retention(report: dict[str, Any]) -> Figure:
+    """Exact answers of every method, with one panel for each set."""
     model, names = report["models"][0]["name"], list(report["sets"])
-    methods = [m for m in report["methods"] if found(report, model, names[0], m)][::-1]
-    figure = _figure(2.4 + 2.1 * len(names), _HEAD + _ROW * len(methods))
+    methods = [m for m in report["methods"] if find_retention(report, model, names[0], m)][::-1]
+    figure = _figure(2.4 + 2.1 * len(names), _MARGINS + _ROW * len(methods))
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
-        entries = [found(report, model, name, method) for method in methods]
+        entries = [find_retention(report, model, name, method) for method in methods]
         shares = [entry["all"]["exact"] for entry in entries if entry]
         colours = [_COLOURS.get(method, _COLOURS["latents"]) for method in methods]
         panel.barh(range(len(methods)), [100 * s["mean"] for s in shares], color=colours, alpha=0.8)
-        _bars(panel, range(len(methods)), shares, "#000000")
+        _draw_intervals(panel, range(len(methods)), shares, "#000000")
         panel.set(title=name, xlim=(0, 100), xlabel="% exact")
     panels[0].set_yticks(range(len(methods)), methods)
-    return _svg(figure)
+    return figure
 
 
-def breakdown(report: dict[str, Any], name: str) -> str:
-    """One set by each dimension: a panel each, a dot a method."""
+@_as_svg
+def breakdown(report: dict[str, Any], name: str) -> Figure:
+    """One set broken down: a panel for each dimension, a dot for each method."""
     model = report["models"][0]["name"]
-    entries = {m: entry for m in _COLOURS if (entry := found(report, model, name, m))}
+    entries = {m: entry for m in _COLOURS if (entry := find_retention(report, model, name, m))}
     any_entry = next(iter(entries.values()))
-    rows = [len(any_entry["by"][dimension]) for dimension in DIMENSIONS]
-    figure = _figure(9.5, sum(_HEAD + _ROW * count for count in rows))
-    heights = [_HEAD + _ROW * count for count in rows]
+    heights = [_MARGINS + _ROW * len(any_entry["by"][dimension]) for dimension in DIMENSIONS]
+    figure = _figure(9.5, sum(heights))
     panels = figure.subplots(len(DIMENSIONS), 1, height_ratios=heights, squeeze=False)[:, 0]
     for panel, dimension in zip(panels, DIMENSIONS, strict=True):
         groups = list(any_entry["by"][dimension])
@@ -73,7 +84,7 @@ def breakdown(report: dict[str, Any], name: str) -> str:
             heights_of = [row + 0.09 * (number - len(entries) / 2) for row in range(len(groups))]
             colour = _COLOURS[method]
             panel.plot([100 * s["mean"] for s in shares], heights_of, "o", ms=4, color=colour)
-            _bars(panel, heights_of, shares, colour)
+            _draw_intervals(panel, heights_of, shares, colour)
             panel.plot([], [], "o", color=colour, label=method)
         panel.set_yticks(range(len(groups)), groups)
         panel.set(
@@ -82,11 +93,12 @@ def breakdown(report: dict[str, Any], name: str) -> str:
         panel.grid(axis="x", alpha=0.3)
     panels[0].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     panels[-1].set_xlabel("% exact, with 95% intervals")
-    return _svg(figure)
+    return figure
 
 
-def recall(report: dict[str, Any]) -> str:
-    """Recall over depth for each search, one panel a set."""
+@_as_svg
+def recall(report: dict[str, Any]) -> Figure:
+    """Recall over depth for each way to search, with one panel for each set."""
     memory = report["memory"]
     depths = memory["depths"]
     names = list(next(iter(memory["recall"].values()))["by"]["set"])
@@ -96,16 +108,17 @@ def recall(report: dict[str, Any]) -> str:
         for way, figures in memory["recall"].items():
             share = figures["all"] if name == "all" else figures["by"]["set"][name]
             means = [100 * share[str(depth)]["mean"] for depth in depths]
-            panel.plot(depths, means, "o-", ms=4, color=_RECALL[way], label=way)
+            panel.plot(depths, means, "o-", ms=4, color=_SEARCH_COLOURS[way], label=way)
         panel.set(title=name, xticks=depths, ylim=(0, 102), xlabel="chunks looked at")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("% of queries with the relevant chunk")
     panels[-1].legend(loc="lower right")
-    return _svg(figure)
+    return figure
 
 
-def _bars(panel: Axes, heights: Iterable[float], shares: list[dict[str, Any]], colour: str) -> None:
-    """The intervals, where there are any."""
+def _draw_intervals(
+    panel: Axes, heights: Iterable[float], shares: list[dict[str, Any]], colour: str
+) -> None:
     for height, share in zip(heights, shares, strict=True):
         if share["low"] is not None:
             panel.plot([100 * share["low"], 100 * share["high"]], [height] * 2, lw=1, color=colour)
@@ -115,14 +128,3 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as SVG; equal figures give equal texts."""
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "clara-mlx", "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]

@@ -1,4 +1,4 @@
-"""Probes as questions to a whole memory, where "Which test failed?" could mean any of thousands."""
+"""Probes as questions to a whole memory, where "Which test failed?" fits thousands of documents."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from dataclasses import dataclass
 
 from clara_mlx.evaluate.probes.probe import Output, Probe
 
-#: The two forms of a query, as a report states them. A name is a run of letters, digits and
+#: The two forms of a query, as a report prints them. A name is a run of letters, digits and
 #: ``_ . / -`` of at least four characters that begins with a letter or an underscore.
 FORMS = {
     "named": (
-        "the question as it is: it holds a name that stands in its document and in no other of "
-        "the memory"
+        "the question as it is: it contains a name that occurs in its document and in no other "
+        "document of the memory"
     ),
     "composed": (
-        'any other question, with the tool and one name added, "Which test failed? (pytest, '
-        'test_load)": a name of the chunk that holds the evidence, which stands in no other '
-        "document and shares nothing with the answer; an identifier or a path, if there is one"
+        'any other question with the tool and one name added, such as "Which test failed? (pytest, '
+        'test_load)": a name in the chunk that holds the evidence, which occurs in no other '
+        "document and shares nothing with the answer; an identifier or a path if there is one"
     ),
 }
 
 _NAME = re.compile(r"[A-Za-z_][\w./-]{2,}\w")
-_COMPOUND = re.compile(r"[\d_./-]|[a-z][A-Z]")  # in a name: no plain word
+_COMPOUND = re.compile(r"[\d_./-]|[a-z][A-Z]")  # found in identifiers and paths, not in words
 
 
 @dataclass(frozen=True)
 class Query:
-    """A probe's question, made self-sufficient.
+    """A probe's question, worded so that it fits one document of a memory only.
 
     Attributes:
-        document: number of the output among all of the memory.
-        probe: what was asked, and the evidence.
-        form: one of `FORMS`.
-        text: the query.
+        document: Number of the output among all outputs in the memory.
+        probe: The probe it was made from.
+        form: One of `FORMS`.
+        text: The query.
     """
 
     document: int
@@ -45,19 +45,19 @@ class Query:
     text: str
 
 
-def names(text: str) -> set[str]:
-    """The names in a text, see `FORMS`."""
+def names_in(text: str) -> set[str]:
+    """The names in a text; `FORMS` says what a name is."""
     return set(_NAME.findall(text))
 
 
-def telling(found: Iterable[str]) -> list[str]:
-    """Identifiers and paths among names, or all names if there are none; sorted."""
-    everything = sorted(found)
+def distinctive(names: Iterable[str]) -> list[str]:
+    """The identifiers and paths among names, or all names if there are none; sorted."""
+    everything = sorted(names)
     return [name for name in everything if _COMPOUND.search(name)] or everything
 
 
 def compose(question: str, tool: str, name: str) -> str:
-    """A question with what identifies its document."""
+    """Add to a question what identifies its document."""
     return f"{question} ({tool}, {name})"
 
 
@@ -65,39 +65,40 @@ class Composer:
     """Makes queries for the documents of one memory.
 
     Args:
-        outputs: all its documents.
-        seed: of the names that are chosen.
+        outputs: All documents of the memory.
+        seed: Seed of the choice among names.
     """
 
     def __init__(self, outputs: Sequence[Output], seed: int) -> None:
-        self._outputs, self._seed = outputs, seed
-        self._documents: Counter[str] = Counter()
+        self._outputs = outputs
+        self._seed = seed
+        self._documents: Counter[str] = Counter()  # documents that each name occurs in
         for output in outputs:
-            self._documents.update(names(output.text))
+            self._documents.update(names_in(output.text))
 
     def query(self, document: int, probe: Probe, chunk: str) -> Query | None:
-        """The query for a probe; None if nothing tells its document from all others.
+        """The query for a probe; None if nothing distinguishes its document from all others.
 
         Args:
-            document: number of the probe's output.
-            probe: one of its probes.
-            chunk: text of the chunk or chunks that hold the evidence.
+            document: Number of the probe's output.
+            probe: One of the output's probes.
+            chunk: The text of the chunk or chunks that hold the evidence.
         """
         output = self._outputs[document]
-        if self._unique(names(probe.question) & names(output.text)):
+        if self._unique(names_in(probe.question) & names_in(output.text)):
             return Query(document, probe, "named", probe.question)
         answer = probe.answer.lower()
         usable = [
             name
-            for name in self._unique(names(chunk))
+            for name in self._unique(names_in(chunk))
             if name.lower() not in answer and answer not in name.lower()
         ]
         if not usable:
             return None
         chooser = random.Random(f"{self._seed} {document} {probe.question}")
-        chosen = chooser.choice(telling(usable))
+        chosen = chooser.choice(distinctive(usable))
         return Query(document, probe, "composed", compose(probe.question, output.tool, chosen))
 
-    def _unique(self, found: Iterable[str]) -> list[str]:
-        """Those names that one document alone has, sorted."""
-        return sorted(name for name in found if self._documents[name] == 1)
+    def _unique(self, names: Iterable[str]) -> list[str]:
+        """The names that occur in one document only, sorted."""
+        return sorted(name for name in names if self._documents[name] == 1)

@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from clara_mlx.errors import Progress
 from clara_mlx.evaluate import metrics
-from clara_mlx.evaluate.answers import Answers
+from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.batched import Reading
-from clara_mlx.evaluate.cases import Case, cases, in_order
+from clara_mlx.evaluate.cases import Case, find_cases, in_report_order
 from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
 from clara_mlx.evaluate.sets import ProbeSet
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.prompts import Prompts
 from clara_mlx.store.codec import codec
 
-#: All that a decoder can read, as a report states it.
+#: Everything a decoder can be given to read, as a report prints it.
 METHODS = {
     "latents": "the chunk's latents, in float32 as they leave the encoder",
     **{f"latents {name}": f"the same, stored as {name}" for name in ("fp16", "int8", "int4")},
     **CONTEXTS,
 }
 
-#: Chunks encoded at a time.
-_CHUNKS = 64
-
-#: Called with (what is done, how many, how many in all).
-Progress = Callable[[str, int, int], None]
+_CHUNKS_AT_ONCE = 64  # chunks that are encoded together
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What one model gave for the cases of one set with one method.
+    """One model's answers to the cases of one set, read with one method.
 
     Attributes:
-        model, set, method: their names.
-        cases: the probes.
-        answers: one for each.
-        positions: decoder positions of what was read, for each.
+        model: Name of the model.
+        set: Name of the set.
+        method: One of `METHODS`.
+        cases: The probes.
+        answers: One answer for each case.
+        positions: Decoder positions taken by what was read, for each case.
     """
 
     model: str
@@ -62,41 +61,41 @@ class Outcomes:
         pairs = zip(self.answers, self.cases, strict=True)
         return np.array([metrics.f1(a, case.probe.answer) for a, case in pairs])
 
-    def to_dict(self, seed: int) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Shares over all cases and by each of `Case.groups`, ready for JSON."""
         groups = [case.groups() for case in self.cases]
-        scores = np.stack([self.exact, self.f1])
+        exact, f1 = self.exact, self.f1
+
+        def shares(which: list[int]) -> dict[str, Any]:
+            documents = [self.cases[i].document for i in which]
+            return {
+                "probes": len(which),
+                "documents": len(set(documents)),
+                "exact": metrics.share(documents, exact[which]).to_dict(),
+                "f1": metrics.share(documents, f1[which]).to_dict(),
+            }
+
         by: dict[str, dict[str, Any]] = {}
         for dimension in groups[0]:
             values = [group[dimension] for group in groups]
             by[dimension] = {
-                name: self._share(scores, [i for i, v in enumerate(values) if v == name], seed)
-                for name in in_order(dimension, set(values))
+                name: shares([i for i, value in enumerate(values) if value == name])
+                for name in in_report_order(dimension, set(values))
             }
         return {
             "model": self.model,
             "set": self.set,
             "method": self.method,
             "positions": float(np.mean(self.positions)),
-            "all": self._share(scores, list(range(len(self.cases))), seed),
+            "all": shares(list(range(len(self.cases)))),
             "by": by,
         }
 
-    def _share(self, scores: np.ndarray[Any, Any], which: list[int], seed: int) -> dict[str, Any]:
-        documents = [self.cases[i].document for i in which]
-        exact, f1 = metrics.estimates(documents, scores[:, which], seed)
-        return {
-            "probes": len(which),
-            "documents": len(set(documents)),
-            "exact": exact.to_dict(),
-            "f1": f1.to_dict(),
-        }
 
+def compare(a: Outcomes, b: Outcomes) -> dict[str, Any]:
+    """How many more probes ``a`` answers exactly than ``b``, as a share with its paired interval.
 
-def difference(a: Outcomes, b: Outcomes, seed: int) -> dict[str, Any]:
-    """How many more probes a answers exactly than b, as a share, with its paired interval.
-
-    Only probes that both have count: another tokenizer can leave out others.
+    Only probes that both were asked count, because another tokenizer can leave out other probes.
     """
     other = {
         (case.document, case.probe): score for case, score in zip(b.cases, b.exact, strict=True)
@@ -106,38 +105,38 @@ def difference(a: Outcomes, b: Outcomes, seed: int) -> dict[str, Any]:
         for case, score in zip(a.cases, a.exact, strict=True)
         if (case.document, case.probe) in other
     ]
-    documents, differences = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    (estimate,) = metrics.estimates(documents, differences, seed)
+    documents, differences = zip(*pairs, strict=True) if pairs else ((), ())
     return {
         "set": a.set,
         "of": {"model": a.model, "method": a.method},
         "minus": {"model": b.model, "method": b.method},
         "probes": len(pairs),
-        "exact": estimate.to_dict(),
+        "exact": metrics.difference(documents, differences).to_dict(),
     }
 
 
 class Reader:
-    """One model and one set: every method's readings over the same cases.
+    """One model that reads one set, by every method over the same cases.
 
     Attributes:
-        set: its name.
-        cases: the probes that are asked.
+        set: Name of the set.
+        cases: The probes that are asked.
     """
 
     def __init__(
         self, name: str, clara: Clara, probes: ProbeSet, progress: Progress | None = None
     ) -> None:
-        self._name, self._clara, self._outputs = name, clara, probes.outputs
-        self._progress = progress or (lambda what, done, total: None)
+        self._name = name
+        self._clara = clara
+        self._outputs = probes.outputs
+        self._progress = progress
         self._prompts = Prompts(clara.config, clara.tokenizer)
-        self.cases = cases(probes.outputs, clara.config, clara.tokenizer)
+        self.cases = find_cases(probes.outputs, clara.config, clara.tokenizer)
         self.set = probes.name
-        self._latents: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
+        self._latents: dict[tuple[int, int], np.ndarray[Any, Any]] = {}  # by document and start
 
-    def run(self, method: str, answers: Answers, max_tokens: int) -> Outcomes:
-        """The outcomes of one method of `METHODS`."""
-        what = f"{self._name}, {self.set}: {method}"
+    def ask(self, method: str, cache: AnswerCache, max_tokens: int) -> Outcomes:
+        """Ask every probe while the decoder reads by one of `METHODS`."""
         readings, positions = [], []
         for reading, count in self._readings(method):
             readings.append(reading)
@@ -153,20 +152,21 @@ class Reader:
             }
             for case in self.cases
         ]
-        done = 0
 
-        def tick(count: int) -> None:
-            nonlocal done
-            done += count
-            self._progress(what, done, len(readings))
+        def progress(done: int, total: int, what: str = "", /) -> None:
+            self._report(done, total, method)
 
-        given = answers.of(self._clara, readings, max_tokens, about, tick)
-        return Outcomes(self._name, self.set, method, self.cases, given, positions)
+        answers = cache.answer(self._clara, readings, max_tokens, about, progress)
+        return Outcomes(self._name, self.set, method, self.cases, answers, positions)
+
+    def _report(self, done: int, total: int, what: str) -> None:
+        if self._progress:
+            self._progress(done, total, f"{self._name}, {self.set}: {what}")
 
     def _readings(self, method: str) -> Iterator[tuple[Reading, int]]:
-        """Each case's reading, and the decoder positions of what it reads."""
+        """Yield each case's reading, and the decoder positions taken by what it reads."""
         if method.startswith("latents"):
-            for case, latents in self._with_latents(method):
+            for case, latents in self._cases_with_latents(method):
                 prompt = self._prompts.answer(case.probe.question, len(case.chunks))
                 yield Reading(prompt, latents), case.positions
             return
@@ -177,39 +177,36 @@ class Reader:
                 ids = contexts.ids(method, text, question, case.positions)
                 yield Reading(self._prompts.answer(question, 0, text=ids), None), len(ids)
 
-    def _with_latents(self, method: str) -> Iterator[tuple[Case, np.ndarray[Any, Any]]]:
-        """Cases with the latents (chunks, M, hidden) float32 of their chunks."""
-        self._encode()
-        config = self._clara.config
-        kept = self._latents
+    def _cases_with_latents(self, method: str) -> Iterator[tuple[Case, np.ndarray[Any, Any]]]:
+        """Yield cases with the latents (chunks, M, hidden) float32 of their chunks."""
+        self._encode_chunks()
+        latents = self._latents
         if method != "latents":
+            config = self._clara.config
             stored = codec(
                 method.removeprefix("latents "), config.memory_tokens, config.hidden_size
             )
-            kept = {
-                key: stored.decode(stored.encode(latents[None]))[0] for key, latents in kept.items()
+            latents = {
+                key: stored.decode(stored.encode(exact[None]))[0] for key, exact in latents.items()
             }
         for case in self.cases:
-            first, *others = (kept[case.document, chunk.start] for chunk in case.chunks)
-            # Nearly all have one chunk: a view, where a copy would be large.
+            first, *others = (latents[case.document, chunk.start] for chunk in case.chunks)
+            # Nearly all cases have one chunk: for them this is a view, where a copy would be large.
             yield case, np.stack([first, *others]) if others else first[None]
 
-    def _encode(self) -> None:
-        """Compress the chunks that hold evidence, once."""
+    def _encode_chunks(self) -> None:
+        """Compress the chunks that hold evidence, unless that was done before."""
         wanted = {
             (case.document, chunk.start): chunk for case in self.cases for chunk in case.chunks
         }
         missing = [(key, chunk) for key, chunk in wanted.items() if key not in self._latents]
-        # Of like length together, so that little is padded.
-        missing.sort(key=lambda pair: pair[1].tokens)
-        for start in range(0, len(missing), _CHUNKS):
-            batch = missing[start : start + _CHUNKS]
+        missing.sort(key=lambda pair: pair[1].tokens)  # batches of similar lengths pad little
+        for start in range(0, len(missing), _CHUNKS_AT_ONCE):
+            batch = missing[start : start + _CHUNKS_AT_ONCE]
             texts = [
                 self._outputs[document].text[chunk.start : chunk.end]
                 for (document, _), chunk in batch
             ]
             latents = np.array(self._clara.encode(texts))
             self._latents.update(zip((key for key, _ in batch), latents, strict=True))
-            self._progress(
-                f"{self._name}, {self.set}: compressing", start + len(batch), len(missing)
-            )
+            self._report(start + len(batch), len(missing), "compressing")

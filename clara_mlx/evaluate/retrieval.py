@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from clara_mlx.evaluate import batched, metrics
-from clara_mlx.evaluate.batched import Reading
-from clara_mlx.evaluate.cases import MOST_CHUNKS, holders
+from clara_mlx.errors import Progress
+from clara_mlx.evaluate import metrics
+from clara_mlx.evaluate.batched import Reading, generate_answers
+from clara_mlx.evaluate.cases import MOST_CHUNKS, chunks_with_evidence
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, SIZES, TOOLS
 from clara_mlx.evaluate.probes.probe import Output
 from clara_mlx.evaluate.queries import FORMS, Composer, Query
-from clara_mlx.evaluate.retention import Progress
-from clara_mlx.evaluate.sets import ProbeSet, draw
+from clara_mlx.evaluate.sets import ProbeSet, draw_outputs
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.memory import Memory, Mode
 from clara_mlx.model import chunking
@@ -25,23 +25,24 @@ from clara_mlx.model.clara import Clara
 from clara_mlx.model.prompts import Prompts
 from clara_mlx.store.results import Hit
 
-#: Recall is counted among so many chunks.
+#: Numbers of first hits among which recall is counted.
 DEPTHS = (1, 5, 10)
 
-#: Documents that `ask` reads.
+#: Numbers of documents that `Memory.ask` reads.
 ASK_DOCUMENTS = (1, 5)
 
+#: Which chunks are relevant, as a report prints it.
 RELEVANT = (
-    "A chunk of the query's document that contains all of the evidence; where none does, any that "
-    "holds a part of it."
+    "A chunk of the query's document that contains all of the evidence; if there is none, any "
+    "chunk that contains a part of it."
 )
 
 _Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A query with the set it comes from and the spans that are relevant."""
+class SetQuery:
+    """A query with the set it comes from and the spans of the chunks that are relevant."""
 
     query: Query
     set: str
@@ -49,126 +50,141 @@ class _Asked:
     relevant: tuple[_Span, ...]
 
 
-class Corpus:
-    """The documents of a memory: those of the sets, then others until there are enough chunks.
+class Haystack:
+    """The documents of a memory, and the queries that are asked of it.
+
+    The documents of the sets come first, then other generated documents until there are enough
+    chunks.
 
     Args:
-        sets: whose documents are in it, and whose probes are asked.
-        clara: its tokenizer decides what a chunk is.
-        chunks: how many there are at least.
-        queries: how many are asked of each set at most.
-        seed: of the other documents and of the choice.
+        sets: The sets whose documents are remembered and whose probes are asked.
+        clara: The model whose tokenizer decides what a chunk is.
+        chunks: Smallest number of chunks.
+        queries: Largest number of queries from each set.
+        seed: Seed of the other documents and of the choice of queries.
+
+    Attributes:
+        outputs: The documents; no text comes twice.
+        chunks: Number of their chunks.
+        queries: The queries, set by set.
+        unusable: Number of probes that no name makes unambiguous or whose evidence is in too many
+            chunks.
     """
 
     def __init__(
         self, sets: Sequence[ProbeSet], clara: Clara, chunks: int, queries: int, seed: int
     ) -> None:
         self._clara = clara
+        self._texts: set[str] = set()
         self.outputs: list[Output] = []
         self.chunks = 0
-        self._seen: set[str] = set()
-        of_set = {probes.name: [self._add(output) for output in probes.outputs] for probes in sets}
+        self.queries: list[SetQuery] = []
+        self.unusable = 0
+        documents = {
+            probes.name: [self._add(output) for output in probes.outputs] for probes in sets
+        }
+        self._fill(chunks, seed)
+        composer = Composer(self.outputs, seed)
+        for name, numbers in documents.items():
+            usable = []
+            for number in numbers:
+                if number is not None:
+                    usable += self._compose(composer, number, name)
+            random.Random(f"{seed} {name}").shuffle(usable)
+            self.queries += usable[:queries]
+
+    def _add(self, output: Output) -> int | None:
+        """Add a document; returns its number, or None if its text was added before."""
+        if output.text in self._texts:
+            return None
+        self._texts.add(output.text)
+        self.outputs.append(output)
+        self.chunks += len(self._split(output.text))
+        return len(self.outputs) - 1
+
+    def _fill(self, chunks: int, seed: int) -> None:
+        """Add generated documents of every tool and size until there are enough chunks."""
         batch = 0
         while self.chunks < chunks:
             for size in SIZES:
                 tools = list(BRIEF_TOOLS if size == "brief" else TOOLS)
-                for output in draw(f"{seed} others {batch} {size}", tools, size, 1):
+                for output in draw_outputs(f"{seed} others {batch} {size}", tools, size, 1):
                     if self.chunks < chunks:
                         self._add(output)
             batch += 1
-        composer = Composer(self.outputs, seed)
-        self.asked: list[_Asked] = []
-        #: Probes that no name makes self-sufficient, or whose evidence is in too many chunks.
-        self.unusable = 0
-        for name, numbers in of_set.items():
-            usable = []
-            for number in numbers:
-                if number is not None:
-                    usable += self._queries(composer, number, name)
-            random.Random(f"{seed} {name}").shuffle(usable)
-            self.asked += usable[:queries]
-
-    def _add(self, output: Output) -> int | None:
-        """The number of a new document; None if its text is there already."""
-        if output.text in self._seen:
-            return None
-        self._seen.add(output.text)
-        self.outputs.append(output)
-        self.chunks += len(self._split(output.text))
-        return len(self.outputs) - 1
 
     def _split(self, text: str) -> list[chunking.Chunk]:
         clara = self._clara
         return list(chunking.split(text, clara.tokenizer, clara.config.doc_max_length))
 
-    def _queries(self, composer: Composer, number: int, name: str) -> list[_Asked]:
+    def _compose(self, composer: Composer, number: int, name: str) -> list[SetQuery]:
+        """The queries of one document; counts the probes that make none as unusable."""
         output = self.outputs[number]
         chunks = self._split(output.text)
-        made = []
+        composed = []
         for probe in output.probes:
-            holding = list(holders(chunks, probe))
+            holding = list(chunks_with_evidence(chunks, probe))
             text = output.text[holding[0].start : holding[-1].end]
             query = composer.query(number, probe, text) if len(holding) <= MOST_CHUNKS else None
             if query is None:
                 self.unusable += 1
                 continue
             spans = tuple((chunk.start, chunk.end) for chunk in holding)
-            made.append(_Asked(query, name, output.tool, spans))
-        return made
+            composed.append(SetQuery(query, name, output.tool, spans))
+        return composed
 
 
 def measure(
-    corpus: Corpus,
+    haystack: Haystack,
     clara: Clara,
     file: Path,
     *,
     max_tokens: int,
-    seed: int,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Recall of each way to search, and exact answers of `Memory.ask`, ready for JSON.
+    """Measure recall of each way to search and exact answers of `Memory.ask`, ready for JSON.
 
     Args:
-        corpus: what is remembered and asked.
-        clara: the model; not to be used elsewhere meanwhile.
-        file: where the memory is made; nothing may be there.
-        max_tokens: of an answer.
-        seed: of the intervals.
-        progress: told what is going on.
+        haystack: The documents to remember and the queries to ask.
+        clara: The model; not to be used elsewhere in the meantime.
+        file: Where the memory is created; the file must not exist.
+        max_tokens: Largest number of tokens in an answer.
+        progress: Called for each document and each query.
     """
-    asked = corpus.asked
-    told = _Told(asked, seed)
-    given = _from_the_chunks(corpus, clara, max_tokens, progress)
-    answers = {"the right chunk": told.answers(given)}
+    report: Progress = progress or (lambda done, total, what="", /: None)
+    queries = haystack.queries
+    shares = Shares(queries)
+    relevant = answer_from_relevant_chunks(haystack, clara, max_tokens, report)
+    answers = {"the right chunk": shares.of_answers(relevant)}
     recall: dict[str, Any] = {}
     with Memory.open(file, clara) as memory:
         documents: dict[str, int] = {}
-        for number, output in enumerate(corpus.outputs):
+        for number, output in enumerate(haystack.outputs):
             documents[memory.remember(output.text, source=output.tool)] = number
-            progress("remembering", number + 1, len(corpus.outputs))
+            report(number + 1, len(haystack.outputs), "remembering")
         memory.flush(
-            progress=lambda done, total, _="": progress("compressing the memory", done, total)
+            progress=lambda done, total, _="", /: report(done, total, "compressing the memory")
         )
         for mode in get_args(Mode):
             ranks = []
-            for number, one in enumerate(asked, 1):
-                hits = memory.recall(one.query.text, max(DEPTHS), mode=mode)
-                ranks.append(_rank(one, hits, documents))
-                progress(f"{mode} search", number, len(asked))
-            recall[mode] = told.recalls(ranks)
+            for number, asked in enumerate(queries, 1):
+                hits = memory.recall(asked.query.text, max(DEPTHS), mode=mode)
+                ranks.append(rank_of_relevant(asked, hits, documents))
+                report(number, len(queries), f"{mode} search")
+            recall[mode] = shares.of_ranks(ranks)
         for k in ASK_DOCUMENTS:
             texts = []
-            for number, one in enumerate(asked, 1):
-                texts.append(memory.ask(one.query.text, k, max_tokens=max_tokens).text)
-                progress(f"asking {k} chunks", number, len(asked))
-            answers[f"ask, k = {k}"] = told.answers(texts)
+            for number, asked in enumerate(queries, 1):
+                texts.append(memory.ask(asked.query.text, k, max_tokens=max_tokens).text)
+                report(number, len(queries), f"asking {k} chunks")
+            answers[f"ask, k = {k}"] = shares.of_answers(texts)
         status = memory.status()
     return {
-        "documents": len(corpus.outputs),
+        "documents": len(haystack.outputs),
         "chunks": status.chunks,
         "compressed": status.compressed,
-        "queries": len(asked),
-        "unusable": corpus.unusable,
+        "queries": len(queries),
+        "unusable": haystack.unusable,
         "forms": FORMS,
         "relevant": RELEVANT,
         "depths": list(DEPTHS),
@@ -177,49 +193,49 @@ def measure(
     }
 
 
-def _from_the_chunks(
-    corpus: Corpus, clara: Clara, max_tokens: int, progress: Progress
+def answer_from_relevant_chunks(
+    haystack: Haystack, clara: Clara, max_tokens: int, progress: Progress
 ) -> list[str]:
-    """The answers that the right chunks give to the same queries, nothing having been searched."""
+    """Answer the queries from their relevant chunks, as if a search had found exactly these."""
     prompts = Prompts(clara.config, clara.tokenizer)
     readings = []
-    for one in corpus.asked:
-        text = corpus.outputs[one.query.document].text
-        pieces = [text[start:end] for start, end in one.relevant]
-        prompt = prompts.answer(one.query.text, len(pieces))
-        readings.append(Reading(prompt, np.array(clara.encode(pieces))))
-    given = [""] * len(readings)
-    for done, (number, answer) in enumerate(batched.answers(clara, readings, max_tokens), 1):
-        given[number] = answer
-        progress("asking the right chunks", done, len(readings))
-    return given
+    for asked in haystack.queries:
+        text = haystack.outputs[asked.query.document].text
+        chunks = [text[start:end] for start, end in asked.relevant]
+        prompt = prompts.answer(asked.query.text, len(chunks))
+        readings.append(Reading(prompt, np.array(clara.encode(chunks))))
+    answers = [""] * len(readings)
+    for done, (number, answer) in enumerate(generate_answers(clara, readings, max_tokens), 1):
+        answers[number] = answer
+        progress(done, len(readings), "asking the right chunks")
+    return answers
 
 
-def _rank(one: _Asked, hits: Sequence[Hit], documents: dict[str, int]) -> float:
-    """Rank of the first relevant hit, from 1; infinite if there is none."""
-    probe = one.query.probe
-    whole = [span for span in one.relevant if span[0] <= probe.start and probe.end <= span[1]]
-    relevant = whole or one.relevant
+def rank_of_relevant(asked: SetQuery, hits: Sequence[Hit], documents: dict[str, int]) -> float:
+    """Rank of the first relevant hit, counted from 1; infinite if there is none."""
+    probe = asked.query.probe
+    whole = [span for span in asked.relevant if span[0] <= probe.start and probe.end <= span[1]]
+    relevant = whole or asked.relevant
     for rank, hit in enumerate(hits, 1):
-        if documents[hit.handle] == one.query.document and (hit.start, hit.end) in relevant:
+        if documents[hit.handle] == asked.query.document and (hit.start, hit.end) in relevant:
             return rank
     return float("inf")
 
 
-class _Told:
-    """Figures of the same queries, as shares in all and by set, form and tool."""
+class Shares:
+    """Turns figures of the same queries into shares: of all, and by set, form and tool."""
 
-    def __init__(self, asked: Sequence[_Asked], seed: int) -> None:
-        self._asked, self._seed = asked, seed
+    def __init__(self, queries: Sequence[SetQuery]) -> None:
+        self._queries = queries
 
-    def recalls(self, ranks: Sequence[float]) -> dict[str, Any]:
+    def of_ranks(self, ranks: Sequence[float]) -> dict[str, Any]:
         """Recall at each of `DEPTHS`."""
         ranked = np.array(ranks)
         return self._shares({str(depth): ranked <= depth for depth in DEPTHS})
 
-    def answers(self, texts: Sequence[str]) -> dict[str, Any]:
+    def of_answers(self, texts: Sequence[str]) -> dict[str, Any]:
         """Exact answers, their F1, and how often nothing relevant was found."""
-        expected = [one.query.probe.answer for one in self._asked]
+        expected = [asked.query.probe.answer for asked in self._queries]
         pairs = list(zip(texts, expected, strict=True))
         return self._shares(
             {
@@ -232,23 +248,24 @@ class _Told:
     def _shares(self, figures: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         by: dict[str, dict[str, Any]] = {}
         groups = {
-            "set": [one.set for one in self._asked],
-            "form": [one.query.form for one in self._asked],
-            "tool": [one.tool for one in self._asked],
+            "set": [asked.set for asked in self._queries],
+            "form": [asked.query.form for asked in self._queries],
+            "tool": [asked.tool for asked in self._queries],
         }
         for dimension, names in groups.items():
             by[dimension] = {
                 name: self._share(figures, [i for i, n in enumerate(names) if n == name])
                 for name in sorted(set(names))
             }
-        return {"all": self._share(figures, list(range(len(self._asked)))), "by": by}
+        return {"all": self._share(figures, list(range(len(self._queries)))), "by": by}
 
     def _share(self, figures: dict[str, np.ndarray[Any, Any]], which: list[int]) -> dict[str, Any]:
-        documents = [self._asked[i].query.document for i in which]
-        table = [values[which] for values in figures.values()]
-        estimates = metrics.estimates(documents, table, self._seed)
+        documents = [self._queries[i].query.document for i in which]
         return {
             "queries": len(which),
             "documents": len(set(documents)),
-            **{name: e.to_dict() for name, e in zip(figures, estimates, strict=True)},
+            **{
+                name: metrics.share(documents, values[which]).to_dict()
+                for name, values in figures.items()
+            },
         }

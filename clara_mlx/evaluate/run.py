@@ -1,32 +1,32 @@
-"""One evaluation from models and sets to a report, as a dict that is ready for JSON."""
+"""One evaluation, from models and sets to a report as a dict that is ready for JSON."""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from clara_mlx import machine
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, Progress
 from clara_mlx.evaluate import metrics, retrieval, sets
-from clara_mlx.evaluate.answers import Answers
+from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.cases import MOST_CHUNKS
-from clara_mlx.evaluate.retention import METHODS, Outcomes, Progress, Reader, difference
+from clara_mlx.evaluate.retention import METHODS, Outcomes, Reader, compare
 from clara_mlx.evaluate.sets import SETS, ProbeSet
 from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.version import __version__
 
-#: Of the report; a reader refuses a newer one.
+#: Format number of a report; a reader refuses a higher one.
 FORMAT = 1
 
-#: What the second and further models are asked with; the first one is with everything.
-COMPARED = ("latents", "text")
+#: Methods for the second and further models; the first model is asked by all methods.
+COMPARED_METHODS = ("latents", "text")
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Settings:
     """How much is asked.
 
     Attributes:
-        sets: names of `SETS`; ``own`` needs probes.
-        probes: the user's file.
-        per_tool: generated outputs of each tool; long ones are a quarter of it, brief ones twice,
-            and of the tool that was left out there are five times as many.
-        chunks: in the memory at least.
-        queries: asked of it from each set at most.
-        most: documents of a set, spread over it; all without it.
-        max_tokens: of an answer.
-        seed: of everything that is drawn.
+        sets: Names of `SETS`; ``own`` needs ``probes``.
+        probes: The file of the user's own probes.
+        per_tool: Generated outputs of each tool. Of long outputs there are a quarter, of brief ones
+            twice as many, and of the left-out tool five times as many.
+        chunks: Smallest number of chunks in the memory that is searched.
+        queries: Largest number of queries to that memory from each set.
+        most: Largest number of documents of a set, spread evenly over it; None for all.
+        max_tokens: Largest number of tokens in an answer.
+        seed: Seed of everything that is drawn at random.
     """
 
     sets: tuple[str, ...] = ("brief", "held-out", "long", "left-out", "captured")
@@ -59,129 +59,124 @@ class Settings:
 QUICK = Settings(per_tool=1, chunks=200, queries=20, most=20)
 
 
-def run(
+def evaluate(
     paths: Sequence[str | Path],
     folder: Path,
     settings: Settings,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Evaluate model folders; the first is the one that is reported on, others are its variants.
+    """Evaluate model folders; the report is about the first, and compares the others with it.
 
-    Answers are kept in ``folder/answers.jsonl`` as they come, and not asked for again.
+    Answers are kept in ``folder/answers.jsonl`` as they come and are not asked for again.
 
     Raises:
-        ClaraError: no such set or model, or probes that are not usable.
+        ClaraError: There is no such set or model, or the probes are not usable.
     """
-    progress = progress or (lambda what, done, total: None)
-    asked = _sets(settings)  # before anything that takes long
+    chosen = _probe_sets(settings)  # before anything that takes long
     folders = {_name(path, paths): ModelFolder.open(resolve(path)) for path in paths}
     folder.mkdir(parents=True, exist_ok=True)
-    answers = Answers(folder / "answers.jsonl")
+    cache = AnswerCache(folder / "answers.jsonl")
     seconds: dict[str, float] = {}
     outcomes: list[Outcomes] = []
-    found: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     first = next(iter(folders))
     for name, opened in folders.items():
         started = time.perf_counter()
         clara = from_folder(opened)
-        methods = METHODS if name == first else COMPARED
-        for probes in asked:
-            outcomes += _outcomes(Reader(name, clara, probes, progress), methods, answers, settings)
+        methods = METHODS if name == first else COMPARED_METHODS
+        for probes in chosen:
+            reader = Reader(name, clara, probes, progress)
+            if not reader.cases:
+                raise ClaraError(
+                    f"no probe of the set {probes.name!r} has its evidence in {MOST_CHUNKS} chunks "
+                    "or fewer"
+                )
+            outcomes += [reader.ask(method, cache, settings.max_tokens) for method in methods]
         seconds[name] = time.perf_counter() - started
         if name == first:
             started = time.perf_counter()
-            found = _memory(clara, asked, settings, progress)
+            memory = _measure_memory(clara, chosen, settings, progress)
             seconds["memory"] = time.perf_counter() - started
         del clara  # before the next one is loaded
-    kept = {o.set: len(o.cases) for o in outcomes if o.model == first}
-    described = {
-        probes.name: probes.to_dict() | {"left_out": probes.probes - kept[probes.name]}
-        for probes in asked
-    }
+    asked = {outcome.set: len(outcome.cases) for outcome in outcomes if outcome.model == first}
     return {
         "format": FORMAT,
         "clara_mlx": __version__,
         "machine": machine.describe(),
         "libraries": {name: version(name) for name in ("mlx", "mlx-lm", "numpy", "tokenizers")},
         "settings": asdict(settings) | {"probes": settings.probes and settings.probes.name},
-        "definitions": metrics.DEFINITIONS | {"resamples": str(metrics.RESAMPLES)},
+        "definitions": metrics.DEFINITIONS,
         "methods": METHODS,
-        "models": [_described(name, opened) for name, opened in folders.items()],
-        "sets": described,
-        "retention": [outcome.to_dict(settings.seed) for outcome in outcomes],
-        "differences": _differences(outcomes, settings.seed),
-        "memory": found,
-        "answers_reused": answers.reused,
+        "models": [_describe_model(name, opened) for name, opened in folders.items()],
+        "sets": {
+            probes.name: probes.to_dict() | {"left_out": probes.probes - asked[probes.name]}
+            for probes in chosen
+        },
+        "retention": [outcome.to_dict() for outcome in outcomes],
+        "differences": [compare(a, b) for a, b in _pairs(outcomes)],
+        "memory": memory,
+        "answers_reused": cache.reused,
         "seconds": seconds,
     }
 
 
-def _sets(settings: Settings) -> list[ProbeSet]:
+def _probe_sets(settings: Settings) -> list[ProbeSet]:
+    """The sets that the settings name, each with the number of documents they ask for."""
     wanted = [*settings.sets, *(["own"] if settings.probes else [])]
     unknown = [name for name in wanted if name not in SETS]
     if unknown or not wanted:
-        raise ClaraError(f"no set {', '.join(unknown)!r}; choose of {', '.join(SETS)}")
-    sizes = {
+        raise ClaraError(f"no set {', '.join(unknown)!r}; choose from {', '.join(SETS)}")
+    outputs_per_tool = {
         "brief": 2 * settings.per_tool,
         "held-out": settings.per_tool,
         "long": max(1, settings.per_tool // 4),
         "left-out": 5 * settings.per_tool,
     }
-    made = []
+    chosen = []
     for name in dict.fromkeys(wanted):
-        if name in sizes:
-            made.append(sets.generated(name, settings.seed, sizes[name]))
+        if name in outputs_per_tool:
+            chosen.append(sets.generate_set(name, settings.seed, outputs_per_tool[name]))
         elif name == "captured":
-            made.append(sets.captured())
+            chosen.append(sets.read_captured_set())
         elif settings.probes is None:
             raise ClaraError("the set 'own' needs --probes FILE")
         else:
-            made.append(sets.own(settings.probes))
-    return [_spread(probes, settings.most) for probes in made]
+            chosen.append(sets.read_own_set(settings.probes))
+    return [_thin_out(probes, settings.most) for probes in chosen]
 
 
-def _spread(probes: ProbeSet, most: int | None) -> ProbeSet:
+def _thin_out(probes: ProbeSet, most: int | None) -> ProbeSet:
     step = 1 if most is None else -(-len(probes.outputs) // most)
     return ProbeSet(probes.name, probes.outputs[::step])
 
 
 def _name(path: str | Path, paths: Sequence[str | Path]) -> str:
-    """The last part of a model's path, or all of it if another's ends so too."""
+    """The last part of a model's path, or the whole path if another one ends in the same way."""
     names = [Path(other).name for other in paths]
     if len(set(map(str, paths))) < len(paths):
         raise ClaraError(f"a model was named twice: {', '.join(map(str, paths))}")
     return str(path) if names.count(Path(path).name) > 1 else Path(path).name
 
 
-def _outcomes(
-    reader: Reader, methods: Iterable[str], answers: Answers, settings: Settings
-) -> list[Outcomes]:
-    if not reader.cases:
-        raise ClaraError(
-            f"no probe of the set {reader.set!r} has its evidence in {MOST_CHUNKS} chunks or fewer"
-        )
-    return [reader.run(method, answers, settings.max_tokens) for method in methods]
-
-
-def _memory(
-    clara: Clara, asked: Sequence[ProbeSet], settings: Settings, progress: Progress
+def _measure_memory(
+    clara: Clara, chosen: Sequence[ProbeSet], settings: Settings, progress: Progress | None
 ) -> dict[str, Any]:
-    corpus = retrieval.Corpus(asked, clara, settings.chunks, settings.queries, settings.seed)
-    if not corpus.asked:
+    """Search and ask a memory in a temporary folder; empty if no probe makes a query."""
+    haystack = retrieval.Haystack(chosen, clara, settings.chunks, settings.queries, settings.seed)
+    if not haystack.queries:
         return {}
     with tempfile.TemporaryDirectory(prefix="clara-mlx-") as scratch:
         return retrieval.measure(
-            corpus,
+            haystack,
             clara,
             Path(scratch) / "memory.db",
             max_tokens=settings.max_tokens,
-            seed=settings.seed,
             progress=progress,
         )
 
 
-def _described(name: str, opened: ModelFolder) -> dict[str, Any]:
-    """What identifies a model: its fingerprint, and the SHA-256 of all its files."""
+def _describe_model(name: str, opened: ModelFolder) -> dict[str, Any]:
+    """Everything that identifies a model: its fingerprint and the SHA-256 of all its files."""
     digest = hashlib.sha256()
     files = sorted(path for path in opened.path.rglob("*") if path.is_file())
     for file in files:
@@ -202,11 +197,10 @@ def _described(name: str, opened: ModelFolder) -> dict[str, Any]:
     }
 
 
-def _differences(outcomes: Sequence[Outcomes], seed: int) -> list[dict[str, Any]]:
-    """Latents and every other method against the text, codecs against latents, models likewise."""
-    found = {(o.model, o.set, o.method): o for o in outcomes}
+def _pairs(outcomes: Sequence[Outcomes]) -> Iterator[tuple[Outcomes, Outcomes]]:
+    """Pairs to compare: every method with the text, codecs with latents, models with the first."""
+    known = {(outcome.model, outcome.set, outcome.method): outcome for outcome in outcomes}
     first = outcomes[0].model
-    pairs = []
     for outcome in outcomes:
         against = []
         if outcome.method != "text":
@@ -215,5 +209,4 @@ def _differences(outcomes: Sequence[Outcomes], seed: int) -> list[dict[str, Any]
             against.append((outcome.model, outcome.set, "latents"))
         if outcome.model != first:
             against.append((first, outcome.set, outcome.method))
-        pairs += [(outcome, found[key]) for key in against if key in found]
-    return [difference(a, b, seed) for a, b in pairs]
+        yield from ((outcome, known[key]) for key in against if key in known)

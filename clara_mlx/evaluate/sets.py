@@ -15,9 +15,9 @@ from clara_mlx.evaluate.captured import read_captured
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError, kind_of
 
-#: What is in each set, as a report states it.
+#: The contents of each set, as a report prints them.
 SETS = {
-    "brief": "one fixed layout of eight tools; pairs of known words, and values, never trained on",
+    "brief": "one layout for each of eight tools; word pairs and values never trained on",
     "held-out": f"generated outputs of {len(TOOLS) - 1} tools; names and values never trained on",
     "long": "the same, of several chunks each",
     "left-out": f"generated outputs of {LEFT_OUT}, a tool that was never trained on",
@@ -26,27 +26,26 @@ SETS = {
 }
 
 _CAPTURED = Path(__file__).parent / "captured.jsonl"
-_MOST_PROBLEMS = 20  # shown of a file that has many
+_MOST_PROBLEMS = 20  # problems of one file that are listed
 
-# A document, its question and answer are needed; the others say more about them.
-_FIELDS = {"document": str, "question": str, "answer": str}
-_OPTIONAL = {"tool": str, "kind": str, "start": int, "end": int}
+_REQUIRED_FIELDS = {"document": str, "question": str, "answer": str}
+_OPTIONAL_FIELDS = {"tool": str, "kind": str, "start": int, "end": int}
 
 
 @dataclass(frozen=True)
 class ProbeSet:
-    """Outputs with their probes, under a name of `SETS`."""
+    """Outputs with their probes, under one of the names in `SETS`."""
 
     name: str
     outputs: tuple[Output, ...]
 
     @property
     def probes(self) -> int:
-        """How many questions there are."""
+        """Number of questions."""
         return sum(len(output.probes) for output in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts and the SHA-256 of all texts, questions and answers, ready for JSON."""
+        """Counts, and the SHA-256 of all texts, questions and answers, ready for JSON."""
         content = json.dumps([asdict(output) for output in self.outputs], ensure_ascii=True)
         return {
             "what": SETS[self.name],
@@ -57,66 +56,67 @@ class ProbeSet:
         }
 
 
-def generated(name: str, seed: int, per_tool: int) -> ProbeSet:
-    """A generated set: ``brief``, ``held-out``, ``long`` or ``left-out``.
+def generate_set(name: str, seed: int, per_tool: int) -> ProbeSet:
+    """Generate the set ``brief``, ``held-out``, ``long`` or ``left-out``.
 
     Args:
-        name: which one.
-        seed: the same gives the same outputs; more of them begin with the fewer ones.
-        per_tool: outputs of each tool.
+        name: The name of the set.
+        seed: The same seed gives the same outputs; a larger set begins with the smaller one.
+        per_tool: Number of outputs of each tool.
     """
     tools = [tool for tool in TOOLS if (tool == LEFT_OUT) == (name == "left-out")]
     if name == "brief":
         tools = list(BRIEF_TOOLS)
     size = name if name in SIZES else "short"
-    return ProbeSet(name, tuple(draw(f"{seed} {name}", tools, size, per_tool)))
+    return ProbeSet(name, tuple(draw_outputs(f"{seed} {name}", tools, size, per_tool)))
 
 
-def draw(seed: str, tools: list[str], size: str, per_tool: int) -> Iterator[Output]:
-    """Outputs of the test split, tool by tool in turns; no text comes twice."""
+def draw_outputs(seed: str, tools: list[str], size: str, per_tool: int) -> Iterator[Output]:
+    """Yield outputs of the test split, one of each tool in turn; no text comes twice."""
     seen: set[str] = set()
     for number in range(per_tool):
         for tool in tools:
-            random_of_this = random.Random(f"{seed} {tool} {number}")
-            output = generate(random_of_this, tool, split="test", size=size)
+            rng = random.Random(f"{seed} {tool} {number}")
+            output = generate(rng, tool, split="test", size=size)
             if output.text not in seen:
                 seen.add(output.text)
                 yield output
 
 
-def captured() -> ProbeSet:
-    """Outputs of real commands, which come with clara-mlx."""
+def read_captured_set() -> ProbeSet:
+    """Read the outputs of real commands that come with clara-mlx."""
     return ProbeSet("captured", tuple(read_captured(_CAPTURED)))
 
 
-def own(path: Path) -> ProbeSet:
-    """The user's probes: JSON lines, one question each; lines of one document are put together.
+def read_own_set(path: Path) -> ProbeSet:
+    """Read the user's probes: JSON lines with one question each, in any order.
 
         {"document": "...", "question": "Which test failed?", "answer": "test_load"}
 
-    ``tool`` and ``kind`` (of the answer) may be named; ``start`` and ``end`` are the characters of
-    the document that hold the evidence, and needed only if the answer does not stand in it. If it
-    stands there several times, the first one counts.
+    A line may also have the ``tool`` that printed the document and the ``kind`` of the answer.
+    ``start`` and ``end`` are the characters of the document that hold the evidence; they are
+    needed only if the document does not contain the answer. If it contains the answer several
+    times, the first place counts.
 
     Raises:
-        ClaraError: the file can't be read or has no probes, or lines are not usable; every such
-            line is named with the reason.
+        ClaraError: The file can't be read, has no probes, or has unusable lines; the message says
+            for each such line what is wrong with it.
     """
     problems: list[str] = []
     documents: dict[tuple[str, str], dict[str, Probe]] = {}
     for number, line in _lines(path):
         try:
-            tool, text, probe = _probe(line)
+            tool, text, probe = _parse_line(line)
             asked = documents.setdefault((tool, text), {})
             if probe.question in asked:
-                raise ClaraError(f"{probe.question!r} was asked of this document before")
+                raise ClaraError(f"{probe.question!r} was already asked about this document")
             asked[probe.question] = probe
         except ClaraError as error:
             problems.append(f"{path}:{number}: {error}")
     if problems:
         more = len(problems) - _MOST_PROBLEMS
         lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-        raise ClaraError(f"{len(problems)} lines are no probes:\n  " + "\n  ".join(lines))
+        raise ClaraError(f"{len(problems)} lines are not probes:\n  " + "\n  ".join(lines))
     if not documents:
         raise ClaraError(
             f'{path}: no probes; write lines like {{"document": "...", "question": "...", '
@@ -129,7 +129,7 @@ def own(path: Path) -> ProbeSet:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the lines that are not blank."""
+    """Yield the number and the content of every line that is not blank."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -139,16 +139,16 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _probe(line: bytes) -> tuple[str, str, Probe]:
-    """Tool, document and probe of a line."""
+def _parse_line(line: bytes) -> tuple[str, str, Probe]:
+    """Parse a line into the tool, the document and the probe."""
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ClaraError(f"not JSON: {error}") from error
     if not isinstance(given, dict):
         raise ClaraError("not a JSON object")
-    for name, kind in (_FIELDS | _OPTIONAL).items():
-        if name not in given and name in _FIELDS:
+    for name, kind in (_REQUIRED_FIELDS | _OPTIONAL_FIELDS).items():
+        if name not in given and name in _REQUIRED_FIELDS:
             raise ClaraError(f'"{name}" is missing')
         if name in given and type(given[name]) is not kind:
             raise ClaraError(f'"{name}" must be of type {kind.__name__}, got {given[name]!r}')
@@ -156,14 +156,14 @@ def _probe(line: bytes) -> tuple[str, str, Probe]:
     if not given["question"].strip():
         raise ClaraError('"question" is empty')
     if ("start" in given) != ("end" in given):
-        raise ClaraError('give both of "start" and "end", or neither')
+        raise ClaraError('give both "start" and "end", or neither')
     if "start" in given:
         start, end = given["start"], given["end"]
     else:
         start = document.find(answer)
         if start < 0:
             raise ProbeError(
-                "the answer does not stand in the document; give the characters of its evidence "
+                "the document does not contain the answer; give the characters of its evidence "
                 'as "start" and "end"'
             )
         end = start + len(answer)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from clara_mlx import machine
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, Progress
 from clara_mlx.model import chunking
 from clara_mlx.model.clara import Clara, load
 from clara_mlx.model.lora import AdaptedLinear, dims
@@ -20,19 +20,16 @@ from clara_mlx.model.lora import AdaptedLinear, dims
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: Called with (what is measured, figures done, figures in all).
-Progress = Callable[[str, int, int], None]
-
 _QUESTION = "Which test failed, and on which line?"
 
-# Varied enough that every tokenizer cuts it like tool output; repeated as needed.
+# Varied enough that every tokenizer splits it like tool output; repeated as needed.
 _TEXT = "".join(
     f"tests/test_{name}.py::test_case_{i} FAILED [{i}%] line {37 * i}: expected {i}, got {i + 1}\n"
     for i, name in enumerate(("io", "parser", "server", "cache", "network", "config"), 1)
 )
 
 
-def run(
+def measure(
     path: str | Path,
     *,
     lengths: list[int],
@@ -41,11 +38,28 @@ def run(
     answer_tokens: int,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure a model folder; every time is in seconds, every figure the median of ``repeats``.
+    """Measure a model folder; times are in seconds, and every figure is a median.
 
-    Returns a JSON-ready dict: machine, load, compress (by chunk tokens and batch), query, answer
-    (by documents), and the largest memory used.
+    Args:
+        path: The model folder, or a hub id.
+        lengths: Chunk lengths in tokens; lengths that exceed the model's chunks are left out.
+        batches: Numbers of chunks that are compressed together.
+        repeats: Number of timings behind each median.
+        answer_tokens: Largest number of tokens to generate.
+        progress: Called after each figure.
+
+    Returns:
+        A dict ready for JSON with the machine, load, compress (by chunk tokens and batch), query,
+        answer (by documents), and the largest memory used.
     """
+    mx.reset_peak_memory()
+    started = time.perf_counter()
+    clara = load(path)
+    loaded = {"seconds": time.perf_counter() - started, "array_bytes": mx.get_active_memory()}
+    limit = clara.config.doc_max_length
+    lengths = [length for length in lengths if length <= limit]
+    if not lengths:
+        raise ClaraError(f"no length fits into a chunk of this model, which holds {limit} tokens")
     total = len(lengths) * len(batches) + 4
     done = 0
 
@@ -53,49 +67,23 @@ def run(
         nonlocal done
         done += 1
         if progress:
-            progress(what, done, total)
+            progress(done, total, what)
 
-    mx.reset_peak_memory()
-    started = time.perf_counter()
-    clara = load(path)
-    loaded = {"seconds": time.perf_counter() - started, "array_bytes": mx.get_active_memory()}
     tick("load")
-
     dtype = clara.network.model.embed_tokens.rows.dtype
     peak_flops = machine.matmul_flops(dtype)
-    weights = _matrix_weights(clara)
     compress = []
     for length in lengths:
-        if length > clara.config.doc_max_length:
-            continue
-        text, tokens = _text(clara, length)
         for batch in batches:
-            times = _times(lambda t=text, b=batch: mx.eval(clara.encode([t] * b)), repeats)  # type: ignore[misc]
-            seconds = median(times)
-            read = batch * (tokens + 3 + clara.config.memory_tokens)  # with layout tokens
-            compress.append(
-                {
-                    "chunk_tokens": tokens,
-                    "batch": batch,
-                    "seconds": seconds,
-                    "seconds_per_chunk": seconds / batch,
-                    "tokens_per_second": batch * tokens / seconds,
-                    "share_of_matmul_peak": 2 * weights * read / seconds / peak_flops,
-                    "all_seconds": times,
-                }
-            )
-            tick(f"compress {tokens} tokens x {batch}")
-    if not compress:
-        raise ClaraError(
-            f"no length in {lengths} fits a chunk of this model ({clara.config.doc_max_length})"
-        )
-
-    query = _times(lambda: mx.eval(clara.encode_query(_QUESTION)), repeats)
+            compress.append(_time_compress(clara, length, batch, repeats, peak_flops))
+            tick(f"compress {length} tokens x {batch}")
+    query = _time_repeats(lambda: mx.eval(clara.encode_query(_QUESTION)), repeats)
     tick("query")
-    latents = clara.encode([text])
+    latents = clara.encode([_text_of(clara, lengths[-1])[0]])
     answers = []
     for documents in (1, 5):
-        answers.append(_answer(clara, mx.repeat(latents, documents, 0), answer_tokens, repeats))
+        read = mx.repeat(latents, documents, 0)
+        answers.append(_time_answers(clara, read, answer_tokens, repeats))
         tick(f"answer from {documents}")
     return {
         "model": str(path),
@@ -116,8 +104,28 @@ def run(
     }
 
 
-def _times(work: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each repeat, after one that is not counted (adapters load, kernels compile)."""
+def _time_compress(
+    clara: Clara, length: int, batch: int, repeats: int, peak_flops: float
+) -> dict[str, Any]:
+    """Time the encoding of a batch of chunks, also as a share of the machine's matmul peak."""
+    text, tokens = _text_of(clara, length)
+    times = _time_repeats(lambda: mx.eval(clara.encode([text] * batch)), repeats)
+    seconds = median(times)
+    positions = batch * (tokens + 3 + clara.config.memory_tokens)  # 3 layout tokens
+    flops = 2 * _matrix_weights(clara) * positions
+    return {
+        "chunk_tokens": tokens,
+        "batch": batch,
+        "seconds": seconds,
+        "seconds_per_chunk": seconds / batch,
+        "tokens_per_second": batch * tokens / seconds,
+        "share_of_matmul_peak": flops / seconds / peak_flops,
+        "all_seconds": times,
+    }
+
+
+def _time_repeats(work: Callable[[], Any], repeats: int) -> list[float]:
+    """Seconds of each repeat, after one that does not count: it loads adapters and compiles."""
     work()
     times = []
     for _ in range(repeats):
@@ -127,43 +135,45 @@ def _times(work: Callable[[], Any], repeats: int) -> list[float]:
     return times
 
 
-def _answer(clara: Clara, latents: mx.array, tokens: int, repeats: int) -> dict[str, Any]:
-    """Time to the first piece of text, and per generated token after it."""
-    first, rate, counts = [], [], []
+def _time_answers(clara: Clara, latents: mx.array, tokens: int, repeats: int) -> dict[str, Any]:
+    """Time the first token, and the tokens a second after it."""
+    first_tokens = []  # seconds
+    rates = []  # tokens a second
+    counts = []
     for repeat in range(repeats + 1):
         start = time.perf_counter()
         stamps = [time.perf_counter() for _ in clara.stream_responses(_QUESTION, latents, tokens)]
-        if repeat:  # the first one warms up
-            first.append(stamps[0] - start)
+        if repeat:  # the first answer only warms up
+            first_tokens.append(stamps[0] - start)
             counts.append(len(stamps))
             if len(stamps) > 1:
-                rate.append((len(stamps) - 1) / (stamps[-1] - stamps[0]))
+                rates.append((len(stamps) - 1) / (stamps[-1] - stamps[0]))
     return {
         "documents": latents.shape[0],
         "tokens": median(counts),
-        "first_token_seconds": median(first),
-        "tokens_per_second": median(rate) if rate else None,
+        "first_token_seconds": median(first_tokens),
+        "tokens_per_second": median(rates) if rates else None,
     }
 
 
 def _matrix_weights(clara: Clara) -> int:
-    """Weights that an encoder token is multiplied with: all matrices but the two tables."""
+    """Number of weights that every encoder token is multiplied with: all but the two tables."""
     modules = (module for _, module in clara.network.named_modules())
     return sum(prod(dims(m.linear)) for m in modules if isinstance(m, AdaptedLinear))
 
 
-def _text(clara: Clara, tokens: int) -> tuple[str, int]:
-    """A text of at most, and nearly, so many tokens."""
+def _text_of(clara: Clara, tokens: int) -> tuple[str, int]:
+    """A text of nearly, but at most, a number of tokens; and how many tokens it has."""
     text = _TEXT * (1 + tokens // 64)
     chunk = next(chunking.split(text, clara.tokenizer, tokens))
     return text[: chunk.end], chunk.tokens
 
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
-    """The result for people."""
+    """The result as lines and tables for people."""
     from rich.table import Table
 
-    about = result["machine"]
+    used = result["machine"]
     memory = result["memory"]
     compress = Table("chunk tokens", "batch", "ms", "ms per chunk", "tokens/s", "of matmul peak")
     for row in result["compress"]:
@@ -184,8 +194,8 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
             f"{rate:,.1f}" if rate else "",
         )
     return [
-        f"{result['model']} on {about['processor']}, {about['cores']} cores, "
-        f"{about['memory_bytes'] / 1e9:.0f} GB, {about['device']}; mlx {about['mlx']}; "
+        f"{result['model']} on {used['processor']}, {used['cores']} cores, "
+        f"{used['memory_bytes'] / 1e9:.0f} GB, {used['device']}; mlx {used['mlx']}; "
         f"medians of {result['repeats']}",
         f"load {result['load']['seconds']:.2f} s, {result['load']['array_bytes'] / 1e9:.3f} GB of "
         f"arrays; with adapters {memory['array_bytes_with_adapters'] / 1e9:.3f} GB; at most "

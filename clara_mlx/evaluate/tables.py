@@ -1,16 +1,15 @@
-"""The report's numbers as tables: on a terminal, in Markdown and in HTML; nobody types them."""
+"""The numbers of a report as tables, for a terminal, for Markdown and for the HTML report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: What shares are broken down by, as headings.
+#: The dimensions that shares are broken down by, and their headings.
 DIMENSIONS = {
     "tool": "tool",
     "kind": "answer",
@@ -24,14 +23,14 @@ _INTERVAL = "% of probes answered exactly (95% interval)"
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of texts; the first column is aligned to the left, the others to the right."""
+    """A table of texts whose first column is aligned to the left, and the others to the right."""
 
     title: str
     header: tuple[str, ...]
     rows: list[tuple[str, ...]]
 
-    def rich(self) -> Table:
-        """For a terminal."""
+    def to_rich(self) -> Table:
+        """The table for a terminal."""
         from rich.table import Table
 
         table = Table(title=self.title, title_justify="left")
@@ -41,25 +40,15 @@ class Grid:
             table.add_row(*row)
         return table
 
-    def markdown(self) -> str:
-        """For a README."""
+    def to_markdown(self) -> str:
+        """The table for a README."""
         lines = [self.header, tuple("---:" if i else "---" for i in range(len(self.header)))]
         cells = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in lines + self.rows)
         return "\n".join([f"**{self.title}**", "", *(f"| {row} |" for row in cells)])
 
-    def html(self) -> str:
-        """For the report."""
-
-        def row(cells: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
-
-        body = "\n".join(row(cells, "td") for cells in self.rows)
-        head = row(self.header, "th")
-        return f"<table><caption>{escape(self.title)}</caption>\n{head}\n{body}\n</table>"
-
 
 def percent(estimate: dict[str, Any]) -> str:
-    """A share with its interval, such as ``96.2 (95.0 to 97.3)``."""
+    """A share in percent with its interval, such as ``96.2 (95.0 to 97.3)``."""
     mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
     if low is None:
         return f"{100 * mean:.1f}"
@@ -74,30 +63,32 @@ def points(estimate: dict[str, Any]) -> str:
     return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def found(report: dict[str, Any], model: str, name: str, method: str) -> dict[str, Any] | None:
-    """The retention of one model, set and method; None if it was not measured."""
+def find_retention(
+    report: dict[str, Any], model: str, name: str, method: str
+) -> dict[str, Any] | None:
+    """The retention of a model on a set by a method; None if it was not measured."""
     for entry in report["retention"]:
         if (entry["model"], entry["set"], entry["method"]) == (model, name, method):
             return dict(entry)
     return None
 
 
-def grids(report: dict[str, Any]) -> Iterator[Grid]:
-    """The main tables, in order."""
-    yield _retention(report)
-    yield _differences(report)
+def main_grids(report: dict[str, Any]) -> Iterator[Grid]:
+    """Yield the main tables in the order of the report."""
+    yield _retention_grid(report)
+    yield _difference_grid(report)
     if len(report["models"]) > 1:
-        yield _models(report)
+        yield _model_grid(report)
     if report["memory"]:
-        yield _recall(report)
-        yield _asked(report)
+        yield _recall_grid(report)
+        yield _answer_grid(report)
 
 
-def _retention(report: dict[str, Any]) -> Grid:
+def _retention_grid(report: dict[str, Any]) -> Grid:
     model, names = report["models"][0]["name"], list(report["sets"])
     rows = []
     for method in report["methods"]:
-        entries = [found(report, model, name, method) for name in names]
+        entries = [find_retention(report, model, name, method) for name in names]
         if entries[0] is None:
             continue
         shares = (percent(entry["all"]["exact"]) if entry else "" for entry in entries)
@@ -107,7 +98,7 @@ def _retention(report: dict[str, Any]) -> Grid:
     return Grid(f"Retention of {model}: {_INTERVAL}", header, rows)
 
 
-def _differences(report: dict[str, Any]) -> Grid:
+def _difference_grid(report: dict[str, Any]) -> Grid:
     first = report["models"][0]["name"]
     pairs: dict[tuple[str, str], dict[str, str]] = {}
     for entry in report["differences"]:
@@ -124,36 +115,35 @@ def _differences(report: dict[str, Any]) -> Grid:
     return Grid(title, ("", *names), rows)
 
 
-def _models(report: dict[str, Any]) -> Grid:
+def _model_grid(report: dict[str, Any]) -> Grid:
     first, names = report["models"][0]["name"], list(report["sets"])
+    against_first = {
+        (entry["set"], entry["of"]["model"], entry["of"]["method"]): points(entry["exact"])
+        for entry in report["differences"]
+        if entry["minus"] == {"model": first, "method": entry["of"]["method"]}
+    }
     rows = []
     for model in report["models"]:
         for method in ("latents", "text"):
             cells = []
             for name in names:
-                entry = found(report, model["name"], name, method)
+                entry = find_retention(report, model["name"], name, method)
                 cell = percent(entry["all"]["exact"]) if entry else ""
-                for difference in report["differences"]:
-                    of, minus = difference["of"], difference["minus"]
-                    if (
-                        difference["set"] == name
-                        and of == {"model": model["name"], "method": method}
-                        and minus == {"model": first, "method": method}
-                    ):
-                        cell += f"; {points(difference['exact'])} points"
+                if difference := against_first.get((name, model["name"], method)):
+                    cell += f"; {difference} points"
                 cells.append(cell)
-            rows.append((f"{model['name']} ({_weights(model)}), {method}", *cells))
+            rows.append((f"{model['name']} ({_precision(model)}), {method}", *cells))
     title = f"Models side by side: {_INTERVAL}; points against {first} on the same probes"
     return Grid(title, ("model", *names), rows)
 
 
-def _weights(model: dict[str, Any]) -> str:
+def _precision(model: dict[str, Any]) -> str:
     if model["quantization"] is None:
         return str(model["dtype"])
     return f"{model['quantization']['bits']} bits"
 
 
-def _recall(report: dict[str, Any]) -> Grid:
+def _recall_grid(report: dict[str, Any]) -> Grid:
     memory = report["memory"]
     rows = []
     for way, figures in memory["recall"].items():
@@ -165,7 +155,7 @@ def _recall(report: dict[str, Any]) -> Grid:
     return Grid(title, ("search", "queries", *(f"recall@{d}" for d in memory["depths"])), rows)
 
 
-def _asked(report: dict[str, Any]) -> Grid:
+def _answer_grid(report: dict[str, Any]) -> Grid:
     memory = report["memory"]
     names = list(next(iter(memory["answers"].values()))["by"]["set"])
     rows = []
@@ -179,13 +169,13 @@ def _asked(report: dict[str, Any]) -> Grid:
     return Grid(title, ("the decoder reads", "all", *names, "nothing found"), rows)
 
 
-def breakdown(report: dict[str, Any], name: str, dimension: str) -> Grid:
-    """One set's shares by one of `DIMENSIONS`, for every method of the first model."""
+def breakdown_grid(report: dict[str, Any], name: str, dimension: str) -> Grid:
+    """The shares of a set by one of `DIMENSIONS`, for every method of the first model."""
     model = report["models"][0]["name"]
     entries = {
         method: entry
         for method in report["methods"]
-        if (entry := found(report, model, name, method)) is not None
+        if (entry := find_retention(report, model, name, method)) is not None
     }
     shares = {method: entry["by"][dimension] for method, entry in entries.items()}
     rows = [
@@ -196,12 +186,12 @@ def breakdown(report: dict[str, Any], name: str, dimension: str) -> Grid:
     return Grid(title, (DIMENSIONS[dimension], "probes", *shares), rows)
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The main tables, with what made them, for a README."""
+def to_markdown(report: dict[str, Any]) -> str:
+    """The main tables and what they were measured with, for a README."""
     machine, model = report["machine"], report["models"][0]
     source = (
         f"clara-mlx {report['clara_mlx']}, model {model['sha256'][:12]}, seed "
         f"{report['settings']['seed']}, {machine['device']} of {machine['processor']}, "
         f"{machine['date']}."
     )
-    return "\n\n".join([*(grid.markdown() for grid in grids(report)), source]) + "\n"
+    return "\n\n".join([*(grid.to_markdown() for grid in main_grids(report)), source]) + "\n"

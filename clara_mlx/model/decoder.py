@@ -53,19 +53,23 @@ def fill_slots(embeds: mx.array, sources: mx.array, latents: mx.array) -> mx.arr
 
 
 class Decoder:
-    """Generates from decoder prompts with the decoder adapter active."""
+    """Generates from decoder prompts with the decoder adapter active.
+
+    Attributes:
+        network: The model as mlx-lm's generation calls it; see `Clara.decoder_network`.
+    """
 
     def __init__(
         self, model: nn.Module, adapters: Adapters, tokenizer: TextTokenizer, eos_id: int
     ) -> None:
-        self._model = _DecoderPass(model, adapters)
+        self.network = _DecoderPass(model, adapters)
         # mlx-lm asks a Hugging Face tokenizer for its eos id and vocabulary; text is ours.
         wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer.full)
         self._tokenizer = TokenizerWrapper(wrapped, partial(_Detokenizer, tokenizer), [eos_id])
 
     def inputs_embeds(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Prompt embeddings (tokens, hidden) with latents (k, M, hidden) in the memory slots."""
-        embeds = self._model.base.model.embed_tokens(mx.array(prompt.ids))
+        embeds = self.network.base.model.embed_tokens(mx.array(prompt.ids))
         return fill_slots(embeds, mx.array(sources(prompt)), latents) if prompt.slots else embeds
 
     def stream(
@@ -75,7 +79,7 @@ class Decoder:
         options: dict[str, Any] = dict(sampling)
         processing = {name: options.pop(name) for name in _PROCESSOR_OPTIONS if name in options}
         yield from stream_generate(
-            self._model,
+            self.network,
             self._tokenizer,
             prompt.ids,
             max_tokens=max_tokens,

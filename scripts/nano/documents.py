@@ -6,7 +6,7 @@ import random
 
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, generate
 from clara_mlx.evaluate.probes.probe import Output, Probe
-from clara_mlx.evaluate.queries import compose, names, telling
+from clara_mlx.evaluate.queries import compose, distinctive, names_in
 from clara_mlx.model.tokenizer import TextTokenizer
 
 KINDS = (4, 6, 10, 16, 1000)  # of tokens in a noise
@@ -68,9 +68,11 @@ def named(output: Output, probe: Probe, rng: random.Random, *, unique: bool = Fa
     """
     usable = sorted(
         name
-        for name in names(output.text)
+        for name in names_in(output.text)
         if name not in probe.answer and probe.answer not in name and name not in probe.question
     )
     if not usable:
         return probe.question
-    return compose(probe.question, output.tool, rng.choice(telling(usable) if unique else usable))
+    return compose(
+        probe.question, output.tool, rng.choice(distinctive(usable) if unique else usable)
+    )

@@ -53,7 +53,7 @@ def test_latents_are_answered_as_one_by_one(
     assert len(set(expected)) > 4
     for group in (batched.GROUP, 5):  # with and without a rest
         monkeypatch.setattr(batched, "GROUP", group)
-        given = dict(batched.answers(model, [reading for _, reading in made], 8))
+        given = dict(batched.generate_answers(model, [reading for _, reading in made], 8))
         assert [given[i] for i in range(len(made))] == expected
 
 
@@ -70,7 +70,7 @@ def test_text_is_answered_as_one_by_one(clara: Callable[..., Clara]) -> None:
         model.tokenizer.decode([r.token for r in model._decoder.stream(prompt, empty, 6, {})])
         for prompt, _ in made
     ]
-    given = dict(batched.answers(model, made, 6))
+    given = dict(batched.generate_answers(model, made, 6))
     assert [given[i] for i in range(len(made))] == expected
 
 
@@ -83,7 +83,7 @@ def test_answers_end_where_the_model_ends_them(
     # Random weights rarely say </s>: let a token end answers that some of these come to.
     end = whole[0][2].token
     monkeypatch.setattr(model, "config", replace(model.config, eos_id=end))
-    given = dict(batched.answers(model, [reading for _, reading in made], 6))
+    given = dict(batched.generate_answers(model, [reading for _, reading in made], 6))
     stopped = 0
     for number, responses in enumerate(whole):
         tokens = [response.token for response in responses]
@@ -100,12 +100,12 @@ def test_too_long_a_prompt_is_refused(clara: Callable[..., Clara]) -> None:
     k = model.config.window // (size + 1)
     latents = np.zeros((k, size, model.config.hidden_size), np.float32)
     with pytest.raises(PromptTooLong) as error:
-        list(batched.answers(model, [Reading(prompts.answer("Which?", k), latents)], 8))
+        list(batched.generate_answers(model, [Reading(prompts.answer("Which?", k), latents)], 8))
     assert error.value.largest_k == model.documents_that_fit("Which?", 8)
 
 
 def test_nothing_to_read(clara: Callable[..., Clara]) -> None:
-    assert list(batched.answers(clara("c16", "e2e"), [], 8)) == []
+    assert list(batched.generate_answers(clara("c16", "e2e"), [], 8)) == []
 
 
 def test_common_prefix_leaves_each_prompt_two_tokens() -> None:

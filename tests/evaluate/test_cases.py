@@ -9,7 +9,7 @@ import pytest
 
 from clara_mlx import Clara
 from clara_mlx.evaluate import cases as module
-from clara_mlx.evaluate.cases import MOST_CHUNKS, PLACES, THIRDS, cases, in_order
+from clara_mlx.evaluate.cases import MOST_CHUNKS, PLACES, THIRDS, find_cases, in_report_order
 from clara_mlx.evaluate.corpus import generate
 from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.model import chunking
@@ -35,7 +35,7 @@ def test_thirds_and_places(clara: Callable[..., Clara]) -> None:
     across = text[chunks[0].end - 12 : chunks[0].end + 12]
     wanted.append((across, "across chunks", "across chunks"))
     output = Output("pytest", text, tuple(probe(text, evidence) for evidence, _, _ in wanted))
-    made = cases([output], model.config, model.tokenizer)
+    made = find_cases([output], model.config, model.tokenizer)
     assert [(case.third, case.place) for case in made] == [(t, p) for _, t, p in wanted]
     for case, (evidence, _, _) in zip(made, wanted, strict=True):
         assert evidence in text[case.span]
@@ -47,7 +47,7 @@ def test_thirds_and_places(clara: Callable[..., Clara]) -> None:
 def test_the_only_chunk_and_its_ratio(clara: Callable[..., Clara]) -> None:
     model = clara("c16", "e2e")
     text = "a = 1\nb = 2"
-    (case,) = cases([Output("env", text, (probe(text, "2"),))], model.config, model.tokenizer)
+    (case,) = find_cases([Output("env", text, (probe(text, "2"),))], model.config, model.tokenizer)
     tokens = len(model.tokenizer.encode(text))
     low, high = case.ratio.removesuffix("x").split(" to ")
     assert int(low) < tokens / model.config.memory_tokens <= int(high)
@@ -66,7 +66,7 @@ def test_evidence_in_too_many_chunks_is_left_out(clara: Callable[..., Clara]) ->
     assert len(list(chunking.split(text, model.tokenizer, 64))) > MOST_CHUNKS
     whole = Probe("How many lines?", "60", "number", 0, len(text))
     output = Output("ls", text, (whole, probe(text, "line001")))
-    assert [case.probe for case in cases([output], model.config, model.tokenizer)] == [
+    assert [case.probe for case in find_cases([output], model.config, model.tokenizer)] == [
         output.probes[1]
     ]
 
@@ -74,7 +74,7 @@ def test_evidence_in_too_many_chunks_is_left_out(clara: Callable[..., Clara]) ->
 def test_generated_outputs_have_evidence_in_their_cases(clara: Callable[..., Clara]) -> None:
     model = clara("c16", "e2e")
     outputs = [generate(random.Random(i), "pytest", "test", size="long") for i in range(4)]
-    for case in cases(outputs, model.config, model.tokenizer):
+    for case in find_cases(outputs, model.config, model.tokenizer):
         text, evidence = outputs[case.document].text, case.probe
         assert case.span.start <= evidence.start
         assert evidence.end <= case.span.stop
@@ -90,9 +90,9 @@ def test_ratio_ranges(ratio: float, expected: str) -> None:
     assert module._ratio_range(ratio) == expected
 
 
-def test_groups_come_in_order() -> None:
-    assert in_order("third", set(THIRDS)) == list(THIRDS)
-    assert in_order("place", set(PLACES)) == list(PLACES)
+def test_groups_come_in_report_order() -> None:
+    assert in_report_order("third", set(THIRDS)) == list(THIRDS)
+    assert in_report_order("place", set(PLACES)) == list(PLACES)
     ratios = {"over 256x", "12 to 16x", "2 to 4x", "0 to 2x"}
-    assert in_order("ratio", ratios) == ["0 to 2x", "2 to 4x", "12 to 16x", "over 256x"]
-    assert in_order("tool", {"b", "a"}) == ["a", "b"]
+    assert in_report_order("ratio", ratios) == ["0 to 2x", "2 to 4x", "12 to 16x", "over 256x"]
+    assert in_report_order("tool", {"b", "a"}) == ["a", "b"]

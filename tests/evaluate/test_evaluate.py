@@ -15,10 +15,10 @@ import pytest
 
 import clara_mlx
 from clara_mlx.errors import ClaraError
-from clara_mlx.evaluate import plots, report, run, sets, tables
-from clara_mlx.evaluate.answers import Answers
+from clara_mlx.evaluate import report, run, sets, tables
+from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError
-from clara_mlx.evaluate.retention import METHODS, Reader, difference
+from clara_mlx.evaluate.retention import METHODS, Reader, compare
 from clara_mlx.evaluate.run import Settings
 from clara_mlx.model import chunking
 
@@ -34,7 +34,7 @@ def probes(clara: Callable[..., clara_mlx.Clara], tmp_path_factory: Any) -> Path
     """Probes whose expected answers are what the model says from latents, and one it gets wrong."""
     model = clara("c16", "e2e")
     lines = []
-    for number, output in enumerate(sets.generated("held-out", 5, 1).outputs[:8]):
+    for number, output in enumerate(sets.generate_set("held-out", 5, 1).outputs[:8]):
         limit = model.config.doc_max_length
         text = output.text[: next(chunking.split(output.text, model.tokenizer, limit)).end]
         question = output.probes[0].question
@@ -67,13 +67,13 @@ def made(
     """A report of two models, and where it is."""
     to = tmp_path_factory.mktemp("evaluation")
     models = [folder("c16", "e2e"), folder("c16", "e2e", "-q", "8")]
-    made = run.run(models, to, replace(SMALL, probes=probes))
+    made = run.evaluate(models, to, replace(SMALL, probes=probes))
     report.write(made, to, html=True)
     return to, made
 
 
 def shares(made: dict[str, Any], method: str, model: int = 0) -> dict[str, Any]:
-    found = tables.found(made, made["models"][model]["name"], "own", method)
+    found = tables.find_retention(made, made["models"][model]["name"], "own", method)
     assert found is not None
     return found
 
@@ -143,7 +143,7 @@ def test_the_same_again_without_asking_again(
     # As a killed run leaves it: the last lines are missing, and one is not whole.
     (tmp_path / "answers.jsonl").write_text(lines[: len(lines) // 2])
     models = [folder("c16", "e2e"), folder("c16", "e2e", "-q", "8")]
-    again = run.run(models, tmp_path, replace(SMALL, probes=probes))
+    again = run.evaluate(models, tmp_path, replace(SMALL, probes=probes))
     for part in ("models", "sets", "retention", "differences", "memory", "definitions"):
         assert again[part] == result[part], part
     assert again["answers_reused"] > result["answers_reused"]
@@ -192,16 +192,44 @@ def test_the_page_is_whole_and_needs_nothing_else(made: tuple[Path, dict[str, An
     assert len(svgs) == 2 + len(result["sets"])
     for svg in svgs:
         ElementTree.fromstring(svg)
-    for grid in tables.grids(result):
+    for grid in tables.main_grids(result):
         for row in grid.rows:
             assert f"<td>{row[-1]}</td>" in text
     assert report.page(json.loads((to / "report.json").read_text())) == text
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("</svg><b title='\"'>", "&lt;/svg&gt;"),
+        ("$x^{$", "$x^{$"),  # no formula for matplotlib
+        ("\ud800 \x00", "\ufffd \ufffd"),
+    ],
+)
+def test_a_hostile_name_is_only_text_on_the_page(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, name: str, shown: str
+) -> None:
+    _, result = made
+    result = json.loads(json.dumps(result).replace('"right"', json.dumps(name)))
+    result["models"][0]["dtype"] = result["sets"]["own"]["what"] = name
+    report.write(result, tmp_path, html=True)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(text)
+    page.close()
+    assert not page.open
+    assert not {"script", "b"} & set(page.seen)
+    assert f"<td>{shown}" in text
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert "\ufffd" in name or ElementTree.fromstring(svg) is not None
+    assert report.read(tmp_path / "report.json") == result
+
+
 def test_markdown_is_made_from_the_json(made: tuple[Path, dict[str, Any]], cli: Run) -> None:
     to, result = made
     printed = cli("evaluate", "--markdown", to / "report.json").stdout
-    assert printed == tables.markdown(result)
+    assert printed == tables.to_markdown(result)
     exact = shares(result, "latents")["all"]["exact"]
     row = next(line for line in printed.splitlines() if line.startswith("| latents |"))
     low, high = 100 * exact["low"], 100 * exact["high"]
@@ -244,7 +272,7 @@ def test_wrong_arguments(
     for wrong, message in (
         (("--sets", "held-in"), "no set 'held-in'"),
         (("--sets", "own"), "needs --probes"),
-        (("--sets", ""), "choose of"),
+        (("--sets", ""), "choose from"),
         (("--probes", tmp_path / "missing"), "No such file"),
         ((model,), "named twice"),
         ((tmp_path / "no-model",), "no-model"),
@@ -253,7 +281,7 @@ def test_wrong_arguments(
         failed = cli("evaluate", model, *wrong, *few, ok=False)
         assert failed.exit_code == 1, wrong
         assert message in failed.stderr
-    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
     failed = cli("evaluate", model, "--to", tmp_path / "out", ok=False)
     assert "pip install 'clara-mlx[evaluate]'" in failed.stderr
     assert not (tmp_path / "out").exists()
@@ -276,12 +304,12 @@ def test_equal_readings_are_answered_once(
     output = Output("env", text, (Probe("What is a?", "1", "number", 4, 5),))
     other = Output("env", "a = 2", (Probe("What is a?", "2", "number", 4, 5),))
     probes = sets.ProbeSet("own", (output, other))
-    answers = Answers(tmp_path / "answers.jsonl")
+    cache = AnswerCache(tmp_path / "answers.jsonl")
     reader = Reader("m", clara("c16", "e2e"), probes)
-    nothing = reader.run("nothing", answers, 3)
+    nothing = reader.ask("nothing", cache, 3)
     assert nothing.answers[0] == nothing.answers[1]
     lines = (tmp_path / "answers.jsonl").read_text().split()
     assert len([line for line in lines if "key" in line]) == 1
-    text_outcomes = reader.run("text", answers, 3)
-    (gap,) = {difference(nothing, text_outcomes, 0)["exact"]["mean"]}
+    text_outcomes = reader.ask("text", cache, 3)
+    (gap,) = {compare(nothing, text_outcomes)["exact"]["mean"]}
     assert gap == nothing.exact.mean() - text_outcomes.exact.mean()

@@ -57,38 +57,97 @@ def test_exact_means_f1_of_one(a: str, b: str) -> None:
         assert metrics.f1(a, b) == 1
 
 
-def test_intervals_resample_documents_not_probes() -> None:
-    # One document with three right probes, one with a wrong one: a sample of two documents gives
-    # 1 (a quarter of the time), 3/4 or 0 (a quarter), so the 95% interval is all of [0, 1].
-    (estimate,) = metrics.estimates([7, 7, 7, 3], [1, 1, 1, 0], seed=0)
-    assert estimate == Estimate(0.75, 0.0, 1.0)
-    # Were the four probes drawn by themselves, 0 would come once in 256 times and fall outside.
+Z = 1.959964
+
+
+def wilson(share: float, probes: float) -> list[float]:
+    """Shares p that are 1.96 of their standard errors away: (share - p)^2 = z^2 p (1 - p) / n."""
+    q = Z**2 / probes
+    return sorted(np.roots([1 + q, -2 * share - q, share**2]).tolist())
+
+
+def test_one_probe_a_document_is_wilsons_interval() -> None:
+    assert wilson(0.8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # as textbooks print it
+    ten = list(range(10))
+    estimate = metrics.share(ten, [1] * 8 + [0] * 2)
+    assert estimate.mean == 0.8
+    # The variance between documents divides by 9, so 8 in 10 counts as 9 independent probes.
+    assert [estimate.low, estimate.high] == pytest.approx(wilson(0.8, 9))
+    none = metrics.share(ten, [0] * 10)
+    assert (none.mean, none.low, none.high) == pytest.approx((0, 0, 0.2775), abs=1e-4)
+    every = metrics.share(ten, [1] * 10)
+    assert (every.mean, every.low, every.high) == pytest.approx((1, 0.7225, 1), abs=1e-4)
 
 
 def test_interval_of_many_documents_is_the_known_one() -> None:
     # 400 documents of one probe each, half right: normal approximation 0.5 +- 1.96 * 0.025.
-    (estimate,) = metrics.estimates(list(range(400)), [0, 1] * 200, seed=3)
+    estimate = metrics.share(list(range(400)), [0, 1] * 200)
     assert estimate.mean == 0.5
-    assert estimate.low == pytest.approx(0.451, abs=0.006)
-    assert estimate.high == pytest.approx(0.549, abs=0.006)
+    assert estimate.low == pytest.approx(0.451, abs=0.001)
+    assert estimate.high == pytest.approx(0.549, abs=0.001)
 
 
-def test_estimates_share_their_samples() -> None:
+def test_documents_count_not_probes() -> None:
+    """Ten probes of a document that are all right or all wrong are as certain as one probe."""
+    right = [number % 3 > 0 for number in range(30)]
+    ones = metrics.share(list(range(30)), right)
+    tens = metrics.share(list(np.repeat(range(30), 10)), np.repeat(right, 10))
+    assert tens.mean == pytest.approx(ones.mean)
+    assert (tens.low, tens.high) == pytest.approx((ones.low, ones.high))
+    alike = metrics.share(list(np.repeat(range(30), 10)), np.ones(300))
+    assert alike == metrics.share(list(range(30)), np.ones(30))
+
+
+def test_the_variance_between_documents_by_hand() -> None:
+    # Documents of 3 and 1 probes, means 1 and 0, mean 3/4: surpluses 3 - 9/4 and 0 - 3/4.
+    # Variance 2 * (9/16 + 9/16) / 16 = 9/64 exceeds 3/16 / 2: 4/3 independent probes.
+    estimate = metrics.share([7, 7, 7, 3], [1, 1, 1, 0])
+    assert estimate.mean == 0.75
+    assert [estimate.low, estimate.high] == pytest.approx(wilson(0.75, 4 / 3))
+    difference = metrics.difference([7, 7, 7, 3], [0.5, 0.5, 0.5, 0])
+    assert difference.mean == 0.375
+    assert difference.high == pytest.approx(min(1, 0.375 + Z * 3 / 16))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from((0.0, 0.3, 1.0))), min_size=1))
+def test_a_share_lies_in_its_interval(probes: list[tuple[int, float]]) -> None:
+    documents, values = zip(*probes, strict=True)
+    estimate = metrics.share(documents, values)
+    assert (estimate.low is None) == (len(set(documents)) == 1)
+    if estimate.low is not None and estimate.high is not None:
+        assert 0 <= estimate.low <= estimate.mean + 1e-12
+        assert estimate.mean - 1e-12 <= estimate.high <= 1
+
+
+def test_what_all_documents_share_cancels_in_a_difference() -> None:
     random = np.random.default_rng(0)
     documents = random.integers(20, size=100).tolist()
     a, b = random.random(100), random.random(100)
-    one, two, both = metrics.estimates(documents, [a, b, a - b], seed=1)
-    assert both.mean == pytest.approx(one.mean - two.mean)
-    (alone,) = metrics.estimates(documents, a, seed=1)
-    assert (alone.low, alone.high) == pytest.approx((one.low, one.high))
-    assert metrics.estimates(documents, a, seed=1) == [alone]
-    assert metrics.estimates(documents, a, seed=2) != [alone]
-    # What is the same in all documents cancels in a paired difference.
-    (none,) = metrics.estimates(documents, (a + 0.25) - a, seed=1)
+    paired = metrics.difference(documents, a - b)
+    assert paired.mean == pytest.approx(a.mean() - b.mean())
+    none = metrics.difference(documents, (a + 0.25) - a)
     assert (none.low, none.high) == pytest.approx((0.25, 0.25))
 
 
+def test_most_intervals_hold_the_true_share() -> None:
+    """Also when documents differ in difficulty, as real ones do."""
+    random = np.random.default_rng(1)
+    held = plain = 0
+    for _ in range(400):
+        difficulty = random.beta(4 * 0.8, 4 * 0.2, 30)
+        documents = np.repeat(range(30), random.integers(1, 8, 30))
+        values = random.random(len(documents)) < difficulty[documents]
+        estimate = metrics.share(documents.tolist(), values)
+        assert estimate.low is not None and estimate.high is not None
+        held += estimate.low <= 0.8 <= estimate.high
+        low, high = wilson(float(values.mean()), len(values))
+        plain += low <= 0.8 <= high
+    assert held > 0.9 * 400
+    assert plain < 0.87 * 400  # probes are not independent, so plain intervals are too narrow
+
+
 def test_one_document_has_no_interval_and_none_no_share() -> None:
-    assert metrics.estimates([4, 4], [1, 0], seed=0) == [Estimate(0.5, None, None)]
+    assert metrics.share([4, 4], [1, 0]) == Estimate(0.5, None, None)
+    assert metrics.difference([4, 4], [1, 0]) == Estimate(0.5, None, None)
     with pytest.raises(ValueError, match="no probes"):
-        metrics.estimates([], [], seed=0)
+        metrics.share([], [])

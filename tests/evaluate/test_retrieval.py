@@ -11,8 +11,8 @@ import pytest
 from clara_mlx import Clara, Memory
 from clara_mlx.evaluate import retrieval, sets
 from clara_mlx.evaluate.probes.probe import Output, Probe
-from clara_mlx.evaluate.queries import Composer, compose, names
-from clara_mlx.evaluate.retrieval import Corpus
+from clara_mlx.evaluate.queries import Composer, compose, names_in
+from clara_mlx.evaluate.retrieval import Haystack
 from clara_mlx.memory.asking import NOTHING_FOUND
 
 
@@ -21,9 +21,9 @@ def probe(question: str, text: str, answer: str) -> Probe:
     return Probe(question, answer, "identifier", start, start + len(answer))
 
 
-def test_names() -> None:
+def test_names_in_a_text() -> None:
     text = "FAILED tests/test_io.py::test_load - OSError: no /var/x, 12ab _abc a-b c.d. Ünder"
-    assert names(text) == {
+    assert names_in(text) == {
         "FAILED",
         "tests/test_io.py",
         "test_load",
@@ -32,6 +32,10 @@ def test_names() -> None:
         "_abc",
         "nder",
     }
+
+
+def no_progress(done: int, total: int, what: str = "", /) -> None:
+    pass
 
 
 TEXTS = (
@@ -76,44 +80,42 @@ def test_rank_of_the_relevant_chunk(clara: Callable[..., Clara], tmp_path: Path)
     output = Output(
         "pytest", text, (probe("Which exception did test_load_of_csv raise?", text, "OSError"),)
     )
-    corpus = Corpus([sets.ProbeSet("own", (output,))], model, 1, 5, 0)
-    (asked,) = corpus.asked
+    haystack = Haystack([sets.ProbeSet("own", (output,))], model, 1, 5, 0)
+    (asked,) = haystack.queries
     assert asked.query.form == "named"
     with Memory.open(tmp_path / "m.db", model, compress=False) as memory:
         handle = memory.remember(text)
         hits = memory.recall(asked.query.text, 10, mode="text")
-    ranks = [retrieval._rank(asked, hits[i:], {handle: 0}) for i in range(len(hits))]
+    ranks = [retrieval.rank_of_relevant(asked, hits[i:], {handle: 0}) for i in range(len(hits))]
     right = next(i for i, hit in enumerate(hits) if "OSError" in hit.text)
     assert [hits[right].start, hits[right].end] == list(asked.relevant[0])
     assert ranks[: right + 1] == list(range(right + 1, 0, -1))
     assert set(ranks[right + 1 :]) <= {float("inf")}
-    assert retrieval._rank(asked, hits, {handle: 1}) == float("inf")
+    assert retrieval.rank_of_relevant(asked, hits, {handle: 1}) == float("inf")
 
 
 @pytest.fixture(scope="module")
 def measured(
     clara: Callable[..., Clara], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Corpus, dict[str, Any]]:
+) -> tuple[Haystack, dict[str, Any]]:
     model = clara("c16", "e2e")
-    asked = [sets.generated("held-out", 3, 1), sets.generated("left-out", 3, 4)]
-    corpus = Corpus(asked, model, 120, 6, 3)
+    asked = [sets.generate_set("held-out", 3, 1), sets.generate_set("left-out", 3, 4)]
+    haystack = Haystack(asked, model, 120, 6, 3)
     file = tmp_path_factory.mktemp("memory") / "m.db"
-    figures = retrieval.measure(
-        corpus, model, file, max_tokens=3, seed=0, progress=lambda what, done, total: None
-    )
-    return corpus, figures
+    figures = retrieval.measure(haystack, model, file, max_tokens=3, progress=no_progress)
+    return haystack, figures
 
 
-def test_everything_is_in_the_memory(measured: tuple[Corpus, dict[str, Any]]) -> None:
-    corpus, figures = measured
-    assert figures["chunks"] == figures["compressed"] == corpus.chunks >= 120
-    assert figures["documents"] == len(corpus.outputs) == len({o.text for o in corpus.outputs})
-    assert figures["queries"] == len(corpus.asked) == 12
-    assert {one.set for one in corpus.asked} == {"held-out", "left-out"}
+def test_everything_is_in_the_memory(measured: tuple[Haystack, dict[str, Any]]) -> None:
+    haystack, figures = measured
+    assert figures["chunks"] == figures["compressed"] == haystack.chunks >= 120
+    assert figures["documents"] == len(haystack.outputs) == len({o.text for o in haystack.outputs})
+    assert figures["queries"] == len(haystack.queries) == 12
+    assert {one.set for one in haystack.queries} == {"held-out", "left-out"}
 
 
 def test_recall_grows_with_depth_and_words_find_names(
-    measured: tuple[Corpus, dict[str, Any]],
+    measured: tuple[Haystack, dict[str, Any]],
 ) -> None:
     _, figures = measured
     for way, found in figures["recall"].items():
@@ -126,16 +128,16 @@ def test_recall_grows_with_depth_and_words_find_names(
 
 
 def test_answers_come_from_the_memory(
-    measured: tuple[Corpus, dict[str, Any]], clara: Callable[..., Clara]
+    measured: tuple[Haystack, dict[str, Any]], clara: Callable[..., Clara]
 ) -> None:
-    corpus, figures = measured
+    haystack, figures = measured
     model = clara("c16", "e2e")
     assert set(figures["answers"]) == {"the right chunk", "ask, k = 1", "ask, k = 5"}
     for answers in figures["answers"].values():
         assert answers["all"]["queries"] == 12
-    given = retrieval._from_the_chunks(corpus, model, 3, lambda what, done, total: None)
-    for one, answer in list(zip(corpus.asked, given, strict=True))[:4]:
-        text = corpus.outputs[one.query.document].text
+    given = retrieval.answer_from_relevant_chunks(haystack, model, 3, no_progress)
+    for one, answer in list(zip(haystack.queries, given, strict=True))[:4]:
+        text = haystack.outputs[one.query.document].text
         latents = model.encode([text[start:end] for start, end in one.relevant])
         assert answer == model.answer(one.query.text, latents, 3)
 
@@ -143,10 +145,10 @@ def test_answers_come_from_the_memory(
 def test_shares_by_hand() -> None:
     query = Composer(OUTPUTS, 0).query(0, probe("Which test_load?", TEXTS[0], "OSError"), TEXTS[0])
     assert query is not None
-    one = retrieval._Asked(query, "own", "pytest", ((0, 9),))
-    told = retrieval._Told([one, one, one, one], 0)
-    recalls = told.recalls([1, 3, 7, float("inf")])
+    one = retrieval.SetQuery(query, "own", "pytest", ((0, 9),))
+    shares = retrieval.Shares([one, one, one, one])
+    recalls = shares.of_ranks([1, 3, 7, float("inf")])
     assert [recalls["all"][depth]["mean"] for depth in ("1", "5", "10")] == [0.25, 0.5, 0.75]
-    answers = told.answers(["OSError.", "ValueError", NOTHING_FOUND, ""])
+    answers = shares.of_answers(["OSError.", "ValueError", NOTHING_FOUND, ""])
     assert answers["all"]["exact"]["mean"] == 0.25
     assert answers["all"]["nothing_found"]["mean"] == 0.25

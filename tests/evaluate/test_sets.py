@@ -24,10 +24,10 @@ def written(path: Path, *lines: Any) -> Path:
 
 @pytest.mark.parametrize("name", ["brief", "held-out", "long", "left-out"])
 def test_generated_sets(name: str) -> None:
-    one, more = sets.generated(name, 7, 1), sets.generated(name, 7, 2)
-    assert sets.generated(name, 7, 1) == one
+    one, more = sets.generate_set(name, 7, 1), sets.generate_set(name, 7, 2)
+    assert sets.generate_set(name, 7, 1) == one
     assert more.outputs[: len(one.outputs)] == one.outputs
-    assert sets.generated(name, 8, 1).outputs != one.outputs
+    assert sets.generate_set(name, 8, 1).outputs != one.outputs
     tools = {output.tool for output in more.outputs}
     special = {"brief": set(BRIEF_TOOLS), "left-out": {LEFT_OUT}}
     assert tools == special.get(name, set(TOOLS) - {LEFT_OUT})
@@ -35,11 +35,11 @@ def test_generated_sets(name: str) -> None:
     described = more.to_dict()
     assert described["probes"] == sum(len(output.probes) for output in more.outputs)
     assert described["sha256"] != one.to_dict()["sha256"]
-    assert described["sha256"] == sets.generated(name, 7, 2).to_dict()["sha256"]
+    assert described["sha256"] == sets.generate_set(name, 7, 2).to_dict()["sha256"]
 
 
 def test_captured_outputs() -> None:
-    captured = sets.captured()
+    captured = sets.read_captured_set()
     assert len(captured.outputs) > 50
     assert LEFT_OUT in TOOLS
     for output in captured.outputs:
@@ -51,7 +51,7 @@ def test_own_probes(tmp_path: Path) -> None:
     spanned = LINE | {"question": "How many ran?", "answer": "3", "start": 0, "end": 18}
     kind = LINE | {"question": "How many failed?", "answer": "1", "kind": "message"}
     file = written(tmp_path / "own.jsonl", LINE, "", other, spanned, kind, "  ")
-    own = sets.own(file)
+    own = sets.read_own_set(file)
     assert [(output.tool, len(output.probes)) for output in own.outputs] == [("own", 3), ("env", 1)]
     first, second, third = own.outputs[0].probes
     assert (first.start, first.end, first.kind) == (10, 11, "number")
@@ -69,22 +69,22 @@ def test_own_probes(tmp_path: Path) -> None:
         ({"document": "a", "question": "b"}, '"answer" is missing'),
         (LINE | {"answer": 2}, '"answer" must be of type str'),
         (LINE | {"question": " "}, '"question" is empty'),
-        (LINE | {"answer": "7"}, "does not stand in the document"),
+        (LINE | {"answer": "7"}, "does not contain the answer"),
         (LINE | {"answer": ""}, "the answer '' to"),
         (LINE | {"answer": "1 failed, 2 passed" + "!" * 60, "start": 0, "end": 3}, "1 to 60"),
-        (LINE | {"start": 3}, 'both of "start" and "end"'),
+        (LINE | {"start": 3}, 'both "start" and "end"'),
         (LINE | {"start": 3, "end": 3}, "spans 3 to 3"),
         (LINE | {"start": -1, "end": 3}, "spans -1 to 3"),
         (LINE | {"start": 3, "end": 99}, "has 18 characters"),
         (LINE | {"start": True, "end": 3}, '"start" must be of type int'),
         (LINE | {"kind": "poem"}, "not a kind of answer"),
-        (LINE, "was asked of this document before"),
+        (LINE, "was already asked about this document"),
     ],
 )
 def test_damaged_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:
     file = written(tmp_path / "own.jsonl", LINE, line)
-    with pytest.raises(ClaraError, match=r"1 lines are no probes") as error:
-        sets.own(file)
+    with pytest.raises(ClaraError, match=r"1 lines are not probes") as error:
+        sets.read_own_set(file)
     assert f"{file}:2: " in str(error.value)
     assert message in str(error.value)
 
@@ -92,16 +92,16 @@ def test_damaged_lines_are_named(tmp_path: Path, line: Any, message: str) -> Non
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     file = written(tmp_path / "own.jsonl", *["{"] * 30)
     with pytest.raises(ClaraError) as error:
-        sets.own(file)
+        sets.read_own_set(file)
     assert f"{file}:20: " in str(error.value)
     assert "and 10 more" in str(error.value)
 
 
 def test_no_file_and_no_probes(tmp_path: Path) -> None:
     with pytest.raises(ClaraError, match="No such file"):
-        sets.own(tmp_path / "missing.jsonl")
+        sets.read_own_set(tmp_path / "missing.jsonl")
     with pytest.raises(ClaraError, match="no probes"):
-        sets.own(written(tmp_path / "empty.jsonl", "\n\n"))
+        sets.read_own_set(written(tmp_path / "empty.jsonl", "\n\n"))
 
 
 @given(content=st.binary(max_size=80))
@@ -109,4 +109,4 @@ def test_any_file_is_probes_or_an_error(content: bytes, tmp_path_factory: Any) -
     file = tmp_path_factory.mktemp("probes") / "own.jsonl"
     file.write_bytes(content)
     with pytest.raises(ClaraError):
-        sets.own(file)
+        sets.read_own_set(file)

@@ -40,7 +40,7 @@ def test_answers_from_memory_tokens_are_exact(nano: Path) -> None:
     """With the evaluation's own outputs, some of them; all are in bench/results."""
     clara = clara_mlx.load(nano)
     right = asked = 0
-    for output in sets.generated("brief", 0, 3).outputs:
+    for output in sets.generate_set("brief", 0, 3).outputs:
         compressed = clara.compress(output.text)
         assert compressed.memory_tokens == clara.config.memory_tokens
         assert clara.config.doc_max_length / compressed.memory_tokens == 16
@@ -53,7 +53,7 @@ def test_answers_from_memory_tokens_are_exact(nano: Path) -> None:
 
 
 def test_the_right_output_is_found_and_its_answer_given(nano: Path, tmp_path: Path) -> None:
-    outputs = sets.generated("brief", 1, 4).outputs
+    outputs = sets.generate_set("brief", 1, 4).outputs
     with clara_mlx.Memory.open(tmp_path / "memory.db", clara_mlx.load(nano)) as memory:
         handles = [memory.remember(output.text, source=output.tool) for output in outputs]
         memory.flush()

@@ -1,10 +1,10 @@
-"""Every answer in a file as soon as it is there, so that an evaluation goes on where it ended."""
+"""Answers in a file, each written as soon as it is given, so that a stopped evaluation resumes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,20 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from clara_mlx.evaluate import batched
-from clara_mlx.evaluate.batched import Reading
+from clara_mlx.errors import Progress
+from clara_mlx.evaluate.batched import Reading, generate_answers
 from clara_mlx.model.clara import Clara
 from clara_mlx.version import __version__
 
 
-class Answers:
-    """Answers by what was read, kept in a JSON lines file.
+class AnswerCache:
+    """Answers to readings, kept in a JSON lines file.
 
-    An answer counts for the same model, computed in the same way, with the same prompt, latents
-    and limit. What a killed run wrote is taken, but for a last line that is not whole.
+    A kept answer is used again for the same model, computed in the same way, with the same prompt,
+    latents and limit. Of a file that a killed run left, every complete line counts.
 
     Attributes:
-        reused: how many answers an earlier run had given.
+        reused: Number of readings whose answer was already known when they were asked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,42 +40,46 @@ class Answers:
                 except (ValueError, KeyError, TypeError):
                     continue
 
-    def of(
+    def answer(
         self,
         clara: Clara,
         readings: Sequence[Reading],
         max_tokens: int,
         about: Sequence[dict[str, Any]],
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[str]:
-        """The answers to readings, in their order.
+        """Answer readings, in their order, generating only the answers that are not known yet.
 
         Args:
-            clara: the model.
-            readings: what it reads; equal ones are read once.
-            max_tokens: of each answer at most.
-            about: what the file is to say of each, for people.
-            progress: called with how many answers are there now.
+            clara: The model.
+            readings: What the model reads; equal readings are read once.
+            max_tokens: Largest number of tokens in an answer.
+            about: What the file says about each reading, for people who look into it.
+            progress: Called as answers become known.
         """
         keys = [_key(clara, reading, max_tokens) for reading in readings]
         self.reused += sum(key in self._known for key in keys)
         missing = {key: number for number, key in enumerate(keys) if key not in self._known}
         numbers = list(missing.values())
+        done = len(keys) - len(numbers)
         if progress:
-            progress(len(keys) - len(numbers))
+            progress(done, len(keys))
         with self._path.open("a", encoding="utf-8", buffering=1) as file:
-            file.write("\n")  # a last line that is not whole ends here
-            for i, answer in batched.answers(clara, [readings[n] for n in numbers], max_tokens):
+            file.write("\n")  # ends the last line if a killed run left it incomplete
+            unknown = [readings[number] for number in numbers]
+            for i, answer in generate_answers(clara, unknown, max_tokens):
                 key = keys[numbers[i]]
                 self._known[key] = answer
                 entry = {"key": key, **about[numbers[i]], "answer": answer}
                 file.write(json.dumps(entry) + "\n")
+                done += 1
                 if progress:
-                    progress(1)
+                    progress(done, len(keys))
         return [self._known[key] for key in keys]
 
 
 def _key(clara: Clara, reading: Reading, max_tokens: int) -> str:
+    """A hash of everything that decides an answer."""
     embedding = clara.network.model.embed_tokens
     how = (
         __version__,
