@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from clara_mlx.context import Budget, ChatTemplate, Context
 from clara_mlx.context.freezer import HANDLE
-from clara_mlx.context.messages import Message, calls_of, content_text, head_length, units
+from clara_mlx.context.messages import Message, calls_by_result, content_text, head_length, units
 from clara_mlx.context.tools import PAGE_CHARACTERS, PAGE_LINES, SCHEMAS, call
 from clara_mlx.memory import Memory
 
@@ -118,7 +118,7 @@ class Masking(Truncation):
     def _pointer(self, index: int, history: list[Message]) -> str:
         if index not in self._pointers:
             text = history[index]["content"]
-            calls = calls_of(history)
+            calls = calls_by_result(history)
             if calls[index][0] == "expand":  # its original is kept already
                 handle = json.loads(calls[index][1])["handle"]
             else:
@@ -165,7 +165,7 @@ class CompyMac(Everything):
 
     def prepare(self, history: list[Message]) -> list[Message]:
         """See `Everything`."""
-        calls = calls_of(history)
+        calls = calls_by_result(history)
         for index in range(self._seen, len(history)):
             message = dict(history[index])
             if message["role"] == "tool":
@@ -253,7 +253,7 @@ def _last_page(text: str) -> int:
 
 def handle_shown(command: str, sent: list[Message]) -> str | None:
     """The handle in the result of a command's call, or in a block or a fold that names it."""
-    calls = calls_of(sent)
+    calls = calls_by_result(sent)
     for index, (_, arguments) in calls.items():
         if json.loads(arguments or "{}").get("command") == command:
             found = HANDLE.search(content_text(sent[index]).partition("\n")[0])

@@ -82,13 +82,13 @@ class MemoryFacts:
             lines.append(f"Requirements: {'; '.join(self.user_requirements)}")
         return "\n".join(line for line in lines if line) or _NOTHING
 
-    def take(self, role: str, text: str, calls: list[tuple[str, str]]) -> None:
-        """Add what a message says: files, commands, errors, and of the first user message the task.
+    def add_message(self, role: str, text: str, calls: list[tuple[str, str]]) -> None:
+        """Add the facts of a message: files, commands, errors, and the task of the first user.
 
         Args:
-            role: whose message it is.
-            text: its content.
-            calls: name and arguments (JSON) of the tools it calls.
+            role: The role of the message.
+            text: Its content.
+            calls: The names and arguments (JSON) of the tools that it calls.
         """
         text = text[:_LOOK]
         for one in identifiers(text):
@@ -100,9 +100,9 @@ class MemoryFacts:
             _remember(self.commands_executed, (match[1] or match[2])[:_FACT])
         for name, arguments in calls:
             if "command" in arguments:
-                _remember(self.commands_executed, wording.command(arguments) or name)
+                _remember(self.commands_executed, wording.short_command(arguments) or name)
         if role == "tool":
-            for line in wording.trouble(text):
+            for line in wording.trouble_lines(text):
                 _remember(self.errors_encountered, line[:_FACT])
         if role == "user" and not self.user_requirements:
             _remember(self.user_requirements, text.strip()[:_TASK])

@@ -13,34 +13,38 @@ from clara_mlx.compymac.facts import SUMMARY_BEGINS, MemoryState
 from clara_mlx.compymac.messages import ConfigCounter, ContextConfig, as_dict, like, role_of
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context import wording
-from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
+from clara_mlx.context.budget import Budget, ContextOverflow
 from clara_mlx.context.conversation import Context
 from clara_mlx.context.counting import ChatTemplate, Counter
 from clara_mlx.context.freezer import is_recalled
 from clara_mlx.context.messages import (
     Message,
     Piece,
-    called,
-    calls_of,
+    calls_by_result,
+    calls_in,
     content_text,
     head_length,
     is_instruction,
     pieces,
-    replaced,
+    replace_texts,
     units,
 )
+from clara_mlx.context.strategy import cached_tokens, exchange_of
 from clara_mlx.memory import Memory
 
 logger = logging.getLogger(__name__)
 
-# Share of the tokens that a compression by itself must free.
+# A compression that nobody asked for must free at least this share of the tokens.
 _LEAST = 0.1
 
-# As long as a handle: to see what a compression would give before anything is kept for it.
+# As long as any handle: it shows what a compression would give before anything is kept for it.
 _ANY_HANDLE = "m-000000000000"
 
-# Share of the budget that the one message may take: else it is soon time to compress again.
+# The summary may take this share of the budget; a longer one would soon have to be compressed.
 _SUMMARY_SHARE = 0.25
+
+# `process_messages` reads the facts of this many newest messages.
+_NEWEST = 4
 
 _DONE = ("completed", "done", "finished", "success", "passes", "passed")
 _TROUBLED = ("error", "failed", "issue", "cannot", "unable")
@@ -132,7 +136,7 @@ class ClaraMemoryManager:
     def extract_facts_from_message(self, message: Any) -> None:
         """Add what a message says to the facts."""
         given = as_dict(message)
-        self.state.facts.take(role_of(message), content_text(given), called(given))
+        self.state.facts.add_message(role_of(message), content_text(given), calls_in(given))
 
     def generate_summary_heuristic(self, messages: Sequence[Any]) -> str:
         """What was done, in a sentence, without asking a model."""
@@ -167,7 +171,7 @@ class ClaraMemoryManager:
         Above the threshold it compresses if that is worth it (see `Exchange`); what still exceeds
         the budget then goes as blocks, in place.
         """
-        for message in messages[-4:]:
+        for message in messages[-_NEWEST:]:
             key = sha256(repr((role_of(message), as_dict(message))).encode()).digest()
             if key not in self._read:
                 self._read.add(key)
@@ -175,7 +179,7 @@ class ClaraMemoryManager:
         if force_compress:
             messages = self.compress_messages(messages)
         elif self.should_compress(messages):
-            messages = self._compressed(messages, least=_LEAST)
+            messages = self._compress(messages, least=_LEAST)
         # The estimate may be wrong; the reasoner's tokenizer is not.
         if self._in_place or self.settings.reasoner or self.calculate_utilization(messages) > 1:
             return self._within_budget(messages)
@@ -187,7 +191,7 @@ class ClaraMemoryManager:
         Returns the same list if that would not make it shorter. ``use_llm`` is accepted and changes
         nothing: what stands for the past is exact.
         """
-        return self._compressed(messages)
+        return self._compress(messages)
 
     def full_history(self, messages: Sequence[Any]) -> list[Any]:
         """Every message as it was before any compression.
@@ -198,52 +202,60 @@ class ClaraMemoryManager:
         full = self.context.rebuild([as_dict(message) for message in messages])
         return [like(messages[0], message) for message in full] if messages else []
 
-    def _compressed(self, messages: list[Any], least: float = 0.0) -> list[Any]:
-        keep = 2 * self.keep_recent_turns
+    def _compress(self, messages: list[Any], least: float = 0.0) -> list[Any]:
+        """See `compress_messages`; the same list also if it would not free ``least`` of the tokens.
+
+        The rule for that is `Context`'s, and so are blocks and their wording. The fold is not: a
+        `Compaction` edits a view of a history that its client keeps, and finds the edits again.
+        CompyMac's list is the history itself: what is folded is gone from it, and the next summary
+        must take over the blocks of this one, and the facts.
+        """
+        # 1. Find the old messages: after the task, up to the newest turns.
         given = [as_dict(message) for message in messages]
         head = head_length(given)
-        cut = next(
-            (start for start, _ in reversed(units(given, head)) if start <= len(given) - keep), head
-        )
+        end = len(given) - 2 * self.keep_recent_turns
+        cut = next((start for start, _ in reversed(units(given, head)) if start <= end), head)
         old = [i for i in range(head, cut) if not is_instruction(given[i])]
-        kept = [i for i in range(len(given)) if i not in set(old)]
         if len(old) < 2:
             return messages
+        # 2. Take their facts, and put one message in their place.
         state = copy.deepcopy(self.state)
         state.summary = self.generate_summary_heuristic([messages[i] for i in old])
         state.compression_count += 1
-        state.total_messages_compressed += sum(not _is_summary(given[i]) for i in old)
-        for index in old:
-            if not _is_summary(given[index]):
-                message = given[index]
-                state.facts.take(role_of(message), content_text(message), called(message))
+        for message in (given[i] for i in old):
+            if not _is_summary(message):
+                state.total_messages_compressed += 1
+                state.facts.add_message(role_of(message), content_text(message), calls_in(message))
         fold, word, handles = self._fold(given, old, state)
-        at = next((n for n, i in enumerate(kept) if i >= head and i > old[0]), len(kept))
-        shorter = [messages[i] for i in kept]
-        shorter.insert(at, like(messages[0], {"role": "assistant", "content": word(_ANY_HANDLE)}))
-        if least and not self._is_worth_it(messages, shorter, at, least):
+        shorter = [m for i, m in enumerate(messages) if i == old[0] or i not in set(old)]
+        shorter[old[0]] = like(messages[0], {"role": "assistant", "content": word(_ANY_HANDLE)})
+        # 3. Keep it if it is worth it.
+        if least and not self._is_worth_it(given, [as_dict(m) for m in shorter], least):
             return messages
         block = self.context.freezer.freeze_as(
             self.settings.session, fold, word, handles, kind="fold"
         )
-        shorter[at] = like(messages[0], {"role": "assistant", "content": block.text})
+        shorter[old[0]] = like(messages[0], {"role": "assistant", "content": block.text})
         self.state = state
         return shorter
 
     def _fold(
         self, given: list[Message], old: list[int], state: MemoryState
     ) -> tuple[Piece, Callable[[str], str], list[str]]:
-        """What the one message stands for, its content by handle, and the handles it names."""
+        """The transcript of the old messages, what words their summary, and the handles in it.
+
+        Long texts become blocks in both.
+        """
         freezer, session = self.context.freezer, self.settings.session
-        calls = calls_of(given)
+        calls = calls_by_result(given)
         shown: list[Message] = []
-        told: list[Message] = []
+        summarised: list[Message] = []
         handles: list[str] = []
         for index in old:
             message = given[index]
             texts = {}
-            for piece in map(freezer.source, pieces(message, calls.get(index))):
-                earlier = freezer.issued(piece)
+            for piece in map(freezer.original_piece, pieces(message, calls.get(index))):
+                earlier = freezer.block_with_text(piece.text)
                 short = len(piece.text) < wording.LEAST_CHARACTERS
                 if earlier or (short and not is_recalled(piece)):
                     handles += [earlier.handle] if earlier and earlier.handle else []
@@ -252,15 +264,15 @@ class ClaraMemoryManager:
                 if len(block.text) < len(piece.text) or is_recalled(piece):
                     texts[piece.part] = block.text
                     handles += [block.handle] if block.handle else []
-            shown.append(replaced(message, texts))
-            # Of an earlier summary its blocks go on; facts and progress are told anew.
+            shown.append(replace_texts(message, texts))
+            # The blocks of an earlier summary go on; its facts and progress are stated once more.
             blocks = content_text(message).split("\n\n")[1:2] if _is_summary(message) else []
-            told.append({"role": "assistant", "content": blocks[0]} if blocks else shown[-1])
+            summarised.append({"role": "assistant", "content": blocks[0]} if blocks else shown[-1])
         transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
         most = min(self.max_memory_tokens, int(_SUMMARY_SHARE * self.config.available_budget))
         room = int(most * self.config.chars_per_token)
         room -= len(state.to_memory_message(wording.HOW_TO))
-        entries = wording.fold_entries(told)
+        entries = wording.fold_entries(summarised)
 
         def word(handle: str) -> str:
             heading = wording.describe_fold(entries, handle, len(old), 0)
@@ -269,21 +281,14 @@ class ClaraMemoryManager:
 
         return Piece("assistant", "fold", transcript), word, handles
 
-    def _is_worth_it(
-        self, messages: list[Any], shorter: list[Any], kept: int, least: float
-    ) -> bool:
-        def tokens(some: Sequence[Any]) -> int:
-            return sum(self.estimate_message_tokens(message) for message in some)
-
-        fresh = next(
-            (n for n, m in enumerate(reversed(messages)) if role_of(m) == "assistant"),
-            len(messages),
-        )
-        before, after = tokens(messages), tokens(shorter)
-        cached = tokens(messages[: len(messages) - fresh])
-        exchange = Exchange(before, after, cached, tokens(messages[:kept]))
-        overflows = before > self.config.available_budget
-        return overflows or (exchange.is_worth_it and exchange.saved >= least * before)
+    def _is_worth_it(self, given: list[Message], shorter: list[Message], least: float) -> bool:
+        """Whether to send shorter messages: if the budget is exceeded, or if that pays."""
+        count = self.estimate_message_tokens
+        before = sum(map(count, given))
+        after = sum(map(count, shorter))
+        cached = cached_tokens(given, before, count)
+        exchange = exchange_of(given, shorter, before, after, cached, count)
+        return before > self.config.available_budget or exchange.frees_enough(least)
 
     def _within_budget(self, messages: list[Any]) -> list[Any]:
         """The messages with blocks in place where they exceed the budget, or did before."""

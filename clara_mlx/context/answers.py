@@ -13,22 +13,39 @@ from clara_mlx.memory import Memory, asking
 from clara_mlx.store.results import Hit
 from clara_mlx.store.space import OtherModel
 
-#: Characters of the lines in one answer.
+#: Characters that the lines of one answer may have together.
 ANSWER_CHARACTERS = 3_000
 
-# Hits that the model reads, and as many again that words find.
+# The number of hits that the model reads, and as many again that words find.
 _HITS = 5
 
-# Hits in one handle's text; where texts are too long together, only lines near a hit are ranked.
-_HITS_INSIDE, _EVERY_LINE, _NEAR = 50, 1_000_000, 4_000
+# The number of hits by words in one handle's text.
+_HITS_INSIDE = 50
 
-# What speaks for a line of the best hit beside its words, as a share of the best line's score; of
-# the second hit half of that, of the third a third. The lines that the model was given are shown.
-_IN_EVIDENCE, _BY_WORDS = 0.5, 0.15
+# Characters. Of longer texts (times their number), only lines near a hit are ranked.
+_RANK_EVERY_LINE = 1_000_000
 
-# Commands that a question is compared with, the newest; how many of them may share a word that
-# counts; how many are looked at; and what speaks for a line that they printed.
-_COMMANDS, _RARE, _OF_COMMANDS, _BY_COMMAND = 2_000, 3, 2, 0.5
+# Characters before and after a hit that are near it.
+_NEAR_HIT = 4_000
+
+# What speaks for a line in the best hit that the model read, beside its words: a share of the best
+# line's score. In the second hit it is half of that, in the third a third.
+_IN_EVIDENCE = 0.5
+
+# The same for hits by words.
+_IN_HIT_BY_WORDS = 0.15
+
+# The same for a line that a command printed which the question names.
+_BY_COMMAND = 0.5
+
+# The number of newest commands that a question is compared with.
+_COMMANDS = 2_000
+
+# A word counts if at most this many commands have it.
+_RARE = 3
+
+# The number of commands whose outputs are looked at.
+_OF_COMMANDS = 2
 
 
 def ask(
@@ -37,16 +54,16 @@ def ask(
     where: Mapping[str, Any] | None = None,
     handle: str | None = None,
 ) -> str:
-    """An answer from memory tokens, with a model, and the exact lines that fit the question best.
+    """The model's answer, if there is a model, and the exact lines that fit the question best.
 
     Args:
-        memory: what is asked.
-        question: one question.
-        where: narrows what is searched.
-        handle: only the text behind it is looked at.
+        memory: The memory to ask.
+        question: One question.
+        where: Narrows what is searched.
+        handle: Look only at the text behind this handle.
 
     Raises:
-        ClaraError: no memory has that handle.
+        ClaraError: No memory has that handle.
     """
     if not question.strip():
         return "ask_memory: say what to look for in `question`"
@@ -54,37 +71,46 @@ def ask(
         memory.original(handle)  # raises if there is none
     found = search(memory, question, where, handle)
     handles = found.handles if handle is None else [handle]
-    told = quoted(memory, question, found, handles, ANSWER_CHARACTERS)
-    if told:
-        return "\n".join(([f"answer: {found.said}"] if found.said else []) + list(told.values()))
+    quotes = quote_lines(memory, question, found, handles, ANSWER_CHARACTERS)
+    if quotes:
+        return "\n".join([*found.answer_lines, *quotes.values()])
     return asking.NOTHING_FOUND if handle is None else f"[{handle}: no line was found; see expand]"
 
 
 @dataclass(frozen=True)
 class Found:
-    """An answer (None without a model, or evidence), the hits it was given, and those by words.
+    """What a search of the memory gave.
 
-    ``by_command`` are handles of what the commands that the question names had printed.
+    Attributes:
+        answer: What the model says; None without a model, or without evidence.
+        evidence: The hits that the model read.
+        by_words: The hits that words found.
+        by_command: Handles of what the commands that the question names had printed.
     """
 
-    said: str | None
+    answer: str | None
     evidence: list[Hit]
     by_words: list[Hit]
     by_command: list[str]
 
     @property
+    def answer_lines(self) -> list[str]:
+        """The line that gives the model's answer, if there is one."""
+        return [f"answer: {self.answer}"] if self.answer else []
+
+    @property
     def hits(self) -> list[Hit]:
-        """All of them, the evidence first."""
+        """All hits, the evidence first."""
         return self.evidence + self.by_words
 
     @property
     def handles(self) -> list[str]:
-        """Of the originals of those commands, and of those with a hit."""
+        """The handles of what those commands printed, and of every hit."""
         return list(dict.fromkeys(self.by_command + [hit.handle for hit in self.hits]))
 
-    def shares(self, handle: str) -> list[tuple[float, Hit]]:
-        """The best hits in one original, with what speaks for their lines."""
-        both = ((self.evidence[:_HITS], _IN_EVIDENCE), (self.by_words[:_HITS], _BY_WORDS))
+    def weighted_hits(self, handle: str) -> list[tuple[float, Hit]]:
+        """The best hits in one original, each with what speaks for its lines."""
+        both = ((self.evidence[:_HITS], _IN_EVIDENCE), (self.by_words[:_HITS], _IN_HIT_BY_WORDS))
         every = [(share / rank, hit) for hits, share in both for rank, hit in enumerate(hits, 1)]
         return [(share, hit) for share, hit in every if hit.handle == handle]
 
@@ -92,32 +118,37 @@ class Found:
 def search(
     memory: Memory, question: str, where: Mapping[str, Any] | None, handle: str | None = None
 ) -> Found:
-    """What the model says, and hits.
+    """Search the memory by words, by the commands that a question names, and by the model.
 
-    What words find is there whatever the model thinks of it: it may not know such outputs. Only
-    one handle's text is searched if it is given; else all but what a fold stands for: it has
-    blocks, and each of them has its own original.
+    What words find is given whatever the model thinks of it: it may not know such outputs. The
+    transcripts behind folds are left out, because each of their blocks has its own original.
+
+    Args:
+        memory: The memory to search.
+        question: What to look for.
+        where: Narrows the search.
+        handle: Search only the text behind this handle.
     """
     where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
-    by_command = [] if handle else _by_command(memory, question, where)
+    by_command = [] if handle else _handles_by_command(memory, question, where)
     by_words = memory.recall(question, _HITS_INSIDE if handle else _HITS, where, mode="text")
     if memory.clara is not None:
-        with suppress(OtherModel):  # of which only the text can be searched
+        with suppress(OtherModel):  # then only the text can be searched
             answer = memory.ask(question, _HITS, where)
             if answer.evidence:
                 return Found(answer.text, answer.evidence, by_words, by_command)
     return Found(None, [], by_words, by_command)
 
 
-def _by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
+def _handles_by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
     """Handles of what commands printed that share a rare word with the question, newest first."""
     newest = memory.list(where, _COMMANDS)
-    named = {one.handle: str(one.metadata.get("command") or "") for one in newest}
-    best = lines.sharing(list(named.values()), question, _RARE)
-    return [list(named)[index] for index in best[:_OF_COMMANDS]]
+    commands = {one.handle: str(one.metadata.get("command") or "") for one in newest}
+    best = lines.lines_sharing_words(list(commands.values()), question, _RARE)
+    return [list(commands)[index] for index in best[:_OF_COMMANDS]]
 
 
-def quoted(
+def quote_lines(
     memory: Memory,
     question: str,
     found: Found,
@@ -125,15 +156,15 @@ def quoted(
     characters: int,
     shown: str = "",
 ) -> dict[str, str]:
-    """The exact lines of originals that fit a question best, numbered, by handle, best first.
+    """The exact lines of originals that fit a question best, numbered; by handle, best first.
 
     Args:
-        memory: that keeps the originals.
-        question: what was searched.
-        found: hits; lines in them come before others.
-        handles: of the originals whose lines are looked at; what is not there is passed over.
-        characters: that the lines may have together.
-        shown: lines that stand in it are left out.
+        memory: The memory that keeps the originals.
+        question: What was searched for.
+        found: The search's result; lines in its hits come before others.
+        handles: The originals to look at; one that does not exist is passed over.
+        characters: Characters that the lines may have together.
+        shown: Lines that are in this text are left out.
     """
     candidates: list[tuple[str, lines.Line]] = []
     counts: dict[str, int] = {}
@@ -144,31 +175,32 @@ def quoted(
         except ClaraError:  # forgotten since, or damaged
             continue
         text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
-        every = lines.split(text)
+        every = lines.split_into_lines(text)
         counts[handle] = every[-1].number
-        if len(text) * len(handles) > _EVERY_LINE:
-            every = _near(every, [hit for hit in found.hits if hit.handle == handle])
-        shares = found.shares(handle)
+        if len(text) * len(handles) > _RANK_EVERY_LINE:
+            every = _lines_near_hits(every, [hit for hit in found.hits if hit.handle == handle])
+        hits = found.weighted_hits(handle)
         for line in every:
             if not line.text.strip() or (shown and line.text.strip() in shown):
                 continue
             end = line.start + len(line.text)
-            speaks = [share for share, hit in shares if hit.start < end and line.start < hit.end]
+            speaks = [share for share, hit in hits if hit.start < end and line.start < hit.end]
             speaks += [_BY_COMMAND] * (handle in found.by_command)
             besides[len(candidates)] = max(speaks, default=0.0)
             candidates.append((handle, line))
-    chosen = lines.about([line.text for _, line in candidates], question, characters, besides)
-    told = {}
+    texts = [line.text for _, line in candidates]
+    chosen = lines.best_lines(texts, question, characters, besides)
+    quotes = {}
     for handle in dict.fromkeys(candidates[index][0] for index in chosen):
         mine = [candidates[index][1] for index in sorted(chosen) if candidates[index][0] == handle]
         of = f"{len({line.number for line in mine})} of {counts[handle]} lines"
-        told[handle] = f"[{handle}: {of}]\n" + "\n".join(map(_numbered, mine))
-    return told
+        quotes[handle] = f"[{handle}: {of}]\n" + "\n".join(map(_with_number, mine))
+    return quotes
 
 
-def _near(every: list[lines.Line], hits: list[Hit]) -> list[lines.Line]:
+def _lines_near_hits(every: list[lines.Line], hits: list[Hit]) -> list[lines.Line]:
     """The lines near a hit, in one pass over both."""
-    spans = iter(sorted((hit.start - _NEAR, hit.end + _NEAR) for hit in hits))
+    spans = iter(sorted((hit.start - _NEAR_HIT, hit.end + _NEAR_HIT) for hit in hits))
     near: list[lines.Line] = []
     start, end = next(spans, (0, -1))
     for line in every:
@@ -179,6 +211,6 @@ def _near(every: list[lines.Line], hits: list[Hit]) -> list[lines.Line]:
     return near
 
 
-def _numbered(line: lines.Line) -> str:
+def _with_number(line: lines.Line) -> str:
     place = f"{line.number}, from character {line.before + 1}" if line.before else line.number
     return f"{place}: {line.text}"

@@ -11,12 +11,13 @@ class ContextOverflow(ClaraError):
     """The instructions, the task and the newest turn alone exceed the budget; nothing was cut.
 
     Attributes:
-        tokens: what the smallest form of the conversation needs.
-        limit: what there is.
+        tokens: Tokens that the smallest form of the conversation needs.
+        limit: Tokens that the budget allows.
     """
 
     def __init__(self, tokens: int, limit: int) -> None:
-        self.tokens, self.limit = tokens, limit
+        self.tokens = tokens
+        self.limit = limit
         super().__init__(
             f"the instructions and the newest turn need {tokens} tokens, but the budget is "
             f"{limit}; shorten them, or raise the window"
@@ -28,17 +29,18 @@ class Budget:
     """What a reasoner can take, in tokens, and how compaction keeps within it.
 
     Attributes:
-        window: tokens the reasoner can see, its answer included.
-        reserve: kept free for the answer.
-        trigger: share of `limit` at which old turns are compacted.
-        target: share of `limit` that a compaction goes down to, if it can.
-        keep: the newest units (a message, or a call with all its results) that stay verbatim.
-        least: share of the prompt that a compaction must free, or it is not done.
-        boundary: a new tool result longer than this is sent as an excerpt from the start, so that
-            the rest is never prefilled; None: new results are sent whole.
-        note: most tokens of what is brought back to one message.
-        fold: when blocks fill the window, send the oldest messages as one; else only blocks are
-            used, in place.
+        window: Tokens the reasoner can see, its answer included.
+        reserve: Tokens kept free for the answer.
+        trigger: Share of `limit` at which old turns are compacted.
+        target: Share of `limit` that a compaction goes down to, if it can.
+        keep: The number of newest units (a message, or a call with all its results) that are sent
+            word for word.
+        least: A compaction must free at least this share of the prompt, or it is not done.
+        boundary: A new tool result of more tokens than this is sent as an excerpt from the start,
+            so that the rest is never prefilled. None: new results are sent whole.
+        note: Tokens that a recall note may have, at most.
+        fold: Whether to send the oldest messages as one when blocks fill the window; else blocks
+            are all that is used.
     """
 
     window: int = 32_768
@@ -53,7 +55,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not 0 <= self.reserve < self.window:
-            raise ClaraError(f"a window of {self.window} leaves no room beside {self.reserve}")
+            raise ClaraError(
+                f"a window of {self.window} tokens leaves no room for a prompt if {self.reserve} "
+                "are reserved for the answer"
+            )
         if not 0 < self.target < self.trigger <= 1:
             raise ClaraError(
                 f"target {self.target} and trigger {self.trigger} must be 0 < target < trigger <= 1"
@@ -68,7 +73,7 @@ class Budget:
 
     @property
     def deep(self) -> int:
-        """Tokens above which a compaction is no deep one: half way from target to trigger."""
+        """A compaction counts as deep if the prompt has at most this many tokens after it."""
         return int((self.target + self.trigger) / 2 * self.limit)
 
 
@@ -79,10 +84,10 @@ class Exchange:
     A server that keeps the prompt of the last request prefills only what follows the first change.
 
     Attributes:
-        before: the prompt without the compaction.
-        after: with it.
-        cached: how much of ``before`` the server holds, from its start.
-        kept: how much of ``before`` precedes the first change.
+        before: The prompt without the compaction.
+        after: The prompt with it.
+        cached: The part of ``before`` that the server holds, from its start.
+        kept: The part of ``before`` that precedes the first change.
     """
 
     before: int
@@ -102,7 +107,7 @@ class Exchange:
 
     @property
     def lost(self) -> int:
-        """Tokens the server holds and must read again for it.
+        """Tokens the server holds and must read again because of the compaction.
 
         This request prefills `read` instead of ``before - cached``.
         """
@@ -121,3 +126,7 @@ class Exchange:
         read again stays below what was appended; a window that slides at each turn has no bound.
         """
         return self.saved > self.lost
+
+    def frees_enough(self, least: float) -> bool:
+        """Whether it is worth it and frees at least this share of the prompt."""
+        return self.is_worth_it and self.saved >= least * self.before

@@ -16,19 +16,28 @@ from clara_mlx.context.table import Block, Edit
 from clara_mlx.context.view import View, fold_part
 from clara_mlx.errors import ClaraError
 
-# The last of the stages in which texts go: what is being used.
-_IN_USE = 3
+# Texts go in stages: by role, and at last what is in use.
+_STAGE_OF_ROLE = {"tool": 0, "assistant": 1}
+_STAGE_OF_OTHERS = 2
+_STAGE_IN_USE = 3
 
-# Of a message in a fold: about its handle and its command.
+# Characters. A fold needs about this many for each of its messages: a handle and a command.
 _FOLDED_CHARACTERS = 65
 
-# A block must be this much shorter than what it stands for, in tokens, to be worth its place.
+# A block is sent if its tokens are at most this share of those of the text it stands for.
 _SHORTER = 0.6
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that could be sent as a block; ``saved`` is about the tokens that would free."""
+    """A text that could be sent as a block.
+
+    Attributes:
+        index: The index of its message.
+        piece: The text and its place in the message.
+        saved: About the tokens that would become free.
+        excerpt: Characters of the text to show in the block; 0: none.
+    """
 
     index: int
     piece: Piece
@@ -37,12 +46,12 @@ class Candidate:
 
 
 class Compaction:
-    """Steps of compacting one view; nothing is kept until `Compaction.commit`.
+    """Steps of compacting one view; nothing is saved until `Compaction.commit`.
 
     Args:
-        view: the conversation; it is not changed.
-        freezer: makes the blocks.
-        counter: counts texts.
+        view: The conversation; it is not changed.
+        freezer: Makes the blocks.
+        counter: Counts the tokens of texts.
     """
 
     def __init__(self, view: View, freezer: Freezer, counter: Counter) -> None:
@@ -65,27 +74,40 @@ class Compaction:
         return [edit for edit in self.view.all_edits() if edit not in self._before]
 
     def commit(self) -> None:
-        """Keep the edits, so that they are the same in every later request."""
-        self.freezer.table.edit(self.edits)
+        """Save the edits, so that they are the same in every later request."""
+        self.freezer.table.save_edits(self.edits)
 
-    def blocks(
-        self, keep: int, wanted: float = math.inf, *, in_use: bool = False, again: bool = False
+    def replace_with_blocks(
+        self,
+        keep: int,
+        tokens_to_free: float = math.inf,
+        *,
+        in_use: bool = False,
+        again: bool = False,
     ) -> None:
-        """Send old texts as blocks until about ``wanted`` tokens are freed.
+        """Send old texts as blocks until about ``tokens_to_free`` tokens are free.
 
-        The newest ``keep`` units stay. Tool results go first, oldest first; then what the assistant
-        wrote; then what users wrote after the task. What the memory's tools gave and what was read
-        again after it had been compacted goes only if ``in_use``: it would be fetched again.
-        Excerpts are sent as shorter blocks only if ``again``: the server has read them once.
+        Tool results go first, oldest first; then what the assistant wrote; then what users wrote
+        after the task.
+
+        Args:
+            keep: The number of newest units that stay.
+            tokens_to_free: Where to stop.
+            in_use: Replace also what the memory's tools gave, and what was read again after it had
+                been compacted: the agent is likely to fetch those once more.
+            again: Replace also excerpts, by shorter blocks: the server has read them once.
         """
         for candidate in self._candidates(keep, in_use, again):
-            if wanted <= 0:
+            if tokens_to_free <= 0:
                 break
             if self._replace(candidate):
-                wanted -= candidate.saved
+                tokens_to_free -= candidate.saved
 
-    def excerpts(self, tokens: int) -> bool:
-        """Send results of the newest unit that are longer than ``tokens`` as excerpts."""
+    def replace_with_excerpts(self, longer_than: int) -> bool:
+        """Send results of the newest unit that have more tokens than this as excerpts.
+
+        Returns whether there were any.
+        """
         done = False
         for index in range(*self._spans[-1]) if self._spans else ():
             for piece in self.view.pieces(index):
@@ -94,34 +116,39 @@ class Compaction:
                     continue
                 now = self._counter.text(piece.text)
                 # With header and identifiers it is about half of what is let through whole.
-                excerpt = max(wording.LEAST_CHARACTERS, tokens // 2)
+                excerpt = max(wording.LEAST_CHARACTERS, longer_than // 2)
                 text = self.freezer.draft(self.view.session, piece, excerpt)
-                if now > tokens and self._counter.text(text) <= _SHORTER * now:
+                if now > longer_than and self._counter.text(text) <= _SHORTER * now:
                     done = self._replace(Candidate(index, piece, 0, excerpt)) or done
         return done
 
     def fold(self, keep: int, characters: int, *, whole: bool = True) -> bool:
-        """Send what is between the task and the newest ``keep`` units as one message.
+        """Send what is between the task and the newest units as one message.
 
-        Instructions amid it stay where they are, so that there is one message before and one after
-        them. ``characters`` is about the most that such a message may have. If it is not ``whole``,
-        earlier folds stay as they are, and only what came after them is folded: the server keeps
-        its cache of them.
+        Instructions in between stay where they are, so that there is one message before and one
+        after them. Returns whether there was something to fold.
+
+        Args:
+            keep: The number of newest units that stay.
+            characters: About the characters that such a message may have.
+            whole: Fold earlier folds, too. Else they stay as they are, and only what came after
+                them is folded: the server keeps its cache of them.
         """
         if len(self._spans) <= keep:
             return False
-        ends = [i for i in range(self.view.head, self._spans[-keep][0]) if self._instructs(i)]
+        last = self._spans[-keep][0]
         done = False
-        for end in (*ends, self._spans[-keep][0]):
-            if end > self.view.head and not self._instructs(end - 1):
+        for end in (*filter(self._is_instruction, range(self.view.head, last)), last):
+            if end > self.view.head and not self._is_instruction(end - 1):
                 start = self.view.run_start(end - 1)
-                while not whole and start < end and (last := self.view.fold_at(start)) is not None:
-                    start = last + 1
-                done = self._fold(start, end, characters) or done
+                while not whole and start < end and (fold := self.view.fold_at(start)) is not None:
+                    start = fold + 1
+                done = self._fold_span(start, end, characters) or done
         return done
 
-    def _fold(self, start: int, end: int, characters: int) -> bool:
-        indices = [i for i in self.view.indices() if start <= i < end]
+    def _fold_span(self, start: int, end: int, characters: int) -> bool:
+        """Send the messages from ``start`` to before ``end`` as one, if there are several."""
+        indices = [i for i in self.view.sent_indices() if start <= i < end]
         if len(indices) < 2:
             return False
         for index in indices:
@@ -131,9 +158,9 @@ class Compaction:
                 short = piece.role == "tool" and piece.part not in self.view.edits.get(index, {})
                 if is_recalled(piece) or (short and len(piece.text) >= wording.LEAST_CHARACTERS):
                     self._replace(Candidate(index, piece, 0))
-        kept = self.view.rendered(start, end, notes=False)
-        piece = Piece("assistant", "fold", json.dumps(kept, ensure_ascii=False, sort_keys=True))
-        entries = wording.fold_entries(kept)
+        sent = self.view.render(start, end, notes=False)
+        transcript = json.dumps(sent, ensure_ascii=False, sort_keys=True)
+        entries = wording.fold_entries(sent)
         handles = [
             edit.block.handle
             for index in range(start, end)
@@ -143,20 +170,18 @@ class Compaction:
         characters = min(characters, _FOLDED_CHARACTERS * (end - start))
         block = self.freezer.freeze_as(
             self.view.session,
-            piece,
+            Piece("assistant", "fold", transcript),
             lambda handle: wording.describe_fold(entries, handle, end - start, characters),
             handles,
             kind="fold",
         )
-        chain = self.view.chains[end - 1]
-        part = fold_part(end - start)
-        self.view.add([Edit(chain, part, block)])
-        self._explain(chain, part, block)
+        self._add(end - 1, fold_part(end - start), block)
         return True
 
     # -- candidates ------------------------------------------------------------------------------
 
     def _candidates(self, keep: int, in_use: bool, again: bool) -> Iterator[Candidate]:
+        """The texts before the newest units whose blocks would be short enough, stage by stage."""
         old = [i for span in self._spans[: max(0, len(self._spans) - keep)] for i in range(*span)]
         seen = {
             edit.block.digest: edit.chain
@@ -165,16 +190,16 @@ class Compaction:
         }
         waiting: list[tuple[int, int, Piece]] = []
         for index in old:
-            if self._instructs(index):
+            if self._is_instruction(index):
                 continue
             for piece in self.view.pieces(index):
                 if len(piece.text) >= wording.LEAST_CHARACTERS:
                     stage = self._stage(index, piece, seen)
-                    if in_use or stage < _IN_USE:
+                    if in_use or stage < _STAGE_IN_USE:
                         waiting.append((stage, index, piece))
         for _, index, piece in sorted(waiting, key=lambda one: one[:2]):
             edit = self.view.edits.get(index, {}).get(piece.part)
-            if (edit and not again) or self.freezer.issued(piece):
+            if (edit and not again) or self.freezer.block_with_text(piece.text):
                 continue
             text = self.freezer.draft(self.view.session, piece)
             if edit and edit.block.text == text:
@@ -184,29 +209,34 @@ class Compaction:
             if then <= _SHORTER * now:
                 yield Candidate(index, piece, now - then)
 
-    def _instructs(self, index: int) -> bool:
+    def _is_instruction(self, index: int) -> bool:
         return is_instruction(self.view.messages[index])
 
     def _stage(self, index: int, piece: Piece, seen: dict[bytes, bytes]) -> int:
+        """When a piece goes; ``seen`` has the chain of each piece that is a block already."""
         digest = digest_of(self.view.session, piece)
         read_again = seen.get(digest, self.view.chains[index]) != self.view.chains[index]
         if is_recalled(piece) or read_again:
-            return _IN_USE
-        return {"tool": 0, "assistant": 1}.get(piece.role, 2)
+            return _STAGE_IN_USE
+        return _STAGE_OF_ROLE.get(piece.role, _STAGE_OF_OTHERS)
 
     def _replace(self, candidate: Candidate) -> bool:
-        index, piece = candidate.index, candidate.piece
+        """Send a candidate as a block, unless its original could not be given back."""
+        piece = candidate.piece
         try:
             block = self.freezer.freeze(self.view.session, piece, candidate.excerpt)
         except ClaraError:
-            return False  # what can't be given back is not taken away
-        chain = self.view.chains[index]
-        self.view.add([Edit(chain, piece.part, block)])
-        if not piece.part.startswith("arguments"):  # which must stay JSON
-            self._explain(chain, piece.part, block)
+            return False
+        self._add(candidate.index, piece.part, block)
         return True
 
-    def _explain(self, chain: bytes, part: str, block: Block) -> None:
-        """Say with this block how originals come back, unless it is said in what is sent."""
-        if not self.view.explained:
+    def _add(self, index: int, part: str, block: Block) -> None:
+        """Send a part of a message as a block.
+
+        It also explains how originals come back, unless that is said elsewhere in what is sent.
+        Arguments can't explain it: they must stay JSON.
+        """
+        chain = self.view.chains[index]
+        self.view.add([Edit(chain, part, block)])
+        if not part.startswith("arguments") and not self.view.explains:
             self.view.add([Edit(chain, part, block, explains=True)])

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 
-#: UTF-8 bytes of a token in the estimate: few, for code and paths have shorter tokens than prose.
+#: UTF-8 bytes per token in the estimate; code and paths have shorter tokens than prose.
 BYTES_PER_TOKEN = 3.0
 
 #: Tokens that a template puts around a message, in the estimate.
 MESSAGE_TOKENS = 8
 
-# Texts whose counts are remembered.
-_REMEMBERED = 65_536
+# The number of texts whose counts are kept.
+_CACHED_COUNTS = 65_536
 
 # Roles of a conversation with a system message in its middle; some templates refuse it.
 _LATE_SYSTEM_MESSAGE = ("system", "user", "assistant", "system", "user")
@@ -50,7 +50,11 @@ class Counter(Protocol):
 
 
 class Estimate:
-    """`BYTES_PER_TOKEN` bytes a token, `MESSAGE_TOKENS` more a message; tools as their JSON."""
+    """Estimates tokens from bytes, with `MESSAGE_TOKENS` for each message; tools count as JSON.
+
+    Args:
+        bytes_per_token: UTF-8 bytes per token.
+    """
 
     exact = False
     takes_late_system_message = True
@@ -63,17 +67,19 @@ class Estimate:
         return -int(-len(text.encode("utf-8", "surrogatepass")) // self.bytes_per_token)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
-        """The messages' tokens and the tools'."""
-        return rough(messages, tools, self.text)
+        """Tokens of the messages and the tools."""
+        return rough_tokens(messages, tools, self.text)
 
 
 class ChatTemplate:
     """The tokenizer and chat template of a reasoner's folder, used as ``mlx_lm.server`` does.
 
-    ``options`` are those the server was given as ``--chat-template-args``.
+    Args:
+        folder: The reasoner's model folder.
+        options: What the server was given as ``--chat-template-args``.
 
     Raises:
-        ClaraError: the folder has no tokenizer or no chat template.
+        ClaraError: The folder has no tokenizer or no chat template.
     """
 
     exact = True
@@ -84,13 +90,13 @@ class ChatTemplate:
         try:
             self._tokenizer = tokenizer_utils.load(Path(folder).expanduser())
         except (OSError, ValueError, KeyError) as error:
-            raise ClaraError(f"{folder}: its tokenizer can't be read: {error}") from error
+            raise ClaraError(f"{folder}: the tokenizer can't be read: {error}") from error
         if not self._tokenizer.has_chat_template:
-            raise ClaraError(f"{folder}: its tokenizer has no chat template")
+            raise ClaraError(f"{folder}: the tokenizer has no chat template")
         self._options = dict(options or {})
         # Fast tokenizers raise "Already borrowed" when threads share them.
         self._lock = threading.Lock()
-        self._counts = _Remembered(self._count)
+        self._counts = _CountCache(self._count)
         #: Whether the template accepts a system message that is not the first; found out once.
         self.takes_late_system_message = self._accepts(_LATE_SYSTEM_MESSAGE)
 
@@ -103,7 +109,7 @@ class ChatTemplate:
         return True
 
     def text(self, text: str) -> int:
-        """Tokens of a text; those of the last 65,536 texts are remembered."""
+        """Tokens of a text by itself; recent counts are kept."""
         return self._counts(text)
 
     def _count(self, text: str) -> int:
@@ -115,13 +121,13 @@ class ChatTemplate:
         """Tokens of the rendered prompt with the opening of the answer.
 
         Raises:
-            ClaraError: the template refuses these messages; the server will, too.
+            ClaraError: The template refuses these messages; the server will, too.
         """
         try:
-            prepared = [_as_served(message) for message in messages]
+            given = [_as_server_gives(message) for message in messages]
             with self._lock:
                 ids = self._tokenizer.apply_chat_template(
-                    prepared,
+                    given,
                     tools=list(tools) if tools else None,
                     add_generation_prompt=True,
                     tokenize=True,
@@ -134,16 +140,35 @@ class ChatTemplate:
         return len(ids)
 
 
-def rough(
+def count_prompt(
+    counter: Counter, messages: Sequence[Message], tools: Sequence[Any] | None
+) -> tuple[int, bool]:
+    """Tokens of a prompt, and whether that is the reasoner's own count.
+
+    If its template refuses the messages, the sum of their parts must do; the server will say so.
+    """
+    try:
+        return counter.prompt(messages, tools), counter.exact
+    except ClaraError:
+        return rough_tokens(messages, tools, counter.text), False
+
+
+def rough_tokens(
     messages: Sequence[Message], tools: Sequence[Any] | None, text: Callable[[str], int]
 ) -> int:
-    """Tokens of a prompt as the sum of its texts' and a little around each message."""
+    """About the tokens of a prompt: the sum over its messages, and its tools as JSON.
+
+    Args:
+        messages: The messages.
+        tools: The tools that are sent with them.
+        text: Counts the tokens of a text.
+    """
     total = sum(message_tokens(message, text) for message in messages)
     return total + (text(json.dumps(tools)) if tools else 0)
 
 
 def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> int:
-    """About the tokens of one message: its texts, its calls, and what a template adds."""
+    """About the tokens of one message: its texts, its calls, and what a template adds to them."""
     content = message.get("content") or ""
     if not isinstance(content, str):
         content = "".join(str(part.get("text", "")) for part in content)
@@ -157,8 +182,8 @@ def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> in
     return total
 
 
-def _as_served(message: Message) -> Message:
-    """A message as ``mlx_lm.server`` gives it to the template: content a string, arguments read."""
+def _as_server_gives(message: Message) -> Message:
+    """A message as ``mlx_lm.server`` gives it to the template: text content, parsed arguments."""
     copy = deepcopy(message)
     if isinstance(copy.get("content"), list):
         copy["content"] = "".join(str(part.get("text", "")) for part in copy["content"])
@@ -171,8 +196,8 @@ def _as_served(message: Message) -> Message:
     return copy
 
 
-class _Remembered:
-    """Counts by the digest of their text, so that long texts aren't held."""
+class _CountCache:
+    """Counts of recent texts, by a digest, so that long texts aren't held."""
 
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
@@ -188,6 +213,6 @@ class _Remembered:
         tokens = self._count(text)
         with self._lock:
             self._kept[key] = tokens
-            if len(self._kept) > _REMEMBERED:
+            if len(self._kept) > _CACHED_COUNTS:
                 self._kept.popitem(last=False)
         return tokens

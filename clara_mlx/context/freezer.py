@@ -14,7 +14,7 @@ from clara_mlx.context.tools import MEMORY_TOOLS
 from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
 
-#: How handles look. Looking like one proves nothing: `Freezer.redeemable` asks the memory.
+#: How handles look. Looking like one proves nothing: `Freezer.can_restore` asks the memory.
 HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")
 
 # Hexadecimal digits of a handle; more if another original has it.
@@ -22,12 +22,17 @@ _DIGITS = 12
 
 
 class Freezer:
-    """Makes blocks, and knows those that were made. Safe to use from several threads."""
+    """Makes blocks, and finds those that were made. Safe to use from several threads.
+
+    Attributes:
+        memory: The memory that keeps the originals.
+        table: The blocks and edits in the memory's file.
+    """
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.table = BlockTable(memory.file)
-        # Originals that were read back in this process; each is read back once.
+        # Handles whose originals were read back in this process; each is read back once.
         self._verified: set[str] = set()
         # Handles of what was observed in this process. What is forgotten stays forgotten.
         self._observed: dict[bytes, str] = {}
@@ -37,24 +42,27 @@ class Freezer:
         block = self.table.block(digest_of(session, piece, excerpt))
         if block:
             return block.text
-        return _wording(session, piece, excerpt)(self._handle(session, piece))
+        return _wording_of(session, piece, excerpt)(self._handle_for(session, piece))
 
     def freeze(self, session: str, piece: Piece, excerpt: int = 0) -> Block:
-        """The block of a piece, with its original remembered and read back.
+        """Choose the block of a piece; its original is remembered and read back.
 
-        What the memory itself gave (the results of its tools) is kept beside its block and not
-        remembered again.
+        What the memory's own tools gave is kept beside its block and not remembered again.
+
+        Args:
+            session: The conversation's name.
+            piece: The text.
+            excerpt: Characters of the text to show in the block; 0: none.
 
         Raises:
-            StoreError: the memory can't keep the original or does not give it back exactly.
+            StoreError: The memory can't keep the original or does not give it back exactly.
         """
-        word = _wording(session, piece, excerpt)
+        word = _wording_of(session, piece, excerpt)
         if not is_recalled(piece):
             return self.freeze_as(session, piece, word, excerpt=excerpt)
         digest = digest_of(session, piece, excerpt)
-        return self.table.keep(
-            Block(digest, "piece", word(""), None, piece.text), self._mentioned(piece)
-        )
+        mentions = self.known_handles(f"{piece.arguments}\n{piece.text}")
+        return self.table.keep(Block(digest, "piece", word(""), None, piece.text), mentions)
 
     def freeze_as(
         self,
@@ -66,51 +74,64 @@ class Freezer:
         kind: Kind = "piece",
         excerpt: int = 0,
     ) -> Block:
-        """`freeze` with a wording of the caller's, made from the handle; it may name others."""
+        """As `freeze`, with the caller's wording.
+
+        Args:
+            session: The conversation's name.
+            piece: The text.
+            word: Makes the block's text from the original's handle.
+            mentions: Other handles that the text names.
+            kind: What the block stands for.
+            excerpt: Characters of the original in the block's text.
+        """
         digest = digest_of(session, piece, excerpt)
         known = self.table.block(digest)
-        if known and self.redeemable(known, piece.text):
+        if known and self.can_restore(known, piece.text):
             return known
-        handle = self._handle(session, piece)
+        handle = self._handle_for(session, piece)
         self._remember(session, piece, handle)
         block = self.table.keep(Block(digest, kind, word(handle), handle), mentions)
-        if not self.redeemable(block, piece.text):
+        if not self.can_restore(block, piece.text):
             raise StoreError(f"{self.memory.path}: {handle} does not give its original back")
         return block
 
-    def note(self, chain: bytes, text: str, mentions: Iterable[str]) -> Block:
-        """The note that is brought back to a message, chosen once; it stands for nothing."""
+    def freeze_note(self, chain: bytes, text: str, mentions: Iterable[str]) -> Block:
+        """Choose the note of the message at which a chain ends; it stands for no original."""
         return self.table.keep(Block(_sha256(b"note", chain), "note", text, None), mentions)
 
     def observe(self, session: str, piece: Piece) -> str | None:
-        """Remember a piece before any block is needed, so that it is compressed by then."""
+        """Remember a long piece before any block is needed, so that it is compressed by then.
+
+        Returns its handle; None if it is short, is the memory's own, or was forgotten.
+        """
         digest = digest_of(session, piece)
         if digest in self._observed:
             handle = self._observed[digest]
             return handle if self.memory.has(handle) else None
-        if len(piece.text) < wording.LEAST_CHARACTERS or is_recalled(piece) or self.issued(piece):
+        short = len(piece.text) < wording.LEAST_CHARACTERS
+        if short or is_recalled(piece) or self.block_with_text(piece.text):
             return None
-        handle = self._handle(session, piece)
+        handle = self._handle_for(session, piece)
         self._remember(session, piece, handle)
         self._observed[digest] = handle
         return handle
 
-    def source(self, piece: Piece) -> Piece:
-        """The piece that a text stands for if it was issued here; else the piece itself."""
-        block = self.issued(piece)
+    def block_with_text(self, text: str) -> Block | None:
+        """The block that a text is, if this memory's file chose exactly this text."""
+        return self.table.block_with_text(text.removesuffix(wording.EXPLANATION))
+
+    def original_piece(self, piece: Piece) -> Piece:
+        """The piece that a block's text stands for; of any other text, the piece itself."""
+        block = self.block_with_text(piece.text)
         if block is None or block.kind != "piece":
             return piece
         return replace(piece, text=self.original(block))
 
-    def issued(self, piece: Piece) -> Block | None:
-        """The block that this text is, if this memory's file chose exactly this text."""
-        return self.table.issued(piece.text.removesuffix(wording.EXPLANATION))
-
-    def redeemable(self, block: Block, original: str | None = None) -> bool:
+    def can_restore(self, block: Block, original: str | None = None) -> bool:
         """Whether a block's original comes back, and is ``original`` if that is given.
 
-        Without it, an original that came back once in this process is not read again: `edits` of
-        the table looks whether it is still there.
+        Without it, an original that came back once in this process is not read again: the table's
+        `edits` checks that it still exists.
         """
         if block.handle is None or (original is None and block.handle in self._verified):
             return True
@@ -128,7 +149,7 @@ class Freezer:
         """The text that a block stands for.
 
         Raises:
-            StoreError: it was forgotten, or is damaged.
+            StoreError: It was forgotten, or is damaged.
         """
         if block.handle is None:
             return block.body or ""
@@ -136,27 +157,30 @@ class Freezer:
         assert isinstance(given, str)
         return given
 
-    # -- handles ---------------------------------------------------------------------------------
+    def known_handles(self, text: str) -> list[str]:
+        """The handles in a text that the memory knows, each once."""
+        return [handle for handle in dict.fromkeys(HANDLE.findall(text)) if self.memory.has(handle)]
 
-    def _handle(self, session: str, piece: Piece) -> str:
+    def _handle_for(self, session: str, piece: Piece) -> str:
         """The piece's handle, from its digest: the same in every file that remembers it."""
         digest = digest_of(session, piece).hex()
         for length in range(_DIGITS, len(digest) + 1):
             handle = f"m-{digest[:length]}"
-            if not self.memory.has(handle) or self._holds(handle, piece):
+            if not self.memory.has(handle) or self._is_original(handle, piece):
                 return handle
         raise AssertionError("two texts have one SHA-256")
 
-    def _holds(self, handle: str, piece: Piece) -> bool:
+    def _is_original(self, handle: str, piece: Piece) -> bool:
         try:
             return self.memory.original(handle) == piece.text
         except StoreError:
             return False
 
     def _remember(self, session: str, piece: Piece, handle: str) -> None:
+        """Remember a piece with its handle, unless that is done."""
         if self.memory.has(handle):
             return
-        metadata = {"role": piece.role, "command": wording.command(piece.arguments)}
+        metadata = {"role": piece.role, "command": wording.short_command(piece.arguments)}
         if piece.part == "fold":
             metadata["fold"] = "blocks and turns"  # `ask_memory` leaves it out
         try:
@@ -171,10 +195,6 @@ class Freezer:
             if not self.memory.has(handle):  # else another thread was faster
                 raise
 
-    def _mentioned(self, piece: Piece) -> list[str]:
-        named = dict.fromkeys(HANDLE.findall(f"{piece.arguments}\n{piece.text}"))
-        return [handle for handle in named if self.memory.has(handle)]
-
 
 def is_recalled(piece: Piece) -> bool:
     """Whether a piece is what one of the memory's own tools gave.
@@ -184,18 +204,19 @@ def is_recalled(piece: Piece) -> bool:
     return piece.role == "tool" and (piece.tool or "").rpartition("__")[2] in MEMORY_TOOLS
 
 
-def _wording(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
+def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:
+    """What identifies a piece's block: within a session, equal texts of equal calls share one."""
+    kind = piece.part.partition(".")[0]
+    said = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
+    return _sha256(*(str(part).encode("utf-8", "surrogatepass") for part in said))
+
+
+def _wording_of(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
+    """What makes the text of a piece's block from its handle."""
     if is_recalled(piece):
         number = f"r-{digest_of(session, piece).hex()[:_DIGITS]}"
         return lambda handle: wording.describe_recalled(piece, number)
     return lambda handle: wording.describe(piece, handle, excerpt)
-
-
-def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:
-    """What a block stands for. Within a session, equal texts of equal calls have one block."""
-    kind = piece.part.partition(".")[0]
-    said = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
-    return _sha256(*(str(part).encode("utf-8", "surrogatepass") for part in said))
 
 
 def _sha256(*parts: bytes) -> bytes:

@@ -14,10 +14,13 @@ from itertools import accumulate
 from math import log
 from typing import NamedTuple
 
-# Longer lines are looked at in parts of so many characters.
-_LONG, _PART = 3_000, 1_000
+# Characters. A longer line is looked at in parts ...
+_LONG = 3_000
 
-# What an answer looks like, by what the question asks for.
+# ... of this many characters.
+_PART = 1_000
+
+# How an answer looks, by what the question asks for.
 _LOOKS = tuple(
     (re.compile(rf"\b(?:{asked})\b", re.IGNORECASE), re.compile(looks, re.MULTILINE))
     for asked, looks in (
@@ -46,7 +49,7 @@ _LOOKS = tuple(
     )
 )
 
-# Lines that tell of trouble, which is what is mostly asked for.
+# Lines that tell of trouble; most questions are about it.
 _TROUBLE = re.compile(
     r"error|exception|fail|fatal|panic|expected|assert|warning|undefined|cannot|not found|denied"
     r"|\bgot\b|^E  |\bleft:|\bright:|not ok|refused",
@@ -64,35 +67,53 @@ _STOP = frozenset(
 _PARTS = re.compile(r"_|(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"\w+")
 
-# What a line's features weigh beside the rarity of the words it shares with the question: looking
-# like an answer, telling of trouble (asked for, or not), and a shape that few other lines have.
-# Chosen on generated logs (seeds 4 to 6 of bench/replay.py) and on captured outputs.
-_LOOK, _ASKED, _UNASKED, _SHAPE, _ODD = 0.6, 0.6, 0.2, 0.5, 0.02
+# The weights of a line's features; a word that it shares with the question weighs 1. Chosen on
+# generated logs (seeds 4 to 6 of bench/replay.py) and on captured outputs.
+_LOOKS_LIKE_ANSWER = 0.6
+_TROUBLE_ASKED_FOR = 0.6
+_TROUBLE_NOT_ASKED_FOR = 0.2
+_RARE_SHAPE = 0.5  # of a line that has another feature
+_RARE_SHAPE_ALONE = 0.02
 
-# Of more words than that a pattern is slower than a look at every line.
-_FEW = 40
+# The share of its neighbours' best score that a line gets.
+_FROM_NEIGHBOURS = 0.3
 
-# What a line gets of the best one near it, and how near that is.
-_LENT, _NEAR = 0.3, 2
+# Neighbours are at most this many lines away.
+_NEIGHBOUR_LINES = 2
 
-# A shape is what is left of so many characters without words and figures.
+# A pattern of more words than this is slower than a look at every line.
+_MOST_WORDS_IN_PATTERN = 40
+
+# The characters of a line, from its beginning, whose marks are its shape.
 _SHAPE_CHARACTERS = 80
 
-# The best lines come with those around them.
-_BEST, _BEFORE, _AFTER = 3, 1, 3
+# This many of the best lines are shown with those around them: ...
+_BEST_WITH_CONTEXT = 3
+
+# ... the lines before, ...
+_LINES_BEFORE = 1
+
+# ... and those after.
+_LINES_AFTER = 3
 
 # About the characters of a line's number and its end, where it is shown.
-_NUMBER = 8
+_NUMBER_CHARACTERS = 8
 
-# Lines below this share of the best one's score are left out once there are so many characters.
-_LEAST_SHARE, _ENOUGH = 0.2, 600
+# Once the chosen lines have this many characters, ...
+_ENOUGH_CHARACTERS = 600
+
+# ... lines below this share of the best one's score are left out.
+_LEAST_SHARE = 0.2
 
 
 class Line(NamedTuple):
     """A line of a text, or a part of a very long one.
 
-    ``number`` counts from 1, ``start`` is its place in the text, ``before`` how many characters of
-    the same line precede it.
+    Attributes:
+        number: The line's number, from 1.
+        start: The index of its first character in the text.
+        before: The number of characters of the same line that precede this part.
+        text: The characters.
     """
 
     number: int
@@ -101,7 +122,7 @@ class Line(NamedTuple):
     text: str
 
 
-def split(text: str) -> list[Line]:
+def split_into_lines(text: str) -> list[Line]:
     """Every line of a text; very long ones in parts."""
     found: list[Line] = []
     start = 0
@@ -113,7 +134,7 @@ def split(text: str) -> list[Line]:
     return found
 
 
-def about(
+def best_lines(
     lines: Sequence[str],
     question: str,
     characters: int,
@@ -121,14 +142,15 @@ def about(
 ) -> list[int]:
     """The indices of the lines that fit a question best, best first.
 
-    Those far below the best are left out once there are enough. Where nothing fits, lines of an
-    odd shape come first.
+    Those far below the best are left out once there are enough. Where nothing fits, lines of a
+    rare shape come first.
 
     Args:
-        lines: of one text or of several, one after the other; none is empty.
-        question: what is asked.
-        characters: that the lines may have together; longer ones are passed over, except the best.
-        besides: by index, what else speaks for a line, as a share of the best line's score.
+        lines: The lines of one text or of several, one after the other; none is empty.
+        question: What is asked.
+        characters: Characters that the lines may have together; a line that is too long is passed
+            over, except the best.
+        besides: By index, what else speaks for a line, as a share of the best line's score.
     """
     scores = _scores(lines, question)
     best = max(scores, default=0.0)
@@ -137,51 +159,61 @@ def about(
     chosen: dict[int, None] = {}
     room = characters
     for rank, index in enumerate(sorted(range(len(lines)), key=lambda i: (-scores[i], i))):
-        if characters - room > _ENOUGH and scores[index] < _LEAST_SHARE * best:
+        if characters - room > _ENOUGH_CHARACTERS and scores[index] < _LEAST_SHARE * best:
             break
-        near = range(index - _BEFORE, index + _AFTER + 1) if rank < _BEST else ()
-        for one in (index, *near):
+        around = range(index - _LINES_BEFORE, index + _LINES_AFTER + 1)
+        for one in (index, *(around if rank < _BEST_WITH_CONTEXT else ())):
             if 0 <= one < len(lines) and one not in chosen:
-                size = len(lines[one]) + _NUMBER
+                size = len(lines[one]) + _NUMBER_CHARACTERS
                 if size <= room or not chosen:
                     chosen[one] = None
                     room -= size
     return list(chosen)
 
 
-def sharing(lines: Sequence[str], text: str, rare: int | None = None) -> list[int]:
+def lines_sharing_words(lines: Sequence[str], text: str, rare: int | None = None) -> list[int]:
     """The indices of the lines that share words with a text, those with the rarest words first.
 
-    With ``rare``, words that more lines have do not count.
+    Args:
+        lines: The lines.
+        text: The text.
+        rare: Words that more lines than this have do not count; by default all count.
     """
-    having = [found for found in _having(lines, text) if rare is None or len(found) <= rare]
-    scores = _weighed(len(lines), [(found, 1.0) for found in having])
+    by_word = [found for found in _by_word(lines, text) if rare is None or len(found) <= rare]
+    scores = _weigh(len(lines), [(found, 1.0) for found in by_word])
     found = [index for index, score in enumerate(scores) if score]
     return sorted(found, key=lambda index: -scores[index])
 
 
 def _scores(lines: Sequence[str], question: str) -> list[float]:
-    having = _having(lines, question)
-    trouble = _TROUBLE.search(question) or not any(having)
-    features = [(found, 1.0) for found in having]
-    features += [
-        (_matched(lines, looks), _LOOK) for asked, looks in _LOOKS if asked.search(question)
-    ]
-    features.append((_matched(lines, _TROUBLE), _ASKED if trouble else _UNASKED))
-    scores = _weighed(len(lines), features)
+    """How well each line fits a question: its words, its looks, its shape, and its neighbours'."""
+    by_word = _by_word(lines, question)
+    features = [(found, 1.0) for found in by_word]
+    for asked, looks in _LOOKS:
+        if asked.search(question):
+            features.append((_matching(lines, looks), _LOOKS_LIKE_ANSWER))
+    asked_for = _TROUBLE.search(question) or not any(by_word)
+    trouble = _TROUBLE_ASKED_FOR if asked_for else _TROUBLE_NOT_ASKED_FOR
+    features.append((_matching(lines, _TROUBLE), trouble))
+    scores = _weigh(len(lines), features)
     shapes = [_WORD.sub("w", line.strip()[:_SHAPE_CHARACTERS]) for line in lines]
     alike = Counter(shapes)
     for index, score in enumerate(scores):
-        # Of lines with nothing else the odd ones come first, after all that have something.
-        scores[index] += (_SHAPE if score else _ODD) * log(1 + len(lines) / alike[shapes[index]])
-    return [
-        score + _LENT * max(scores[max(0, i - _NEAR) : i] + scores[i + 1 : i + 1 + _NEAR] + [0.0])
-        for i, score in enumerate(scores)
-    ]
+        # Lines with nothing but a rare shape come after all that have another feature.
+        weight = _RARE_SHAPE if score else _RARE_SHAPE_ALONE
+        scores[index] += weight * log(1 + len(lines) / alike[shapes[index]])
+    near, own = _NEIGHBOUR_LINES, list(scores)
+    for index, score in enumerate(own):
+        around = own[max(0, index - near) : index] + own[index + 1 : index + 1 + near]
+        scores[index] = score + _FROM_NEIGHBOURS * max(around, default=0.0)
+    return scores
 
 
-def _weighed(count: int, features: Iterable[tuple[set[int], float]]) -> list[float]:
-    """Scores of so many lines: the fewer have a feature, the more it says."""
+def _weigh(count: int, features: Iterable[tuple[set[int], float]]) -> list[float]:
+    """The scores of ``count`` lines: the fewer lines have a feature, the more it says.
+
+    A feature is the indices of the lines that have it, and a weight.
+    """
     scores = [0.0] * count
     for found, weight in features:
         for index in found:
@@ -189,27 +221,28 @@ def _weighed(count: int, features: Iterable[tuple[set[int], float]]) -> list[flo
     return scores
 
 
-def _having(lines: Sequence[str], question: str) -> list[set[int]]:
+def _by_word(lines: Sequence[str], question: str) -> list[set[int]]:
     """For each word of a question, the lines that have it; in the same order every time."""
-    having: dict[str, set[int]] = {word: set() for word in sorted(_words(question) - _STOP)}
+    by_word: dict[str, set[int]] = {word: set() for word in sorted(_words(question) - _STOP)}
     candidates: Iterable[int] = range(len(lines))
-    if having and len(having) <= _FEW:
-        any_word = re.compile("|".join(map(re.escape, having)), re.IGNORECASE)
-        candidates = _matched(lines, any_word)
-    for index in candidates if having else ():
-        for word in having.keys() & _words(lines[index]):
-            having[word].add(index)
-    return list(having.values())
+    if by_word and len(by_word) <= _MOST_WORDS_IN_PATTERN:
+        any_word = re.compile("|".join(map(re.escape, by_word)), re.IGNORECASE)
+        candidates = _matching(lines, any_word)
+    for index in candidates if by_word else ():
+        for word in by_word.keys() & _words(lines[index]):
+            by_word[word].add(index)
+    return list(by_word.values())
 
 
-def _matched(lines: Sequence[str], pattern: re.Pattern[str]) -> set[int]:
+def _matching(lines: Sequence[str], pattern: re.Pattern[str]) -> set[int]:
+    """The lines in which a pattern matches, found in one pass over all of them."""
     starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
     found = pattern.finditer("\n".join(lines))
     return {bisect_right(starts, match.start()) - 1 for match in found}
 
 
 def _words(text: str) -> set[str]:
-    """Words and the parts of names, in small letters, without a plural's s."""
+    """Words and the parts of names, in lower case, without a plural's s."""
     found = set()
     for word in _WORD.findall(text):
         found.add(word.lower())

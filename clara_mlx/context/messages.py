@@ -11,16 +11,20 @@ from typing import Any
 #: A chat message: role, content, and perhaps tool_calls, tool_call_id, name.
 Message = dict[str, Any]
 
-_INSTRUCTING = ("system", "developer")
+_INSTRUCTION_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True)
 class Piece:
     """A text of a message that a block can stand for.
 
-    ``part`` names its place: ``content``, ``content.2`` (a text part of a list) or
-    ``arguments.0`` (the arguments of a call, as a JSON string). ``tool`` and ``arguments`` are of
-    the call that it belongs to; a text that nobody called for has neither.
+    Attributes:
+        role: The role of the message.
+        part: The place in the message: ``content``, ``content.2`` (a text part of a list) or
+            ``arguments.0`` (the arguments of a call, as a JSON string).
+        text: The text itself.
+        tool: The tool of the call that it belongs to; None if it belongs to none.
+        arguments: The arguments of the call that it is the result of; None if it is not a result.
     """
 
     role: str
@@ -40,11 +44,11 @@ def content_text(message: Mapping[str, Any]) -> str:
 
 def is_instruction(message: Mapping[str, Any]) -> bool:
     """Whether the role is system or developer."""
-    return message.get("role") in _INSTRUCTING
+    return message.get("role") in _INSTRUCTION_ROLES
 
 
 def head_length(messages: Sequence[Mapping[str, Any]]) -> int:
-    """How many messages come before anything was answered: the instructions and the task."""
+    """The number of messages before the first answer: the instructions and the task."""
     for index, message in enumerate(messages):
         if message.get("role") in ("assistant", "tool"):
             return index
@@ -52,7 +56,7 @@ def head_length(messages: Sequence[Mapping[str, Any]]) -> int:
 
 
 def units(messages: Sequence[Mapping[str, Any]], start: int = 0) -> list[tuple[int, int]]:
-    """Spans [first, end) of messages that belong together: a call and all its results, or one."""
+    """Spans ``(first, end)`` of messages that belong together: a call with its results, or one."""
     spans: list[tuple[int, int]] = []
     for index in range(start, len(messages)):
         if messages[index].get("role") == "tool" and spans:
@@ -62,26 +66,34 @@ def units(messages: Sequence[Mapping[str, Any]], start: int = 0) -> list[tuple[i
     return spans
 
 
-def calls_of(messages: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
-    """For each tool result, the name and arguments of its call: the nearest one with that id."""
-    asked: dict[str, tuple[str, str]] = {}
+def calls_by_result(messages: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
+    """By the index of a tool result, the name and arguments of its call.
+
+    Of several calls with one id, it is the nearest before the result.
+    """
+    calls: dict[str, tuple[str, str]] = {}
     found: dict[int, tuple[str, str]] = {}
     for index, message in enumerate(messages):
         for call in message.get("tool_calls") or ():
-            asked[str(call.get("id"))] = _function(call)
+            calls[str(call.get("id"))] = _name_and_arguments(call)
         if message.get("role") == "tool":
             id = str(message.get("tool_call_id"))
-            found[index] = asked.get(id, (str(message.get("name") or "tool"), ""))
+            found[index] = calls.get(id, (str(message.get("name") or "tool"), ""))
     return found
 
 
-def called(message: Mapping[str, Any]) -> list[tuple[str, str]]:
+def calls_in(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The name and the arguments (JSON) of each call in a message."""
-    return [_function(call) for call in message.get("tool_calls") or ()]
+    return [_name_and_arguments(call) for call in message.get("tool_calls") or ()]
 
 
 def pieces(message: Mapping[str, Any], call: tuple[str, str] | None = None) -> list[Piece]:
-    """The texts of a message; ``call`` is the one that a tool result answers."""
+    """The texts of a message.
+
+    Args:
+        message: The message.
+        call: The name and arguments of the call that it answers, if it is a tool result.
+    """
     role = str(message.get("role"))
     tool, arguments = call or (None, None)
     content = message.get("content")
@@ -94,13 +106,13 @@ def pieces(message: Mapping[str, Any], call: tuple[str, str] | None = None) -> l
             for i, part in enumerate(content)
             if _is_text(part)
         ]
-    for i, (tool, arguments) in enumerate(called(message)):
+    for i, (tool, arguments) in enumerate(calls_in(message)):
         found.append(Piece(role, f"arguments.{i}", arguments, tool))
     return [piece for piece in found if piece.text]
 
 
-def replaced(message: Mapping[str, Any], texts: Mapping[str, str]) -> Message:
-    """A copy with other texts in the named parts; all else, and the message itself, stays."""
+def replace_texts(message: Mapping[str, Any], texts: Mapping[str, str]) -> Message:
+    """Copy a message with other texts in the named parts; the message itself is not changed."""
     copy = dict(message)
     for part, text in texts.items():
         kind, _, index = part.partition(".")
@@ -129,27 +141,28 @@ def with_note(message: Mapping[str, Any], note: str) -> Message:
 
 
 def chains(messages: Sequence[Mapping[str, Any]], session: str) -> list[bytes]:
-    """For each message, a digest of the session's conversation up to and with it.
+    """For each message, a digest of the session's conversation up to and including it.
 
-    What does not change the conversation does not change the digest: the writing of arguments, a
-    text alone or in a list, nulls, reasoning. System and developer messages don't count: agents
-    rewrite them and append passing ones.
+    What does not change the conversation does not change the digest: how arguments are written,
+    whether a text is alone or in a list, nulls, reasoning. System and developer messages don't
+    count: agents rewrite them, and append some for one request only.
     """
     digest = hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()
     found = []
     for message in messages:
         if not is_instruction(message):
-            digest = hashlib.sha256(digest + _canonical(message)).digest()
+            digest = hashlib.sha256(digest + _canonical_bytes(message)).digest()
         found.append(digest)
     return found
 
 
-def _canonical(message: Mapping[str, Any]) -> bytes:
+def _canonical_bytes(message: Mapping[str, Any]) -> bytes:
+    """A message as bytes that are equal for messages that say the same."""
     content = message.get("content")
     if isinstance(content, list) and all(_is_text(part) for part in content):
         content = content_text(message)
     ids = [call.get("id") for call in message.get("tool_calls") or ()]
-    calls = [(name, _parsed(arguments)) for name, arguments in called(message)]
+    calls = [(name, _parse(arguments)) for name, arguments in calls_in(message)]
     said = (
         message.get("role"),
         content or "",
@@ -161,7 +174,7 @@ def _canonical(message: Mapping[str, Any]) -> bytes:
     return json.dumps(said, sort_keys=True, default=str).encode()
 
 
-def _function(call: Mapping[str, Any]) -> tuple[str, str]:
+def _name_and_arguments(call: Mapping[str, Any]) -> tuple[str, str]:
     function = call.get("function") or {}
     arguments = function.get("arguments") or ""
     if not isinstance(arguments, str):
@@ -169,7 +182,7 @@ def _function(call: Mapping[str, Any]) -> tuple[str, str]:
     return str(function.get("name") or "tool"), arguments
 
 
-def _parsed(arguments: str) -> Any:
+def _parse(arguments: str) -> Any:
     try:
         return json.loads(arguments)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What the current step needs of what is no longer shown, as a note to the newest message."""
+"""The recall note: exact lines that the newest message needs and that are no longer shown."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from clara_mlx.context.messages import content_text
 from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
 
-# Of a token, at first; fewer lines are taken until the note fits.
-_CHARACTERS = 4
+# Characters per token to begin with; fewer lines are taken until the note fits.
+_CHARACTERS_PER_TOKEN = 4
+
+# Characters of the question that the note's heading shows.
+_QUESTION_CHARACTERS = 120
 
 
-def bring_back(view: View, question: str, freezer: Freezer, counter: Counter, most: int) -> Edit:
-    """The note of the newest message: chosen when it is first sent, and the same ever after.
+def make_note(view: View, question: str, freezer: Freezer, counter: Counter, most: int) -> Edit:
+    """Choose the note of the newest message; it is the same ever after.
 
-    It has the answer from memory tokens (with a model) and the exact lines behind it, of this
-    session's memories that are not shown any more. It is empty if there are none, and never longer
-    than ``most`` tokens: lines that fit less are left out.
+    It has the exact lines that fit the question, from this session's texts that are not shown any
+    more, and the model's answer if there are such lines. It is empty if there are none.
 
-    An answer is only given with lines behind it.
+    Args:
+        view: The conversation.
+        question: What the newest message needs.
+        freezer: Keeps the note.
+        counter: Counts the note's tokens.
+        most: Tokens that the note may have; the lines that fit least are left out.
     """
     chain = view.chains[-1]
     compacted = {
@@ -28,21 +35,20 @@ def bring_back(view: View, question: str, freezer: Freezer, counter: Counter, mo
         for edit in view.all_edits()
         if edit.block.kind == "piece" and edit.block.handle
     }
-    shown = "\n".join(content_text(message) for message in view.rendered())
+    shown = "\n".join(content_text(message) for message in view.render())
     memory = freezer.memory
     found = answers.search(memory, question, {"session": view.session})
     handles = [handle for handle in found.handles if handle in compacted]
-    asked = " ".join(question.split())[:120]
-    text, told = "", {}
-    room = _CHARACTERS * most
+    asked = " ".join(question.split())[:_QUESTION_CHARACTERS]
+    heading = f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]"
+    text = ""
+    quotes: dict[str, str] = {}
+    room = _CHARACTERS_PER_TOKEN * most
     while handles and room:
-        told = answers.quoted(memory, question, found, handles, room, shown)
-        answer = [f"answer: {found.said}"] if found.said else []
-        heading = f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]"
-        text = "\n".join([heading, *answer, *told.values()]) if told else ""
+        quotes = answers.quote_lines(memory, question, found, handles, room, shown)
+        text = "\n".join([heading, *found.answer_lines, *quotes.values()]) if quotes else ""
         text = text.encode("utf-8", "replace").decode()
         if counter.text(text) <= most:
             break
-        text, told, room = "", {}, room // 2
-    block = freezer.note(chain, text, told)
-    return Edit(chain, NOTE, block)
+        text, quotes, room = "", {}, room // 2
+    return Edit(chain, NOTE, freezer.freeze_note(chain, text, quotes))

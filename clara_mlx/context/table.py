@@ -6,24 +6,25 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from clara_mlx.errors import StoreError
-
-if TYPE_CHECKING:
-    from clara_mlx.store.file import File
+from clara_mlx.store.file import File
 
 Kind = Literal["piece", "note", "fold"]
 
 # Parameters of one query; SQLite's own limit is 32,766.
 _BATCH = 10_000
 
+# The part of an edit that puts hidden rounds in a message's place.
+_ROUNDS = "rounds"
+
 
 @dataclass(frozen=True)
 class Block:
     """A frozen text: for a piece of a message, for many messages (a fold), or a note.
 
-    ``handle`` gives the original back, or ``body`` is it; a note has neither.
+    ``handle`` gives the original back, or ``body`` is the original; a note has neither.
     """
 
     digest: bytes
@@ -35,7 +36,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Edit:
-    """In a conversation that ends in ``chain``, the last message's ``part`` is sent as a block."""
+    """In a conversation that ends in ``chain``, the last message's ``part`` is sent as a block.
+
+    If it ``explains``, the block is followed by how originals are got back.
+    """
 
     chain: bytes
     part: str
@@ -44,28 +48,34 @@ class Edit:
 
 
 class BlockTable:
-    """The blocks and edits of a memory file."""
+    """The blocks, the edits and the hidden rounds that a memory file keeps.
+
+    Args:
+        file: The open memory file.
+    """
 
     def __init__(self, file: File) -> None:
         self._file = file
 
     def block(self, digest: bytes) -> Block | None:
-        """The block that stands for something, if one was chosen."""
+        """The block that was chosen for what has this digest, if there is one."""
         rows = self._file.read("SELECT * FROM blocks WHERE digest = ?", (digest,))
         return _block(rows[0]) if rows else None
 
-    def issued(self, text: str) -> Block | None:
+    def block_with_text(self, text: str) -> Block | None:
         """The block whose text is exactly this one, if this file ever chose it."""
         rows = self._file.read("SELECT * FROM blocks WHERE issued = ?", (_sha256(text),))
         return _block(rows[0]) if rows and rows[0]["text"] == text else None
 
     def keep(self, block: Block, mentions: Iterable[str] = ()) -> Block:
-        """Keep a block with the handles it speaks of; what was chosen earlier stays and is given.
+        """Keep a block with the handles it names, and return the one that counts.
+
+        That is an earlier one of the same digest, if there is one: a choice is never changed.
 
         Raises:
-            StoreError: one of the handles is not there (any more).
+            StoreError: One of the handles does not exist, or was forgotten.
         """
-        body = None if block.body is None else zlib.compress(_encoded(block.body), 6)
+        body = None if block.body is None else zlib.compress(_encode(block.body), 6)
         handles = dict.fromkeys([*([block.handle] if block.handle else []), *mentions])
         with self._file.write() as connection:
             added = connection.execute(
@@ -83,8 +93,8 @@ class BlockTable:
             raise StoreError(f"{self._file.path}: memory {block.handle} was forgotten meanwhile")
         return chosen
 
-    def edit(self, edits: Sequence[Edit]) -> None:
-        """Keep edits, all or none; an earlier one of the same part is replaced."""
+    def save_edits(self, edits: Sequence[Edit]) -> None:
+        """Save edits, all or none; each replaces an earlier one of the same part."""
         with self._file.write() as connection:
             connection.executemany(
                 "INSERT INTO edits (chain, part, block, explains) VALUES (?, ?, ?, ?) "
@@ -93,8 +103,8 @@ class BlockTable:
                 [(e.chain, e.part, e.block.digest, int(e.explains)) for e in edits],
             )
 
-    def drop(self, chains: Sequence[bytes]) -> int:
-        """Forget the edits of messages, so that they are sent as they came; returns how many."""
+    def drop_edits(self, chains: Sequence[bytes]) -> int:
+        """Delete the edits of messages, so that they are sent as they came; returns the number."""
         with self._file.write() as connection:
             return sum(
                 connection.execute("DELETE FROM edits WHERE chain = ?", (chain,)).rowcount
@@ -102,7 +112,7 @@ class BlockTable:
             )
 
     def edits(self, chains: Sequence[bytes]) -> list[Edit]:
-        """The edits of the messages at which these chains end; their originals are all there."""
+        """The edits of the messages at which these chains end; all their originals exist."""
         found: list[Edit] = []
         for start in range(0, len(chains), _BATCH):
             some = list(dict.fromkeys(chains[start : start + _BATCH]))
@@ -120,6 +130,35 @@ class BlockTable:
             ]
         return found
 
+    # Hidden rounds are kept as the body of a block, so that forgetting a memory that they quote
+    # removes them, too. The schema knows three kinds of blocks; these are notes to it. A digest of
+    # the chain takes the chain's place, so that no view of the conversation takes them for edits
+    # of its own. Their text is never sent.
+
+    def keep_rounds(self, chain: bytes, rounds: str, mentions: Iterable[str]) -> None:
+        """Keep what belongs in place of the message at which a chain ends.
+
+        Raises:
+            StoreError: One of the handles was forgotten.
+        """
+        key = _rounds_key(chain)
+        text = f"[clara rounds {key.hex()[:12]}]"
+        block = Block(hashlib.sha256(key).digest(), "note", text, None, rounds)
+        self.save_edits([Edit(key, _ROUNDS, self.keep(block, mentions))])
+
+    def rounds(self, chains: Sequence[bytes]) -> dict[bytes, str]:
+        """By chain, what belongs in place of the message at which it ends."""
+        keys = {_rounds_key(chain): chain for chain in chains}
+        return {
+            keys[edit.chain]: edit.block.body
+            for edit in self.edits(list(keys))
+            if edit.part == _ROUNDS and edit.block.body
+        }
+
+
+def _rounds_key(chain: bytes) -> bytes:
+    return hashlib.sha256(b"rounds\0" + chain).digest()
+
 
 def _block(row: Any) -> Block:
     body = row["body"]
@@ -130,9 +169,9 @@ def _block(row: Any) -> Block:
     return Block(row["digest"], row["kind"], row["text"], row["handle"], text)
 
 
-def _encoded(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
 def _sha256(text: str) -> bytes:
-    return hashlib.sha256(_encoded(text)).digest()
+    return hashlib.sha256(_encode(text)).digest()

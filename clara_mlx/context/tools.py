@@ -7,20 +7,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from clara_mlx.context.answers import ask
-from clara_mlx.context.lines import sharing
+from clara_mlx.context.lines import lines_sharing_words
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
 #: Tools whose results come from the memory, and are never remembered again.
 MEMORY_TOOLS = frozenset(("expand", "ask_memory", "recall", "remember"))
 
-#: Lines and characters of one page.
-PAGE_LINES, PAGE_CHARACTERS = 200, 12_000
+#: The most lines that one page of an original has.
+PAGE_LINES = 200
 
-# Lines around a match; and how many are shown where nothing matches.
-_AROUND, _NEAREST = 2, 20
+#: The most characters that it has.
+PAGE_CHARACTERS = 12_000
 
-#: What a model is told of the tools, as OpenAI's API wants it; constant, so that prompts cache.
+# Lines shown before and after a match.
+_LINES_AROUND = 2
+
+# The number of lines shown if nothing matches.
+_NEAREST = 20
+
+#: The tools in the form of OpenAI's API; they never change, so that prompts cache.
 SCHEMAS: tuple[dict[str, Any], ...] = (
     {
         "type": "function",
@@ -66,19 +72,19 @@ def call(
     *,
     where: Mapping[str, Any] | None = None,
 ) -> str:
-    """The result of a tool call, as text for the model; a mistake in the call is told as text.
+    """The result of a tool call, as text for the model, which also says what is wrong with a call.
 
     Args:
-        memory: what is asked.
+        memory: The memory to read.
         name: ``expand`` or ``ask_memory``.
-        arguments: as the model wrote them, JSON or read.
-        where: narrows what `ask_memory` searches.
+        arguments: The arguments as the model wrote them: JSON, or parsed.
+        where: Narrows what `ask_memory` searches.
 
     Raises:
-        ClaraError: there is no such tool.
+        ClaraError: There is no such tool.
     """
     if name not in ("expand", "ask_memory"):
-        raise ClaraError(f"{name!r} is no tool of the memory")
+        raise ClaraError(f"{name!r} is not a tool of the memory")
     try:
         given = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
         if not isinstance(given, Mapping):
@@ -102,14 +108,21 @@ def expand(
 ) -> str:
     """A page of an original: exact lines, and how to get the next page.
 
+    Args:
+        memory: The memory that keeps the original.
+        handle: Its handle.
+        start_line: The first line of the page, from 1.
+        lines: The number of lines; at most `PAGE_LINES`.
+        find: Show only lines that contain this, and those around them.
+
     Raises:
-        ClaraError: no memory has that handle.
+        ClaraError: No memory has that handle.
     """
     original = memory.original(handle)
     text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
     every = text.split("\n")
     if find is not None:
-        return _found(handle, every, find)
+        return _find_lines(handle, every, find)
     first = min(max(1, start_line), len(every))
     page: list[str] = []
     room = PAGE_CHARACTERS
@@ -128,13 +141,14 @@ def expand(
     return "\n".join([f"[{handle} lines {first}-{last} of {len(every)}{cut}{more}]", *page])
 
 
-def _found(handle: str, every: list[str], find: str) -> str:
+def _find_lines(handle: str, every: list[str], find: str) -> str:
+    """The lines that contain a text, with those around them; if none does, the nearest ones."""
     matches = [i for i, line in enumerate(every) if find in line]
     if matches:
         head = f"{len(matches)} of {len(every)} lines contain {find!r}"
     else:
-        # A model often quotes from memory.
-        matches = sharing(every, find)[:_NEAREST]
+        # A model often quotes inexactly.
+        matches = lines_sharing_words(every, find)[:_NEAREST]
         head = f"none of {len(every)} lines contains {find!r}"
         if matches:
             head += f"; these {len(matches)} share most of its words"
@@ -142,8 +156,8 @@ def _found(handle: str, every: list[str], find: str) -> str:
     room = PAGE_CHARACTERS
     done = 0
     for match in matches:
-        near = range(max(0, match - _AROUND), min(len(every), match + _AROUND + 1))
-        new = {i: _around(every[i], find) for i in near if i not in shown}
+        near = range(max(0, match - _LINES_AROUND), min(len(every), match + _LINES_AROUND + 1))
+        new = {i: _part_around(every[i], find) for i in near if i not in shown}
         taken = sum(len(f"{i + 1}: {line}\n") for i, line in new.items())
         if taken > room:
             break
@@ -155,8 +169,8 @@ def _found(handle: str, every: list[str], find: str) -> str:
     return "\n".join([f"[{handle}: {head}]", *(f"{i + 1}: {shown[i]}" for i in sorted(shown))])
 
 
-def _around(line: str, find: str) -> str:
-    """A line, or the part of a very long one around what was looked for."""
+def _part_around(line: str, find: str) -> str:
+    """A line, or the part of a very long one around the text that was looked for."""
     if len(line) <= PAGE_CHARACTERS // 8:
         return line
     at = max(0, line.find(find) - PAGE_CHARACTERS // 32)

@@ -13,29 +13,29 @@ from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import (
     Message,
     Piece,
-    calls_of,
+    calls_by_result,
     chains,
     content_text,
     head_length,
     is_instruction,
     pieces,
-    replaced,
+    replace_texts,
     with_note,
 )
 from clara_mlx.context.table import Block, Edit
 
-#: The part of an edit that is no part of the message: what is brought back.
+#: The part of an edit that adds a note after a message's content, in place of nothing.
 NOTE = "note"
 
 #: How every note begins.
 NOTE_BEGINS = "[clara recalls "
 
-# Between a message and what is brought back to it.
+# Between a message and its note.
 _GAP = "\n\n"
 
 
 def session_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A name for the conversation from its first message that is no instruction."""
+    """A name for the conversation, from its first message that is not an instruction."""
     for message in messages:
         if not is_instruction(message):
             said = f"{message.get('role')}\n{content_text(message)}"
@@ -44,13 +44,14 @@ def session_of(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 class View:
-    """Messages and the edits made to them; `rendered` is what the reasoner gets.
+    """Messages and the edits made to them; `render` gives what the reasoner gets.
 
     Attributes:
-        messages: as the client sent them; never changed.
-        chains: what each message ends, see `messages.chains`.
-        head: how many messages come before the first answer; they are never edited.
-        edits: by index and part.
+        messages: The messages as the client sent them; never changed.
+        session: The conversation's name.
+        chains: The chain that ends with each message; see `messages.chains`.
+        head: The number of messages before the first answer; they are never edited.
+        edits: The edits, by the index of the message and by part.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class View:
         self.session = session
         self.chains = chains(messages, session)
         self.head = head_length(messages)
-        self.calls = calls_of(messages)
         self.edits: dict[int, dict[str, Edit]] = {}
+        self._calls = calls_by_result(messages)
         # By the last index of what is folded: the first one, and the edit.
         self._folds: dict[int, tuple[int, Edit]] = {}
         # A system message ends the same chain as the message before it, and is never edited.
@@ -81,7 +82,7 @@ class View:
             self.edits.setdefault(index, {})[edit.part] = edit
             if edit.block.kind == "fold":
                 start = index + 1 - int(edit.part.partition(".")[2])
-                # Where instructions came between since then, it would hide them.
+                # If instructions have come in between since, the fold would hide them.
                 if start >= self.run_start(index):
                     self._folds[index] = (start, edit)
 
@@ -93,7 +94,7 @@ class View:
         return other
 
     def run_start(self, index: int) -> int:
-        """Where the run of messages without instructions begins that ``index`` is in.
+        """The first index of the run of messages without instructions that ``index`` is in.
 
         Folds stay within runs, so that no instruction is ever folded.
         """
@@ -112,45 +113,39 @@ class View:
 
     def pieces(self, index: int) -> list[Piece]:
         """The texts of a message as the client sent it."""
-        return pieces(self.messages[index], self.calls.get(index))
+        return pieces(self.messages[index], self._calls.get(index))
 
-    def sent(self, index: int, *, notes: bool = True) -> Message:
-        """A message as it is sent."""
-        message = self.messages[index]
-        edits = self.edits.get(index, {})
-        texts = {part: _told(edit) for part, edit in edits.items() if edit.block.kind == "piece"}
-        if texts:
-            message = replaced(message, texts)
-        note = edits.get(NOTE)
-        if notes and note and note.block.text:
-            message = with_note(message, _GAP + note.block.text)
-        return message
-
-    def indices(self) -> list[int]:
+    def sent_indices(self) -> list[int]:
         """The indices of the messages that are sent, in order; of folded ones, the last."""
         every = range(len(self.messages))
         if not self._folds:
             return list(every)
         return [index for index in every if self.fold_at(index) in (None, index)]
 
-    def rendered(
+    def render(
         self, start: int = 0, end: int | None = None, *, notes: bool = True
     ) -> list[Message]:
         """The messages that the reasoner gets, or those between two indices."""
         end = len(self.messages) if end is None else end
-        return [
-            self._fold(index) if self.fold_at(index) == index else self.sent(index, notes=notes)
-            for index in self.indices()
-            if start <= index < end
-        ]
+        return [self._render(i, notes) for i in self.sent_indices() if start <= i < end]
 
-    def _fold(self, index: int) -> Message:
-        return {"role": "assistant", "content": _told(self._folds[index][1])}
+    def _render(self, index: int, notes: bool) -> Message:
+        if self.fold_at(index) == index:
+            return {"role": "assistant", "content": _text_of(self._folds[index][1])}
+        message = self.messages[index]
+        edits = self.edits.get(index, {})
+        texts = {part: _text_of(edit) for part, edit in edits.items() if edit.block.kind == "piece"}
+        if texts:
+            message = replace_texts(message, texts)
+        note = edits.get(NOTE)
+        if notes and note and note.block.text:
+            message = with_note(message, _GAP + note.block.text)
+        return message
 
     @property
-    def explained(self) -> bool:
-        """Whether how to get originals back is said somewhere in what is sent."""
-        for index in self.indices():
+    def explains(self) -> bool:
+        """Whether something that is sent explains how to get originals back."""
+        for index in self.sent_indices():
             folded = self.fold_at(index) == index
             edits = [self._folds[index][1]] if folded else self.edits.get(index, {}).values()
             if any(edit.explains for edit in edits):
@@ -163,51 +158,51 @@ def fold_part(count: int) -> str:
     return f"fold.{count}"
 
 
-def rebuilt(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
+def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
     """The full history behind messages that were sent: every block replaced by its original.
 
     Works from the messages and the memory alone. Text that this memory did not issue is kept.
 
     Raises:
-        StoreError: an original was forgotten, or is damaged.
+        StoreError: An original was forgotten, or is damaged.
     """
     full: list[Message] = []
     for message in messages:
         content = message.get("content")
-        block = _issued(content, freezer) if isinstance(content, str) else None
+        block = _block_with_text(content, freezer) if isinstance(content, str) else None
         if block and block.kind == "fold":
-            full += rebuilt(json.loads(freezer.original(block)), freezer)
+            full += rebuild_history(json.loads(freezer.original(block)), freezer)
         else:
-            full.append(_original_of(message, freezer))
+            full.append(_restore_message(message, freezer))
     return full
 
 
-def without_note(message: Message, freezer: Freezer) -> Message:
-    """A message without what was brought back to it."""
+def _without_note(message: Message, freezer: Freezer) -> Message:
+    """A message without the note that was added to it."""
     content = message.get("content")
     last = content[-1].get("text") if isinstance(content, list) and content else content
     text = last if isinstance(last, str) else ""
     before, _, note = text.rpartition(_GAP + NOTE_BEGINS)
-    block = freezer.table.issued(NOTE_BEGINS + note) if note else None
+    block = freezer.table.block_with_text(NOTE_BEGINS + note) if note else None
     if block is None or block.kind != "note":
         return message
     return {**message, "content": content[:-1] if isinstance(content, list) else before}
 
 
-def _original_of(message: Message, freezer: Freezer) -> Message:
-    message = without_note(message, freezer)
+def _restore_message(message: Message, freezer: Freezer) -> Message:
+    """A message with its originals in place of blocks, and without its note."""
+    message = _without_note(message, freezer)
     texts = {}
     for piece in pieces(message):
-        block = _issued(piece.text, freezer)
+        block = _block_with_text(piece.text, freezer)
         if block and block.kind == "piece":
             texts[piece.part] = freezer.original(block)
-    return replaced(message, texts) if texts else message
+    return replace_texts(message, texts) if texts else message
 
 
-def _issued(text: str, freezer: Freezer) -> Block | None:
-    found = "[clara " in text
-    return freezer.table.issued(text.removesuffix(wording.EXPLANATION)) if found else None
+def _block_with_text(text: str, freezer: Freezer) -> Block | None:
+    return freezer.block_with_text(text) if "[clara " in text else None
 
 
-def _told(edit: Edit) -> str:
+def _text_of(edit: Edit) -> str:
     return edit.block.text + (wording.EXPLANATION if edit.explains else "")

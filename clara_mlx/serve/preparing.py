@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from clara_mlx.context import Context, ContextOverflow
-from clara_mlx.context.counting import rough
+from clara_mlx.context.counting import rough_tokens
 from clara_mlx.context.messages import Message, content_text
-from clara_mlx.context.rounds import Replay
 from clara_mlx.context.tools import SCHEMAS
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import payload
@@ -75,12 +74,11 @@ class Preparer:
     def __init__(self, settings: Settings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._rounds = Replay(context.memory)
 
     def restore_hidden_rounds(self, messages: list[Message], session: str) -> list[Message]:
         """A client's conversation with the rounds of earlier answers that it never saw."""
         try:
-            return self._rounds.restored(messages, session)
+            return self._context.hidden_rounds.put_back(messages, session)
         except ClaraError as error:
             logger.warning("%s: its hidden rounds could not be read: %s", session, error)
             return messages
@@ -97,7 +95,7 @@ class Preparer:
             session: The conversation's name.
         """
         try:
-            self._rounds.keep(messages, seen, rounds, session)
+            self._context.hidden_rounds.keep(messages, seen, rounds, session)
         except ClaraError as error:
             logger.warning("%s: its hidden rounds could not be kept: %s", session, error)
 
@@ -186,7 +184,7 @@ class Preparer:
         degraded: bool = False,
     ) -> Prompt:
         """A prompt without any compaction; it overflows if its estimate does."""
-        tokens = rough(full, tools.sent, self._context.counter.text)
+        tokens = rough_tokens(full, tools.sent, self._context.counter.text)
         if overflow is None and tokens > self._settings.budget.limit:
             overflow = self._overflow(tokens)
         return Prompt(

@@ -15,8 +15,8 @@ def test_a_block_is_chosen_once(memory: Memory) -> None:
     table, handle = BlockTable(memory.file), memory.remember("original")
     first = table.keep(Block(b"d", "piece", "text", handle))
     assert table.keep(Block(b"d", "piece", "another text", handle)) == first
-    assert table.block(b"d") == table.issued("text") == first
-    assert table.issued("another text") is None and table.block(b"e") is None
+    assert table.block(b"d") == table.block_with_text("text") == first
+    assert table.block_with_text("another text") is None and table.block(b"e") is None
 
 
 def test_threads_choose_one(memory: Memory) -> None:
@@ -49,7 +49,9 @@ def test_forgetting_takes_blocks_and_edits_along(memory: Memory) -> None:
     one = table.keep(Block(b"1", "piece", "one", own))
     note = table.keep(Block(b"2", "note", "two", None), [own, other])
     stays = table.keep(Block(b"3", "piece", "three", left))
-    table.edit([Edit(b"c", "content", one), Edit(b"c", "note", note), Edit(b"e", "content", stays)])
+    table.save_edits(
+        [Edit(b"c", "content", one), Edit(b"c", "note", note), Edit(b"e", "content", stays)]
+    )
     memory.forget(other)
     assert table.block(b"2") is None
     assert table.edits([b"c", b"e"]) == [Edit(b"c", "content", one), Edit(b"e", "content", stays)]
@@ -71,13 +73,13 @@ def test_edits_are_replaced_and_dropped(memory: Memory) -> None:
     table, handle = BlockTable(memory.file), memory.remember("original")
     long = table.keep(Block(b"1", "piece", "long", handle))
     short = table.keep(Block(b"2", "piece", "short", handle))
-    table.edit([Edit(b"c", "content", long, True), Edit(b"c", "arguments.0", long)])
-    table.edit([Edit(b"c", "content", short)])
+    table.save_edits([Edit(b"c", "content", long, True), Edit(b"c", "arguments.0", long)])
+    table.save_edits([Edit(b"c", "content", short)])
     assert set(table.edits([b"c", b"c", b"none"])) == {
         Edit(b"c", "content", short),
         Edit(b"c", "arguments.0", long),
     }
-    assert table.drop([b"c", b"none"]) == 2
+    assert table.drop_edits([b"c", b"none"]) == 2
     assert table.edits([b"c"]) == []
 
 
@@ -85,5 +87,5 @@ def test_many_chains_at_once(memory: Memory) -> None:
     table, handle = BlockTable(memory.file), memory.remember("original")
     block = table.keep(Block(b"1", "piece", "text", handle))
     chains = [i.to_bytes(4, "big") for i in range(25_000)]
-    table.edit([Edit(chain, "content", block) for chain in chains[::5000]])
+    table.save_edits([Edit(chain, "content", block) for chain in chains[::5000]])
     assert len(table.edits(chains)) == 5

@@ -159,7 +159,7 @@ def test_what_the_template_refuses_is_counted_roughly(folder: Path, tmp_path: Pa
 
 
 def test_folders_without_a_template(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ClaraError, match=r"nowhere: its tokenizer can't be read"):
+    with pytest.raises(ClaraError, match=r"nowhere: the tokenizer can't be read"):
         ChatTemplate(tmp_path / "nowhere")
     for name in ("tokenizer.json", "config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

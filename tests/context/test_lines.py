@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.context.lines import about, sharing, split
+from clara_mlx.context.lines import best_lines, lines_sharing_words, split_into_lines
 
 LOG = [
     f"2026-01-02 10:{i:02d}:00 INFO worker-{i % 7}: request {i} done in {i}7 ms" for i in range(60)
@@ -39,16 +39,16 @@ LINES = [TELLING.get(i, line) for i, line in enumerate(LOG)]
     ],
 )
 def test_the_line_with_the_answer_is_among_the_first(question: str, line: int) -> None:
-    assert line in about(LINES, question, 300)[:3]
+    assert line in best_lines(LINES, question, 300)[:3]
 
 
 def test_no_more_than_asked_for_and_best_first() -> None:
-    chosen = about(LINES, "request 41", 1_000)
+    chosen = best_lines(LINES, "request 41", 1_000)
     assert chosen[0] == 41
     assert sum(len(LINES[i]) + 1 for i in chosen) <= 1_000
     assert len(set(chosen)) == len(chosen)
-    assert about(["error " * 50, "y"], "error", 100)[0] == 0  # the best is never left out
-    assert about([], "anything", 100) == []
+    assert best_lines(["error " * 50, "y"], "error", 100)[0] == 0  # the best is never left out
+    assert best_lines([], "anything", 100) == []
 
 
 def test_the_best_lines_come_with_those_around_them() -> None:
@@ -56,24 +56,24 @@ def test_the_best_lines_come_with_those_around_them() -> None:
         f"  service-{i}:\n    image: app-{i}:1.0\n    ports:\n      - '{i}80:80'" for i in range(40)
     ]
     lines = "\n".join(yaml).split("\n")
-    chosen = about(lines, "Which port has service-23?", 600)
+    chosen = best_lines(lines, "Which port has service-23?", 600)
     assert {92, 93, 94, 95} <= set(chosen)  # its name, and the three lines below
 
 
 def test_without_a_match_the_odd_lines_come_first() -> None:
     quiet = [line for i, line in enumerate(LOG) if i not in TELLING]
-    assert about([*quiet[:20], "and yet: it moves", *quiet[20:]], "zebra", 600)[0] == 20
+    assert best_lines([*quiet[:20], "and yet: it moves", *quiet[20:]], "zebra", 600)[0] == 20
 
 
 def test_a_question_of_thousands_of_words_is_answered() -> None:
     """A note's question is a user's whole message; as one pattern it would take minutes."""
     padding = " ".join(f"padding{i}" for i in range(5_000))
-    assert about(LINES * 100, f"{padding} request 41 {padding}", 300)[0] == 41
-    assert sharing(LINES, f"{padding} 4f2a9c1d7e")[0] == 31
+    assert best_lines(LINES * 100, f"{padding} request 41 {padding}", 300)[0] == 41
+    assert lines_sharing_words(LINES, f"{padding} 4f2a9c1d7e")[0] == 31
 
 
 def test_what_else_speaks_for_a_line() -> None:
-    assert about(LINES, "request 41", 100, {5: 2.0})[0] == 5
+    assert best_lines(LINES, "request 41", 100, {5: 2.0})[0] == 5
 
 
 def test_a_real_output_among_others() -> None:
@@ -89,20 +89,20 @@ def test_a_real_output_among_others() -> None:
         rows = [outputs[tool][number % len(outputs[tool])] for tool in tools[number % 5 :][:8]]
         lines = [line for row in rows for line in str(row["text"]).splitlines() if line.strip()]
         probe = rows[number % len(rows)]["probes"][0]  # type: ignore[index]
-        chosen = about(lines, probe["question"], 1_500)
+        chosen = best_lines(lines, probe["question"], 1_500)
         asked += 1
         there += any(probe["answer"] in lines[i] for i in chosen)
     assert there >= 0.9 * asked
 
 
 def test_lines_that_share_rare_words() -> None:
-    assert sharing(LINES, "worker 3 built 4f2a9c1d7e")[0] == 31
-    assert sharing(LINES, "zebra") == []
+    assert lines_sharing_words(LINES, "worker 3 built 4f2a9c1d7e")[0] == 31
+    assert lines_sharing_words(LINES, "zebra") == []
 
 
 def test_long_lines_are_looked_at_in_parts() -> None:
     text = "short\n" + "a" * 3_500 + "\n\nlast"
-    parts = split(text)
+    parts = split_into_lines(text)
     assert [(one.number, one.before, len(one.text)) for one in parts] == [
         (1, 0, 5), (2, 0, 1_000), (2, 1_000, 1_000), (2, 2_000, 1_000), (2, 3_000, 500),
         (3, 0, 0), (4, 0, 4),
@@ -113,12 +113,12 @@ def test_long_lines_are_looked_at_in_parts() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=6_000), st.text(max_size=80), st.integers(1, 2_000))
 def test_any_text_and_any_question(text: str, question: str, characters: int) -> None:
-    parts = split(text)
+    parts = split_into_lines(text)
     lines: dict[int, str] = {}
     for one in parts:
         lines[one.number] = lines.get(one.number, "") + one.text
     assert "\n".join(lines.values()) == text
-    chosen = about([one.text for one in parts], question, characters)
+    chosen = best_lines([one.text for one in parts], question, characters)
     assert len(set(chosen)) == len(chosen) and set(chosen) <= set(range(len(parts)))
     assert sum(len(parts[i].text) + 1 for i in chosen[1:]) <= characters
 
@@ -126,8 +126,9 @@ def test_any_text_and_any_question(text: str, question: str, characters: int) ->
 def test_another_process_chooses_the_same() -> None:
     """Sets of words have another order there."""
     code = (
-        "import sys, json; from clara_mlx.context.lines import about; "
-        "print(json.dumps(about(json.load(sys.stdin), 'which request of worker 3 failed', 2000)))"
+        "import sys, json; from clara_mlx.context.lines import best_lines; "
+        "question = 'which request of worker 3 failed'; "
+        "print(json.dumps(best_lines(json.load(sys.stdin), question, 2000)))"
     )
     chosen = {
         subprocess.run(

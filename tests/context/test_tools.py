@@ -72,7 +72,7 @@ def test_mistakes_are_told_as_text(memory: Memory, name: str, arguments: Any, to
 
 
 def test_other_tools_are_not_ours(memory: Memory) -> None:
-    with pytest.raises(ClaraError, match="'bash' is no tool"):
+    with pytest.raises(ClaraError, match="'bash' is not a tool"):
         tools.call(memory, "bash", {})
 
 

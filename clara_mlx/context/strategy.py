@@ -1,0 +1,231 @@
+"""How a conversation is compacted: attempts from mild to hard, and the choice among them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
+from clara_mlx.context.compaction import Compaction
+from clara_mlx.context.counting import Counter, count_prompt, message_tokens
+from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.messages import Message
+from clara_mlx.context.view import View
+
+logger = logging.getLogger(__name__)
+
+# A fold may take this share of the limit ...
+_FOLD_SHARE = 0.1
+
+# ... at about this many characters a token.
+_FOLD_CHARACTERS = 3
+
+# If nothing else fits, the newest results go as excerpts of this part of the limit each, ...
+_EXCERPT_PART = 8
+
+# ... and, as the last resort, of this part.
+_SHORT_EXCERPT_PART = 64
+
+#: Counts about the tokens of one message.
+CountMessage = Callable[[Message], int]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A way to shorten a conversation, tried but not saved yet.
+
+    Attributes:
+        name: What was done, in words for the log.
+        compaction: The edits.
+        exchange: What they give and cost.
+    """
+
+    name: str
+    compaction: Compaction
+    exchange: Exchange
+
+
+class Strategy:
+    """Chooses how one view is compacted.
+
+    Args:
+        view: The conversation; it is not changed.
+        freezer: Makes the blocks.
+        counter: Counts tokens.
+        budget: What the reasoner can take.
+        tools: The tools that are sent with it; they count.
+        before: Tokens of the prompt as it is.
+        target: Tokens that the prompt should go down to.
+        cached: Tokens of the prompt that the server holds.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        freezer: Freezer,
+        counter: Counter,
+        budget: Budget,
+        tools: Sequence[Any] | None,
+        *,
+        before: int,
+        target: int,
+        cached: int,
+    ) -> None:
+        self._view = view
+        self._freezer = freezer
+        self._counter = counter
+        self._budget = budget
+        self._tools = tools
+        self._before = before
+        self._target = target
+        self._cached = cached
+        self._overflows = before > budget.limit
+
+    def choose(self) -> Attempt | None:
+        """The first attempt that is worth its price; None if there is none, and it fits anyway.
+
+        Raises:
+            ContextOverflow: The conversation exceeds the budget even after the last attempt.
+        """
+        attempt = None
+        for attempt in self._attempts():
+            if self._is_worth_it(attempt):
+                return attempt
+        if attempt and self._overflows:
+            raise ContextOverflow(attempt.exchange.after, self._budget.limit)
+        return None
+
+    def _is_worth_it(self, attempt: Attempt) -> bool:
+        """Whether to do it: if the prompt overflows, everything that makes it fit is worth it."""
+        exchange = attempt.exchange
+        enough = self._overflows or exchange.frees_enough(self._budget.least)
+        return enough and exchange.after <= self._budget.limit
+
+    def _attempts(self) -> Iterator[Attempt]:
+        """Ways to shorten the conversation, from mild to hard; each goes on from the last one."""
+        budget = self._budget
+        tried = Compaction(self._view, self._freezer, self._counter)
+        in_place = next(filter(self._is_worth_it, self._attempts_in_place(tried)), None)
+        rivals = [in_place] if in_place else []
+        deep = in_place and in_place.exchange.after <= budget.deep and budget.boundary is None
+        if budget.fold and not deep:
+            # It is mostly blocks or excerpts by now, and would soon be back at the trigger.
+            rivals += self._folds(tried)
+        full = int(budget.trigger * budget.limit)
+        yield from sorted(rivals, key=lambda attempt: attempt.exchange.price(full))
+        tried.replace_with_blocks(budget.keep, in_use=True, again=True)
+        yield self._measure("shorter blocks for excerpts, too", tried)
+        if self._overflows:
+            yield from self._last_attempts(tried)
+
+    def _attempts_in_place(self, tried: Compaction) -> Iterator[Attempt]:
+        """Blocks for old texts: the more there are behind the first change, the more it is worth"""
+        keep = self._budget.keep
+        tried.replace_with_blocks(keep, self._before - self._target)
+        yield self._measure("old texts as blocks, down to the target", tried)
+        tried.replace_with_blocks(keep)
+        yield self._measure("all old texts as blocks", tried)
+        tried.replace_with_blocks(keep, in_use=True)
+        yield self._measure("blocks for what is in use, too", tried)
+
+    def _folds(self, blocks: Compaction) -> Iterator[Attempt]:
+        """One fold for all old messages, or one that comes after the earlier folds.
+
+        Earlier folds stay only where the target is reached: else the next one would come too soon.
+        """
+        for name, whole in (("one fold for all", True), ("a fold after the earlier ones", False)):
+            folded = blocks.copy()
+            if folded.fold(self._budget.keep, self._fold_characters, whole=whole):
+                attempt = self._measure(name, folded)
+                if whole or attempt.exchange.after <= self._fold_target:
+                    yield attempt
+
+    def _last_attempts(self, tried: Compaction) -> Iterator[Attempt]:
+        """What is left to do if the conversation would not fit: only the newest unit is kept."""
+        limit = self._budget.limit
+        tried.replace_with_blocks(1, in_use=True, again=True)
+        yield self._measure("blocks before the newest unit", tried)
+        folded = tried.copy()
+        if self._budget.fold and folded.fold(1, self._fold_characters):
+            yield self._measure("a fold before the newest unit", folded)
+        for name, start, part in (
+            ("blocks, and excerpts of the newest results", tried, _EXCERPT_PART),
+            ("a fold, and excerpts of the newest results", folded, _EXCERPT_PART),
+            ("a fold, and short excerpts of the newest results", folded, _SHORT_EXCERPT_PART),
+        ):
+            shorter = start.copy()
+            shorter.replace_with_excerpts(limit // part)
+            yield self._measure(name, shorter)
+
+    @property
+    def _fold_characters(self) -> int:
+        return int(_FOLD_SHARE * _FOLD_CHARACTERS * self._budget.limit)
+
+    @property
+    def _fold_target(self) -> int:
+        return int(self._budget.target * self._budget.limit)
+
+    def _measure(self, name: str, compaction: Compaction) -> Attempt:
+        """An attempt with what it gives and costs."""
+        new = compaction.view.render()
+        exchange = exchange_of(
+            self._view.render(),
+            new,
+            self._before,
+            count_prompt(self._counter, new, self._tools)[0],
+            self._cached,
+            lambda message: message_tokens(message, self._counter.text),
+        )
+        logger.debug(
+            "%s: %s: %d tokens become %d; %d are read",
+            self._view.session,
+            name,
+            exchange.before,
+            exchange.after,
+            exchange.read,
+        )
+        return Attempt(name, compaction, exchange)
+
+
+def exchange_of(
+    old: Sequence[Message],
+    new: Sequence[Message],
+    before: int,
+    after: int,
+    cached: int,
+    count: CountMessage,
+) -> Exchange:
+    """What it gives and costs to send other messages.
+
+    Args:
+        old: The messages that would be sent.
+        new: The messages to send in their place.
+        before: Tokens of the prompt with ``old``.
+        after: Tokens of the prompt with ``new``.
+        cached: Tokens of ``old`` that the server holds.
+        count: Counts about the tokens of a message.
+    """
+    same = next(
+        (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b),
+        min(len(old), len(new)),
+    )
+    changed = sum(map(count, old[same:]))
+    return Exchange(before, after, cached, max(0, before - changed))
+
+
+def cached_tokens(messages: Sequence[Message], tokens: int, count: CountMessage) -> int:
+    """Tokens that the server holds if nothing went wrong: all up to its last answer.
+
+    Args:
+        messages: The messages that were sent, and what came since.
+        tokens: Tokens of the prompt with all of them.
+        count: Counts about the tokens of a message.
+    """
+    fresh = 0
+    for message in reversed(messages):
+        if message.get("role") == "assistant":
+            return max(0, tokens - fresh)
+        fresh += count(message)
+    return 0
