@@ -1,8 +1,9 @@
-"""The gateway's chat API: what local servers get wrong is right, the rest passes through."""
+"""The gateway's chat API: mends what local servers get wrong, and passes on the rest."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ TOOL = {
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Callable[..., tuple[Gateway, Upstream]]]:
-    """A gateway before an upstream that replies as told."""
+    """A gateway in front of an upstream that replies as the test says."""
     open_now: list[Any] = []
 
     def make(*replies: Any, **settings: Any) -> tuple[Gateway, Upstream]:
@@ -45,7 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, 
 
 @pytest.fixture
 def plain(shared: tuple[Gateway, Upstream]) -> Callable[..., tuple[Gateway, Upstream]]:
-    """The gateway with default settings, before an upstream that replies as told."""
+    """The gateway with default settings, in front of an upstream that replies as the test says."""
     gate, upstream = shared
 
     def reply(*replies: Any) -> tuple[Gateway, Upstream]:
@@ -272,21 +273,26 @@ def test_models(made: Any) -> None:
 
 
 def test_silence_is_bridged_and_keepalives_are_passed_on(made: Any) -> None:
-    gate, _ = made(says("late", wait=0.6), patience=0.05, keepalive=0.1)
+    answers = threading.Event()
+    gate, _ = made(says("late", wait=answers), patience=0.05, keepalive=0.05)
     body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+    lines: list[str] = []
     with gate.http.stream("POST", "/v1/chat/completions", json=body) as answer:
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = [line for line in answer.iter_lines() if line]
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert answer.headers["cache-control"] == "no-cache"
+        for line in filter(None, answer.iter_lines()):
+            lines.append(line)
+            if lines.count(": keepalive") == 3:
+                answers.set()
     assert ": keepalive 1/2" in lines  # the server's own, with its progress
-    assert lines.count(": keepalive") >= 3
     assert lines[-1] == "data: [DONE]"
 
 
 def test_a_late_error_is_one_event(made: Any) -> None:
     async def late(body: dict[str, Any]) -> Any:
-        return stream_of([{"error": {"message": "it broke"}}], wait=0.3)
+        return stream_of([{"error": {"message": "it broke"}}], wait=0.1)
 
-    gate, _ = made(late, patience=0.05)
+    gate, _ = made(late, patience=0.01)
     body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
     answer = gate.http.post("/v1/chat/completions", json=body)
     events = [line for line in answer.text.split("\n") if line.startswith("data:")]

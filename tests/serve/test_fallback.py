@@ -56,13 +56,15 @@ async def stops_talking(body: dict[str, Any]) -> Response:
 
 
 class Pair:
-    """A gateway before a reasoner and a fallback, both of which reply as told."""
+    """A gateway in front of a reasoner and a fallback, both of which reply as the test says."""
 
-    def __init__(self, stack: ExitStack, path: Path, **settings: Any) -> None:
+    def __init__(
+        self, stack: ExitStack, path: Path, *, timeout: float = 30, **settings: Any
+    ) -> None:
         self.reasoner, self.fallback = Upstream(says("local")), Upstream(says("cloud"))
         urls = [stack.enter_context(up.running()) for up in (self.reasoner, self.fallback)]
         self.gate: Gateway = stack.enter_context(
-            gateway(path, urls[0], fallback=urls[1], timeout=1.5, **settings)
+            gateway(path, urls[0], fallback=urls[1], timeout=timeout, **settings)
         )
 
     def reply(self, *replies: Any) -> None:
@@ -77,13 +79,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield Pair(stack, tmp_path_factory.mktemp("pair"), failures=10**6)
 
 
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """The same with a timeout that is soon over."""
+    with ExitStack() as stack:
+        path = tmp_path_factory.mktemp("impatient")
+        yield Pair(stack, path, failures=10**6, timeout=0.4)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("failing", "reason"),
     [
         (fails(500), "5xx"),
         (fails(404, "generation thread died"), "5xx"),
-        (hangs, "timeout"),
         (closes, "broken"),
         (babbles, "broken"),
         (breaks_at_once, "broken"),
@@ -92,6 +101,18 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_the_fallback_answers_once_and_whole(
+    pair: Pair, failing: Any, reason: str, stream: bool, caplog: Any
+) -> None:
+    check_that_the_fallback_answers(pair, failing, reason, stream, caplog)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_fallback_answers_after_a_timeout(impatient: Pair, stream: bool, caplog: Any) -> None:
+    check_that_the_fallback_answers(impatient, hangs, "timeout", stream, caplog)
+
+
+def check_that_the_fallback_answers(
     pair: Pair, failing: Any, reason: str, stream: bool, caplog: Any
 ) -> None:
     pair.reply(failing)
@@ -113,11 +134,19 @@ def test_the_fallback_answers_once_and_whole(
     assert f"the fallback answers ({reason})" in caplog.text and "secret-key" not in caplog.text
 
 
-@pytest.mark.parametrize("breaking", [breaks_off, stops_talking])
-def test_a_stream_that_broke_is_never_continued_by_another(pair: Pair, breaking: Any) -> None:
+def test_a_stream_that_broke_is_never_continued_by_another(pair: Pair) -> None:
+    check_that_the_stream_ends_in_an_error(pair, breaks_off, "broke off")
+
+
+@pytest.mark.alone
+def test_a_stream_that_fell_silent_is_never_continued_by_another(impatient: Pair) -> None:
+    check_that_the_stream_ends_in_an_error(impatient, stops_talking, "was silent")
+
+
+def check_that_the_stream_ends_in_an_error(pair: Pair, breaking: Any, error: str) -> None:
     pair.reply(breaking)
     seen = []
-    with pytest.raises(openai.APIError, match=r"broke off|was silent"):
+    with pytest.raises(openai.APIError, match=error):
         for one in pair.gate.client.chat.completions.create(
             model="m", messages=[{"role": "user", "content": "hi"}], stream=True
         ):
@@ -184,9 +213,10 @@ def test_both_down_is_one_error(tmp_path: Path) -> None:
             gate.streamed("hi")
 
 
+@pytest.mark.alone
 def test_without_a_fallback_each_failure_has_its_status(tmp_path: Path) -> None:
     upstream = Upstream(hangs)
-    with upstream.running() as url, gateway(tmp_path, url, timeout=0.5) as gate:
+    with upstream.running() as url, gateway(tmp_path, url, timeout=0.3) as gate:
         with pytest.raises(openai.InternalServerError) as error:
             gate.chat("hi")
         assert error.value.status_code == 504
@@ -195,9 +225,10 @@ def test_without_a_fallback_each_failure_has_its_status(tmp_path: Path) -> None:
             gate.chat([{"role": "user", "content": [IMAGE]}])
 
 
+@pytest.mark.alone
 def test_the_breaker_leaves_a_dead_reasoner_alone(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        pair = Pair(stack, tmp_path, failures=2, pause=0.7)
+        pair = Pair(stack, tmp_path, failures=2, pause=0.4)
         pair.reply(fails(500))
         for number in range(4):
             pair.gate.chat(f"hi {number}")
@@ -206,7 +237,7 @@ def test_the_breaker_leaves_a_dead_reasoner_alone(tmp_path: Path) -> None:
         metrics = pair.gate.http.get("/metrics").text
         assert 'clara_fallbacks_total{reason="breaker"} 2.0' in metrics
         assert "clara_breaker_open 1.0" in metrics
-        time.sleep(0.8)
+        time.sleep(0.45)
         pair.reasoner.replies = [says("local")]
         assert pair.gate.chat("hello").choices[0].message.content == "local"
         assert pair.gate.status()["gateway"]["breaker"] == "closed"

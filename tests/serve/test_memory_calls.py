@@ -218,8 +218,12 @@ def test_without_tools_of_the_client_ours_come_with_the_first_block(
         ]
     gate.chat(talk[:3])
     assert "tools" not in upstream.requests[0]
-    gate.chat(talk)
+    answer = gate.chat(talk)
     assert {t["function"]["name"] for t in upstream.requests[1]["tools"]} == NAMES
+    # The compaction counts, although the prompt was made a second time, with the tools.
+    assert int(answer.headers["x-clara-compacted"]) > 0
+    (conversation,) = gate.status(answer.headers["x-clara-session"])["conversations"]
+    assert conversation["compactions"] == 1 and conversation["compacted"]
 
 
 def test_the_reasoner_sees_its_own_conversation_only(gate: Gateway, upstream: Upstream) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
-from gateway import Gateway, Upstream, gateway, says, text_of
+from gateway import Gateway, Upstream, gateway, says, text_of, wait_until
 
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.runs import Run, Runs
@@ -21,8 +21,14 @@ BODY: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture
-def upstream() -> Upstream:
-    return Upstream(says("once", wait=0.6))
+def answers() -> threading.Event:
+    """Set when the reasoner may answer."""
+    return threading.Event()
+
+
+@pytest.fixture
+def upstream(answers: threading.Event) -> Upstream:
+    return Upstream(says("once", wait=answers))
 
 
 @pytest.fixture
@@ -31,14 +37,27 @@ def gate(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
         yield made
 
 
-def leave(gate: Gateway, body: dict[str, Any]) -> None:
-    with pytest.raises(httpx2.TimeoutException):
-        gate.http.post("/v1/chat/completions", json=body, timeout=0.25)
+def ask_and_leave(gate: Gateway, upstream: Upstream, body: dict[str, Any]) -> None:
+    """Send a request, and close the connection when the reasoner has been asked."""
+    before = len(upstream.requests)
+    host, port = gate.url.removeprefix("http://").split(":")
+    content = json.dumps(body).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + content)
+        wait_until(lambda: len(upstream.requests) > before)
+
+
+def answers_running(gate: Gateway) -> int:
+    return int(gate.status()["gateway"]["answers_running"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_identical_requests_share_one_answer(
-    gate: Gateway, upstream: Upstream, stream: bool
+    gate: Gateway, upstream: Upstream, answers: threading.Event, stream: bool
 ) -> None:
     def ask(_: int) -> str:
         if stream:
@@ -46,68 +65,87 @@ def test_identical_requests_share_one_answer(
         return str(gate.chat("hi").choices[0].message.content)
 
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(ask, range(4))) == {"once"}
+        texts = pool.map(ask, range(4))
+        wait_until(lambda: "clara_coalesced_total 3.0" in gate.http.get("/metrics").text)
+        answers.set()
+        assert set(texts) == {"once"}
     assert len(upstream.requests) == 1
-    assert "clara_coalesced_total 3.0" in gate.http.get("/metrics").text
 
 
-def test_samples_are_not_shared_but_their_retries_are(gate: Gateway, upstream: Upstream) -> None:
+def test_samples_are_not_shared_but_their_retries_are(
+    gate: Gateway, upstream: Upstream, answers: threading.Event
+) -> None:
     def ask(retry: int) -> None:
         headers = {"x-stainless-retry-count": str(retry)}
         gate.chat("hi", temperature=1.0, extra_headers=headers)
 
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(ask, [0, 0]))
-        assert len(upstream.requests) == 2
-        list(pool.map(ask, [0, 1]))
-    assert len(upstream.requests) <= 4
+        asked = [pool.submit(ask, 0), pool.submit(ask, 0)]
+        wait_until(lambda: len(upstream.requests) == 2)
+        asked.append(pool.submit(ask, 1))
+        wait_until(lambda: "clara_coalesced_total 1.0" in gate.http.get("/metrics").text)
+        answers.set()
+        for one in asked:
+            one.result()
+    assert len(upstream.requests) == 2
 
 
-def test_a_retry_gets_what_its_first_try_started(gate: Gateway, upstream: Upstream) -> None:
-    leave(gate, BODY)
-    assert gate.http.post("/v1/chat/completions", json=BODY).status_code == 200
-    leave(gate, BODY | {"seed": 1})
-    time.sleep(0.7)  # it has been answered meanwhile, to nobody
-    assert gate.http.post("/v1/chat/completions", json=BODY | {"seed": 1}).status_code == 200
+def test_a_retry_gets_what_its_first_try_started(
+    gate: Gateway, upstream: Upstream, answers: threading.Event
+) -> None:
+    def ask(body: dict[str, Any]) -> int:
+        return gate.http.post("/v1/chat/completions", json=body).status_code
+
+    ask_and_leave(gate, upstream, BODY)
+    with ThreadPoolExecutor(1) as pool:
+        retry = pool.submit(ask, BODY)
+        wait_until(lambda: "clara_coalesced_total 1.0" in gate.http.get("/metrics").text)
+        answers.set()
+        assert retry.result() == 200
+    answers.clear()
+    ask_and_leave(gate, upstream, BODY | {"seed": 1})
+    answers.set()
+    wait_until(lambda: answers_running(gate) == 0)  # it has been answered meanwhile, to nobody
+    assert ask(BODY | {"seed": 1}) == 200
     assert len(upstream.requests) == 2 and upstream.left == 0
     # What was delivered is not given a second time.
-    gate.http.post("/v1/chat/completions", json=BODY | {"seed": 1})
+    ask(BODY | {"seed": 1})
     assert len(upstream.requests) == 3
 
 
-def test_a_stream_goes_on_without_its_client(gate: Gateway, upstream: Upstream) -> None:
+def test_a_stream_goes_on_without_its_client(
+    gate: Gateway, upstream: Upstream, answers: threading.Event
+) -> None:
     body = BODY | {"stream": True}
     with gate.http.stream("POST", "/v1/chat/completions", json=body) as answer:
         next(answer.iter_raw())
+    answers.set()
     assert text_of(gate.streamed("other")) == "once"
     raw = gate.http.post("/v1/chat/completions", json=body).text
     assert raw.endswith("data: [DONE]\n\n") and len(upstream.requests) == 2
     assert upstream.left == 0
 
 
-def test_nobody_is_waited_for_forever(tmp_path: Path) -> None:
-    upstream = Upstream(says("late", wait=20))
-    with upstream.running() as url, gateway(tmp_path, url, linger=0.3) as gate:
-        leave(gate, BODY)
-        for _ in range(100):
-            if upstream.left:
-                break
-            time.sleep(0.05)
-        assert upstream.left == 1
-        assert gate.status()["gateway"]["answers_running"] == 0
+def test_an_answer_without_listeners_ends(tmp_path: Path, upstream: Upstream) -> None:
+    with upstream.running() as url, gateway(tmp_path, url, linger=0.1) as gate:
+        ask_and_leave(gate, upstream, BODY)
+        wait_until(lambda: upstream.left == 1)
+        wait_until(lambda: answers_running(gate) == 0)
 
 
-def test_ending_lets_answers_finish(tmp_path: Path, upstream: Upstream) -> None:
-    answers: list[Any] = []
+def test_ending_lets_answers_finish(
+    tmp_path: Path, upstream: Upstream, answers: threading.Event
+) -> None:
+    finished: list[Any] = []
     with upstream.running() as url:
         with gateway(tmp_path, url) as gate:
-            asking = threading.Thread(target=lambda: answers.append(gate.chat("bye")))
+            asking = threading.Thread(target=lambda: finished.append(gate.chat("bye")))
             asking.start()
-            while not upstream.requests:
-                time.sleep(0.01)
+            wait_until(lambda: upstream.requests)
             gate.http.post("/v1/memory/remember", json={"text": "the last word"})
+            threading.Timer(0.5, answers.set).start()  # the gateway is told to end before
         asking.join()
-        assert answers[0].choices[0].message.content == "once"
+        assert finished[0].choices[0].message.content == "once"
         with gateway(tmp_path, url) as gate:
             assert gate.status()["memory"]["memories"] == 1
 
@@ -115,10 +153,11 @@ def test_ending_lets_answers_finish(tmp_path: Path, upstream: Upstream) -> None:
 def test_runs_alone() -> None:
     async def scenario() -> None:
         runs = Runs(0.05)
+        was_silent = asyncio.Event()
 
         async def work(run: Run) -> None:
             run.send(b"a")
-            await asyncio.sleep(0.02)
+            await was_silent.wait()
             run.send(b"b")
 
         async def broken(run: Run) -> None:
@@ -128,8 +167,13 @@ def test_runs_alone() -> None:
         same = runs.join(b"1", work, always=True)
         other = runs.join(b"1", work, always=False)
         assert run is same and run is not other and run.listeners == 2
-        got = [piece async for piece in run.follow(0.005)]
-        assert [piece for piece in got if piece] == [b"a", b"b"] and None in got
+        got = []
+        async for piece in run.follow(0.005):
+            if piece is None:
+                was_silent.set()
+            else:
+                got.append(piece)
+        assert got == [b"a", b"b"] and was_silent.is_set()
         failed = runs.join(b"2", broken, always=False)
         assert [piece async for piece in failed.follow()] == []
         assert isinstance(failed.error, ApiError) and "mistake" not in str(failed.error)

@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.serve import Remote, Settings
+from clara_mlx.serve import Remote, Settings, bodies
 from clara_mlx.serve.settings import is_loopback
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -73,7 +73,10 @@ def test_what_is_no_request_is_refused(gate: Gateway, path: str) -> None:
     assert answer.status_code == 413 and answer.json()["error"]["type"] == "invalid_request_error"
 
 
-def test_endless_and_slow_bodies_end(gate: Gateway) -> None:
+@pytest.mark.alone
+def test_endless_and_slow_bodies_end(gate: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_DRAIN_SECONDS", 0.2)
+
     def endless() -> Iterator[bytes]:
         yield b'{"text": "'
         while True:

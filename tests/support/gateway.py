@@ -1,4 +1,4 @@
-"""For the gateway's tests: servers on real ports, and an upstream whose answers a test writes."""
+"""The gateway on a real port, in front of an upstream whose answers a test writes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ from clara_mlx import serve
 from clara_mlx.context import Counter
 from clara_mlx.memory import Memory
 
+#: Answers the body of a request.
 Reply = Callable[[dict[str, Any]], Awaitable[Response]]
+
+#: What an answer waits for: some seconds, or an event that the test sets.
+Wait = float | threading.Event
 
 
 @contextmanager
 def running(server: uvicorn.Server) -> Iterator[str]:
-    """A server in a thread; gives its URL, and ends it gracefully."""
+    """A server in a thread, which is ended gracefully; gives its URL."""
     with serve.listening_socket("127.0.0.1", 0) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -43,12 +47,21 @@ def running(server: uvicorn.Server) -> Iterator[str]:
             assert not thread.is_alive(), "the server does not end"
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = 30) -> None:
+    """Wait until something is true; fail if it does not become true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not become true in time"
+        time.sleep(0.005)
+
+
 class Upstream:
     """An OpenAI-compatible server; each request takes the next reply, the last one stays.
 
     Attributes:
-        requests: the bodies that came.
-        left: how many clients closed the connection before their answer was whole.
+        requests: The bodies that came.
+        headers: The headers that came.
+        left: Number of clients that closed the connection before their answer was complete.
     """
 
     def __init__(self, *replies: Reply) -> None:
@@ -71,13 +84,16 @@ class Upstream:
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-        watch = asyncio.create_task(self._watch(request))
-        try:
-            return await reply(body)
-        finally:
-            watch.cancel()
+        answer = asyncio.ensure_future(reply(body))
+        left = asyncio.create_task(self._wait_for_disconnect(request))
+        await asyncio.wait({answer, left}, return_when=asyncio.FIRST_COMPLETED)
+        left.cancel()
+        if answer.done():
+            return answer.result()
+        answer.cancel()  # so that the server need not wait for it when it ends
+        return Response(status_code=499)
 
-    async def _watch(self, request: Request) -> None:
+    async def _wait_for_disconnect(self, request: Request) -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
         self.left += 1
@@ -88,7 +104,7 @@ def says(
     *calls: tuple[str, dict[str, Any] | str],
     finish: str | None = None,
     usage: dict[str, Any] | None = None,
-    wait: float = 0.0,
+    wait: Wait = 0.0,
     pieces: int = 3,
     **more: Any,
 ) -> Reply:
@@ -106,7 +122,7 @@ def says(
 
     async def reply(body: dict[str, Any]) -> Response:
         if not body.get("stream"):
-            await asyncio.sleep(wait)
+            await pause(wait)
             message = {"role": "assistant", "content": text or None, **more}
             if written:
                 message["tool_calls"] = written
@@ -129,14 +145,22 @@ def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"id": "u", "object": "chat.completion.chunk", "created": 1, "choices": [choice]}
 
 
-def stream_of(chunks: list[Any], wait: float = 0.0, *, ends: bool = True) -> Response:
+async def pause(wait: Wait) -> None:
+    if isinstance(wait, threading.Event):
+        while not wait.is_set():
+            await asyncio.sleep(0.005)
+    else:
+        await asyncio.sleep(wait)
+
+
+def stream_of(chunks: list[Any], wait: Wait = 0.0, *, ends: bool = True) -> Response:
     """A stream; a chunk that is a string is sent as it is, an exception is raised."""
 
     async def events() -> AsyncIterator[str]:
         for number, one in enumerate(chunks):
             if number == 0 and wait:
                 yield ": keepalive 1/2\n\n"
-                await asyncio.sleep(wait)
+                await pause(wait)
             if isinstance(one, Exception):
                 raise one
             yield one if isinstance(one, str) else f"data: {json.dumps(one)}\n\n"
@@ -154,24 +178,27 @@ def fails(status: int, error: Any = "it failed", **headers: str) -> Reply:
 
 
 class Gateway:
-    """A gateway that runs, with the official client for it."""
+    """A running gateway, with the official client for it."""
 
-    breaks = False  # its memory, on purpose
+    breaks = False  # whether the test breaks the memory on purpose
 
     def __init__(self, url: str, memory: Memory, token: str | None = None) -> None:
-        self.url, self.memory = url, memory
+        self.url = url
+        self.memory = memory
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx2.Client(base_url=url, timeout=60, headers=headers, trust_env=False)
+        # Reading certificates takes longer than most tests, and there is no TLS here.
+        plain = {"trust_env": False, "verify": False}
+        self.http = httpx2.Client(base_url=url, timeout=60, headers=headers, **plain)
         self.client = openai.OpenAI(
             base_url=f"{url}/v1",
             api_key=token or "none",
             max_retries=0,
             timeout=60,
-            http_client=httpx2.Client(trust_env=False),
+            http_client=httpx2.Client(**plain),
         )
 
     def chat(self, messages: Any, **options: Any) -> Any:
-        """An answer of the official client; ``headers`` come with it."""
+        """An answer through the official client, with the response's ``headers``."""
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         create = self.client.chat.completions.with_raw_response.create
@@ -205,12 +232,13 @@ def gateway(
     remote: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Iterator[Gateway]:
-    """A gateway before a reasoner, with a memory of its own."""
+    """A gateway in front of a reasoner, with a memory of its own.
+
+    ``timeout`` is the reasoner's; the fallback has time.
+    """
     other = None
     if fallback:
-        other = serve.Remote(
-            fallback, "other-model", "secret-key", timeout, obeys=True, images=True
-        )
+        other = serve.Remote(fallback, "other-model", "secret-key", 30, obeys=True, images=True)
     chosen = serve.Settings(
         reasoner=serve.Remote(reasoner, timeout=timeout, **(remote or {})),
         fallback=other,
@@ -222,7 +250,7 @@ def gateway(
     ):
         made = Gateway(url, memory, chosen.token)
         yield made
-        # A gateway goes on without its memory; a test that does not break it must not notice that.
+        # A gateway goes on without its memory. A test that does not break it must not need that.
         assert "clara_memory_errors_total 0.0" in made.http.get("/metrics").text or made.breaks
 
 
