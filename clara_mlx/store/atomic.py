@@ -30,7 +30,7 @@ def partial_file(to: Path, *, private: bool = False) -> Iterator[Path]:
     partial = _sibling(to, _PARTIAL)
     partial.unlink(missing_ok=True)
     try:
-        # 0o666 less the umask is what open() gives.
+        # open() also creates files with 0o666 less the umask.
         os.close(
             os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
         )

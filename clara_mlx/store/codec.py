@@ -8,7 +8,7 @@ values (none in fp16), then the values, all little-endian:
   larger, and slower to score.
 - int4: rotated too, in groups of 64; a code u in 0..15 means u - 7.5. Two codes in a byte: the
   first half of them in the low nibbles. 1 - cosine is about 5e-3.
-- fp16: as they are.
+- fp16: the values as they are.
 
 The rotation works in blocks of the largest power of two that divides the hidden size (4096: the
 whole token; 5120: five blocks of 1024, each with its own scale). Where that is less than 64, the
@@ -28,13 +28,20 @@ from clara_mlx.store.hadamard import Floats
 #: Names that `codec` knows; the first is the default.
 CODECS = ("int8", "int4", "fp16")
 
-# The largest value before scaling, and the widest group that shares a scale.
+# The largest stored value; scales map the largest value of a group to it.
 _LARGEST = {"int8": 127, "int4": 7.5}
+
+# The most values that share a scale; in int8 all of a rotated block do.
 _GROUP = {"int8": 1 << 30, "int4": 64}
+
+# The fewest values that are rotated together.
 _LEAST_BLOCK = 64
 
+# Bits of a stored value.
+_BITS = {"int8": 8, "int4": 4, "fp16": 16}
+
 # Gaussian values are best cut off a little below the largest of a group when there are only 16
-# levels; each group takes whichever of these shares of its maximum fits it best.
+# levels; each group takes the one of these shares of its maximum that fits it best.
 _INT4_CLIPS = (1.0, 0.9, 0.8, 0.7)
 
 # Below this a group counts as zero: its scale would be subnormal.
@@ -45,10 +52,10 @@ _BATCH_VALUES = 1 << 20
 
 
 def codec(name: str, memory_tokens: int, hidden: int) -> Codec:
-    """The codec of that name for latents (memory_tokens, hidden).
+    """The codec called ``name`` for latents (memory_tokens, hidden).
 
     Raises:
-        ClaraError: there is no such codec, or a size is not positive.
+        ClaraError: There is no such codec, or a size is not positive.
     """
     if name not in CODECS:
         raise ClaraError(f"no latent codec {name!r}; choose one of {', '.join(CODECS)}")
@@ -61,13 +68,16 @@ class Codec:
     """One way to write latents (memory_tokens, hidden) as a blob; made by `codec`.
 
     Attributes:
-        name: one of `CODECS`.
-        memory_tokens, hidden: the shape of one latent.
-        nbytes: the size of its blob.
+        name: One of `CODECS`.
+        memory_tokens: Vectors of one chunk's latents.
+        hidden: Length of such a vector.
+        nbytes: Size of a blob.
     """
 
     def __init__(self, name: str, memory_tokens: int, hidden: int) -> None:
-        self.name, self.memory_tokens, self.hidden = name, memory_tokens, hidden
+        self.name = name
+        self.memory_tokens = memory_tokens
+        self.hidden = hidden
         self._quantised = name != "fp16"
         block = hidden & -hidden  # the largest power of two that divides it
         self._width = hidden  # of a token as stored
@@ -81,13 +91,13 @@ class Codec:
         self._shape = (memory_tokens * self._width // group, group)
         self._values = memory_tokens * self._width
         self._header = 4 + 4 * self._shape[0] * self._quantised
-        self.nbytes = self._header + {"int8": 2, "int4": 1, "fp16": 4}[name] * self._values // 2
+        self.nbytes = self._header + _BITS[name] * self._values // 8
 
     def encode(self, latents: Floats) -> list[bytes]:
         """Blobs of latents (n, memory_tokens, hidden) float32.
 
         Raises:
-            ClaraError: another shape, or values that are not finite or too large to store.
+            ClaraError: They have another shape, or values that are not finite or too large.
         """
         expected = (self.memory_tokens, self.hidden)
         if latents.shape[1:] != expected:
@@ -99,6 +109,7 @@ class Codec:
         return blobs
 
     def _encode(self, latents: Floats) -> Iterator[bytes]:
+        """Rotate, scale and round latents (n, memory_tokens, hidden), and pack each into a blob."""
         n = len(latents)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported below
             x = self._rotate(latents)
@@ -126,15 +137,15 @@ class Codec:
             yield header.tobytes() + row.tobytes()
 
     def _norms(self, x: Floats, scales: Floats) -> Floats:
-        """Lengths (n,) of the latents as they will be decoded."""
+        """Lengths (n,) that the latents will have when they are decoded."""
         if self._width == self.hidden:
             norms: Floats = np.sqrt((scales**2 * np.vecdot(x, x)).sum(axis=1))
             return norms
-        # Decoding drops the padding, and what rounding has put there.
+        # Decoding drops the padding, into which rounding has moved some of the length.
         return np.linalg.norm(self._unrotate(x * scales[..., None]).reshape(len(x), -1), axis=1)
 
     def _scales(self, x: Floats) -> Floats:
-        """The step of each group, (n, groups)."""
+        """The step between two values of each group, (n, groups)."""
         largest = np.maximum(x.max(axis=-1), -x.min(axis=-1))
         scales: Floats = (largest / _LARGEST[self.name]).astype(np.float32)
         if self.name == "int4":
@@ -150,7 +161,7 @@ class Codec:
         return scales
 
     def _round(self, x: Floats) -> None:
-        """To what can be stored, in place: whole numbers, or in int4 halves from -7.5 to 7.5."""
+        """Round in place to values that can be stored: whole ones, or in int4 -7.5, -6.5 .. 7.5."""
         if self.name == "int4":
             x += 7.5
             np.clip(x, 0, 15, out=x)
@@ -162,7 +173,7 @@ class Codec:
         """Latents (n, memory_tokens, hidden) float32 of blobs.
 
         Raises:
-            ClaraError: a blob is not `nbytes` long.
+            ClaraError: A blob is not `nbytes` long.
         """
         latents = np.empty((len(blobs), self.memory_tokens, self.hidden), np.float32)
         step = max(1, _BATCH_VALUES // self._values)
@@ -176,23 +187,14 @@ class Codec:
             latents[start : start + step] = self._unrotate(x)
         return latents
 
-    def scores(self, queries: Floats, blobs: Sequence[bytes]) -> Floats:
-        """Cosines of queries with n blobs, as if decoded; both sides are flattened.
+    def rotate_queries(self, queries: Floats) -> Floats:
+        """Queries in the form that `scores` takes: rotated as blobs are, and of length one.
 
-        One query (memory_tokens, hidden) gives (n,), several (q, memory_tokens, hidden) give
-        (q, n), float32. The cosine with a zero vector is 0.
-
-        Raises:
-            ClaraError: a blob is not `nbytes` long, or the queries have another shape.
-        """
-        cosines = self.scores_of(self.rotated(queries), blobs)
-        return cosines if queries.ndim == 3 else cosines[0]
-
-    def rotated(self, queries: Floats) -> Floats:
-        """Queries (q, memory_tokens, hidden), or one, as `scores_of` takes them, to use again.
+        Args:
+            queries: One (memory_tokens, hidden), or several (q, memory_tokens, hidden).
 
         Raises:
-            ClaraError: they have another shape.
+            ClaraError: They have another shape.
         """
         expected = (self.memory_tokens, self.hidden)
         if queries.ndim not in (2, 3) or queries.shape[-2:] != expected:
@@ -202,10 +204,17 @@ class Codec:
         lengths[lengths == 0] = 1
         return rotated / lengths[:, None, None]
 
-    def scores_of(self, rotated: Floats, blobs: Sequence[bytes]) -> Floats:
-        """Cosines (q, n) of `rotated` queries with n blobs, see `scores`.
+    def scores(self, rotated: Floats, blobs: Sequence[bytes]) -> Floats:
+        """Cosines (q, n) float32 of queries and n blobs, as if decoded; both sides are flattened.
 
-        Nothing but one blob's values is ever held as float32.
+        The cosine with a zero vector is 0. Only one blob's values at a time are held as float32.
+
+        Args:
+            rotated: What `rotate_queries` returned.
+            blobs: Latents as they are stored.
+
+        Raises:
+            ClaraError: A blob is not `nbytes` long.
         """
         x = np.empty(self._shape, np.float32)
         dots = np.empty((len(rotated), self._shape[0]), np.float32)
@@ -219,7 +228,11 @@ class Codec:
         return cosines
 
     def _read(self, blob: bytes, values: Floats) -> Floats:
-        """Write a blob's values, not yet scaled, into (groups, group); returns norm and scales."""
+        """Unpack a blob's values, not yet scaled, into ``values`` (groups, group).
+
+        Returns:
+            The norm and, unless fp16, the scales of the groups.
+        """
         if len(blob) != self.nbytes:
             raise ClaraError(
                 f"a latent blob has {len(blob)} bytes, but {self.name} with "
@@ -238,7 +251,7 @@ class Codec:
         return np.frombuffer(blob, "<f4", count=self._header // 4)
 
     def _rotate(self, latents: Floats) -> Floats:
-        """(n, memory_tokens, hidden) -> (n, groups, group), a copy unless fp16."""
+        """Rotate (n, memory_tokens, hidden) into (n, groups, group), a copy unless fp16."""
         n = len(latents)
         if not self._quantised:
             return latents.reshape(n, *self._shape)
@@ -248,6 +261,7 @@ class Codec:
         return hadamard.transform(x).reshape(n, *self._shape)
 
     def _unrotate(self, x: Floats) -> Floats:
+        """Rotate (n, groups, group) back into (n, memory_tokens, hidden)."""
         n = len(x)
         if not self._quantised:
             return x.reshape(n, self.memory_tokens, self.hidden)

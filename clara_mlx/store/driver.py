@@ -1,4 +1,4 @@
-"""Which SQLite: the one module that picks the driver and opens connections.
+"""The SQLite driver: the only module that chooses it and opens connections.
 
 vec0 needs a driver that loads extensions, which Apple's, python.org's and pyenv's default Python do
 not have. Two SQLite libraries must never open one file in one process (their POSIX locks would undo
@@ -28,16 +28,16 @@ else:
 _LEAST_VERSION = (3, 43, 0)
 
 #: Seconds that a writer waits for others before it gives up. SQLite's waiting is not a queue: with
-#: four that write without a pause, the unluckiest waits for seconds (bench/stress.py concurrency).
+#: four that write without a pause, the unluckiest waits several (bench/stress.py concurrency).
 BUSY_SECONDS = 30.0
 
 
 @functools.cache
 def driver() -> ModuleType:
-    """The standard library's sqlite3 if it can do what is needed, else pysqlite3.
+    """The standard library's sqlite3 if it has the features needed, else pysqlite3.
 
     Raises:
-        StoreError: neither can; the message says what to install.
+        StoreError: Neither has them; the message says what to install.
     """
     reasons = []
     for name in ("sqlite3", "pysqlite3"):
@@ -45,9 +45,7 @@ def driver() -> ModuleType:
             module = __import__(name)
             _probe(module)
             return module
-        except (ImportError, AttributeError, _Unfit) as error:
-            reasons.append(f"{name}: {error}")
-        except sqlite3.Error as error:
+        except (ImportError, AttributeError, _Unfit, sqlite3.Error) as error:
             reasons.append(f"{name}: {error}")
     raise StoreError(
         "no SQLite here can load sqlite-vec (" + "; ".join(reasons) + "); "
@@ -56,7 +54,7 @@ def driver() -> ModuleType:
 
 
 class _Unfit(Exception):
-    pass
+    """A driver lacks a feature."""
 
 
 def _probe(module: ModuleType) -> None:
@@ -81,13 +79,13 @@ def _load_vec(connection: Connection) -> None:
 
 
 def connect(path: Path) -> Connection:
-    """A connection with everything set: foreign keys, secure deletion, full durability.
+    """Open a connection with everything set: foreign keys, secure deletion, full durability.
 
     Transactions are explicit (``BEGIN IMMEDIATE``). A new file is readable by its owner alone.
     Nothing is written yet: the file may be another program's (`use_wal` comes later).
 
     Raises:
-        StoreError: the file can't be opened or is no database.
+        StorageFailed: The file can't be opened or is not a database.
     """
     module = driver()
     connection: Connection | None = None
@@ -115,9 +113,10 @@ def connect(path: Path) -> Connection:
 
 
 def use_wal(connection: Connection) -> None:
-    """Make the file a write-ahead-logged one, so that readers and a writer don't block each other.
+    """Switch the file to a write-ahead log, so that readers and a writer don't block each other.
 
-    The file stays one; SQLite doesn't always wait by itself when several processes do this at once.
+    The file stays so. Waits for other processes, which SQLite doesn't always do by itself when
+    several of them switch at once.
     """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""File: the connections and transactions of a memory file, and its errors in plain words."""
+"""The connections and transactions of a memory file, and its errors in plain words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class File:
     """A memory file, brought up to date; each thread has a connection of its own.
 
     Raises:
-        StoreError: the file is of a newer format, another program's, damaged, or locked.
+        StoreError: The file is of a newer format, another program's, damaged, or locked.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,7 +38,7 @@ class File:
 
     @property
     def connection(self) -> Connection:
-        """This thread's connection."""
+        """This thread's connection, opened on first use."""
         if not hasattr(self._local, "connection"):
             self._local.connection = connection = connect(self.path)
             with self._lock:
@@ -95,7 +95,7 @@ class File:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A transaction that reads: one moment of the file, whoever writes meanwhile."""
+        """A transaction that reads one moment of the file, whoever writes meanwhile."""
         with self.errors():
             connection = self.connection
             connection.execute("BEGIN")
@@ -106,7 +106,7 @@ class File:
                     connection.execute("ROLLBACK")
 
     def empty_log(self) -> None:
-        """Move the write-ahead log into the file, so that nothing is left in it.
+        """Move the write-ahead log into the file, which leaves the log empty.
 
         Waits for readers and writers as long as a writer would (`driver.BUSY_SECONDS`).
         """
@@ -114,8 +114,9 @@ class File:
             rows = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if rows[0][0]:
             _LOG.warning(
-                "%s-wal: others kept reading, so what was removed may still be in it; it goes when "
-                "they are done and `clara-mlx compact` runs, or the last one closes the file",
+                "%s-wal: other processes kept reading, so forgotten text may still be in it; it is "
+                "removed when they are done and `clara-mlx compact` runs, or when the last one "
+                "closes the file",
                 self.path,
             )
 

@@ -1,16 +1,17 @@
 """Search by words: BM25 among the chunks that have a query's rare words.
 
-BM25 of all chunks that have any word of a query takes longest for the words that say least: FTS5
-visits every chunk that has one of them. So, with the words in the order of how many chunks have
-them, the rarest first:
+Ranking all chunks that have any word of a query takes longest for the words that say least, because
+FTS5 visits every chunk that has one of them. So the words are sorted by the number of chunks that
+have them, the rarest first:
 
-- candidates are the chunks with any of the rarest words, as many words as `CANDIDATES` chunks
-  allow; if those are fewer than k, also the chunks with both of the next two words; then those
-  with the next word alone; then all;
-- they are ranked by the BM25 of all words, but for the commonest ones beyond `POSTINGS` in sum.
+- Candidates are the chunks with any of the rarest words: as many words as have `CANDIDATES` chunks
+  together. If that gives fewer than k results, the chunks with both of the next two words join
+  them, then those with the next word alone, then all.
+- They are ranked by the BM25 of all words, without the commonest ones once the words before them
+  have `POSTINGS` chunks together.
 
-Identical to ranking everything where a query's words have fewer chunks than `CANDIDATES`; what it
-changes beyond that is measured by bench/words.py.
+This is identical to ranking everything if the words of a query have fewer chunks than `CANDIDATES`;
+bench/words.py measures what it changes beyond that.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from typing import Any
 from clara_mlx.store import filters, words
 from clara_mlx.store.store import Store
 
-#: Chunks that words may have in sum to choose the candidates, and to count in their ranking.
-CANDIDATES, POSTINGS = 5_000, 250_000
+#: Chunks that the words which choose the candidates may have, added up.
+CANDIDATES = 5_000
+
+#: Chunks that the words which rank the candidates may have, added up.
+POSTINGS = 250_000
 
 #: Chunks of memories, for filters on memories ``m``.
 CHUNKS = "FROM chunks ch JOIN memories m ON m.content_id = ch.content_id"
@@ -35,14 +39,18 @@ def search(
     terms, counted = _rarest_first(store, words.terms(query))
     found: list[tuple[int, float]] = []
     for candidates, ranked_by in _plans(terms, counted, k):
-        found = _ranked(store, " OR ".join(ranked_by), candidates, k, where)
+        found = _rank(store, " OR ".join(ranked_by), candidates, k, where)
         if len(found) == k:
             break
     return found
 
 
 def _rarest_first(store: Store, terms: Sequence[str]) -> tuple[list[str], list[float]]:
-    """Terms of an FTS5 query and how many chunks have them: of common ones, a guess."""
+    """Sort terms of an FTS5 query by the number of chunks that have them.
+
+    Returns:
+        The terms, and those numbers, which are estimates for common terms.
+    """
     if len(terms) < 2:
         return list(terms), [0.0] * len(terms)
     ((last,),) = store.read("SELECT max(id) FROM chunks")
@@ -61,10 +69,14 @@ def _rarest_first(store: Store, terms: Sequence[str]) -> tuple[list[str], list[f
 def _plans(
     terms: Sequence[str], counts: Sequence[float], k: int
 ) -> Iterator[tuple[str | None, Sequence[str]]]:
-    """What candidates must match (None: any term) and the terms that rank them, wider each time."""
-    number = _within(counts, CANDIDATES)
+    """Ways to search, from few candidates to all.
+
+    Yields:
+        The FTS5 query that candidates must match, None for any term, and the terms that rank them.
+    """
+    number = _number_within(counts, CANDIDATES)
     rare, common = terms[:number], terms[number:]
-    ranking = terms[: max(number + 2, _within(counts, POSTINGS))]
+    ranking = terms[: max(number + 2, _number_within(counts, POSTINGS))]
     if common:
         if sum(counts[:number]) >= k:
             yield " OR ".join(rare), ranking
@@ -75,8 +87,8 @@ def _plans(
         yield None, terms
 
 
-def _within(counts: Sequence[float], most: float) -> int:
-    """How many of the first counts are no more than that in sum."""
+def _number_within(counts: Sequence[float], most: float) -> int:
+    """Number of the first counts whose sum does not exceed ``most``."""
     number = 0
     for count in counts:
         most -= count
@@ -86,9 +98,10 @@ def _within(counts: Sequence[float], most: float) -> int:
     return number
 
 
-def _ranked(
+def _rank(
     store: Store, match: str, candidates: str | None, k: int, where: Mapping[str, Any] | None
 ) -> list[tuple[int, float]]:
+    """The k best chunks by the BM25 of one FTS5 query, of those that match another and a filter."""
     conditions, parameters = "", list[Any]()
     # With the +, FTS5 matches once and then filters; without it, once for each allowed row.
     if candidates is not None:

@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float32]
 
 # The transform is a product of small dense ones, each a stack of matrix products that BLAS does
 # fast; factors of 16 beat both 64 (more to compute) and 4 (more passes). The products are small,
-# because OpenBLAS gives large ones to several threads, and then a busy machine takes milliseconds
-# for what is worth microseconds.
+# because OpenBLAS gives large ones to several threads, which makes microseconds into milliseconds
+# on a busy machine.
 _LARGEST_FACTOR = 16
 _LARGEST_PRODUCT = 1 << 17
 
@@ -37,7 +37,7 @@ def signs(n: int, seed: int) -> Floats:
 
 
 def random_bytes(n: int, label: str) -> npt.NDArray[np.uint8]:
-    """``n`` bytes, shape (n,), the same for a label on every machine and for ever."""
+    """``n`` random bytes, shape (n,), which are the same for a label on every machine, for ever."""
     return np.frombuffer(hashlib.shake_256(f"clara-mlx {label}".encode()).digest(n), np.uint8)
 
 
@@ -64,6 +64,7 @@ def transform(x: Floats) -> Floats:
 
 @functools.cache
 def _matrix(n: int) -> Floats:
+    """The orthonormal Hadamard matrix (n, n), which is symmetric."""
     h = np.ones((1, 1), np.float32)
     while len(h) < n:
         h = np.block([[h, h], [h, -h]])

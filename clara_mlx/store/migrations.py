@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from clara_mlx.errors import StoreError
-from clara_mlx.store.driver import Connection, connect, driver, use_wal
+from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.store.atomic import clear_leftovers, partial_file
+from clara_mlx.store.driver import Connection, connect, driver, is_transient, use_wal
 
 
 def m001_create_originals(connection: Connection) -> None:
-    """Originals, each stored once; memories, which are their occurrences; full text."""
+    """Create originals, each stored once; memories, which are their occurrences; full text."""
     for statement in (
         """
         CREATE TABLE contents (
@@ -62,9 +62,9 @@ def m001_create_originals(connection: Connection) -> None:
 
 
 def m002_create_latents(connection: Connection) -> None:
-    """Spaces of latents (one per model fingerprint), pending marks and the compressor's lease.
+    """Create spaces of latents (one for each model), pending marks and the compressor's lease.
 
-    Each space's sketches are a vec0 table of their own, ``sketches_<id>``, made with the space.
+    The sketches of a space are in a vec0 table, ``sketches_<id>``, which is created with the space.
     """
     for statement in (
         """
@@ -103,9 +103,9 @@ def m002_create_latents(connection: Connection) -> None:
 
 
 def m003_create_blocks(connection: Connection) -> None:
-    """Frozen blocks, the memories they speak of, and the edits of conversations that use them.
+    """Create frozen blocks, the memories they mention, and the edits of conversations by them.
 
-    Forgetting a memory removes every block that speaks of it, and the edits with those blocks.
+    Forgetting a memory removes every block that mentions it, and the edits with those blocks.
     """
     for statement in (
         """
@@ -153,16 +153,16 @@ def migrate(connection: Connection, path: Path) -> None:
     """Bring a file up to date, in one transaction; an older file is backed up first.
 
     Raises:
-        StoreError: the file was made by a newer clara-mlx, or is another program's database.
+        StoreError: The file was made by a newer clara-mlx, or is another program's database.
     """
-    version = _checked_version(connection, path)
+    version = _read_version(connection, path)
     use_wal(connection)
     if version == len(MIGRATIONS):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have come first while this one waited.
-        version = _checked_version(connection, path)
+        version = _read_version(connection, path)
         if 0 < version < len(MIGRATIONS):
             _back_up(path, version)
         for step in range(version, len(MIGRATIONS)):
@@ -175,7 +175,8 @@ def migrate(connection: Connection, path: Path) -> None:
         raise
 
 
-def _checked_version(connection: Connection, path: Path) -> int:
+def _read_version(connection: Connection, path: Path) -> int:
+    """The number of migrations that a file has had; refuses files that are not ours to change."""
     # One statement, so that it is one moment of the file.
     version, tables, ours = connection.execute(
         "SELECT (SELECT user_version FROM pragma_user_version), count(*), "
@@ -193,26 +194,22 @@ def _checked_version(connection: Connection, path: Path) -> int:
 
 
 def _back_up(path: Path, version: int) -> None:
-    """A copy beside the file, ``<name>.v<version>.backup``, made once.
+    """Copy the file to ``<name>.v<version>.backup`` beside it, unless that was done before.
 
     The caller's transaction, which has changed nothing yet, keeps others from doing the same.
     """
     backup = path.with_name(f"{path.name}.v{version}.backup")
     if backup.exists():
         return
-    partial = backup.with_suffix(".partial")
+    clear_leftovers(backup)
     reader = connect(path)
     try:
-        partial.unlink(missing_ok=True)
-        file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
+        with partial_file(backup, private=True) as partial:
             reader.execute("VACUUM INTO ?", (str(partial),))
-            os.fsync(file)
-        finally:
-            os.close(file)
-        partial.rename(backup)
     except (OSError, driver().Error) as error:
-        partial.unlink(missing_ok=True)
-        raise StoreError(f"{path}: can't be backed up before an upgrade: {error}") from error
+        raise StorageFailed(
+            f"{path}: can't be backed up before an upgrade: {error}",
+            transient=is_transient(error),
+        ) from error
     finally:
         reader.close()

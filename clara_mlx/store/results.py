@@ -1,4 +1,4 @@
-"""What a memory gives back: hits, and its own state."""
+"""The results of a memory: hits, and its status."""
 
 from __future__ import annotations
 
@@ -8,41 +8,36 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Hit:
-    """A chunk that was found, with the exact text of its span.
-
-    ``score`` orders the hits of one search; ``cosine`` is that of the flattened latents, less what
-    all latents have in common (None if only the text was searched). ``found_by`` says which of
-    ``latent`` and ``text`` found it. ``line`` is the number of the first line of the span.
-    """
+    """A chunk that was found, with the exact text of its span."""
 
     handle: str
-    score: float
-    cosine: float | None
-    found_by: tuple[str, ...]
+    score: float  # orders the hits of one search
+    cosine: float | None  # of the latents, less what all have in common; None: not compared
+    found_by: tuple[str, ...]  # the searches that found it: 'latent', 'text' or both
     text: str
-    start: int
+    start: int  # characters of the memory's text
     end: int
-    line: int
+    line: int  # number of the first line of the span
     source: str | None
     session: str | None
-    created_at: float
+    created_at: float  # seconds since 1970
     metadata: dict[str, Any]
     chunk_id: int
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a memory file holds, and how far its compression is."""
+    """The contents of a memory file, and how far they are compressed."""
 
     path: str
     memories: int
-    contents: int
+    contents: int  # originals, each stored once
     original_bytes: int
     stored_bytes: int  # of originals, compressed
     chunks: int
     compressed: int  # chunks with latents of this model
     pending: int  # contents that wait for compression
-    failed: int  # contents that were given up, see last_error
+    failed: int  # contents that were given up, for the reason in last_error
     last_error: str | None
     file_bytes: int
     fingerprint: str | None

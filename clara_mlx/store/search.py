@@ -1,4 +1,4 @@
-"""Search: candidates by latents and by words, fused, with the filters applied before the top k."""
+"""Search: chunks found by latents and by words, fused, with filters applied before the top k."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 from clara_mlx.store import filters, fulltext
 from clara_mlx.store.results import Hit
-from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory, memory_of
+from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from clara_mlx.store.space import Space
+    from clara_mlx.store.latent_index import LatentIndex
 
 _LOG = logging.getLogger(__name__)
 
 #: Reciprocal rank fusion: a hit of rank r counts 1 / (RRF + r) (Cormack et al., 2009).
 RRF = 60
 
-# Found beyond k, in case some were forgotten since.
+# Results looked for beyond k, in case some are forgotten before they are read.
 _SPARE = 5
 
-# Each of the two searches gives so many times k to the fusion.
+# Each of the two searches gives this multiple of k to the fusion.
 _DEPTH = 3
 
 
 def search(
     store: Store,
-    space: Space | None,
+    index: LatentIndex | None,
     encoded: np.ndarray[Any, Any] | None,
     query: str | None,
     k: int,
@@ -38,46 +38,57 @@ def search(
     *,
     exact: bool = False,
 ) -> list[Hit]:
-    """The k best chunks by an encoded query (M, hidden), by words, or by both fused.
+    """The k best chunks for a query by latents, by words, or by both fused.
 
-    The score is the cosine, the negated BM25, or the fused reciprocal ranks; ``cosine``, less what
-    all latents share, is there whenever the chunk has latents and a query was encoded. Chunks whose
-    latents are damaged are found by their words only; the log says which.
+    Chunks whose latents are damaged are found by their words only; the log names them.
+
+    Args:
+        store: The store.
+        index: The index of its latents; needed if ``encoded`` is given.
+        encoded: The encoded query (memory_tokens, hidden); latents are not searched without it.
+        query: The words of the query; words are not searched without it.
+        k: Number of results; fewer only if fewer chunks match.
+        where: A filter, see `filters.condition`.
+        exact: Compare with all latents instead of those that the sketches choose.
+
+    Returns:
+        Hits, the best first. Their score is the cosine, the negated BM25, or the sum of reciprocal
+        ranks of both.
     """
     by_latent: dict[int, float] = {}
     by_text: dict[int, float] = {}
     depth = (k if encoded is None or query is None else _DEPTH * k) + _SPARE
-    if encoded is not None and space is not None:
-        allowed = _allowed(store, where) if where else None
-        by_latent = dict(space.search(encoded, depth, allowed, sure=k, exact=exact))
+    if encoded is not None and index is not None:
+        allowed = _matching_chunks(store, where) if where else None
+        by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
     if query is not None:
         by_text = dict(fulltext.search(store, query, depth, where))
     if encoded is None or query is None:
         ranked = sorted((by_latent or by_text).items(), key=lambda item: -item[1])
     else:
-        ranked = _fused(by_latent, by_text)
+        ranked = _fuse(by_latent, by_text)
     ranked = ranked[: k + _SPARE]
     centred: dict[int, float | None] = {}
-    if encoded is not None and space is not None:
-        centred = space.centred(encoded, [id for id, _ in ranked])
+    if encoded is not None and index is not None:
+        centred = index.centred_cosines(encoded, [id for id, _ in ranked])
         damaged = [id for id, cosine in centred.items() if cosine is None]
         if damaged:
             by_latent = {id: score for id, score in by_latent.items() if id not in damaged}
             ranked = [(id, score) for id, score in ranked if id in by_latent or id in by_text]
             _LOG.warning(
                 "%s: the latents of chunks %s are damaged and were left out; `clara-mlx verify "
-                "--repair` has them made again from the originals",
+                "--repair` compresses them again from the originals",
                 store.path,
                 damaged,
             )
-    chunks = store.chunk([id for id, _ in ranked])
+    chunks = store.chunks_by_id([id for id, _ in ranked])
     found: list[Hit] = []
     for id, score in ranked:
         if len(found) == k:
             break
         if id not in chunks:  # forgotten meanwhile
             continue
-        memory = _latest_memory(store, chunks[id].content_id, where)
+        memory = store.latest_memory(chunks[id].content_id, where)
         if memory is None:
             continue
         ways = [way for way, ids in (("latent", by_latent), ("text", by_text)) if id in ids]
@@ -112,7 +123,8 @@ def _hit(
     )
 
 
-def _fused(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple[int, float]]:
+def _fuse(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple[int, float]]:
+    """Chunk ids and the sums of their reciprocal ranks in two searches, the best first."""
     scores: dict[int, float] = {}
     for ranking in (by_latent, by_text):
         for rank, id in enumerate(sorted(ranking, key=lambda id: -ranking[id]), 1):
@@ -120,20 +132,8 @@ def _fused(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _allowed(store: Store, where: Mapping[str, Any]) -> list[int]:
-    """Ids of all chunks of memories that match."""
+def _matching_chunks(store: Store, where: Mapping[str, Any]) -> list[int]:
+    """Ids of all chunks of memories that match a filter."""
     condition, parameters = filters.condition(where)
     rows = store.read(f"SELECT DISTINCT ch.id {fulltext.CHUNKS} WHERE {condition}", parameters)
     return [row[0] for row in rows]
-
-
-def _latest_memory(
-    store: Store, content_id: int, where: Mapping[str, Any] | None
-) -> StoredMemory | None:
-    condition, parameters = filters.condition(where)
-    rows = store.read(
-        "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
-        f"WHERE m.content_id = ? AND {condition} ORDER BY m.id DESC LIMIT 1",
-        [content_id, *parameters],
-    )
-    return memory_of(rows[0]) if rows else None

@@ -1,4 +1,4 @@
-"""Store: originals, their occurrences and chunks, pending marks and latents, in one SQLite file."""
+"""The store: originals, the memories that hold them and the chunks they are cut into."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from typing import Any
 
 from clara_mlx.errors import StoreError
 from clara_mlx.store import filters, sketch_table, words
+from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog, mark_pending
 from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
 
-#: A chunk to be: start, end (characters) and tokens; None if it was cut without a tokenizer.
+#: Where to cut a chunk: start and end in characters, and its tokens; None if they are unknown
+#: because it was cut without a tokenizer.
 Span = tuple[int, int, int | None]
 
-#: After so many failures a content is left alone, and its error is kept.
-MOST_ATTEMPTS = 3
-
-# Start, end, tokens, and what the full-text index gets.
+# Start, end, tokens, and the two columns of the full-text index.
 _ChunkRow = tuple[int, int, int | None, str, str]
 
-# SQLite's own limit on parameters is 32,766.
+# Ids read by one statement; SQLite's own limit on parameters is 32,766.
 _BATCH = 10_000
+
+# Texts kept in memory, as the hits of a search are often chunks of the same few.
+_CACHED_TEXTS = 32
+
+_ZLIB_LEVEL = 6
 
 
 class Gone(StoreError):
-    """A content that was there a moment ago is not there any more."""
+    """A content that existed a moment ago was forgotten meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,11 @@ class StoredMemory:
 
 @dataclass(frozen=True)
 class StoredChunk:
-    """A chunk as it is in the file."""
+    """A chunk of a content, as a row of the file."""
 
     id: int
     content_id: int
-    start: int
+    start: int  # characters of the content's text
     end: int
     tokens: int | None
 
@@ -62,15 +66,22 @@ class StoredChunk:
 class Store(File):
     """A memory file, opened; safe to use from several threads, each with its own connection.
 
+    A content is an original, stored once; a memory is one occurrence of it, with a handle, a
+    source and metadata.
+
+    Attributes:
+        backlog: The contents that wait for their latents.
+
     Raises:
-        StoreError: the file is of a newer format, another program's, damaged, or locked.
+        StoreError: The file is of a newer format, another program's, damaged, or locked.
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self._texts = lru_cache(maxsize=32)(self._read_text)
+        self.backlog = Backlog(self)
+        self._cached_text = lru_cache(maxsize=_CACHED_TEXTS)(self._read_text)
 
-    # -- originals -------------------------------------------------------------------------------
+    # -- remembering -----------------------------------------------------------------------------
 
     def remember(
         self,
@@ -85,52 +96,57 @@ class Store(File):
         created_at: float | None = None,
         handle: str | None = None,
     ) -> str:
-        """Keep an original, its chunks and a pending mark in one transaction; returns its handle.
+        """Store an original, its chunks and its pending mark in one transaction.
 
-        Content that is there already is not stored again, only its new occurrence.
+        Content that the file already has is not stored again; only the new memory of it is.
+
+        Args:
+            original: The exact bytes.
+            text: The same as text; undecodable bytes are lone surrogates.
+            spans: The chunks to cut the text into; not read if the file has the content.
+            kind: ``text``, or ``bytes`` if `original` shall give bytes back.
+            source: Where it came from, for filters.
+            session: The conversation it belongs to, for filters.
+            metadata: Anything that JSON can hold, for filters.
+            created_at: Seconds since 1970; now without it.
+            handle: The handle, which must be new; one is chosen without it.
+
+        Returns:
+            The handle.
+
+        Raises:
+            StoreError: The metadata is not JSON, or the handle is taken.
         """
         digest = hashlib.sha256(original).digest()
         handle = handle or f"m-{secrets.token_hex(5)}"
+        created_at = time.time() if created_at is None else created_at
         try:
             described = json.dumps(dict(metadata or {}), ensure_ascii=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise StoreError(f"metadata must be JSON: {error}") from error
-        if self._content_id(digest, kind) is None:
-            # All that takes time comes before the transaction, which holds up other writers.
-            packed, rows = zlib.compress(original, 6), _chunk_rows(text, spans)
-        else:
-            packed, rows = None, []
+        # What takes time is done before the transaction, which holds up other writers.
+        is_new = self._content_id(digest, kind) is None
+        prepared = (_compress(original), _chunk_rows(text, spans)) if is_new else None
         with self.write() as connection:
             content_id = self._content_id(digest, kind)
             if content_id is None:
-                if packed is None:  # forgotten in this very moment
-                    packed, rows = zlib.compress(original, 6), _chunk_rows(text, spans)
-                small = len(packed) < len(original)
+                # Not prepared if it was forgotten in this very moment.
+                (compression, data), rows = prepared or (
+                    _compress(original),
+                    _chunk_rows(text, spans),
+                )
                 content_id = connection.execute(
                     "INSERT INTO contents (sha256, kind, length, compression, data) "
                     "VALUES (?, ?, ?, ?, ?)",
-                    (
-                        digest,
-                        kind,
-                        len(original),
-                        "zlib" if small else "none",
-                        packed if small else original,
-                    ),
+                    (digest, kind, len(original), compression, data),
                 ).lastrowid
                 assert content_id is not None
-                self._insert_chunks(connection, content_id, rows)
-                connection.execute("INSERT INTO pending (content_id) VALUES (?)", (content_id,))
+                _insert_chunks(connection, content_id, rows)
+                mark_pending(connection, content_id)
             connection.execute(
                 "INSERT INTO memories (handle, content_id, source, session, created_at, metadata) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    handle,
-                    content_id,
-                    source,
-                    session,
-                    time.time() if created_at is None else created_at,
-                    described,
-                ),
+                (handle, content_id, source, session, created_at, described),
             )
         return handle
 
@@ -138,33 +154,21 @@ class Store(File):
         rows = self.read("SELECT id FROM contents WHERE sha256 = ? AND kind = ?", (digest, kind))
         return rows[0]["id"] if rows else None
 
-    @staticmethod
-    def _insert_chunks(connection: Connection, content_id: int, rows: list[_ChunkRow]) -> None:
-        for start, end, tokens, piece, parts in rows:
-            chunk_id = connection.execute(
-                "INSERT INTO chunks (content_id, start, end, tokens) VALUES (?, ?, ?, ?)",
-                (content_id, start, end, tokens),
-            ).lastrowid
-            connection.execute(
-                "INSERT INTO chunk_text (rowid, text, parts) VALUES (?, ?, ?)",
-                (chunk_id, piece, parts),
-            )
-
     def rechunk(self, content_id: int, spans: Iterable[Span]) -> None:
-        """Replace the chunks of a content, e.g. when a tokenizer is there at last."""
+        """Cut a content again, which drops the latents of its chunks."""
         rows = _chunk_rows(self.text(content_id), spans)
         with self.write() as connection:
-            self._drop_sketches(
-                connection, "SELECT id FROM chunks WHERE content_id = ?", [content_id]
-            )
+            _drop_sketches(connection, "SELECT id FROM chunks WHERE content_id = ?", [content_id])
             connection.execute("DELETE FROM chunks WHERE content_id = ?", (content_id,))
-            self._insert_chunks(connection, content_id, rows)
+            _insert_chunks(connection, content_id, rows)
+
+    # -- reading ---------------------------------------------------------------------------------
 
     def original(self, handle: str) -> tuple[bytes, str]:
         """The exact bytes of a memory and its kind.
 
         Raises:
-            StoreError: no such handle, or the bytes are not those that were remembered.
+            StoreError: There is no such handle, or the bytes are not those that were remembered.
         """
         rows = self.read(
             "SELECT c.id, c.kind FROM memories m JOIN contents c ON c.id = m.content_id "
@@ -176,7 +180,12 @@ class Store(File):
         return self.content(rows[0]["id"]), rows[0]["kind"]
 
     def content(self, content_id: int) -> bytes:
-        """The bytes of a content, checked against their SHA-256."""
+        """The bytes of a content, checked against their SHA-256.
+
+        Raises:
+            StoreError: They are damaged.
+            Gone: The content was forgotten.
+        """
         row = self._content_row("sha256, compression, length, data", content_id)
         data: bytes = row["data"]
         try:
@@ -192,7 +201,7 @@ class Store(File):
 
     def text(self, content_id: int) -> str:
         """A content as text; undecodable bytes of a 'bytes' content are lone surrogates."""
-        return self._texts(content_id)
+        return self._cached_text(content_id)
 
     def _read_text(self, content_id: int) -> str:
         kind = self._content_row("kind", content_id)["kind"]
@@ -208,7 +217,12 @@ class Store(File):
     def memories(
         self, where: Mapping[str, Any] | None = None, newest: int | None = None
     ) -> Iterator[StoredMemory]:
-        """Memories in the order they were remembered; or so many, the newest first."""
+        """Memories in the order they were remembered.
+
+        Args:
+            where: A filter, see `filters.condition`.
+            newest: Number of memories; only the latest ones are given, and the latest first.
+        """
         wanted, parameters = filters.condition(where)
         order = "m.id" if newest is None else f"m.id DESC LIMIT {newest:d}"
         for row in self.read(
@@ -216,60 +230,48 @@ class Store(File):
             f"WHERE {wanted} ORDER BY {order}",
             parameters,
         ):
-            yield memory_of(row)
+            yield _stored_memory(row)
+
+    def latest_memory(
+        self, content_id: int, where: Mapping[str, Any] | None
+    ) -> StoredMemory | None:
+        """The memory of a content that was remembered last, of those that match a filter."""
+        wanted, parameters = filters.condition(where)
+        rows = self.read(
+            "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
+            f"WHERE m.content_id = ? AND {wanted} ORDER BY m.id DESC LIMIT 1",
+            [content_id, *parameters],
+        )
+        return _stored_memory(rows[0]) if rows else None
 
     def has(self, handle: str) -> bool:
-        """Whether there is a memory of that handle."""
+        """Whether there is a memory with this handle."""
         return bool(self.read("SELECT 1 FROM memories WHERE handle = ?", (handle,)))
 
-    # -- forgetting ------------------------------------------------------------------------------
-
-    def forget(self, where: Mapping[str, Any]) -> int:
-        """Remove memories, and all of a content that no memory holds any more; returns how many."""
-        wanted, parameters = filters.condition(where)
-        with self.write() as connection:
-            rows = connection.execute(f"SELECT m.id FROM memories m WHERE {wanted}", parameters)
-            ids = [(row["id"],) for row in rows.fetchall()]
-            connection.executemany("DELETE FROM memories WHERE id = ?", ids)
-            self._drop_orphans(connection)
-            # Deleted rows only have a tombstone in the full-text index; this removes their words.
-            connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
-        self._texts.cache_clear()
-        # What the write-ahead log still holds of it goes too.
-        self.empty_log()
-        return len(ids)
-
-    def _drop_orphans(self, connection: Connection) -> None:
-        orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
-        self._drop_sketches(
-            connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})", []
-        )
-        connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
-
-    @staticmethod
-    def _drop_sketches(connection: Connection, chunk_ids: str, parameters: list[Any]) -> None:
-        ids = [row[0] for row in connection.execute(chunk_ids, parameters).fetchall()]
-        if not ids:
-            return
-        for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-            sketch_table.remove(connection, space_id, ids)
-
-    # -- pending ---------------------------------------------------------------------------------
-
-    def pending(self, limit: int) -> list[int]:
-        """Contents that wait for their latents and have not been given up, oldest first."""
+    def chunks(self, content_id: int) -> list[StoredChunk]:
+        """The chunks of a content, in the order of its text."""
         rows = self.read(
-            "SELECT content_id FROM pending WHERE attempts < ? ORDER BY content_id LIMIT ?",
-            (MOST_ATTEMPTS, limit),
+            "SELECT id, content_id, start, end, tokens FROM chunks WHERE content_id = ? "
+            "ORDER BY start",
+            (content_id,),
         )
-        return [row["content_id"] for row in rows]
+        return [StoredChunk(*row) for row in rows]
 
-    def backlog(self) -> int:
-        """How many contents wait for their latents."""
-        return int(self.read("SELECT count(*) FROM pending")[0][0])
+    def chunks_by_id(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
+        """Chunks by their ids, without those that were forgotten."""
+        found: dict[int, StoredChunk] = {}
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            marks = ",".join("?" * len(batch))
+            for row in self.read(
+                f"SELECT id, content_id, start, end, tokens FROM chunks WHERE id IN ({marks})",
+                batch,
+            ):
+                found[row["id"]] = StoredChunk(*row)
+        return found
 
     def figures(self) -> dict[str, Any]:
-        """Counts and sizes, as `clara_mlx.store.results.Status` names them."""
+        """Counts and sizes, by their names in `clara_mlx.store.results.Status`."""
         (row,) = self.read(
             "SELECT (SELECT count(*) FROM memories) AS memories, count(*) AS contents, "
             "coalesce(sum(length), 0) AS original_bytes, "
@@ -283,73 +285,34 @@ class Store(File):
         )
         return {**dict(row), "file_bytes": self.path.stat().st_size}
 
-    def kept(self) -> tuple[str | None, int]:
-        """The fingerprint of the model whose latents are here, and how many chunks have them."""
-        rows = self.read(
-            "SELECT fingerprint, (SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
-        )
-        return (rows[0][0], rows[0][1]) if rows else (None, 0)
+    # -- forgetting ------------------------------------------------------------------------------
 
-    def note_failure(self, content_ids: Sequence[int], error: str) -> None:
-        """Count a failed attempt at compressing contents."""
+    def forget(self, where: Mapping[str, Any]) -> int:
+        """Remove memories, and with the last memory of a content everything that came from it.
+
+        Returns:
+            The number of memories removed.
+        """
+        wanted, parameters = filters.condition(where)
         with self.write() as connection:
-            connection.executemany(
-                "UPDATE pending SET attempts = attempts + 1, error = ? WHERE content_id = ?",
-                [(error, id) for id in content_ids],
-            )
+            rows = connection.execute(f"SELECT m.id FROM memories m WHERE {wanted}", parameters)
+            ids = [(row["id"],) for row in rows.fetchall()]
+            connection.executemany("DELETE FROM memories WHERE id = ?", ids)
+            orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
+            _drop_sketches(connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})")
+            connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
+            # Deleted rows only have a tombstone in the full-text index; this removes their words.
+            connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
+        self._cached_text.cache_clear()
+        # The write-ahead log may still hold what was removed.
+        self.empty_log()
+        return len(ids)
 
-    def chunks(self, content_id: int) -> list[StoredChunk]:
-        """Chunks of a content, in order."""
-        rows = self.read(
-            "SELECT id, content_id, start, end, tokens FROM chunks WHERE content_id = ? "
-            "ORDER BY start",
-            (content_id,),
-        )
-        return [StoredChunk(*row) for row in rows]
 
-    def chunk(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
-        """Chunks by id; ids that are gone are left out."""
-        found: dict[int, StoredChunk] = {}
-        for start in range(0, len(ids), _BATCH):
-            batch = list(ids[start : start + _BATCH])
-            marks = ",".join("?" * len(batch))
-            for row in self.read(
-                f"SELECT id, content_id, start, end, tokens FROM chunks WHERE id IN ({marks})",
-                batch,
-            ):
-                found[row["id"]] = StoredChunk(*row)
-        return found
-
-    def leave_spaces(self) -> None:
-        """Drop all latents and sketches, and mark every content pending, for another model."""
-        with self.write() as connection:
-            for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-                connection.execute(f"DROP TABLE sketches_{space_id}")
-            connection.execute("DELETE FROM latents")
-            connection.execute("DELETE FROM spaces")
-            connection.execute("DELETE FROM pending")
-            connection.execute("INSERT INTO pending (content_id) SELECT id FROM contents")
-
-    # -- leases ----------------------------------------------------------------------------------
-
-    def take_lease(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or renew a lease; false while another owner's has not expired."""
-        now = time.time()
-        with self.write() as connection:
-            connection.execute(
-                "INSERT INTO leases (name, owner, expires_at) VALUES (?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, "
-                "expires_at = excluded.expires_at "
-                "WHERE leases.owner = excluded.owner OR leases.expires_at < ?",
-                (name, owner, now + seconds, now),
-            )
-            row = connection.execute("SELECT owner FROM leases WHERE name = ?", (name,)).fetchone()
-        return bool(row["owner"] == owner)
-
-    def give_up_lease(self, name: str, owner: str) -> None:
-        """Let another owner take a lease at once."""
-        with self.write() as connection:
-            connection.execute("DELETE FROM leases WHERE name = ? AND owner = ?", (name, owner))
+def _compress(original: bytes) -> tuple[str, bytes]:
+    """How an original is stored, and its bytes in that form: whichever is smaller."""
+    packed = zlib.compress(original, _ZLIB_LEVEL)
+    return ("zlib", packed) if len(packed) < len(original) else ("none", original)
 
 
 def _chunk_rows(text: str, spans: Iterable[Span]) -> list[_ChunkRow]:
@@ -360,8 +323,28 @@ def _chunk_rows(text: str, spans: Iterable[Span]) -> list[_ChunkRow]:
     return rows
 
 
-def memory_of(row: Any) -> StoredMemory:
-    """A row of memories joined with its content's kind and length."""
+def _insert_chunks(connection: Connection, content_id: int, rows: list[_ChunkRow]) -> None:
+    for start, end, tokens, piece, parts in rows:
+        chunk_id = connection.execute(
+            "INSERT INTO chunks (content_id, start, end, tokens) VALUES (?, ?, ?, ?)",
+            (content_id, start, end, tokens),
+        ).lastrowid
+        connection.execute(
+            "INSERT INTO chunk_text (rowid, text, parts) VALUES (?, ?, ?)",
+            (chunk_id, piece, parts),
+        )
+
+
+def _drop_sketches(connection: Connection, chunk_ids: str, parameters: Sequence[Any] = ()) -> None:
+    """Remove the sketches of the chunks that a query selects; no foreign key does that."""
+    ids = [row[0] for row in connection.execute(chunk_ids, parameters).fetchall()]
+    if ids:
+        for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
+            sketch_table.remove(connection, space_id, ids)
+
+
+def _stored_memory(row: Any) -> StoredMemory:
+    """A row of memories, joined with the kind and length of its content."""
     try:
         metadata = dict(json.loads(row["metadata"]))
     except (TypeError, ValueError) as error:

@@ -1,11 +1,11 @@
-"""Words for the full-text index: identifiers whole and in parts, and queries that can't fail."""
+"""Words of the full-text index: identifiers, whole and in parts, and queries that can't fail."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-# unicode61 with '_' as a letter splits at everything that \w is not.
+# The index's tokenizer, unicode61 with '_' as a letter, splits at the same characters.
 _WORD = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _HEX = re.compile(r"(?=.*\d)[0-9a-f]{6,}", re.IGNORECASE)
@@ -16,7 +16,7 @@ def parts(text: str) -> str:
     return " ".join(filter(None, map(_parts_of, _WORD.findall(text))))
 
 
-@lru_cache(maxsize=1 << 16)  # a text has few words that it doesn't have often
+@lru_cache(maxsize=1 << 16)  # most words of a text occur in it often
 def _parts_of(word: str) -> str:
     pieces = _PART.findall(word)
     return " ".join(pieces) if len(pieces) > 1 else ""
@@ -25,8 +25,8 @@ def _parts_of(word: str) -> str:
 def terms(text: str) -> list[str]:
     """The words of a text as FTS5 queries that can be joined by OR.
 
-    Adjoining words of one path or name (``tests/test_io.py::test_load``) are also searched as a
-    phrase, which ranks exact names first; hexadecimal ids match by prefix, as git shows them.
+    Adjacent words of one path or name (``tests/test_io.py::test_load``) are also searched as a
+    phrase, which ranks exact names first. Hexadecimal ids match by prefix, as git shortens them.
     """
     found: dict[str, None] = {}  # in order, each once
     for name in text.split():
@@ -41,5 +41,5 @@ def terms(text: str) -> list[str]:
 
 
 def query(text: str) -> str | None:
-    """An FTS5 query that matches any word of a text (`terms`); None if it has none."""
+    """An FTS5 query that matches any word of a text (`terms`); None if the text has none."""
     return " OR ".join(terms(text)) or None

@@ -1,0 +1,128 @@
+"""Export and import of memories as JSON lines, one memory and its original a line.
+
+Latents are left out: they can always be made again from the originals.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from clara_mlx.errors import Progress, StoreError
+from clara_mlx.store.store import Span, Store
+
+
+def export(
+    store: Store,
+    file: IO[str],
+    where: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Write the memories that match a filter to a file; returns their number."""
+    memories = list(store.memories(where))
+    for number, memory in enumerate(memories, 1):
+        original, kind = store.original(memory.handle)
+        line: dict[str, Any] = {
+            "handle": memory.handle,
+            "source": memory.source,
+            "session": memory.session,
+            "created_at": memory.created_at,
+            "metadata": memory.metadata,
+            "sha256": hashlib.sha256(original).hexdigest(),
+        }
+        try:
+            line["text" if kind == "text" else "base64"] = (
+                original.decode("utf-8")
+                if kind == "text"
+                else base64.b64encode(original).decode("ascii")
+            )
+        except UnicodeDecodeError:  # a text with lone surrogates, which JSON readers may refuse
+            line["surrogates"] = base64.b64encode(original).decode("ascii")
+        file.write(json.dumps(line, ensure_ascii=True) + "\n")
+        if progress:
+            progress(number, len(memories), "memories")
+    return len(memories)
+
+
+def import_(store: Store, lines: Iterable[str], cut: Callable[[str], Iterable[Span]]) -> int:
+    """Remember the memories of an export under their handles; returns the number of new ones.
+
+    Args:
+        store: The store, which may have some of them already.
+        lines: What `export` wrote.
+        cut: Cuts a text into chunks.
+
+    Raises:
+        StoreError: A line is not an exported memory, or its original is damaged; the message has
+            the line's number. The memories of earlier lines are kept.
+    """
+    new = 0
+    for line in read_export(lines):
+        if store.has(line.handle):
+            continue
+        errors = "surrogateescape" if line.kind == "bytes" else "surrogatepass"
+        text = line.original.decode("utf-8", errors)
+        store.remember(
+            line.original,
+            text,
+            cut(text),
+            kind=line.kind,
+            source=line.source,
+            session=line.session,
+            metadata=line.metadata,
+            created_at=line.created_at,
+            handle=line.handle,
+        )
+        new += 1
+    return new
+
+
+@dataclass(frozen=True)
+class ExportedMemory:
+    """A line of an export, its original checked."""
+
+    handle: str
+    original: bytes
+    kind: str  # 'text' or 'bytes'
+    source: str | None
+    session: str | None
+    created_at: float  # seconds since 1970
+    metadata: dict[str, Any]
+
+
+def read_export(lines: Iterable[str]) -> Iterator[ExportedMemory]:
+    """Read the memories of an export.
+
+    Raises:
+        StoreError: As in `import_`.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            kind = "bytes" if "base64" in fields else "text"
+            if "text" in fields:
+                original = fields["text"].encode("utf-8")
+            else:
+                original = base64.b64decode(
+                    fields.get("base64") or fields.get("surrogates", ""), validate=True
+                )
+            memory = ExportedMemory(
+                str(fields["handle"]),
+                original,
+                kind,
+                fields.get("source"),
+                fields.get("session"),
+                float(fields["created_at"]),
+                dict(fields.get("metadata") or {}),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"line {number} is not an exported memory: {error!r}") from error
+        if hashlib.sha256(original).hexdigest() != fields.get("sha256"):
+            raise StoreError(f"line {number}: its original is damaged (its SHA-256 differs)")
+        yield memory

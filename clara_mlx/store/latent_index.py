@@ -1,0 +1,127 @@
+"""The search by latents: near sketches in memory first, then exact cosines from the blobs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+
+from clara_mlx.errors import StoreError
+from clara_mlx.store import sketch_table
+from clara_mlx.store.hadamard import Floats
+from clara_mlx.store.latents import LatentTable
+from clara_mlx.store.sketch import Probe, Sketcher
+from clara_mlx.store.sketch_index import Ids, NearestFirst, SketchIndex
+
+# Blobs read and scored at a time by an exact search: bounds the memory.
+_EXACT_BATCH = 256
+
+
+class LatentIndex:
+    """Searches the latents of a table; keeps their sketches in memory, up to date with the file."""
+
+    def __init__(self, table: LatentTable) -> None:
+        self._table = table
+        self._lock = threading.Lock()
+        # What has been read of the file: the epoch of the sketches and the last latent among them.
+        self._epoch = -1
+        self._last = 0
+        self._sketcher = Sketcher(1)
+        self._index = SketchIndex(8)
+
+    def search(
+        self,
+        query: Floats,
+        k: int,
+        allowed: Sequence[int] | None = None,
+        *,
+        sure: int | None = None,
+        exact: bool = False,
+    ) -> list[tuple[int, float]]:
+        """Chunk ids and cosines of the k best chunks for a query.
+
+        Args:
+            query: An encoded question, (memory_tokens, hidden).
+            k: Number of results; fewer only if fewer chunks are allowed.
+            allowed: Ids of the chunks that may be found; all without it.
+            sure: Guarantee only this many of the results, see `NearestFirst`.
+            exact: Score every allowed chunk.
+
+        Raises:
+            StoreError: The sketches are damaged.
+            OtherModel: Another process has moved the file to another model meanwhile.
+        """
+        with self._lock:
+            self._read_new_sketches()
+            index = self._index
+            mask = None if allowed is None else np.isin(index.ids, np.asarray(allowed, np.int64))
+            if not exact:
+                probe, rotated = self._probe(self._sketcher, query)
+                nearest = NearestFirst(index, probe, k, mask, sure=sure)
+                while len(ids := nearest.next_ids()):
+                    nearest.add_scores(self.cosines(rotated, ids))
+                ids, cosines = nearest.best()
+                return list(zip(ids.tolist(), cosines.tolist(), strict=True))
+            candidates = index.ids if mask is None else index.ids[mask]
+        rotated = self._table.codec.rotate_queries(query)
+        scores = np.full(len(candidates), -np.inf, np.float32)
+        for start in range(0, len(candidates), _EXACT_BATCH):
+            batch = slice(start, start + _EXACT_BATCH)
+            scores[batch] = self.cosines(rotated, candidates[batch])[0]
+        best = np.argsort(-scores, kind="stable")[:k]
+        best = best[scores[best] > -np.inf]
+        return [(int(candidates[i]), float(scores[i])) for i in best]
+
+    def centred_cosines(self, query: Floats, chunk_ids: Sequence[int]) -> dict[int, float | None]:
+        """Cosines of query and chunks less what all latents share; None for damaged latents.
+
+        Chunks without latents are left out. This is meant for the chunks that a search has found:
+        the search itself doesn't check for damage, which takes longer than scoring.
+        """
+        blobs = self._table.checked_blobs(chunk_ids)
+        found: dict[int, float | None] = dict.fromkeys(blobs)
+        sound = {id: blob for id, blob in blobs.items() if blob is not None}
+        if sound:
+            _, sketcher = self._table.sketcher()
+            probe, rotated = self._probe(sketcher, query)
+            cosines = probe.centred(self._table.codec.scores(rotated, list(sound.values())))
+            found.update(zip(sound, cosines.tolist(), strict=True))
+        return found
+
+    def cosines(self, rotated: Floats, chunk_ids: Ids) -> Floats:
+        """Cosines (queries, n) of rotated queries and chunks; -inf for chunks without latents."""
+        blobs = self._table.blobs(chunk_ids.tolist())
+        scores = np.full((len(rotated), len(chunk_ids)), -np.inf, np.float32)
+        place = {id: i for i, id in enumerate(chunk_ids.tolist())}
+        scores[:, [place[id] for id in blobs]] = self._table.codec.scores(
+            rotated, list(blobs.values())
+        )
+        return scores
+
+    def _probe(self, sketcher: Sketcher, query: Floats) -> tuple[Probe, Floats]:
+        """The forms of a query that the sketches and the blobs are compared with."""
+        probe = sketcher.probe(query.reshape(-1).astype(np.float32))
+        vectors = probe.vectors.reshape(-1, *self._table.shape)
+        return probe, self._table.codec.rotate_queries(vectors)
+
+    def _read_new_sketches(self) -> None:
+        """Read the sketches added since the last search; all of them if any were removed."""
+        table = self._table
+        # Nearly always nothing has changed, and these two numbers are all that is read.
+        if table.state() == (self._epoch, self._last):
+            return
+        with table.file.snapshot() as connection:  # sketches of two epochs must not mix
+            _, last = table.state()
+            epoch, sketcher = table.sketcher()
+            if epoch != self._epoch:
+                self._epoch, self._last = epoch, 0
+                self._sketcher, self._index = sketcher, SketchIndex(table.sketch_bits)
+            new = sketch_table.read_new(connection, table.id, table.sketch_bits, self._last)
+            if new is None:
+                raise StoreError(
+                    f"{table.file.path}: the sketches are damaged; "
+                    "`clara-mlx verify --repair` makes them again"
+                )
+            self._index.extend(*new)
+            self._last = last

@@ -1,0 +1,313 @@
+"""The table of latents: one blob for each compressed chunk, and a sketch of it beside.
+
+All latents of a file are one model's: its *space*, a row that names the model and says how latents
+and sketches are stored. Sketches are centred on the mean of the latents, which moves as they come,
+so now and then all are made again (`LatentTable.put`). Each time sketches are removed or made again
+the space's *epoch* grows, which tells every process that what it has read of them is out of date.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clara_mlx.errors import StoreError
+from clara_mlx.store import sketch_table
+from clara_mlx.store.backlog import lift_marks
+from clara_mlx.store.codec import codec as make_codec
+from clara_mlx.store.file import File
+from clara_mlx.store.hadamard import Floats
+from clara_mlx.store.sketch import LEAST_FOR_MEAN, Bits, RunningMean, Sketcher
+
+# Length of a sketch in bits, where the latents have as many values; 1 KiB.
+_SKETCH_BITS = 8192
+
+# Seed of the sketches' rotation, as new spaces store it.
+_SKETCH_SEED = 20251118
+
+# Latents that the mean is estimated from, at least, when it is looked at again.
+_MEAN_SAMPLE = 256
+
+# Latents decoded at a time for the mean, and for making sketches again: bounds the memory.
+_MEAN_BATCH = 64
+_SKETCH_BATCH = 256
+
+# Rows read by one statement; SQLite's own limit is 32,766. Their number is rounded up to steps, so
+# that there are few statements and SQLite has them in its cache.
+_BATCH = 9_600
+_BATCH_STEP = 32
+
+
+class OtherModel(StoreError):
+    """The latents of a file are another model's; the two must never be mixed."""
+
+
+class LatentTable:
+    """The latents (memory_tokens, hidden) of one model in one file; made by `open`.
+
+    Attributes:
+        file: The memory file.
+        id: The space's, and part of the name of its table of sketches.
+        fingerprint: The model's.
+        shape: (memory_tokens, hidden).
+        codec: How latents become blobs.
+        sketch_bits: Length of a sketch.
+    """
+
+    def __init__(self, file: File, space: Any) -> None:
+        self.file = file
+        self.id: int = space["id"]
+        self.fingerprint: str = space["fingerprint"]
+        self.shape: tuple[int, int] = (space["memory_tokens"], space["hidden"])
+        self.codec = make_codec(space["codec"], *self.shape)
+        self.sketch_bits: int = space["sketch_bits"]
+        self._seed: int = space["sketch_seed"]
+        self._dims = self.shape[0] * self.shape[1]
+        self._lock = threading.Lock()
+        self._sketcher: tuple[int, Sketcher] | None = None
+
+    @classmethod
+    def open(
+        cls, file: File, fingerprint: str, memory_tokens: int, hidden: int, codec: str
+    ) -> LatentTable:
+        """Open the table of a model's latents, and make it in a file that has none.
+
+        Args:
+            file: The memory file.
+            fingerprint: The model's.
+            memory_tokens: Vectors of one chunk's latents.
+            hidden: Length of such a vector.
+            codec: One of `codec.CODECS`; what the file was made with wins.
+
+        Raises:
+            OtherModel: The file's latents are another model's.
+            ClaraError: There is no such codec.
+        """
+        make_codec(codec, memory_tokens, hidden)  # an unknown name fails before anything is written
+        bits = Sketcher(memory_tokens * hidden, _SKETCH_BITS).bits
+        with file.write() as connection:
+            space = connection.execute("SELECT * FROM spaces").fetchone()
+            if space is None:
+                connection.execute(
+                    "INSERT INTO spaces (fingerprint, memory_tokens, hidden, codec, "
+                    "sketch_bits, sketch_seed) VALUES (?, ?, ?, ?, ?, ?)",
+                    (fingerprint, memory_tokens, hidden, codec, bits, _SKETCH_SEED),
+                )
+                space = connection.execute("SELECT * FROM spaces").fetchone()
+                sketch_table.create(connection, space["id"], bits)
+        if space["fingerprint"] != fingerprint:
+            raise _other_model(file, space["fingerprint"], fingerprint)
+        return cls(file, space)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        """Number of chunks that have latents."""
+        (row,) = self.file.read("SELECT count(*) FROM latents WHERE space_id = ?", (self.id,))
+        return int(row[0])
+
+    def present(self, chunk_ids: Sequence[int]) -> set[int]:
+        """Those of the chunks that have latents."""
+        return {row[0] for row in self._rows("chunk_id", chunk_ids)}
+
+    def latents(self, chunk_ids: Sequence[int]) -> Floats:
+        """Latents (n, memory_tokens, hidden) float32 of chunks, in the order given.
+
+        Raises:
+            StoreError: A chunk has none, or they are damaged.
+        """
+        blobs = self.checked_blobs(chunk_ids)
+        for id, blob in blobs.items():
+            if blob is None:
+                raise StoreError(
+                    f"{self.file.path}: the latents of chunk {id} are damaged; "
+                    "`clara-mlx verify --repair` compresses them again from the original"
+                )
+        missing = [id for id in chunk_ids if id not in blobs]
+        if missing:
+            raise StoreError(f"{self.file.path}: chunks {missing} have no latents")
+        return self.codec.decode([blob for id in chunk_ids if (blob := blobs[id]) is not None])
+
+    def blobs(self, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+        """Blobs by chunk id, of the chunks that have latents.
+
+        Their checksums are not looked at, as that takes longer than scoring them.
+        """
+        return dict(map(tuple, self._rows("chunk_id, data", chunk_ids)))
+
+    def checked_blobs(self, chunk_ids: Sequence[int]) -> dict[int, bytes | None]:
+        """Blobs by chunk id, of the chunks that have latents; None for a damaged one."""
+        rows = self._rows("chunk_id, crc, data", chunk_ids)
+        return {
+            id: data if isinstance(data, bytes) and zlib.crc32(data) == crc else None
+            for id, crc, data in rows
+        }
+
+    def _sound_latents(self, chunk_ids: Sequence[int]) -> tuple[list[int], Floats]:
+        """The chunks that have undamaged latents, and those, flattened to (n, dims)."""
+        blobs = {id: blob for id, blob in self.checked_blobs(chunk_ids).items() if blob is not None}
+        return list(blobs), self.codec.decode(list(blobs.values())).reshape(-1, self._dims)
+
+    def _rows(self, columns: str, chunk_ids: Sequence[int]) -> list[Any]:
+        rows: list[Any] = []
+        for start in range(0, len(chunk_ids), _BATCH):
+            batch = list(chunk_ids[start : start + _BATCH])
+            batch += batch[-1:] * (-len(batch) % _BATCH_STEP)
+            marks = ",".join("?" * len(batch))
+            rows += self.file.read(
+                f"SELECT {columns} FROM latents WHERE space_id = ? AND chunk_id IN ({marks})",
+                [self.id, *batch],
+            )
+        return rows
+
+    # -- sketches --------------------------------------------------------------------------------
+
+    def state(self) -> tuple[int, int]:
+        """The epoch of the sketches, and the id of the latent added last.
+
+        Raises:
+            OtherModel: Another process has moved the file to another model meanwhile.
+        """
+        rows = self.file.read(
+            "SELECT epoch, (SELECT coalesce(max(id), 0) FROM latents) FROM spaces "
+            "WHERE id = ? AND fingerprint = ?",
+            (self.id, self.fingerprint),
+        )
+        if not rows:
+            theirs, _ = fingerprint_and_count(self.file)
+            raise _other_model(self.file, theirs or "(none yet)", self.fingerprint)
+        return rows[0][0], rows[0][1]
+
+    def sketcher(self) -> tuple[int, Sketcher]:
+        """The epoch of the sketches, and the sketcher they are made with until the next one."""
+        with self._lock:
+            epoch, _ = self.state()
+            if self._sketcher is None or self._sketcher[0] != epoch:
+                (row,) = self.file.read("SELECT epoch, mean FROM spaces WHERE id = ?", (self.id,))
+                mean = None if row["mean"] is None else np.frombuffer(row["mean"], "<f4")
+                sketcher = Sketcher(self._dims, self.sketch_bits, self._seed, mean)
+                self._sketcher = row["epoch"], sketcher
+            return self._sketcher
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def put(self, chunk_ids: Sequence[int], latents: Floats, done: Sequence[int] = ()) -> None:
+        """Store latents, and take the contents that they complete out of the backlog.
+
+        That is one transaction. Afterwards all sketches are made again if they are due.
+
+        Args:
+            chunk_ids: The chunks; those that were forgotten meanwhile are left out.
+            latents: Their latents (n, memory_tokens, hidden).
+            done: The contents of which no chunk is without latents now.
+
+        Raises:
+            OtherModel: Another process has moved the file to another model meanwhile.
+        """
+        blobs = self.codec.encode(latents)
+        crcs = [zlib.crc32(blob) for blob in blobs]
+        flat = latents.reshape(len(latents), -1)
+        epoch, sketcher = self.sketcher()
+        sketches = sketcher.sketch(flat)
+        with self.file.write() as connection:
+            if self.state()[0] != epoch:  # another process has moved the mean
+                sketches = self.sketcher()[1].sketch(flat)
+            kept = []
+            for chunk_id, crc, blob, sketch in zip(chunk_ids, crcs, blobs, sketches, strict=True):
+                cursor = connection.execute(
+                    "INSERT OR IGNORE INTO latents (space_id, chunk_id, crc, data) "
+                    "SELECT ?, id, ?, ? FROM chunks WHERE id = ?",
+                    (self.id, crc, blob, chunk_id),
+                )
+                if cursor.rowcount:
+                    kept.append((chunk_id, sketch.tobytes()))
+            sketch_table.add(connection, self.id, kept)
+            lift_marks(connection, done)
+        self._recentre_if_due()
+
+    def _recentre_if_due(self) -> None:
+        """Make all sketches again if there are twice the latents and their mean has moved."""
+        (row,) = self.file.read(
+            "SELECT mean, mean_count, (SELECT coalesce(max(id), 0) FROM latents) AS most "
+            "FROM spaces WHERE id = ?",
+            (self.id,),
+        )
+        due = max(LEAST_FOR_MEAN, 2 * row["mean_count"])
+        if row["most"] < due or (count := self.count()) < due:  # counting takes a while
+            return
+        mean = self._estimate_mean(count)
+        used = None if row["mean"] is None else np.frombuffer(row["mean"], "<f4")
+        if mean.is_stale(used):
+            self._recentre(mean.mean, count)
+        else:
+            with self.file.write() as connection:
+                connection.execute(
+                    "UPDATE spaces SET mean_count = ? WHERE id = ?", (count, self.id)
+                )
+
+    def _estimate_mean(self, count: int) -> RunningMean:
+        """The mean of a sample of the ``count`` latents, taken evenly."""
+        rows = self.file.read(
+            "SELECT chunk_id FROM latents WHERE space_id = ? AND id % ? = 0 ORDER BY id LIMIT ?",
+            (self.id, max(1, count // _MEAN_SAMPLE), 2 * _MEAN_SAMPLE),
+        )
+        ids = [row[0] for row in rows]
+        mean = RunningMean(self._dims)
+        for start in range(0, len(ids), _MEAN_BATCH):
+            mean.update(self._sound_latents(ids[start : start + _MEAN_BATCH])[1])
+        return mean
+
+    def _recentre(self, mean: Floats, count: int) -> None:
+        """Make all sketches again with another mean; other writers only wait for the exchange."""
+        sketcher = Sketcher(self._dims, self.sketch_bits, self._seed, mean)
+        sketches: dict[int, Bits] = {}
+        self._make_missing(sketches, sketcher)
+        with self.file.write() as connection:
+            self._make_missing(sketches, sketcher)  # those that came meanwhile
+            sketch_table.remove(connection, self.id, list(sketches))
+            made = ((id, sketch.tobytes()) for id, sketch in sketches.items())
+            sketch_table.add(connection, self.id, made)
+            connection.execute(
+                "UPDATE spaces SET mean = ?, mean_count = ? WHERE id = ?",
+                (mean.astype("<f4").tobytes(), count, self.id),
+            )
+
+    def _make_missing(self, sketches: dict[int, Bits], sketcher: Sketcher) -> None:
+        """Add the missing sketches of undamaged latents, and drop those of chunks now forgotten."""
+        rows = self.file.read("SELECT chunk_id FROM latents WHERE space_id = ?", (self.id,))
+        missing = [row[0] for row in rows if row[0] not in sketches]
+        for start in range(0, len(missing), _SKETCH_BATCH):
+            ids, latents = self._sound_latents(missing[start : start + _SKETCH_BATCH])
+            sketches.update(zip(ids, sketcher.sketch(latents), strict=True))
+        for gone in sketches.keys() - {row[0] for row in rows}:
+            del sketches[gone]
+
+
+def _other_model(file: File, theirs: str, ours: str) -> OtherModel:
+    return OtherModel(
+        f"{file.path}: its latents are those of model {theirs[:12]}, not of {ours[:12]}; "
+        "open it with that model, or move it to this one with: clara-mlx recompress"
+    )
+
+
+def fingerprint_and_count(file: File) -> tuple[str | None, int]:
+    """The fingerprint of the model whose latents a file has, and how many chunks have them."""
+    rows = file.read(
+        "SELECT fingerprint, (SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
+    )
+    return (rows[0][0], rows[0][1]) if rows else (None, 0)
+
+
+def drop_all_latents(file: File) -> None:
+    """Drop all latents and sketches, and put every content into the backlog, for another model."""
+    with file.write() as connection:
+        for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
+            sketch_table.drop(connection, space_id)
+        connection.execute("DELETE FROM latents")
+        connection.execute("DELETE FROM spaces")
+        connection.execute("DELETE FROM pending")
+        connection.execute("INSERT INTO pending (content_id) SELECT id FROM contents")
