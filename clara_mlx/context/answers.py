@@ -10,8 +10,8 @@ from typing import Any
 from clara_mlx.context import lines
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory, asking
+from clara_mlx.store.latents import OtherModel
 from clara_mlx.store.results import Hit
-from clara_mlx.store.space import OtherModel
 
 #: Characters that the lines of one answer may have together.
 ANSWER_CHARACTERS = 3_000

@@ -12,8 +12,8 @@ import numpy as np
 from clara_mlx.errors import ClaraError
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
+from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.results import Hit
-from clara_mlx.store.space import Space
 
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara
@@ -56,7 +56,7 @@ def encode_query(query: str, clara: Clara, model_thread: ModelThread) -> Array:
 def stream_answer(
     question: str,
     hits: list[Hit],
-    space: Space,
+    latents: LatentTable,
     clara: Clara,
     model_thread: ModelThread,
     max_tokens: int,
@@ -73,7 +73,7 @@ def stream_answer(
         yield NOTHING_FOUND
         yield Answer(NOTHING_FOUND, [], 0, 0, 0)
         return
-    documents = _documents(hits, space, clara, model_thread)
+    documents = _documents(hits, latents, clara, model_thread)
     room = clara.documents_that_fit(question, max_tokens)
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
@@ -95,7 +95,9 @@ def stream_answer(
     yield Answer("\n".join(answers), hits, read, tokens - read, len(passes))
 
 
-def _documents(hits: list[Hit], space: Space, clara: Clara, model_thread: ModelThread) -> Array:
+def _documents(
+    hits: list[Hit], latents: LatentTable, clara: Clara, model_thread: ModelThread
+) -> Array:
     """Latents (documents, memory_tokens, hidden) of hits, best first.
 
     A hit that the background work has not reached is compressed now, and may become several
@@ -105,9 +107,9 @@ def _documents(hits: list[Hit], space: Space, clara: Clara, model_thread: ModelT
     def compress(text: str) -> Array:
         return np.array(clara.compress(text).latents)
 
-    compressed = space.present([hit.chunk_id for hit in hits])
+    compressed = latents.present([hit.chunk_id for hit in hits])
     documents = [
-        space.latents([hit.chunk_id])
+        latents.latents([hit.chunk_id])
         if hit.chunk_id in compressed
         else model_thread.run(Priority.QUESTION, partial(compress, hit.text))
         for hit in hits

@@ -16,7 +16,7 @@ import numpy as np
 from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store.space import Space
+from clara_mlx.store.latents import LatentTable, OtherModel
 from clara_mlx.store.store import Store, StoredChunk
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ _HOST = socket.gethostname().replace(" ", "-")
 class BackgroundCompression:
     """A thread that works through a file's backlog while it holds the file's lease."""
 
-    def __init__(self, store: Store, space: Space, clara: Clara, model_thread: ModelThread) -> None:
+    def __init__(
+        self, store: Store, latents: LatentTable, clara: Clara, model_thread: ModelThread
+    ) -> None:
         self.error: Exception | None = None  # what it stopped for, or paused for
         self._store = store
-        self._space = space
+        self._latents = latents
         self._clara = clara
         self._model_thread = model_thread
         self._owner = f"{_HOST} {os.getpid()} {secrets.token_hex(4)}"  # `_has_died` reads it
@@ -80,7 +82,9 @@ class BackgroundCompression:
     def hold_back(self) -> None:
         """Make a writer that is far ahead of the thread wait a little; no writer is refused."""
         deadline = time.monotonic() + BACKLOG_SECONDS
-        while self.running and self._store.backlog() > BACKLOG and time.monotonic() < deadline:
+        while (
+            self.running and self._store.backlog.count() > BACKLOG and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -100,10 +104,10 @@ class BackgroundCompression:
         if self.running:
             self.error = None  # of an earlier try
         self.wake()
-        total = self._store.backlog()
-        while self._store.pending(1):
+        total = self._store.backlog.count()
+        while self._store.backlog.pending(1):
             if progress:
-                progress(total - self._store.backlog(), total)
+                progress(total - self._store.backlog.count(), total)
             if not self.running or self.error:
                 raise StoreError(f"compression stopped: {self.error}") from self.error
             if deadline is not None and time.monotonic() > deadline:
@@ -133,17 +137,17 @@ class BackgroundCompression:
             self.error = error
         finally:
             with contextlib.suppress(ClaraError):
-                self._store.give_up_lease(_LEASE, self._owner)
+                self._store.backlog.give_up_lease(_LEASE, self._owner)
 
     def _compress_some(self) -> bool:
         """Compress some of the backlog; false if there was nothing to do here."""
-        contents = self._store.pending(CONTENTS)
+        contents = self._store.backlog.pending(CONTENTS)
         if not contents or not self._take_lease():
             return False
         try:
             self._compress(contents)
         except Exception as error:
-            if _is_transient(error):
+            if _concerns_all(error):
                 raise
             # One bad content must not hold up the others: try each alone.
             for content in contents:
@@ -156,19 +160,19 @@ class BackgroundCompression:
         try:
             self._compress([content])
         except Exception as error:
-            if _is_transient(error):
+            if _concerns_all(error):
                 raise
             # If it was forgotten meanwhile, there is nothing to note.
-            self._store.note_failure([content], str(error) or repr(error))
+            self._store.backlog.note_failure(content, str(error) or repr(error))
 
     def _take_lease(self) -> bool:
         """Take or renew the lease; at once if its owner is a process here that has died."""
-        if self._store.take_lease(_LEASE, self._owner, LEASE_SECONDS):
+        if self._store.backlog.take_lease(_LEASE, self._owner, LEASE_SECONDS):
             return True
-        rows = self._store.read("SELECT owner FROM leases WHERE name = ?", (_LEASE,))
-        if rows and _has_died(rows[0]["owner"]):
-            self._store.give_up_lease(_LEASE, rows[0]["owner"])
-            return self._store.take_lease(_LEASE, self._owner, LEASE_SECONDS)
+        other = self._store.backlog.lease_owner(_LEASE)
+        if other and _has_died(other):
+            self._store.backlog.give_up_lease(_LEASE, other)
+            return self._store.backlog.take_lease(_LEASE, self._owner, LEASE_SECONDS)
         return False
 
     def _compress(self, contents: list[int]) -> None:
@@ -183,7 +187,7 @@ class BackgroundCompression:
             chunks = self._chunks_to_encode(content)
             left[content] = len(chunks)
             missing += chunks
-        self._space.finish([content for content, count in left.items() if not count])
+        self._store.backlog.finish([content for content, count in left.items() if not count])
         missing.sort(key=lambda chunk: chunk.tokens or 0)
         for start in range(0, len(missing), CHUNKS):
             if self._stop.is_set():
@@ -194,7 +198,7 @@ class BackgroundCompression:
             for chunk in batch:
                 left[chunk.content_id] -= 1
             done = [c for c in {chunk.content_id for chunk in batch} if not left[c]]
-            self._space.put([chunk.id for chunk in batch], latents, done)
+            self._latents.put([chunk.id for chunk in batch], latents, done)
             if not self._take_lease():  # it expired while this process slept
                 return
 
@@ -211,12 +215,13 @@ class BackgroundCompression:
         if any(chunk.tokens is None or chunk.tokens > limit for chunk in chunks):
             self._store.rechunk(content, cut(self._store.text(content), self._clara))
             chunks = self._store.chunks(content)
-        encoded = self._space.present([chunk.id for chunk in chunks])
+        encoded = self._latents.present([chunk.id for chunk in chunks])
         return [chunk for chunk in chunks if chunk.id not in encoded]
 
 
-def _is_transient(error: Exception) -> bool:
-    return isinstance(error, StoreError) and error.transient
+def _concerns_all(error: Exception) -> bool:
+    """Whether an error is not the fault of one content: every other would fail as well now."""
+    return isinstance(error, OtherModel) or (isinstance(error, StoreError) and error.transient)
 
 
 def _has_died(owner: str) -> bool:

@@ -14,10 +14,16 @@ from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread
-from clara_mlx.store import care, search
+from clara_mlx.store import care, exchange, search
 from clara_mlx.store.file import File
+from clara_mlx.store.latent_index import LatentIndex
+from clara_mlx.store.latents import (
+    LatentTable,
+    OtherModel,
+    drop_all_latents,
+    fingerprint_and_count,
+)
 from clara_mlx.store.results import Hit, Status
-from clara_mlx.store.space import OtherModel, Space
 from clara_mlx.store.store import Store, StoredMemory
 
 if TYPE_CHECKING:
@@ -47,7 +53,8 @@ class Memory:
         self._store = store
         self._codec = codec
         self._most_bytes = most_bytes
-        self._space: Space | None = None
+        self._latents: LatentTable | None = None
+        self._index: LatentIndex | None = None
         self._compression: BackgroundCompression | None = None
         self._other_model: str | None = None  # what to say if the latents are another model's
 
@@ -80,7 +87,7 @@ class Memory:
         """
         memory = cls(Store(path), clara, codec, floor, most_bytes)
         try:
-            memory._open_space()
+            memory._open_latents()
         except OtherModel as error:  # originals and text search work; latents must not mix
             memory._other_model = str(error)
         except BaseException:
@@ -90,13 +97,16 @@ class Memory:
             memory._compression.start()
         return memory
 
-    def _open_space(self) -> None:
+    def _open_latents(self) -> None:
         if self.clara and self.model_thread:
             config = self.clara.config
             shape = config.memory_tokens, config.hidden_size
-            self._space = Space.open(self._store, self.clara.fingerprint, *shape, self._codec)
+            self._latents = LatentTable.open(
+                self._store, self.clara.fingerprint, *shape, self._codec
+            )
+            self._index = LatentIndex(self._latents)
             self._compression = BackgroundCompression(
-                self._store, self._space, self.clara, self.model_thread
+                self._store, self._latents, self.clara, self.model_thread
             )
 
     def close(self, *, flush: bool = False) -> None:
@@ -230,14 +240,14 @@ class Memory:
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
         if mode == "latent":
-            self._need_space("latent search")
+            self._need_latents("latent search")
         if mode == "hybrid" and self._other_model:
             _LOG.warning("only words are searched: %s", self._other_model)
-        space, encoded = self._space, None
-        if mode != "text" and self.clara and self.model_thread and space and space.count():
+        latents, encoded = self._latents, None
+        if mode != "text" and self.clara and self.model_thread and latents and latents.count():
             encoded = asking.encode_query(query, self.clara, self.model_thread)
         words = None if mode == "latent" else query
-        return search.search(self._store, space, encoded, words, k, where, exact=exact)
+        return search.search(self._store, self._index, encoded, words, k, where, exact=exact)
 
     def ask(
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
@@ -256,18 +266,18 @@ class Memory:
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
-        space = self._need_space("asking")
+        latents = self._need_latents("asking")
         clara, model_thread = self.clara, self.model_thread
         assert clara and model_thread
         hits = asking.relevant(self.recall(question, k, where), self.floor)
-        return asking.stream_answer(question, hits, space, clara, model_thread, max_tokens)
+        return asking.stream_answer(question, hits, latents, clara, model_thread, max_tokens)
 
-    def _need_space(self, what: str) -> Space:
+    def _need_latents(self, what: str) -> LatentTable:
         if self._other_model:
             raise OtherModel(self._other_model)
-        if self._space is None:
+        if self._latents is None:
             raise StoreError(f"{what} needs a model; open the memory with one")
-        return self._space
+        return self._latents
 
     # -- care ------------------------------------------------------------------------------------
 
@@ -282,17 +292,15 @@ class Memory:
             StoreError: No model was given to `open`.
         """
         if self._other_model:
-            self._store.leave_spaces()
+            drop_all_latents(self._store)
             self._other_model = None
-            self._open_space()
+            self._open_latents()
         if self._compression is None:
             raise StoreError("recompressing needs the new model; open the memory with it")
         self._compression.start()
         self._compression.wait(None, progress)
 
-    def verify(
-        self, *, repair: bool = False, progress: care.Progress | None = None
-    ) -> care.Findings:
+    def verify(self, *, repair: bool = False, progress: Progress | None = None) -> care.Findings:
         """Check every original, span, latent and index entry.
 
         ``repair`` drops damaged latents and marks their contents pending.
@@ -306,15 +314,15 @@ class Memory:
 
     def vacuum(self) -> tuple[int, int]:
         """Give freed pages back to the disk; returns the file's bytes before and after."""
-        return care.compact(self._store)
+        return care.vacuum(self._store)
 
     compact = vacuum  # an alias: the former name, which the CLI's command still has
 
     def export(
-        self, file: IO[str], where: Where = None, *, progress: care.Progress | None = None
+        self, file: IO[str], where: Where = None, *, progress: Progress | None = None
     ) -> int:
         """Write memories as JSON lines with their originals; returns the number of memories."""
-        return care.export(self._store, file, where, progress)
+        return exchange.export(self._store, file, where, progress)
 
     def import_(self, lines: Iterable[str]) -> int:
         """Remember the memories of an export with their handles and times; returns how many.
@@ -324,7 +332,9 @@ class Memory:
         Raises:
             StoreError: A line is damaged; the memories before it have been kept.
         """
-        new = [self._keep(**asdict(m)) for m in care.read_export(lines) if not self.has(m.handle)]
+        new = [
+            self._keep(**asdict(m)) for m in exchange.read_export(lines) if not self.has(m.handle)
+        ]
         if self._compression:
             self._compression.wake()
         return len(new)
@@ -332,10 +342,10 @@ class Memory:
     def status(self) -> Status:
         """Counts, sizes and the progress of compression."""
         fingerprint, compressed = None, 0
-        if self._space:
-            fingerprint, compressed = self._space.fingerprint, self._space.count()
+        if self._latents:
+            fingerprint, compressed = self._latents.fingerprint, self._latents.count()
         elif self.clara is None:
-            fingerprint, compressed = self._store.kept()
+            fingerprint, compressed = fingerprint_and_count(self._store)
         figures = self._store.figures()
         return Status(
             path=str(self.path), compressed=compressed, fingerprint=fingerprint, **figures
@@ -343,7 +353,7 @@ class Memory:
 
     def backlog(self) -> int:
         """Number of contents that wait for compression."""
-        return self._store.backlog()
+        return self._store.backlog.count()
 
     @property
     def path(self) -> Path:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from clara_mlx.errors import Progress, StoreError
-from clara_mlx.store.store import Span, Store
+from clara_mlx.store.store import Store
 
 
 def export(
@@ -48,42 +48,9 @@ def export(
     return len(memories)
 
 
-def import_(store: Store, lines: Iterable[str], cut: Callable[[str], Iterable[Span]]) -> int:
-    """Remember the memories of an export under their handles; returns the number of new ones.
-
-    Args:
-        store: The store, which may have some of them already.
-        lines: What `export` wrote.
-        cut: Cuts a text into chunks.
-
-    Raises:
-        StoreError: A line is not an exported memory, or its original is damaged; the message has
-            the line's number. The memories of earlier lines are kept.
-    """
-    new = 0
-    for line in read_export(lines):
-        if store.has(line.handle):
-            continue
-        errors = "surrogateescape" if line.kind == "bytes" else "surrogatepass"
-        text = line.original.decode("utf-8", errors)
-        store.remember(
-            line.original,
-            text,
-            cut(text),
-            kind=line.kind,
-            source=line.source,
-            session=line.session,
-            metadata=line.metadata,
-            created_at=line.created_at,
-            handle=line.handle,
-        )
-        new += 1
-    return new
-
-
 @dataclass(frozen=True)
 class ExportedMemory:
-    """A line of an export, its original checked."""
+    """A line of an export, with its original checked; the arguments of `Store.remember`."""
 
     handle: str
     original: bytes
@@ -98,7 +65,8 @@ def read_export(lines: Iterable[str]) -> Iterator[ExportedMemory]:
     """Read the memories of an export.
 
     Raises:
-        StoreError: As in `import_`.
+        StoreError: A line is not an exported memory, or its original is damaged; the message has
+            the line's number.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -16,7 +16,8 @@ import numpy as np
 from memory_worker import Worker, make_version_1, remember, run_together
 
 from clara_mlx.memory import Memory
-from clara_mlx.store.space import Space
+from clara_mlx.store.latent_index import LatentIndex
+from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
 
 
@@ -59,7 +60,7 @@ def test_many_threads_open_one_new_or_old_file(tmp_path: Path) -> None:
         barrier.wait()
         store = Store(path)
         remember(store, "one and the same")
-        number = store.backlog()
+        number = store.backlog.count()
         store.close()
         return number
 
@@ -92,11 +93,11 @@ def test_forgetting_while_it_is_compressed(clara: Callable[..., Any], tmp_path: 
 def test_an_id_is_never_another_text_to_a_process_that_cached_it(tmp_path: Path) -> None:
     one, two = Store(tmp_path / "m.db"), Store(tmp_path / "m.db")
     handle = remember(one, "the old text")
-    (content,) = one.pending(1)
+    (content,) = one.backlog.pending(1)
     assert one.text(content) == "the old text"
     two.forget({"handle": handle})
     remember(two, "the new text")
-    assert one.text(one.pending(1)[0]) == "the new text"
+    assert one.text(one.backlog.pending(1)[0]) == "the new text"
     one.close()
     two.close()
 
@@ -104,7 +105,7 @@ def test_an_id_is_never_another_text_to_a_process_that_cached_it(tmp_path: Path)
 def test_two_processes_never_mix_sketches_of_two_means(tmp_path: Path) -> None:
     """One moves the mean while the other still has the old one; all sketches are of the new one."""
     stores = Store(tmp_path / "m.db"), Store(tmp_path / "m.db")
-    a, b = (Space.open(store, "a model", 4, 64, "fp16") for store in stores)
+    a, b = (LatentTable.open(store, "a model", 4, 64, "fp16") for store in stores)
     rng = np.random.default_rng(0)
     common = 3 * rng.normal(size=(4, 64))
     for number in range(66):
@@ -113,12 +114,12 @@ def test_two_processes_never_mix_sketches_of_two_means(tmp_path: Path) -> None:
         (a if number < 65 else b).put([number + 1], latents, [number + 1])
     query = (common + rng.normal(size=(4, 64))).astype(np.float32)
     kept = stores[0].read("SELECT rowid, bits FROM sketches_1 ORDER BY rowid")
-    made = a._sketches(a.latents(list(range(1, 67))).reshape(66, -1))[1]
+    made = a.sketcher()[1].sketch(a.latents(list(range(1, 67))).reshape(66, -1))
     differing = [
         int(np.bitwise_count(np.frombuffer(row["bits"], np.uint8) ^ sketch).sum())
         for row, sketch in zip(kept, made, strict=True)
     ]
     assert max(differing) <= 2  # fp16 rounds
-    assert a.search(query, 5) == b.search(query, 5)
+    assert LatentIndex(a).search(query, 5) == LatentIndex(b).search(query, 5)
     for store in stores:
         store.close()

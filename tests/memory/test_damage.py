@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from memory_files import SHAPE, fill, open_space
+from memory_files import SHAPE, fill, open_latents
 from memory_worker import make_version_1, remember, sha
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.store import care, search
 from clara_mlx.store.driver import driver
+from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.migrations import MIGRATIONS
 from clara_mlx.store.store import Store
 
@@ -78,8 +79,10 @@ def readable(path: Path, kept: dict[str, bytes]) -> int:
     for use in (
         lambda: list(store.memories()),
         lambda: search.search(store, None, None, "error test", 5, {"source": "build"}),
-        lambda: search.search(store, open_space(store), query, "error", 5, None),
-        lambda: search.search(store, open_space(store), query, None, 5, None, exact=True),
+        lambda: search.search(store, LatentIndex(open_latents(store)), query, "error", 5, None),
+        lambda: search.search(
+            store, LatentIndex(open_latents(store)), query, None, 5, None, exact=True
+        ),
         lambda: store.figures(),
         lambda: remember(store, "something new"),
         lambda: remember(store, kept[handle].decode()),
@@ -158,11 +161,11 @@ def test_damaged_latents_are_named_and_made_again(tmp_path: Path) -> None:
     flip(path, find(path, data))
     store = Store(path)
     with pytest.raises(ClaraError, match="verify --repair"):
-        open_space(store).latents([chunk])
+        open_latents(store).latents([chunk])
     findings = care.verify(store)
     assert findings.damaged_chunks == [chunk] and len(findings.problems) == 1
     assert care.repair(store, findings) == 1
-    assert store.backlog() == 1
+    assert store.backlog.count() == 1
     assert care.verify(store).problems == []
     store.close()
 
@@ -188,14 +191,15 @@ def test_a_search_leaves_damaged_latents_out(
     (chunk, data) = rows(path, "SELECT chunk_id, data FROM latents")[9]
     flip(path, find(path, data[100:]))
     store = Store(path)
-    space = open_space(store)
-    query = space.codec.decode([data])[0]
-    assert space.search(query, 1)[0][0] == chunk  # its checksum is not looked at
-    hits = search.search(store, space, query, None, 10, None)
+    table = open_latents(store)
+    index = LatentIndex(table)
+    query = table.codec.decode([data])[0]
+    assert index.search(query, 1)[0][0] == chunk  # its checksum is not looked at
+    hits = search.search(store, index, query, None, 10, None)
     assert len(hits) == 10 and chunk not in {hit.chunk_id for hit in hits}
     assert f"the latents of chunks [{chunk}] are damaged" in caplog.text
-    words = store.text(store.chunk([chunk])[chunk].content_id)
-    (hit,) = search.search(store, space, query, words, 1, None)
+    words = store.text(store.chunks_by_id([chunk])[chunk].content_id)
+    (hit,) = search.search(store, index, query, words, 1, None)
     assert (hit.chunk_id, hit.found_by, hit.cosine) == (chunk, ("text",), None)
     store.close()
 
@@ -215,7 +219,7 @@ def test_missing_sketches_and_those_of_nothing_are_repaired(tmp_path: Path) -> N
         f"chunk {b} has a sketch without latents",
     ]
     assert care.repair(store, findings) == 2
-    assert store.backlog() == 2
+    assert store.backlog.count() == 2
     assert care.verify(store).problems == []
     store.close()
 
@@ -275,7 +279,7 @@ def test_an_older_file_is_migrated_and_backed_up(tmp_path: Path) -> None:
     kept = make_version_1(path, 10)
     store = Store(path)
     assert {h: sha(store.original(h)[0]) for h in kept} == kept
-    assert store.backlog() == len(kept)
+    assert store.backlog.count() == len(kept)
     assert care.verify(store).problems == []
     store.close()
     backup = tmp_path / "m.db.v1.backup"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from memory_files import SHAPE, fill, open_space
+from memory_files import SHAPE, fill, open_latents
 from memory_worker import remember
 
 from clara_mlx.errors import ClaraError
@@ -114,7 +114,7 @@ def test_what_is_forgotten_is_in_no_byte_of_the_files(length: int, tmp_path: Pat
     path = tmp_path / "m.db"
     rng, numbers = random.Random(length), np.random.default_rng(length)
     store = Store(path)
-    space = open_space(store)
+    table = open_latents(store)
     handles, secrets = [], {}
     for number in range(120):
         # Words of letters only, each unlike all others, in the text and beside it.
@@ -131,9 +131,9 @@ def test_what_is_forgotten_is_in_no_byte_of_the_files(length: int, tmp_path: Pat
         )
         if number % 24 == 0:
             secrets[handles[-1]] = words
-        (content,) = store.pending(1)
+        (content,) = store.backlog.pending(1)
         ids = [chunk.id for chunk in store.chunks(content)]
-        space.put(ids, numbers.normal(size=(len(ids), *SHAPE)).astype(np.float32), [content])
+        table.put(ids, numbers.normal(size=(len(ids), *SHAPE)).astype(np.float32), [content])
     wanted: list[bytes] = []
     for handle, words in secrets.items():
         wanted += [word.encode() for word in words]

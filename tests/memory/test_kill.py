@@ -43,7 +43,7 @@ def test_killed_while_it_migrates(tmp_path: Path) -> None:
         assert backups == ["m.db.v1.backup"]
         store = Store(path.parent / "m.db.v1.backup")  # a whole memory of its own
         assert store.figures()["memories"] == len(kept)
-        assert store.backlog() == len(kept)
+        assert store.backlog.count() == len(kept)
         store.close()
     assert unfinished
 

@@ -17,7 +17,7 @@ from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.background import CHUNKS
-from clara_mlx.store.space import OtherModel
+from clara_mlx.store.latents import OtherModel
 
 TEXTS = {
     "pytest": "FAILED tests/test_io.py::test_load - FileNotFoundError\n1 failed, 41 passed\n" * 4,
@@ -45,9 +45,9 @@ def test_everything_is_compressed_and_the_latents_are_the_models(memory: Memory)
     assert (status.pending, status.failed, status.memories) == (0, 0, 3)
     assert status.compressed == status.chunks > 10
     clara = memory.clara
-    assert clara is not None and memory._space is not None
+    assert clara is not None and memory._latents is not None
     hits = memory.recall("which file", 5, mode="latent")
-    kept = memory._space.latents([hit.chunk_id for hit in hits])
+    kept = memory._latents.latents([hit.chunk_id for hit in hits])
     exact = np.array(clara.encode([hit.text for hit in hits]))
     cosines = [float(clara.rank(a, b)[0]) for a, b in zip(kept, exact, strict=True)]
     assert min(cosines) > 0.999
@@ -123,8 +123,8 @@ def test_text_and_bytes_come_back_as_they_were(path: Path, clara: Any) -> None:
 def test_asking_gives_the_models_answer_and_its_evidence(memory: Memory) -> None:
     question = "Which test failed?"
     answer = memory.ask(question, k=3, max_tokens=8)
-    assert memory.clara is not None and memory._space is not None
-    latents = memory._space.latents([hit.chunk_id for hit in answer.evidence])
+    assert memory.clara is not None and memory._latents is not None
+    latents = memory._latents.latents([hit.chunk_id for hit in answer.evidence])
     assert answer.text == memory.clara.answer(question, latents, 8).strip()
     assert answer.passes == 1
     assert answer.tokens_read == 3 * 5
@@ -273,7 +273,7 @@ def test_closing_leaves_marks_and_reopening_finishes(path: Path, clara: Any) -> 
 def test_only_one_process_compresses(path: Path, clara: Any) -> None:
     with Memory.open(path, clara("c16", "e2e"), compress=False) as memory:
         memory.remember("text")
-        memory._store.take_lease("compressor", "another process", 0.8)
+        memory._store.backlog.take_lease("compressor", "another process", 0.8)
         assert memory._compression is not None
         memory._compression.start()
         time.sleep(0.3)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.store.index import Scan, SketchIndex, rescore
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, RunningMean, Sketcher
+from clara_mlx.store.sketch_index import NearestFirst, Scan, SketchIndex
 
 DIMS = 2048
 
@@ -83,23 +83,20 @@ def test_lengths_do_not_matter_and_distances_follow_angles():
     angles = np.arccos(np.clip(cosines(unit[:1], unit)[0], -1, 1)) / np.pi
     shares = plain_scan(sketches, sketches[0]) / 2048
     assert np.abs(shares - angles).max() < 4 * 0.5 / np.sqrt(2048)
-    np.testing.assert_array_equal(sketcher.sketch_query(vectors), sketches)
 
 
 def test_a_probe_knows_the_centred_cosines():
-    vectors, queries = clustered(50), clustered(20, seed=5) + np.float32(0.3)
-    mean, query_mean = RunningMean(DIMS), RunningMean(DIMS)
-    mean.update(vectors)
-    query_mean.update(queries)
+    vectors, query = clustered(50), clustered(20, seed=5)[0] + np.float32(0.3)
+    running = RunningMean(DIMS)
+    running.update(vectors)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    query = queries[0] / np.linalg.norm(queries[0])
-    for means in ((), (mean.mean,), (mean.mean, query_mean.mean)):
-        sketcher = Sketcher(DIMS, 512, 0, *means)
-        probe = sketcher.probe(queries[0])
-        assert probe.vectors.shape == (1 + len(means), DIMS)
-        np.testing.assert_array_equal(probe.sketch, sketcher.sketch_query(queries[:1])[0])
-        first, last = (means[0], means[-1]) if means else (np.zeros(DIMS), np.zeros(DIMS))
-        expected = cosines((query - last)[None], unit - first)[0]
+    for mean in (None, running.mean):
+        sketcher = Sketcher(DIMS, 512, 0, mean)
+        probe = sketcher.probe(query)
+        assert probe.vectors.shape == (1 if mean is None else 2, DIMS)
+        np.testing.assert_array_equal(probe.sketch, sketcher.sketch(query[None])[0])
+        centre = np.zeros(DIMS) if mean is None else mean
+        expected = cosines((query / np.linalg.norm(query) - centre)[None], unit - centre)[0]
         got = probe.centred(cosines(probe.vectors, vectors))
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
@@ -107,8 +104,6 @@ def test_a_probe_knows_the_centred_cosines():
 def test_bad_arguments_of_a_sketcher():
     with pytest.raises(ClaraError, match="12 bits"):
         Sketcher(DIMS, 12)
-    with pytest.raises(ClaraError, match="only together"):
-        Sketcher(DIMS, query_mean=np.zeros(DIMS, np.float32))
     with pytest.raises(ClaraError, match="shape"):
         Sketcher(DIMS, mean=np.zeros(3, np.float32))
     with pytest.raises(ClaraError, match="shape"):
@@ -122,7 +117,6 @@ def test_a_running_mean_is_the_mean_of_unit_vectors():
     vectors = clustered(100)
     mean = RunningMean(DIMS)
     for start in range(0, 100, 30):
-        mean = RunningMean(DIMS, mean.mean, mean.count)  # as if stored in between
         mean.update(vectors[start : start + 30])
     mean.update(vectors[:0])
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -147,6 +141,15 @@ def test_a_mean_is_stale_when_the_data_have_moved():
 # -- the index -----------------------------------------------------------------------------------
 
 
+def nearest(index, sketch, k, allowed=None):
+    """Ids and distances of the k nearest: near ones say how far to look for nearer ones."""
+    scan = Scan(index, sketch, allowed)
+    rows = scan.near(k)
+    if len(rows):
+        rows = scan.within(float(scan.distances[rows[-1]]))[:k]
+    return index.ids[rows], scan.distances[rows]
+
+
 @pytest.mark.parametrize("bits", [8, 72, 256, 2048, 4096])
 @pytest.mark.parametrize("k", [1, 10, 100, 5000])
 def test_nearest_is_the_plain_scan(bits, k):
@@ -157,7 +160,7 @@ def test_nearest_is_the_plain_scan(bits, k):
     for query in (sketches[11], *random_sketches(3, bits, seed=1)):
         expected = plain_scan(sketches, query)
         order = np.argsort(expected, kind="stable")[:k]
-        ids, distances = index.nearest(query, k)
+        ids, distances = nearest(index, query, k)
         np.testing.assert_array_equal(ids, order * 7)
         np.testing.assert_array_equal(distances, expected[order])
 
@@ -172,7 +175,7 @@ def test_k_come_back_whenever_k_are_allowed(bits, share):
     query = sketches[0]
     expected = np.where(allowed, plain_scan(sketches, query), 1 << 20)
     for k in (0, 1, 20, 4000):
-        ids, _ = index.nearest(query, k, allowed)
+        ids, _ = nearest(index, query, k, allowed)
         order = np.argsort(expected, kind="stable")[: min(k, allowed.sum())]
         np.testing.assert_array_equal(ids, order)
 
@@ -191,23 +194,20 @@ def test_two_steps_lose_no_more_than_stated():
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_extend_and_remove(data):
+def test_an_index_grows(data):
     bits = data.draw(st.sampled_from([64, 136, 2304]))
     pool = random_sketches(200, bits)
-    index, model = SketchIndex(bits), dict[int, bytes]()
+    index, added = SketchIndex(bits), list[int]()
     for _ in range(data.draw(st.integers(1, 6))):
         fresh = data.draw(st.lists(st.integers(0, 199), unique=True))
-        fresh = [id for id in fresh if id not in model]
+        fresh = [id for id in fresh if id not in added]
         index.extend(np.array(fresh, np.int64), pool[fresh])
-        model |= {id: pool[id].tobytes() for id in fresh}
-        gone = data.draw(st.lists(st.integers(0, 199), unique=True))
-        index.remove(np.array(gone, np.int64))
-        model = {id: sketch for id, sketch in model.items() if id not in gone}
-        assert len(index) == len(model)
-        assert sorted(index.ids.tolist()) == sorted(model)
-        ids, distances = index.nearest(pool[3], 200)
+        added += fresh
+        assert len(index) == len(added)
+        assert index.ids.tolist() == added
+        ids, distances = nearest(index, pool[3], 200)
         expected = plain_scan(pool, pool[3])
-        assert sorted(ids.tolist()) == sorted(model)
+        assert sorted(ids.tolist()) == sorted(added)
         np.testing.assert_array_equal(distances, np.sort(expected[ids]))
         np.testing.assert_array_equal(distances, expected[ids])
 
@@ -221,7 +221,7 @@ def test_bad_arguments_of_an_index():
     with pytest.raises(ClaraError, match="3 ids for 2 sketches"):
         index.extend(np.arange(3), np.zeros((2, 8), np.uint8))
     with pytest.raises(ClaraError, match="allowed"):
-        index.nearest(np.zeros(8, np.uint8), 1, np.ones(2, bool))
+        nearest(index, np.zeros(8, np.uint8), 1, np.ones(2, bool))
 
 
 # -- exact scores of few -------------------------------------------------------------------------
@@ -242,12 +242,11 @@ class Documents:
     def search(self, query, k, **options):
         self.scored = 0
         probe = self.sketcher.probe(query)
-
-        def score(ids):
+        search = NearestFirst(self.index, probe, k, **options)
+        while len(ids := search.next_ids()):
             self.scored += len(ids)
-            return cosines(probe.vectors, self.vectors[ids])
-
-        return rescore(self.index, probe, score, k, **options)
+            search.add_scores(cosines(probe.vectors, self.vectors[ids]))
+        return search.best()
 
     def brute_force(self, query, k):
         exact = cosines(query[None], self.vectors)[0]
@@ -275,16 +274,12 @@ def test_rescoring_finds_what_brute_force_finds(documents):
     assert few >= 38
 
 
-def test_a_hopeless_query_still_ends_and_can_be_bounded(documents):
+def test_a_hopeless_query_still_ends(documents):
     query = np.random.default_rng(3).standard_normal(DIMS).astype(np.float32)
     ids, _ = documents.search(query, 10)
     shared = np.intersect1d(ids, documents.brute_force(query, 10))
     assert len(shared) >= 9
     assert documents.scored > 500
-    documents.search(query, 10, most=100)
-    assert documents.scored == 100
-    ids, _ = documents.search(query, 10, most=1)
-    assert len(ids) == 10
 
 
 def test_rescoring_respects_what_is_allowed(documents):
@@ -321,13 +316,12 @@ def test_none_wanted_none_scored(documents):
 
 def test_documents_that_vanish_are_left_out(documents):
     probe = documents.sketcher.probe(documents.vectors[0])
-
-    def score(ids):
+    search = NearestFirst(documents.index, probe, 10)
+    while len(ids := search.next_ids()):
         got = cosines(probe.vectors, documents.vectors[ids])
         got[0, ids % 2 == 0] = -np.inf
-        return got
-
-    ids, scores = rescore(documents.index, probe, score, 10)
+        search.add_scores(got)
+    ids, scores = search.best()
     assert len(ids) == 10
     assert (ids % 2 == 1).all()
     assert np.isfinite(scores).all()
@@ -336,5 +330,7 @@ def test_documents_that_vanish_are_left_out(documents):
 def test_an_empty_index():
     sketcher = Sketcher(DIMS, 256)
     probe = sketcher.probe(np.ones(DIMS, np.float32))
-    ids, scores = rescore(SketchIndex(256), probe, lambda ids: np.zeros((1, len(ids))), 5)
+    search = NearestFirst(SketchIndex(256), probe, 5)
+    assert len(search.next_ids()) == 0
+    ids, scores = search.best()
     assert len(ids) == len(scores) == 0

@@ -227,7 +227,7 @@ def test_all_sketches_at_once_are_those_one_by_one(store: Store) -> None:
         sketch_table.remove(connection, 7, gone)
     kept = {id: bits for id, bits in kept.items() if id not in gone}
     for _ in range(2):
-        table = sketch_table.read_all(store.connection, 7, 256)
+        table = sketch_table.read_new(store.connection, 7, 256, after=0)
         assert table is not None
         ids, sketches = table
         assert dict(zip(ids.tolist(), map(bytes, sketches), strict=True)) == kept
@@ -235,22 +235,22 @@ def test_all_sketches_at_once_are_those_one_by_one(store: Store) -> None:
         with store.write() as connection:
             sketch_table.rebuild(connection, 7, 256)
     store.read("UPDATE sketches_7_chunks SET rowids = x'00'")
-    assert sketch_table.read_all(store.connection, 7, 256) is None
+    assert sketch_table.read_new(store.connection, 7, 256, after=0) is None
 
 
 # -- leases and limits ---------------------------------------------------------------------------
 
 
 def test_a_lease_has_one_owner_until_it_expires(store: Store) -> None:
-    assert store.take_lease("x", "a", 1.5)
-    assert store.take_lease("x", "a", 1.5)
-    assert not store.take_lease("x", "b", 1.5)
+    assert store.backlog.take_lease("x", "a", 1.5)
+    assert store.backlog.take_lease("x", "a", 1.5)
+    assert not store.backlog.take_lease("x", "b", 1.5)
     time.sleep(1.6)
-    assert store.take_lease("x", "b", 10)
-    store.give_up_lease("x", "a")  # not a's any more
-    assert not store.take_lease("x", "a", 10)
-    store.give_up_lease("x", "b")
-    assert store.take_lease("x", "a", 10)
+    assert store.backlog.take_lease("x", "b", 10)
+    store.backlog.give_up_lease("x", "a")  # not a's any more
+    assert not store.backlog.take_lease("x", "a", 10)
+    store.backlog.give_up_lease("x", "b")
+    assert store.backlog.take_lease("x", "a", 10)
 
 
 def test_eviction_forgets_the_oldest_first(store: Store) -> None:

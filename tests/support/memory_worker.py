@@ -93,7 +93,7 @@ def job_compact(path: Path, rng: random.Random) -> None:
     while True:
         text = some_text(rng)
         say("kept", remember(store, text), sha(text.encode()))
-        care.compact(store)
+        care.vacuum(store)
 
 
 def job_migrate(path: Path, rng: random.Random) -> None:
@@ -121,16 +121,16 @@ def job_write(path: Path, rng: random.Random, seconds: float, model: str = "") -
     if model:
         import clara_mlx
         from clara_mlx.memory import Memory
-        from clara_mlx.store.space import Space
+        from clara_mlx.store.latents import LatentTable
 
-        put = Space.put
+        put = LatentTable.put
 
         def timed(*args: Any) -> None:
             start = time.time()
             put(*args)
             say("put", start, time.time())
 
-        Space.put = timed  # type: ignore[method-assign]
+        LatentTable.put = timed  # type: ignore[method-assign]
         memory = Memory.open(path, clara_mlx.load(model))
     store = memory._store if memory else Store(path)
     say("ready")
