@@ -10,10 +10,10 @@ mean of the queries that differs from that of the chunks. Queries are near-dupli
 float32 cosine. What the search is tuned with (its stopping rule above all) was chosen with seed 0;
 results are reported with another one, whose data and queries were not looked at before.
 
-All is done by `Store` and `Space`: a content of one chunk is remembered for each latent, with a
-text of about 80 words, and the latents are put in batches. Ways to search, in one run:
+All is done by `Store`, `LatentTable` and `LatentIndex`: a content of one chunk is remembered for
+each latent, with a text of about 80 words, and the latents are put in batches. Ways to search:
 
-- ours: `Space.search`; ours exact: the same with ``exact=True``, over all blobs of the file;
+- ours: `LatentIndex.search`; ours exact: the same with ``exact=True``, over all blobs of the file;
 - numpy, mlx: exact, one matrix-vector product with everything in memory as float32 (for up to
   --resident chunks; 26 GB at 100,000);
 - vec0 pooled: sqlite-vec over the mean of the 16 memory tokens, float[4096], k = 10;
@@ -23,7 +23,7 @@ text of about 80 words, and the latents are put in batches. Ways to search, in o
   and words, and by both within one of ten sources.
 
 Milliseconds are of warm files, without encoding the query (`clara-mlx bench` reports that); those
-of the processor are what the search itself took, whatever else the machine did. At 100,000 chunks
+of the processor are of the search alone, whatever else the machine did. At 100,000 chunks
 this needs 10 GB of disk, and minutes. Results go to bench/results/retrieval.json and, with
 matplotlib, retrieval.png.
 """
@@ -47,7 +47,8 @@ from synthetic import BATCH, DIMS, HIDDEN, KINDS, MEMORY, WORDS_KEPT, Array, Wor
 from clara_mlx import machine
 from clara_mlx.store import fulltext, search, words
 from clara_mlx.store.driver import connect
-from clara_mlx.store.space import Space
+from clara_mlx.store.latent_index import LatentIndex
+from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
 
 K = 10
@@ -106,24 +107,25 @@ class Pooled:
 Way = Callable[[Array, str], list[int]]
 
 
-def ways(store: Store, space: Space) -> dict[str, Way]:
+def ways(store: Store, table: LatentTable) -> dict[str, Way]:
     """The searches of a store, each from a query and its words to chunk ids."""
+    index = LatentIndex(table)
 
     def shaped(query: Array) -> Array:
         return query.reshape(MEMORY, HIDDEN)
 
     def latent(query: Array, exact: bool) -> list[int]:
-        return [id for id, _ in space.search(shaped(query), K, exact=exact)]
+        return [id for id, _ in index.search(shaped(query), K, exact=exact)]
 
-    def bits(query: Array, _: str) -> list[int]:
-        probe = space._sketcher.probe(query)
+    def by_bits(query: Array, _: str) -> list[int]:
+        probe = table.sketcher()[1].probe(query)
         rows = store.read(
-            f"SELECT rowid FROM sketches_{space.id} "
+            f"SELECT rowid FROM sketches_{table.id} "
             "WHERE bits MATCH vec_bit(?) AND k = 200 ORDER BY distance",
             (probe.sketch.tobytes(),),
         )
         ids = np.array([row[0] for row in rows])
-        scores = space._scores(space.codec.rotated(shaped(query)), ids)[0]
+        scores = index.cosines(table.codec.rotate_queries(shaped(query)), ids)[0]
         return ids[np.argsort(-scores)[:K]].tolist()
 
     def plain(_: Array, question: str) -> list[int]:
@@ -135,13 +137,13 @@ def ways(store: Store, space: Space) -> dict[str, Way]:
         return [row[0] for row in rows]
 
     def whole(query: Array, question: str | None, where: dict[str, Any] | None) -> list[int]:
-        hits = search.search(store, space, shaped(query), question, K, where)
+        hits = search.search(store, index, shaped(query), question, K, where)
         return [hit.chunk_id for hit in hits]
 
     return {
         "ours": lambda query, _: latent(query, False),
         "ours exact": lambda query, _: latent(query, True),
-        "vec0 bits": bits,
+        "vec0 bits": by_bits,
         "words": lambda _, question: [id for id, _ in fulltext.search(store, question, K)],
         "words plain": plain,
         "hits": lambda query, _: whole(query, None, None),
@@ -205,7 +207,7 @@ def run(n: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     truth, pooled = Truth(queries), Pooled(folder / "pooled.db")
     path = folder / "memory.db"
     store = Store(path)
-    space = Space.open(store, FINGERPRINT, MEMORY, HIDDEN, "int8")
+    table = LatentTable.open(store, FINGERPRINT, MEMORY, HIDDEN, "int8")
     keep = np.empty((n if n <= options.resident else 0, DIMS), np.float32)
     spent = {name: [0.0, 0.0] for name in ("remember", "put", "vec0 pooled")}
 
@@ -227,7 +229,7 @@ def run(n: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
         shaped = latents.reshape(-1, MEMORY, HIDDEN)
         timed("remember", remember)
-        timed("put", lambda ids=ids, shaped=shaped: space.put(ids, shaped, ids))  # type: ignore[misc]
+        timed("put", lambda ids=ids, shaped=shaped: table.put(ids, shaped, ids))  # type: ignore[misc]
         timed("vec0 pooled", lambda ids=ids, latents=latents: pooled.add(ids, latents))  # type: ignore[misc]
         truth.add(ids, latents)
         if len(keep):
@@ -237,16 +239,17 @@ def run(n: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     store.close()
     load.append(os.getloadavg()[0])
     store = Store(path)
-    space = Space.open(store, FINGERPRINT, MEMORY, HIDDEN, "int8")
+    table = LatentTable.open(store, FINGERPRINT, MEMORY, HIDDEN, "int8")
     begun = time.perf_counter()
-    space.search(queries["related"][0].reshape(MEMORY, HIDDEN), K)
+    LatentIndex(table).search(queries["related"][0].reshape(MEMORY, HIDDEN), K)
     first = time.perf_counter() - begun
     few = max(1, min(options.queries, 20_000 // n))  # of the slow ones
     slow = {"ours exact": few, "numpy": few, "mlx": few, "vec0 bits": 20 + few}
     slow |= {"vec0 pooled": 20 + few}
     found: dict[str, Any] = {}
     # The exact one first: it reads the whole file, which is warm from then on.
-    all_ways = {"ours exact": ways(store, space)["ours exact"]} | ways(store, space)
+    of_store = ways(store, table)
+    all_ways = {"ours exact": of_store["ours exact"]} | of_store
     for name, way in {**all_ways, "vec0 pooled": pooled.search, **resident(keep)}.items():
         if name in ("numpy", "mlx") and not len(keep):
             continue
@@ -278,6 +281,7 @@ def run(n: int, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def random_pairs(world: World) -> dict[str, float]:
+    """Mean and deviation of the cosines between chunks."""
     x = world.batch(0)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     cosines = (x @ x.T)[np.triu_indices(len(x), 1)]

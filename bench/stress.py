@@ -1,4 +1,4 @@
-"""Stress of a memory file: 200 SIGKILLs at random moments; 4 writers and 4 readers for a minute.
+"""Put a memory file under stress: 200 SIGKILLs, or 4 writers and 4 readers for a minute.
 
 python bench/stress.py kill [MODEL_FOLDER]
 python bench/stress.py concurrency [MODEL_FOLDER]
@@ -18,13 +18,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
 from memory_worker import Ledger, make_version_1, run_together
 
+# How long the writers and readers work.
 SECONDS = 60
 
 
 def kill(folder: Path, model: str | None) -> dict[str, object]:
-    """Kill workers at random moments of each job; every check is an assertion."""
+    """Kill workers at random moments of each job, and assert that nothing was lost."""
     figures: dict[str, object] = {}
-    jobs = [("remember", 50, 0.3), ("forget", 45, 0.3), ("compact", 45, 0.4), ("compress", 20, 1.0)]
+    jobs = [("remember", 50, 0.3), ("forget", 45, 0.3), ("vacuum", 45, 0.4), ("compress", 20, 1.0)]
     for job, count, within in jobs:
         if job == "compress" and not model:
             continue
@@ -33,7 +34,7 @@ def kill(folder: Path, model: str | None) -> dict[str, object]:
             ledger.kill(job, 1000 + number, within, *([model] if job == "compress" else []))
         figures[job] = {"kills": ledger.kills, "acknowledged": len(ledger.kept)}
         if job == "compress":
-            figures["pending work completes"] = completes(ledger, str(model))
+            figures["pending work completes"] = complete(ledger, str(model))
     old = folder / "old.db"
     kept = make_version_1(old, 60)
     for number in range(40):
@@ -46,7 +47,8 @@ def kill(folder: Path, model: str | None) -> dict[str, object]:
     return figures
 
 
-def completes(ledger: Ledger, model: str) -> str:
+def complete(ledger: Ledger, model: str) -> str:
+    """Compress what the killed workers left, and assert that it works."""
     import clara_mlx
     from clara_mlx.memory import Memory
 

@@ -38,7 +38,7 @@ QUESTION = ["how", "do", "I", "find", "where", "the", "which", "what", "is", "in
 
 
 def fill(store: Store, folders: list[Path], most: int) -> list[str]:
-    """Remember files until there are so many chunks; returns the chunks' texts."""
+    """Remember files until they have at least ``most`` chunks; returns the chunks' texts."""
     files = [f for folder in folders for f in sorted(folder.rglob("*")) if f.suffix in ENDINGS]
     random.Random(0).shuffle(files)
     pieces: list[str] = []
@@ -55,7 +55,7 @@ def fill(store: Store, folders: list[Path], most: int) -> list[str]:
 
 
 def queries(pieces: list[str], count: int) -> dict[str, list[str]]:
-    """So many queries of each kind."""
+    """``count`` queries of each kind."""
     rng = random.Random(1)
     found = Counter(word for piece in pieces for word in set(re.findall(r"\w+", piece)))
     made: dict[str, list[str]] = {"in a row": [], "question": [], "one word": [], "commonest": []}
@@ -73,7 +73,7 @@ def queries(pieces: list[str], count: int) -> dict[str, list[str]]:
 
 
 def plain(store: Store, query: str) -> list[int]:
-    """BM25 over all chunks with any word."""
+    """The best chunks by BM25 over all chunks with any word."""
     rows = store.read(
         "SELECT rowid, bm25(chunk_text, 1.0, 0.5) AS score FROM chunk_text "
         "WHERE chunk_text MATCH ? ORDER BY score, rowid LIMIT ?",
@@ -83,7 +83,7 @@ def plain(store: Store, query: str) -> list[int]:
 
 
 def measure(store: Store, some: list[str]) -> dict[str, Any]:
-    """Both ways in turn, query by query."""
+    """Search both ways in turn, query by query."""
     times: dict[str, list[list[float]]] = {"ours": [], "plain": []}
     shared = []
     for query in some:

@@ -19,7 +19,7 @@ from clara_mlx.store.store import Store
 
 @pytest.mark.parametrize(
     ("job", "kills", "within"),
-    [("remember", 15, 0.15), ("forget", 15, 0.15), ("compact", 15, 0.2)],
+    [("remember", 15, 0.15), ("forget", 15, 0.15), ("vacuum", 15, 0.2)],
 )
 def test_killed_while_it_works(job: str, kills: int, within: float, tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "m.db")

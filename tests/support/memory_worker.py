@@ -88,7 +88,7 @@ def job_forget(path: Path, rng: random.Random) -> None:
         store.forget({"handle": handle})
 
 
-def job_compact(path: Path, rng: random.Random) -> None:
+def job_vacuum(path: Path, rng: random.Random) -> None:
     store = Store(path)
     while True:
         text = some_text(rng)
