@@ -121,18 +121,17 @@ def json(facts: Facts, lines: list[Line]) -> None:
     package: tuple[Line, re.Match[str], str] | None = None
     for line in lines:
         for token in _JSON_TOKEN.finditer(line.text):
-            sign, group = token["sign"], token.lastgroup or ""
+            sign = token["sign"]
+            group = token.lastgroup or ""
             if sign == ":":
                 expects_value = True
-            elif sign in ("{", "["):
-                above.append(key if expects_value else "")
-                expects_value, key = False, ""
-            elif sign in ("}", "]"):
-                if above:
+            elif sign:
+                if sign in "{[":
+                    above.append(key if expects_value else "")
+                elif sign in "}]" and above:
                     above.pop()
-                expects_value, key = False, ""
-            elif sign == ",":
-                expects_value, key = False, ""
+                expects_value = False
+                key = ""
             elif not expects_value:
                 key = token[group]
             elif key and "\\" not in token[group]:

@@ -1,4 +1,4 @@
-"""What the rules collect: the facts that a tool's output states, each with its place.
+"""Collects the facts that a tool's output states, each with its place.
 
 A rule is a function with the name of its tool, such as ``pytest(facts, lines)``: it reads the lines
 of an output and adds what it finds to ``facts``. In the files of rules, the comment above a regular
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Characters. Rules read no more of a line than this, which bounds what a hostile line can cost.
+# Characters of a line that rules read; this bounds the time that a hostile line can take.
 LINE_CHARACTERS = 2_000
 
 OPEN_VALUES = frozenset(
@@ -66,12 +66,12 @@ class Fact:
     """Something that a tool's output states.
 
     Attributes:
-        name: what is stated, such as ``failed_test`` or ``error_line_in``.
-        about: what it is stated of, sorted by role, such as ``(("path", "src/a.py"),)``; empty for
-            the output as a whole.
-        text: the stated value, as printed; counted or put together for a few, such as ``matches``.
-        start: first character, in the output, of the value or of the lines that it follows from.
-        end: one past the last character.
+        name: What is stated, such as ``failed_test`` or ``error_line_in``.
+        about: What it is stated of, sorted by role, such as ``(("path", "src/a.py"),)``; empty if it
+            is about the output as a whole.
+        text: The stated value as it is printed; a few values are counted, such as ``matches``.
+        start: First character, in the output, of the value or of the lines that it follows from.
+        end: One past the last character.
     """
 
     name: str
@@ -105,8 +105,8 @@ class Facts:
     """The facts found so far, each with the first place that states it.
 
     Attributes:
-        implied: values that are true but not printed, by the key of their fact.
-        unread: keys of facts that the output states in a form that no rule can read.
+        implied: Values that are true but not printed, by the key of their fact.
+        unread: Keys of facts that the output states in a form that no rule can read.
     """
 
     def __init__(self) -> None:

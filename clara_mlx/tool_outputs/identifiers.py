@@ -158,6 +158,7 @@ _PATH = re.compile(
 
 
 def _paths(text: str) -> Iterator[_Found]:
+    """Paths with the locations written against them, without the a/ and b/ of git's diffs."""
     for match in _QUOTED_PATH.finditer(text):
         if match[1][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
             yield *match.span(1), "path"

@@ -106,7 +106,7 @@ _TOKEN = re.compile(
 )
 _TOKEN_START = re.compile(f"(?<![A-Za-z0-9_])(?:{_TOKEN.pattern})")
 _VENDOR_NAMES = tuple(_VENDORS)
-# hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXX
+# hooks.slack.com/services/T0000/B0000/XXXXXXXXXXXX
 _SLACK_HOOK = re.compile(r"hooks\.slack\.com/(?:services|workflows)/([\w/-]{20,255}+)")
 
 
@@ -220,6 +220,7 @@ _HARMLESS = re.compile(
 
 
 def _assignments(text: str) -> Iterator[_Found]:
+    """Values that are assigned to a name of a password, or random ones to a name of a secret."""
     place = 0
     while key := _ASSIGNED_NAME.search(text, place):
         place = key.end()

@@ -111,6 +111,7 @@ def pytest(facts: Facts, lines: list[Line]) -> None:
 
 
 def _add_failed(facts: Facts, line: Line, match: re.Match[str]) -> None:
+    """Add what a line of the summary says: the test or file that failed, and why."""
     if match["outcome"] == "FAILED" and match["test"]:
         _add_failed_test(facts, line, match)
     if match["outcome"] == "ERROR" and not match["test"]:

@@ -356,10 +356,10 @@ def test_facts_keep_what_no_question_asks() -> None:
 def test_facts_know_whether_they_tell_the_outcome(tool: str, text: str, telling: list[str]) -> None:
     starts = {fact.start for fact in facts(text, tool) if fact.tells_outcome}
     lines = split_lines(text)
-    told = [
+    found = [
         line.text for line in lines for start in starts if 0 <= start - line.start < len(line.text)
     ]
-    assert list(dict.fromkeys(told)) == telling
+    assert list(dict.fromkeys(found)) == telling
 
 
 def test_a_tree_may_begin_in_the_middle() -> None:
