@@ -67,8 +67,8 @@ class Fact:
 
     Attributes:
         name: What is stated, such as ``failed_test`` or ``error_line_in``.
-        about: What it is stated of, sorted by role, such as ``(("path", "src/a.py"),)``; empty if it
-            is about the output as a whole.
+        about: What it is stated of, sorted by role, such as ``(("path", "src/a.py"),)``; empty for
+            the output as a whole.
         text: The stated value as it is printed; a few values are counted, such as ``matches``.
         start: First character, in the output, of the value or of the lines that it follows from.
         end: One past the last character.
