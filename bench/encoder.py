@@ -33,7 +33,10 @@ from clara_mlx.model.lora import TARGETS, Adapters
 from clara_mlx.model.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent
-VOCABULARY, MEMORY, LIMIT, RANK = 32019, 16, 256, 16
+VOCABULARY = 32019  # Mistral's 32,000 and CLaRa's added tokens
+MEMORY = 16  # memory tokens of a chunk
+LIMIT = 256  # text tokens of a chunk, at most
+RANK = 16  # of the adapters
 
 
 def build(hidden: int, layers: int) -> tuple[Any, Adapters]:
@@ -69,9 +72,9 @@ def build(hidden: int, layers: int) -> tuple[Any, Adapters]:
 
 
 def inputs(count: int) -> list[list[int]]:
-    """Encoder inputs as long as real chunks are; which ids they hold does not matter."""
+    """Encoder inputs as long as real chunks are; their ids are random and do not matter."""
     tokenizer = TextTokenizer((ROOT / "tests/golden/tiny-base/tokenizer.json").read_text())
-    files = sorted((ROOT / "clara_mlx").glob("*.py")) + sorted((ROOT / "convert").glob("*.py"))
+    files = sorted((ROOT / "clara_mlx").rglob("*.py")) + sorted((ROOT / "convert").glob("*.py"))
     lengths = [
         chunk.tokens
         for file in files
@@ -116,7 +119,7 @@ def plain(model: Any, texts: list[list[int]]) -> mx.array:
 
 
 def fast(model: Any, texts: list[list[int]]) -> mx.array:
-    """As Clara.encode does it."""
+    """The way of Clara.encode."""
     order: list[int] = []
     done = []
     for batch in batches([len(text) for text in texts]):

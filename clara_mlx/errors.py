@@ -9,8 +9,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Called as long work goes on.
 
-    Work of several steps also says which step it is at (``what``). Work of one step never does, so
-    that a function of two arguments will do for it.
+    Work of several steps also says which step it is at (``what``). Work of one step never does:
+    when it runs, a function of two arguments is enough for it.
     """
 
     def __call__(self, done: int, total: int, what: str = "", /) -> None:
@@ -46,14 +46,17 @@ class TextTooLong(ClaraError):
     """A text has more tokens than one chunk holds; nothing was cut.
 
     Attributes:
-        index: position of the text in the list that was given.
-        tokens: how many tokens it has; with ``exact`` false, at least this many.
-        limit: how many fit (``doc_max_length``).
-        exact: whether ``tokens`` is the full count.
+        index: Position of the text in the list that was given.
+        tokens: Number of tokens it has; a lower bound unless ``exact``.
+        limit: Number of tokens that one chunk holds (``doc_max_length``).
+        exact: Whether all tokens were counted.
     """
 
     def __init__(self, index: int, tokens: int, limit: int, *, exact: bool = True) -> None:
-        self.index, self.tokens, self.limit, self.exact = index, tokens, limit, exact
+        self.index = index
+        self.tokens = tokens
+        self.limit = limit
+        self.exact = exact
         count = f"{tokens}" if exact else f"at least {tokens}"
         super().__init__(
             f"text {index} has {count} tokens, but one chunk holds {limit}; "
@@ -65,18 +68,21 @@ class PromptTooLong(ClaraError):
     """A question with its memory tokens does not fit the model's window; nothing was cut.
 
     Attributes:
-        tokens: tokens needed, prompt and answer together; with ``exact`` false, at least this many.
-        window: tokens the model can see.
-        documents: how many documents were given.
-        largest_k: how many of them would fit with this question (0: not even one).
-        exact: whether ``tokens`` is the full count.
+        tokens: Tokens needed by prompt and answer together; a lower bound unless ``exact``.
+        window: Tokens that the model can attend to.
+        documents: Number of documents that were given.
+        largest_k: Number of documents that would fit with this question; 0 if not even one.
+        exact: Whether all tokens were counted.
     """
 
     def __init__(
         self, tokens: int, window: int, documents: int, largest_k: int, *, exact: bool = True
     ) -> None:
-        self.tokens, self.window, self.exact = tokens, window, exact
-        self.documents, self.largest_k = documents, largest_k
+        self.tokens = tokens
+        self.window = window
+        self.documents = documents
+        self.largest_k = largest_k
+        self.exact = exact
         count = f"{tokens}" if exact else f"at least {tokens}"
         remedy = (
             f"at most {largest_k} fit with this question"

@@ -1,4 +1,4 @@
-"""What machine a measurement was made on."""
+"""The machine that a measurement was made on; imports MLX only to ask it something."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlx.core as mx
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 
 def describe() -> dict[str, Any]:
     """The machine and the software that a number depends on."""
+    import mlx.core as mx
+
     device = mx.default_device()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -34,6 +37,7 @@ def describe() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    """The processor's name as the system gives it."""
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -45,13 +49,15 @@ def _processor() -> str:
 
 
 def peak_resident_bytes() -> int:
-    """The largest resident memory that this process has had."""
+    """The most resident memory that this process has had so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def matmul_flops(dtype: mx.Dtype, size: int = 1024, repeats: int = 5) -> float:
-    """Measured FLOP/s of a square matrix product, the median of a few."""
+    """Measured FLOP/s of a product of square matrices: the median of some repeats."""
+    import mlx.core as mx
+
     a = mx.random.normal((size, size)).astype(dtype)
     mx.eval(a, a @ a)
     times = []

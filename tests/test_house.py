@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 
 from house import (
@@ -40,6 +42,34 @@ def test_no_torch_and_no_pickle() -> None:
     for _, file in modules():
         roots = {name.split(".")[0] for name in imports(file)}
         assert not roots & {"torch", "pickle"}, file
+
+
+def modules_after(code: str) -> set[str]:
+    """Names of all modules that a fresh interpreter has loaded after some code."""
+    code += "; import sys; print(chr(10).join(['loaded', *sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.rpartition("loaded\n")[2].split())
+
+
+def test_help_is_shown_without_mlx() -> None:
+    loaded = modules_after(
+        "import sys, contextlib; sys.argv = ['clara-mlx', '--help']\n"
+        "from clara_mlx.cli.app import main\n"
+        "with contextlib.suppress(SystemExit): main()\n"
+        "pass"
+    )
+    assert "clara_mlx.cli.app" in loaded
+    assert not loaded & {"mlx.core", "mlx_lm", "transformers", "starlette", "matplotlib"}
+
+
+def test_importing_the_context_brings_in_nothing_from_above() -> None:
+    loaded = modules_after("import clara_mlx.context")
+    above = {name for name in loaded if FLOOR.get(room_of(name), 0) > FLOOR["context"]}
+    assert not above
+    assert not {name for name in loaded if room_of(name) in {"evaluate", "train"}}
+    assert "mlx.core" not in loaded
 
 
 def test_packages_are_listed() -> None:

@@ -115,7 +115,7 @@ class _VectorsAsTokens(nn.Module):
 
     def __init__(self, clara: Clara) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._decode = clara.decoder_network
+        self._clara = clara
         self._embed = clara.network.model.embed_tokens
         self._first = clara.config.vocab_size
         self._parts: list[mx.array] = []
@@ -136,7 +136,8 @@ class _VectorsAsTokens(nn.Module):
 
     def __call__(self, ids: mx.array, cache: Any = None) -> mx.array:
         """Logits (batch, length, vocab) of ids (batch, length)."""
-        return self._decode(ids, cache, self._embeddings(ids))
+        with self._clara.lora.use("decoder"):
+            return self._clara.network(ids, cache, self._embeddings(ids))
 
     def _embeddings(self, ids: mx.array) -> mx.array:
         if not self._parts:
@@ -151,4 +152,4 @@ class _VectorsAsTokens(nn.Module):
     @property
     def layers(self) -> list[nn.Module]:
         """The layers, for which mlx-lm makes a cache each."""
-        return self._decode.layers
+        return self._clara.network.layers

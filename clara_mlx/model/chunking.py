@@ -29,7 +29,7 @@ _BOUNDARIES = (
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a text: ``text[start:end]``, which has ``tokens`` tokens of its own."""
+    """A piece of a text: ``text[start:end]``, which alone has ``tokens`` tokens."""
 
     start: int
     end: int
@@ -44,7 +44,7 @@ def split(text: str, tokenizer: TextTokenizer, limit: int) -> Iterator[Chunk]:
     empty text has no chunks. Works through the text in blocks, so memory stays bounded.
 
     Raises:
-        ClaraError: a single character has more than ``limit`` tokens.
+        ClaraError: A single character has more than ``limit`` tokens.
     """
     size = max(BLOCK_CHARACTERS, (limit + 1) * tokenizer.longest_token)
     start = 0
@@ -52,12 +52,12 @@ def split(text: str, tokenizer: TextTokenizer, limit: int) -> Iterator[Chunk]:
         block = text[start : start + size]
         is_last = start + len(block) == len(text)
         cuts = _cuts(block, tokenizer.ends(block), limit, is_last)
-        yield from _verified(text, start, cuts, tokenizer, limit)
+        yield from _within_limit(text, start, cuts, tokenizer, limit)
         start += cuts[-1]
 
 
 def _cuts(text: str, token_ends: list[int], limit: int, is_last: bool) -> list[int]:
-    """Ends of successive chunks of a block, at least one; the last block is used up."""
+    """Ends of successive chunks of a block, at least one; those of the last block cover it."""
     if is_last and len(token_ends) <= limit:
         return [len(text)]
     room = max(1, limit - SLACK)
@@ -78,15 +78,15 @@ def _cuts(text: str, token_ends: list[int], limit: int, is_last: bool) -> list[i
 
 
 def _last_whole(ends: list[int]) -> int:
-    """The last character that ends before the last token does, as an end; 0 if there is none."""
+    """End of the last character that ends before the last token does; 0 if there is none."""
     before = bisect_left(ends, ends[-1])
     return ends[before - 1] if before else 0
 
 
 def _boundary(text: str, start: int, end: int, least: list[int]) -> int:
-    """The best place to end a chunk that could at most be ``text[start:end]``.
+    """The best place to end a chunk that is ``text[start:end]`` at most.
 
-    ``least`` has, for each kind of boundary, where the chunk is full enough for it.
+    ``least`` has, for each kind of boundary, the position from which the chunk is full enough.
     """
     for (pattern, _), enough in zip(_BOUNDARIES, least, strict=True):
         places = [m.end() for m in pattern.finditer(text, start, end) if m.end() >= enough]
@@ -95,10 +95,10 @@ def _boundary(text: str, start: int, end: int, least: list[int]) -> int:
     return end
 
 
-def _verified(
+def _within_limit(
     text: str, start: int, cuts: list[int], tokenizer: TextTokenizer, limit: int
 ) -> Iterator[Chunk]:
-    """The chunks with their own token counts; one that grew past the limit is halved."""
+    """Chunks with the token counts they have alone; one that exceeds the limit is halved."""
     starts = [start, *(start + cut for cut in cuts[:-1])]
     pieces = [(a, start + cut) for a, cut in zip(starts, cuts, strict=True)]
     counts = [len(ids) for ids in tokenizer.encode_batch([text[a:b] for a, b in pieces])]
@@ -112,11 +112,11 @@ def _verified(
         else:
             middle = (a + b + 1) // 2
             half = _boundary(text, a, middle, [(a + middle + 1) // 2] * len(_BOUNDARIES))
-            yield from _verified(text, a, [half - a, b - a], tokenizer, limit)
+            yield from _within_limit(text, a, [half - a, b - a], tokenizer, limit)
 
 
 def split_characters(text: str, limit: int) -> Iterator[tuple[int, int]]:
-    """Spans of at most ``limit`` characters, at the same boundaries; for want of a tokenizer."""
+    """Spans of at most ``limit`` characters, at the same boundaries, if there is no tokenizer."""
     start = 0
     while start < len(text):
         end = min(start + limit, len(text))

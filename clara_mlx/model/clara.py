@@ -138,11 +138,6 @@ class Clara:
         """The adapters themselves, for training."""
         return self._adapters
 
-    @property
-    def decoder_network(self) -> nn.Module:
-        """The network as mlx-lm's generation calls it; each call runs under the decoder adapter."""
-        return self._decoder.network
-
     def add_query_reasoner(self) -> None:
         """Give a model without a query reasoner one to train: a copy of its encoder adapter."""
         if "query_reasoner" not in self.adapters:

@@ -19,7 +19,7 @@ from clara_mlx.model.tokenizer import TextTokenizer
 
 
 class Sampling(TypedDict, total=False):
-    """Sampling options, named and meant as in mlx-lm; without any, decoding is greedy."""
+    """Sampling options with the names and meanings of mlx-lm; without any, decoding is greedy."""
 
     temp: float
     top_p: float
@@ -36,7 +36,7 @@ _PROCESSOR_OPTIONS = ("repetition_penalty", "repetition_context_size")
 
 
 def sources(prompt: DecoderPrompt) -> list[int]:
-    """For each position of a prompt the number of the latent vector that stands there, or -1."""
+    """For each position of a prompt, the number of the latent vector in it, or -1."""
     vectors = [-1] * len(prompt.ids)
     for vector, position in enumerate(prompt.slots):
         vectors[position] = vector
@@ -53,23 +53,19 @@ def fill_slots(embeds: mx.array, sources: mx.array, latents: mx.array) -> mx.arr
 
 
 class Decoder:
-    """Generates from decoder prompts with the decoder adapter active.
-
-    Attributes:
-        network: The model as mlx-lm's generation calls it; see `Clara.decoder_network`.
-    """
+    """Generates from decoder prompts with the decoder adapter active."""
 
     def __init__(
         self, model: nn.Module, adapters: Adapters, tokenizer: TextTokenizer, eos_id: int
     ) -> None:
-        self.network = _DecoderPass(model, adapters)
+        self._network = _DecoderPass(model, adapters)
         # mlx-lm asks a Hugging Face tokenizer for its eos id and vocabulary; text is ours.
         wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer.full)
         self._tokenizer = TokenizerWrapper(wrapped, partial(_Detokenizer, tokenizer), [eos_id])
 
     def inputs_embeds(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Prompt embeddings (tokens, hidden) with latents (k, M, hidden) in the memory slots."""
-        embeds = self.network.base.model.embed_tokens(mx.array(prompt.ids))
+        embeds = self._network.base.model.embed_tokens(mx.array(prompt.ids))
         return fill_slots(embeds, mx.array(sources(prompt)), latents) if prompt.slots else embeds
 
     def stream(
@@ -79,7 +75,7 @@ class Decoder:
         options: dict[str, Any] = dict(sampling)
         processing = {name: options.pop(name) for name in _PROCESSOR_OPTIONS if name in options}
         yield from stream_generate(
-            self.network,
+            self._network,
             self._tokenizer,
             prompt.ids,
             max_tokens=max_tokens,
@@ -90,7 +86,7 @@ class Decoder:
 
 
 class _DecoderPass(nn.Module):
-    """The model as mlx-lm's generation calls it: each call runs under the decoder adapter.
+    """The network as mlx-lm's generation calls it; each call runs under the decoder adapter.
 
     Switching per call, not per answer, lets a caller encode between two tokens of a stream.
     """

@@ -1,7 +1,8 @@
 """The token layout of the encoder input and of the decoder prompt.
 
-The strings below are part of the trained weights' input format (SPEC, "Decoder prompt"). Layout
-tokens are added as ids, so that no text can add or remove a memory slot.
+The reference was trained with exactly these strings, its mistakes included: another wording is an
+input that the weights have not seen (tests/golden/README.md). Layout tokens are added as ids, so
+that no text can add or remove a memory slot.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SLOTS = "{slots}"  # where a user turn takes the memory tokens
 ANSWER_USER = "Background:\n{slots}\n\nQuestion:"  # the question follows at once, without a space
 QUESTIONS_USER = "Background:\n{slots}"
 PARAPHRASE_USER = "These two expressions are equivalent in essence:\n(1) {slots}\n(2)"
-#: The paraphrase instructions that are known to be trained in (of the reference's 13).
+#: Of the reference's 13 paraphrase instructions, those that are known to have been trained.
 PARAPHRASE_USERS = (
     PARAPHRASE_USER,
     "Strip away the mystery, and you'll find background: {slots} is simply another rendition of:",
@@ -80,18 +81,21 @@ class Prompts:
     ) -> DecoderPrompt:
         """The prompt that asks a question about ``documents`` compressed documents.
 
-        ``answer`` follows it in training; so with the other prompts. ``text`` are ids of plain
-        text to stand after the documents or, with none, in their place.
+        Args:
+            question: The question, as plain text.
+            documents: Number of documents.
+            answer: The answer that follows the prompt in training, here and in the other prompts.
+            text: Ids of plain text to read after the documents, or instead of any.
         """
         before, after = ANSWER_USER.split(SLOTS)
         # The reference rewrites its user turn so; "C:\\ drive" was never seen in training.
         after = (after + question).replace(":\\ ", ": ")
-        return self._decoder(ANSWER_SYSTEM, before, after, documents, answer, text)
+        return self._decoder_prompt(ANSWER_SYSTEM, before, after, documents, answer, text)
 
     def questions(self, documents: int, answer: str | None = None) -> DecoderPrompt:
         """The prompt that asks for questions about documents, and their answers."""
         before, after = QUESTIONS_USER.split(SLOTS)
-        return self._decoder(QUESTIONS_SYSTEM, before, after, documents, answer)
+        return self._decoder_prompt(QUESTIONS_SYSTEM, before, after, documents, answer)
 
     def paraphrase(
         self, documents: int, instruction: str = PARAPHRASE_USER, answer: str | None = None
@@ -99,14 +103,14 @@ class Prompts:
         """The prompt that asks for the text of compressed documents.
 
         Raises:
-            ClaraError: the instruction does not have ``{slots}`` exactly once.
+            ClaraError: The instruction does not have ``{slots}`` exactly once.
         """
         if instruction.count(SLOTS) != 1:
             raise ClaraError(f"a paraphrase instruction needs {SLOTS} once, got {instruction!r}")
         before, after = instruction.split(SLOTS)
-        return self._decoder(PARAPHRASE_SYSTEM, before, after, documents, answer)
+        return self._decoder_prompt(PARAPHRASE_SYSTEM, before, after, documents, answer)
 
-    def _decoder(
+    def _decoder_prompt(
         self,
         system: str,
         before: str,
@@ -115,7 +119,9 @@ class Prompts:
         answer: str | None,
         text: Sequence[int] = (),
     ) -> DecoderPrompt:
-        config, encode = self.config, self.tokenizer.encode
+        """Ids of system and user turn, documents and text between its halves, and the answer."""
+        config = self.config
+        encode = self.tokenizer.encode
         head = [config.bos_id, *encode(f" [INST] {system}\n\n{before}")]
         block = [*config.memory_ids, config.sep_id]
         slots = [

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Priority(IntEnum):
-    """What runs first when the model is free."""
+    """The order in which work runs when the model is free: questions first."""
 
     QUESTION = 0
     BACKLOG = 1
@@ -28,21 +28,24 @@ class _Work(NamedTuple):
 
 
 class ModelThread:
-    """A thread that runs model work by priority, one piece at a time, in order of submission."""
+    """A thread that runs work on the model one piece at a time: by priority, then first come."""
 
     def __init__(self) -> None:
         # By priority and order of submission; None ends the thread.
         self._work: queue.PriorityQueue[tuple[int, int, _Work | None]] = queue.PriorityQueue()
         self._count = itertools.count()
-        self._lock, self._closed = threading.Lock(), False
-        self._thread = threading.Thread(target=self._loop, name="clara-mlx model", daemon=True)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._thread = threading.Thread(
+            target=self._run_queued, name="clara-mlx model", daemon=True
+        )
         self._thread.start()
 
     def submit(self, priority: Priority, work: Callable[[], T]) -> Future[T]:
-        """Queue a piece of work; its future has the result or the exception.
+        """Queue a piece of work; its future will have the result or the exception.
 
         Raises:
-            ClaraError: the thread was closed.
+            ClaraError: The thread has been closed.
         """
         future: Future[T] = Future()
 
@@ -61,13 +64,14 @@ class ModelThread:
         return future
 
     def run(self, priority: Priority, work: Callable[[], T]) -> T:
-        """Run a piece of work there and wait for its result."""
+        """Queue a piece of work and wait for its result."""
         return self.submit(priority, work).result()
 
     def stream(self, priority: Priority, work: Callable[[], Iterator[T]]) -> Iterator[T]:
-        """Iterate here over what is generated there; closing this iterator stops the work."""
+        """Iterate here over what ``work`` yields in the model's thread; closing it stops the work."""
         items: queue.Queue[Any] = queue.Queue()
-        stop, end = threading.Event(), object()
+        stop = threading.Event()
+        end = object()
 
         def generate() -> None:
             for item in work():
@@ -85,9 +89,9 @@ class ModelThread:
         future.result()
 
     def close(self) -> None:
-        """Finish what is queued for questions and the piece at hand, and end the thread.
+        """Finish the current work and the questions that are queued, and end the thread.
 
-        The futures of what is left are cancelled.
+        The futures of all other work are cancelled.
         """
         with self._lock:
             if not self._closed:
@@ -99,7 +103,7 @@ class ModelThread:
             if work is not None:
                 work.future.cancel()
 
-    def _loop(self) -> None:
+    def _run_queued(self) -> None:
         import mlx.core as mx
 
         try:
@@ -109,4 +113,4 @@ class ModelThread:
                     return
                 work.run()
         finally:
-            mx.clear_streams()  # else, on the CPU, this thread's streams can abort the exit
+            mx.clear_streams()  # otherwise they can abort the process at its exit, on the CPU

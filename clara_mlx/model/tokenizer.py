@@ -18,7 +18,7 @@ _GROUP = 256  # texts per call of the library
 class TextTokenizer:
     """A ``tokenizer.json`` read as it is, with all special tokens taken out of its reach.
 
-    ``</s>``, ``<MEM0>`` or ``[/INST]`` in a text are the characters they are. Text is encoded as
+    ``</s>``, ``<MEM0>`` or ``[/INST]`` in a text are plain characters. Text is encoded as
     the reference encodes it after a special token: a Prepend normaliser still puts its ``▁`` in
     front, a Metaspace pre-tokenizer with ``first`` does not. A lone surrogate, which UTF-8 cannot
     carry, is read as U+FFFD; the caller's string is not changed, so character offsets hold.
@@ -29,10 +29,10 @@ class TextTokenizer:
             spec: dict[str, Any] = json.loads(tokenizer_json)
             #: The tokenizer with its special tokens, for decoding.
             self.full = Tokenizer.from_str(tokenizer_json)
-            _never_whole(spec)
+            _remove_special_words(spec)
             spec["added_tokens"] = []
             spec["post_processor"] = spec["truncation"] = spec["padding"] = None
-            _never_first(spec.get("pre_tokenizer"))
+            _drop_first_piece_prefix(spec.get("pre_tokenizer"))
             self._tokenizer = Tokenizer.from_str(json.dumps(spec))
         except Exception as error:  # the library raises bare Exception on malformed files
             raise CheckpointError(f"{where}: not a usable tokenizer: {error}") from error
@@ -47,23 +47,23 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
-        return self._tokenizer.encode(_readable(text)).ids
+        return self._tokenizer.encode(_without_lone_surrogates(text)).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores."""
         ids: list[list[int]] = []
         # In groups, because the library's own results are many times larger than the ids.
         for start in range(0, len(texts), _GROUP):
-            group = [_readable(text) for text in texts[start : start + _GROUP]]
+            group = [_without_lone_surrogates(text) for text in texts[start : start + _GROUP]]
             ids += [encoded.ids for encoded in self._tokenizer.encode_batch_fast(group)]
         return ids
 
     def ends(self, text: str) -> list[int]:
         """For each token of a text, the character offset at which it ends."""
-        return [end for _, end in self._tokenizer.encode(_readable(text)).offsets]
+        return [end for _, end in self._tokenizer.encode(_without_lone_surrogates(text)).offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, special tokens left out."""
+        """The text of generated ids, without special tokens."""
         return self.full.decode(list(ids), skip_special_tokens=True)
 
     def is_open(self, id: int) -> bool:
@@ -75,12 +75,12 @@ class TextTokenizer:
         return id in self._open_ids
 
 
-def _readable(text: str) -> str:
+def _without_lone_surrogates(text: str) -> str:
     return _LONE_SURROGATES.sub("\ufffd", text)
 
 
-def _never_whole(spec: dict[str, Any]) -> None:
-    """Take special tokens from a vocabulary whose entries stand for whole words of a text."""
+def _remove_special_words(spec: dict[str, Any]) -> None:
+    """Remove special tokens from a vocabulary in which a whole word of a text is looked up."""
     model = spec["model"]
     if model.get("ignore_merges"):
         for token in spec.get("added_tokens", []):
@@ -88,8 +88,8 @@ def _never_whole(spec: dict[str, Any]) -> None:
                 model["vocab"].pop(token["content"], None)
 
 
-def _never_first(pre_tokenizer: dict[str, Any] | None) -> None:
-    """Make every text a continuation: no ``▁`` is due to the first piece only."""
+def _drop_first_piece_prefix(pre_tokenizer: dict[str, Any] | None) -> None:
+    """Encode every text as a continuation: no ``▁`` before the first piece only."""
     for part in (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}]):
         if part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first":
             part["prepend_scheme"] = "never"

@@ -40,7 +40,8 @@ def refuse(*_: object) -> None:
 
 
 def test_a_batch_gives_what_each_text_gives_alone(model: Clara, hostile: str) -> None:
-    """The reference raises here, or gives one text's vectors to another (SPEC, quirk 6)."""
+    """The reference takes ``<MEM0>`` in a text for a memory token: it raises an error, or gives one
+    text's vectors to another."""
     before, after = "the cache service", "flush every socket before the ledger is closed"
     texts = [before, hostile, after, "<MEM0><MEM1><MEM2><MEM3>"]
     together = model.compress_batch(texts)
