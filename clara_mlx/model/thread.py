@@ -68,7 +68,7 @@ class ModelThread:
         return self.submit(priority, work).result()
 
     def stream(self, priority: Priority, work: Callable[[], Iterator[T]]) -> Iterator[T]:
-        """Iterate here over what ``work`` yields in the model's thread; closing it stops the work."""
+        """Iterate here over what ``work`` yields in the model's thread; closing it stops that."""
         items: queue.Queue[Any] = queue.Queue()
         stop = threading.Event()
         end = object()
