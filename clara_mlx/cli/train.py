@@ -1,4 +1,4 @@
-"""Training, and examples to train on; each command imports what it needs when it runs."""
+"""`clara-mlx train`, and `clara-mlx examples`, which makes examples to train on."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def train(
 
     `clara-mlx train --example > train.toml`, then `clara-mlx train train.toml`
 
-    A run that was interrupted, in whatever way, goes on where its newest state is when the same
-    command is given again, and comes to the same losses. In the config's `output` folder it writes
-    `metrics.jsonl`, a model folder `model/`, and `checkpoint/`, the same in Hugging Face's layout.
+    After any interruption, the same command goes on from the newest saved state and comes to the
+    same losses. The config's `output` folder gets `metrics.jsonl`, a model folder `model/`, and
+    `checkpoint/`, which is the same model in Hugging Face's layout.
     """
     from clara_mlx.train.config import EXAMPLE
 
@@ -47,18 +47,18 @@ def train(
         return
     from clara_mlx.train.run import Run
 
-    run = Run(config)
+    run = Run.open(config)
     plan = run.describe()
     if dry_run:
-        emit(plan, _lines(plan), as_json)
+        emit(plan, _format(plan), as_json)
         return
-    with _progress() as on_step:
+    with _step_bar() as on_step:
         result = run.train(on_step).to_dict()
-    emit(plan | result, _lines(result), as_json)
+    emit(plan | result, _format(result), as_json)
 
 
 class Stage(StrEnum):
-    """The stages, as typer wants choices."""
+    """The stages, as typer needs choices."""
 
     SCP = "scp"
     INSTRUCT = "instruct"
@@ -76,11 +76,11 @@ def examples(
     stage: Annotated[Stage, typer.Option(help="The stage that reads them.")] = Stage.INSTRUCT,
     candidates: Annotated[
         int | None,
-        typer.Option(min=1, help="Documents of a question (1; retrieval and end-to-end: 5)."),
+        typer.Option(min=1, help="Documents per question (1; retrieval and end-to-end: 5)."),
     ] = None,
-    characters: Annotated[int, typer.Option(min=1, help="Of a document at most.")] = 800,
+    characters: Annotated[int, typer.Option(min=1, help="Most characters of a document.")] = 800,
     skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Leave damaged records out, and say which.")
+        bool, typer.Option("--skip-damaged", help="Leave damaged records out, and list them.")
     ] = False,
     endpoint: Annotated[
         str | None,
@@ -90,7 +90,7 @@ def examples(
     key: Annotated[
         str | None, typer.Option(help="The environment variable that holds the API's key.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of candidates.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of candidates.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -98,12 +98,18 @@ def examples(
 
     `clara-mlx examples runs/*.traj --to examples.jsonl`, then name the file in `train.toml`
 
-    Rules ask what they are sure of (which test failed, which line, which value); an endpoint can
-    write more, of which only answers that stand in the output are kept. Keys, tokens and passwords
-    are masked first, also in what an endpoint is sent.
+    Rules ask only what has one sure answer (which test failed, which line, which value). An
+    endpoint can write more questions; a question is kept only if the output contains its answer.
+    Keys, tokens and passwords are masked before anything is written or sent to the endpoint.
     """
-    from clara_mlx.train import trajectories, trajectory_examples
-    from clara_mlx.train.question_writer import QuestionWriter
+    from clara_mlx.train.examples import trajectories
+    from clara_mlx.train.examples.documents import (
+        Document,
+        make_documents,
+        make_records,
+        write_records,
+    )
+    from clara_mlx.train.examples.question_writer import QuestionWriter
 
     if to.exists() and not force:
         raise ClaraError(f"{to}: exists; name another file, or use --force")
@@ -115,24 +121,19 @@ def examples(
         read = trajectories.read(log, skip_damaged=skip_damaged)
         outputs += read.outputs
         problems += read.problems
-    writer = (
-        QuestionWriter(endpoint, model, api_key=os.environ[key] if key else None)
-        if endpoint
-        else nullcontext()
-    )
-    made: dict[str, trajectory_examples.Document] = {}
-    with writer as asks, progress_bar("asking about") as progress:
+    api_key = os.environ[key] if key else None
+    made: dict[str, Document] = {}
+    with (
+        QuestionWriter(endpoint, model, api_key=api_key) if endpoint else nullcontext() as writer,
+        progress_bar("asking about") as progress,
+    ):
         for number, output in enumerate(outputs):
-            progress(output.where, number, len(outputs))
-            for one in trajectory_examples.documents([output], characters, asks):
-                made.setdefault(one.text, one)
+            progress(number, len(outputs), output.where)
+            for document in make_documents([output], characters, writer):
+                made.setdefault(document.text, document)
     several = 5 if stage in (Stage.RETRIEVAL, Stage.END_TO_END) else 1
-    records = trajectory_examples.records(
-        list(made.values()), stage.value, candidates or several, seed
-    )
-    unfinished = to.with_name(f"{to.name}.unfinished")
-    count = trajectory_examples.write(records, unfinished)
-    os.replace(unfinished, to)
+    records = make_records(list(made.values()), stage.value, candidates or several, seed)
+    count = write_records(records, to)
     result = {
         "outputs": len(outputs),
         "documents": len(made),
@@ -142,50 +143,45 @@ def examples(
         "file": str(to),
         "left_out": problems,
     }
-    lines = _lines({name: value for name, value in result.items() if name != "left_out"})
+    lines = _format({name: value for name, value in result.items() if name != "left_out"})
     emit(result, [*lines, *(f"left out: {problem}" for problem in problems)], as_json)
 
 
-def _lines(described: dict[str, Any]) -> list[str]:
+def _format(figures: dict[str, Any]) -> list[str]:
     lines = []
-    for name, value in described.items():
+    for name, value in figures.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {_number(item)}" for key, item in value.items())
-        lines.append(f"{name.replace('_', ' ')}: {_number(value)}")
+            value = ", ".join(f"{key} {_format_number(item)}" for key, item in value.items())
+        lines.append(f"{name.replace('_', ' ')}: {_format_number(value)}")
     return lines
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @contextmanager
-def _progress() -> Iterator[OnStep | None]:
-    """A line with loss and remaining time on standard error, if that is a terminal."""
+def _step_bar() -> Iterator[OnStep | None]:
+    """A bar with loss and remaining time on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn())
+    with bars.Progress(*columns, bars.TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=None)
 
         def on_step(line: dict[str, Any], steps: int) -> None:
             text = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
             if "evaluation" in line:
-                figures = line["evaluation"]
-                shown = "  ".join(f"{name} {_number(value)}" for name, value in figures.items())
-                bar.console.print(f"step {line['step']}: {shown}", highlight=False)
+                figures = "  ".join(
+                    f"{name} {_format_number(value)}" for name, value in line["evaluation"].items()
+                )
+                bar.console.print(f"step {line['step']}: {figures}", highlight=False)
             bar.update(task, description=text, completed=line["step"], total=steps)
 
         yield on_step

@@ -23,7 +23,7 @@ from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder
 from clara_mlx.train.config import Fresh
-from clara_mlx.train.trainer import fresh_adapter
+from clara_mlx.train.parameters import new_adapter
 
 
 def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
@@ -73,7 +73,7 @@ def _write(fresh: Fresh, to: Path, seed: int) -> None:
     shapes = adapter_shapes(sizes)
     dtype = tables[TABLES[0]].dtype
     adapters = {
-        name: {key: array.astype(dtype) for key, array in fresh_adapter(shapes, seed, name).items()}
+        name: {key: array.astype(dtype) for key, array in new_adapter(shapes, seed, name).items()}
         for name in ("encoder", "decoder")
     }
     write_checkpoint(

@@ -1,7 +1,8 @@
-"""What is trained of a model: some adapters in float32, and the memory tokens' embedding rows."""
+"""The trained part of a model: some adapters in float32, and the memory tokens' embedding rows."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,10 +25,10 @@ def of(model: Any, adapters: Adapters, trained: tuple[str, ...], *, rows: bool) 
     """The trained arrays of a model, as float32 copies.
 
     Args:
-        model: the base with its memory-token embedding.
-        adapters: the model's.
-        trained: names of the adapters that get gradient.
-        rows: whether the memory tokens' rows do.
+        model: The base with its memory-token embedding.
+        adapters: The model's adapters.
+        trained: Names of the adapters that get gradient.
+        rows: The memory tokens' rows get gradient too.
     """
     names = {name: adapters.tensors(name) for name in trained}
     if rows:
@@ -42,14 +43,14 @@ def of(model: Any, adapters: Adapters, trained: tuple[str, ...], *, rows: bool) 
 
 
 def ordered(tree: Any) -> Any:
-    """Nested dicts in the order of their keys: sums over them must not depend on a file's order."""
+    """Nested dicts in the order of their keys, so that sums over them don't depend on a file."""
     if isinstance(tree, dict):
         return {key: ordered(tree[key]) for key in sorted(tree)}
     return tree
 
 
 def put(model: Any, adapters: Adapters, parameters: Parameters) -> None:
-    """Let the model compute with these arrays."""
+    """Make the model compute with these arrays."""
     for name, tensors in parameters.items():
         if name == ROWS:
             model.model.embed_tokens.rows = tensors[_ROWS_KEY]
@@ -59,7 +60,7 @@ def put(model: Any, adapters: Adapters, parameters: Parameters) -> None:
 
 @contextmanager
 def in_place(model: Any, adapters: Adapters, parameters: Parameters) -> Iterator[None]:
-    """`put` for a block that builds a graph; the model has its own arrays again afterwards."""
+    """`put` for a block that builds a graph; afterwards the model has its own arrays again."""
     own: Parameters = {
         name: {_ROWS_KEY: model.model.embed_tokens.rows} if name == ROWS else adapters.tensors(name)
         for name in parameters
@@ -81,7 +82,7 @@ def memory_rows_only(gradients: Parameters, config: ClaraConfig) -> Parameters:
 
 
 def checkpointed(adapters: Adapters) -> RunLayer:
-    """A block whose activations are computed again for the gradient, instead of being kept."""
+    """Runs a block so that its activations are not kept but computed again for the gradient."""
 
     def run(layer: Any, h: mx.array) -> mx.array:
         name = adapters.active
@@ -95,12 +96,12 @@ def checkpointed(adapters: Adapters) -> RunLayer:
         keys_after: list[mx.array] = []
 
         def again(tensors: list[dict[str, mx.array]], h: mx.array) -> mx.array:
-            # Called a second time when the pass is over, so everything in force is set here.
+            # This is called a second time after the pass, so it sets everything that was in force.
             masks = before and Dropout(before.share, before.key)
             with (
                 adapters.use(name),
                 use_dropout(adapters, masks),
-                _replaced(adapted, name, tensors),
+                _holding(adapted, name, tensors),
             ):
                 output = run_layer(layer, h)
             if masks:
@@ -116,7 +117,7 @@ def checkpointed(adapters: Adapters) -> RunLayer:
 
 
 @contextmanager
-def _replaced(
+def _holding(
     modules: list[AdaptedLinear], name: str, tensors: list[dict[str, mx.array]]
 ) -> Iterator[None]:
     own = [module.adapters[name] for module in modules]
@@ -130,7 +131,28 @@ def _replaced(
 
 
 def count(parameters: Parameters) -> dict[str, int]:
-    """How many numbers are trained, by part."""
+    """Number of trained values by part."""
     return {
         name: sum(array.size for array in tensors.values()) for name, tensors in parameters.items()
     }
+
+
+def new_adapter(like: dict[str, mx.array], seed: int, name: str) -> dict[str, mx.array]:
+    """An adapter as peft starts one: A uniform within 1 / sqrt(inputs), B zero.
+
+    Args:
+        like: Tensors of the wanted shapes, named as in `Adapters.tensors`.
+        seed: Decides A, together with ``name``.
+        name: The adapter's name.
+    """
+    key = mx.random.key(random.Random(f"{seed} {name}").getrandbits(63))
+    tensors = {}
+    for path, array in like.items():
+        key, own = mx.random.split(key)
+        bound = array.shape[0] ** -0.5  # lora_a is (in, rank)
+        tensors[path] = (
+            mx.random.uniform(-bound, bound, array.shape, key=own)
+            if path.endswith(".lora_a")
+            else mx.zeros(array.shape)
+        )
+    return tensors

@@ -1,4 +1,4 @@
-"""From a config file to a trained model on the disk: what ``clara-mlx train`` does."""
+"""From a config file to a trained model on the disk; ``clara-mlx train`` runs this."""
 
 from __future__ import annotations
 
@@ -33,31 +33,37 @@ class Result:
         }
 
 
+@dataclass(frozen=True)
 class Run:
-    """A training run as its config file describes it, data read and model loaded.
+    """A training run whose data is read and whose model is loaded; `open` makes it."""
 
-    Raises:
-        ClaraError: the config, the data or the model is not usable.
-    """
+    config: TrainConfig
+    folder: ModelFolder  # that the run starts from
+    trainer: Trainer
 
-    def __init__(self, file: Path) -> None:
-        self.config: TrainConfig = read_config(file)
-        config, output = self.config, Path(self.config.output)
+    @classmethod
+    def open(cls, file: Path) -> Run:
+        """Read a config file and load the data and the model that it names.
+
+        Raises:
+            ClaraError: The config, the data or the model is not usable.
+        """
+        config = read_config(file)
         if config.fresh is not None:
-            path = start_folder(config.fresh, output, config.seed)
+            path = start_folder(config.fresh, Path(config.output), config.seed)
         else:
             path = resolve(str(config.model))
-        self.folder = ModelFolder.open(path)
-        if config.write_checkpoint and self.folder.is_quantised:
-            tables_of(self.folder)  # not to find out after the training that they are gone
-        self.trainer = Trainer(config, from_folder(self.folder))
+        folder = ModelFolder.open(path)
+        if config.write_checkpoint and folder.is_quantised:
+            tables_of(folder)  # better before the training than after: the tables may be gone
+        return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
 
     def describe(self) -> dict[str, Any]:
-        """What the run will do, as JSON values."""
+        """The plan of the run, as JSON values."""
         return asdict(self.trainer.describe())
 
     def train(self, on_step: OnStep | None = None) -> Result:
-        """Train, or go on, to the end; then write the model folder and the checkpoint."""
+        """Train to the end, or go on to it, then write the model folder and the checkpoint."""
         last = self.trainer.run(on_step)
         config, output = self.config, Path(self.config.output)
         trained = dict(self.trainer.parameters)

@@ -1,23 +1,25 @@
-"""The folder of a training run: its states, from which it goes on, and its metrics."""
+"""The folder of a training run: the states from which it goes on, and its metrics."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from filelock import FileLock, Timeout
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.store import atomic
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.parameters import Parameters, ordered
 
 _STATE = "state-{:08d}.safetensors"
-_STATES_KEPT = 2
-# Fields that may change between the parts of a run: they do not change what is computed.
+_STATES_KEPT = 2  # the newest, and the one before in case that one can't be read
+# Fields of the config that may change between the parts of a run: they change no result.
 _FREE = ("save_every", "evaluate_every", "evaluation_answers", "answer_tokens")
 
 
@@ -31,44 +33,51 @@ class State:
 
 
 class RunFolder:
-    """One run's folder, locked for this process.
+    """The folder of one run; `open` locks it."""
 
-    Raises:
-        ClaraError: another process trains in it, or it holds a run with another config.
-    """
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.path = Path(config.output)
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
+    @classmethod
+    @contextmanager
+    def open(cls, config: TrainConfig) -> Iterator[RunFolder]:
+        """Make or reopen a run's folder, which only this process uses until the block ends.
+
+        Raises:
+            ClaraError: Another process trains there, or the folder holds a run with another config.
+        """
+        path = Path(config.output)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / ".lock", blocking=False)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ClaraError(f"{self.path}: another process is training there") from error
-        self._check_config(config)
-        self.metrics = self.path / "metrics.jsonl"
+            lock.acquire()
+        except Timeout as error:
+            raise ClaraError(f"{path}: another process is training there") from error
+        try:
+            folder = cls(path)
+            folder._record_config(config)
+            yield folder
+        finally:
+            lock.release()
 
-    def _check_config(self, config: TrainConfig) -> None:
-        recorded = self.path / "config.json"
+    def _record_config(self, config: TrainConfig) -> None:
+        file = self.path / "config.json"
         wanted = config.to_dict()
-        if recorded.exists():
-            there = json.loads(recorded.read_text(encoding="utf-8"))
+        if file.exists():
+            recorded = json.loads(file.read_text(encoding="utf-8"))
             different = [
-                name for name in _differences(there, wanted) if name.split(".")[-1] not in _FREE
+                name for name in _differences(recorded, wanted) if name.split(".")[-1] not in _FREE
             ]
             if different:
                 raise ClaraError(
                     f"{self.path}: holds a run with another config ({', '.join(different)}); "
                     "choose another output, or delete that folder"
                 )
-        _replace(recorded, json.dumps(wanted, indent=2) + "\n")
+        atomic.write_text(file, json.dumps(wanted, indent=2) + "\n")
 
-    def close(self) -> None:
-        """Let another process train there."""
-        self._lock.close()
-
-    def latest(self) -> State | None:
-        """The state to go on from; None at the beginning. Metrics after it are dropped."""
+    def resume(self) -> State | None:
+        """Read the state to go on from and drop the metrics after it; None at the beginning."""
         states = self._states()
         if not states:
             self._drop_metrics_after(0)
@@ -77,29 +86,31 @@ class RunFolder:
             loaded: Any = mx.load(str(states[-1]), return_metadata=True)
             arrays, metadata = loaded
         except (RuntimeError, ValueError) as error:
-            raise ClaraError(f"{states[-1]}: {error}; delete it to go on from before") from error
-        tree = ordered(_nested(arrays))
+            raise ClaraError(
+                f"{states[-1]}: {error}; delete it to go on from the state before"
+            ) from error
+        tree = ordered(_nest(arrays))
         step = int(metadata["step"])
         self._drop_metrics_after(step)
         return State(step, tree["parameters"], tree["optimiser"])
 
     def save(self, state: State) -> None:
-        """Write a state, complete or not at all, and remove older ones."""
-        arrays = _flat({"parameters": state.parameters, "optimiser": state.optimiser})
+        """Write a state, complete or not at all, and remove the older ones."""
+        arrays = _flatten({"parameters": state.parameters, "optimiser": state.optimiser})
         target = self.path / _STATE.format(state.step)
-        partial = self.path / f".partial-{target.name}"
+        atomic.clear_leftovers(target)
         try:
-            mx.save_safetensors(str(partial), arrays, metadata={"step": str(state.step)})
-        except RuntimeError as error:  # mlx's word for a full disk
-            raise ClaraError(f"{partial}: {error}") from error
-        for path in (partial, *([self.metrics] if self.metrics.exists() else [])):
-            _sync(path)
-        partial.rename(target)
-        _sync(self.path)
+            with atomic.partial_file(target) as partial:
+                with partial.open("wb") as file:  # by its name, mlx would add .safetensors
+                    mx.save_safetensors(file, arrays, metadata={"step": str(state.step)})
+                if self.metrics.exists():
+                    atomic.sync(self.metrics)
+        except OSError as error:
+            raise ClaraError(f"{target}: can't be written: {error.strerror or error}") from error
         for old in self._states()[:-_STATES_KEPT]:
             old.unlink()
 
-    def note(self, line: dict[str, Any]) -> None:
+    def log(self, line: dict[str, Any]) -> None:
         """Append a line to the metrics."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -108,17 +119,17 @@ class RunFolder:
         return sorted(self.path.glob(_STATE.replace("{:08d}", "*")))
 
     def _drop_metrics_after(self, step: int) -> None:
-        """Steps after the state come again, so their lines would be there twice."""
+        """Drop the lines of steps that will be trained again, so that none is there twice."""
         if not self.metrics.exists():
             return
-        kept = []
+        lines = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:  # cut off in the middle by a kill
+                    lines.append(line + "\n")
+            except ValueError:  # a kill ended the file in the middle of this line
                 break
-        _replace(self.metrics, "".join(kept))
+        atomic.write_text(self.metrics, "".join(lines))
 
 
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:
@@ -129,17 +140,18 @@ def _differences(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b else [where.removeprefix(".")]
 
 
-def _flat(tree: Any, name: str = "") -> dict[str, mx.array]:
-    """Arrays of nested dicts by their path; names inside have dots, so slashes join."""
+def _flatten(tree: Any, name: str = "") -> dict[str, mx.array]:
+    """The arrays of nested dicts by path; slashes join it, because names contain dots."""
     if isinstance(tree, mx.array):
         return {name.removeprefix("/"): tree}
     arrays: dict[str, mx.array] = {}
     for key, value in tree.items():
-        arrays |= _flat(value, f"{name}/{key}")
+        arrays |= _flatten(value, f"{name}/{key}")
     return arrays
 
 
-def _nested(arrays: dict[str, mx.array]) -> dict[str, Any]:
+def _nest(arrays: dict[str, mx.array]) -> dict[str, Any]:
+    """The inverse of `_flatten`."""
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         *path, last = name.split("/")
@@ -148,18 +160,3 @@ def _nested(arrays: dict[str, mx.array]) -> dict[str, Any]:
             branch = branch.setdefault(key, {})
         branch[last] = array
     return tree
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    _sync(partial)
-    partial.rename(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

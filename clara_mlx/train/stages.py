@@ -8,16 +8,21 @@ from typing import Literal
 from clara_mlx.errors import ClaraError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage.
+    """One stage; the defaults are those of the reference's training scripts.
 
     Attributes:
-        name: as configs name it.
-        checkpoint_name: ``training_stage`` in a checkpoint's ``config.json``.
-        trains: the adapters that get gradient.
-        decodes: whether the decoder runs, with a loss on answers.
-        chooses: whether questions are encoded to choose among documents; those get no gradient.
+        name: The name in a config.
+        checkpoint_name: The value of ``training_stage`` in a checkpoint's ``config.json``.
+        trains: The adapters that get gradient.
+        decodes: The decoder runs, with a loss on answers.
+        chooses: Questions are encoded to choose among documents, which get no gradient.
+        learning_rate: The peak of the schedule.
+        schedule: The learning rate's course.
+        mse_weight: Weight in the loss of the mse between memory tokens and the other tokens.
+        max_length: Most tokens of a prompt with its answer.
+        batch_size: Examples per optimiser step.
     """
 
     name: str
@@ -25,7 +30,6 @@ class Stage:
     trains: tuple[str, ...]
     decodes: bool
     chooses: bool
-    # The reference's scripts (SPEC, "Defaults"):
     learning_rate: float
     schedule: Literal["cosine", "constant"]
     mse_weight: float
@@ -33,35 +37,72 @@ class Stage:
     batch_size: int
 
 
-_STAGES = (
-    Stage("scp", "stage1", ("encoder", "decoder"), True, False, 1e-4, "cosine", 0.1, 2048, 128),
-    Stage(
-        "instruct", "stage1_2", ("encoder", "decoder"), True, False, 1e-4, "cosine", 0.1, 2048, 128
-    ),
-    Stage(
-        "end-to-end",
-        "stage2",
-        ("decoder", "query_reasoner"),
-        True,
-        True,
-        5e-6,
-        "constant",
-        0.0,
-        1024,
-        32,
-    ),
-    Stage("retrieval", "stage2", ("query_reasoner",), False, True, 5e-6, "constant", 0.0, 1024, 32),
-)
-
-#: By name.
-STAGES = {stage.name: stage for stage in _STAGES}
+#: By name, in the order in which a model goes through them.
+STAGES = {
+    stage.name: stage
+    for stage in (
+        # Compression: the encoder learns to keep what the decoder needs for many questions.
+        Stage(
+            name="scp",
+            checkpoint_name="stage1",
+            trains=("encoder", "decoder"),
+            decodes=True,
+            chooses=False,
+            learning_rate=1e-4,
+            schedule="cosine",
+            mse_weight=0.1,
+            max_length=2048,
+            batch_size=128,
+        ),
+        # Answers: the same, with one question for each prompt.
+        Stage(
+            name="instruct",
+            checkpoint_name="stage1_2",
+            trains=("encoder", "decoder"),
+            decodes=True,
+            chooses=False,
+            learning_rate=1e-4,
+            schedule="cosine",
+            mse_weight=0.1,
+            max_length=2048,
+            batch_size=128,
+        ),
+        # The query reasoner learns from the answers which documents to choose. The encoder rests,
+        # so there is no mse, and the two adapters are trained gently.
+        Stage(
+            name="end-to-end",
+            checkpoint_name="stage2",
+            trains=("decoder", "query_reasoner"),
+            decodes=True,
+            chooses=True,
+            learning_rate=5e-6,
+            schedule="constant",
+            mse_weight=0.0,
+            max_length=1024,
+            batch_size=32,
+        ),
+        # The query reasoner learns from examples that name the right documents; no text is written.
+        Stage(
+            name="retrieval",
+            checkpoint_name="stage2",
+            trains=("query_reasoner",),
+            decodes=False,
+            chooses=True,
+            learning_rate=5e-6,
+            schedule="constant",
+            mse_weight=0.0,
+            max_length=1024,
+            batch_size=32,
+        ),
+    )
+}
 
 
 def stage_named(name: str) -> Stage:
-    """The stage of that name.
+    """The stage with that name.
 
     Raises:
-        ClaraError: there is none.
+        ClaraError: There is none.
     """
     if name not in STAGES:
         raise ClaraError(f"stage {name!r} is none of {', '.join(STAGES)}")

@@ -137,7 +137,7 @@ class Stepper:
         return self.optimiser.apply_gradients(clipped, trained), norm
 
 
-def added(a: Parameters, b: Parameters) -> Parameters:
-    """Sums of gradients."""
+def add(a: Parameters, b: Parameters) -> Parameters:
+    """Add two gradients."""
     sums: Parameters = tree_map(mx.add, a, b)
     return sums

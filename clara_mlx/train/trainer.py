@@ -19,17 +19,18 @@ from clara_mlx.train.batches import Collator, Plan, distinct
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example, read
 from clara_mlx.train.evaluation import Evaluator
+from clara_mlx.train.parameters import Parameters
 from clara_mlx.train.run_folder import RunFolder, State
 from clara_mlx.train.schedule import Schedule
-from clara_mlx.train.step import DocumentLatents, Stepper, added
+from clara_mlx.train.step import DocumentLatents, Stepper, add
 
-#: Called after each step with its line of the metrics and the number of all steps.
+#: Called after each step with its line of the metrics and the number of steps in the run.
 OnStep = Callable[[dict[str, Any], int], None]
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a run will do, found out without training."""
+    """The plan of a run."""
 
     stage: str
     steps: int
@@ -43,47 +44,56 @@ class Description:
 
 
 class Trainer:
-    """One run, ready to start or to go on.
+    """One run, ready to start or to go on; `prepare` makes it.
 
     Args:
-        config: the run.
-        clara: the model to start from, which is trained in place.
-
-    Raises:
-        ClaraError: the data is not usable; see `clara_mlx.train.data.read`.
+        config: The run.
+        clara: The model, which is trained in place.
+        train_set: The examples to train on.
+        held_out: The examples to evaluate on; None if there are none.
+        trained: The arrays to train.
     """
 
-    def __init__(self, config: TrainConfig, clara: Clara) -> None:
-        self.config, self.clara = config, clara
-        stage, method = config.kind, config.method
-        self.train_set = self._read(config.data.train)
-        self.held_out = self._read(config.data.evaluation) if config.data.evaluation else None
-        if stage.chooses:
-            clara.add_query_reasoner()
-        for name in method.reset:
-            clara.lora.add(name, fresh_adapter(clara.lora.tensors(name), config.seed, name))
-        self.parameters = parameters.of(
-            clara.network, clara.lora, stage.trains, rows=config.trains_rows
-        )
+    def __init__(
+        self,
+        config: TrainConfig,
+        clara: Clara,
+        train_set: Dataset,
+        held_out: Dataset | None,
+        trained: Parameters,
+    ) -> None:
+        self.config = config
+        self.clara = clara
+        self.train_set = train_set
+        self.held_out = held_out
+        self.parameters = trained
         self._plan = Plan(
-            config.batch_size,
-            config.steps.micro_batch_size,
-            config.data.questions_per_document,
-            config.seed,
+            batch_size=config.batch_size,
+            micro_batch_size=config.steps.micro_batch_size,
+            questions_per_document=config.data.questions_per_document,
+            seed=config.seed,
         )
         self.steps = self._count_steps()
 
-    def _read(self, files: list[str]) -> Dataset:
-        config = self.config
-        return read(
-            [Path(file) for file in files],
-            config.kind,
-            self.clara.config,
-            self.clara.tokenizer,
-            max_length=config.max_length,
-            top_k=config.method.top_k,
-            long_documents=config.data.long_documents,
+    @classmethod
+    def prepare(cls, config: TrainConfig, clara: Clara) -> Trainer:
+        """Read a run's data, and give the model the adapters that the run trains.
+
+        Raises:
+            ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
+        """
+        train_set = _read(config, clara, config.data.train)
+        held_out = _read(config, clara, config.data.evaluation) if config.data.evaluation else None
+        if config.kind.chooses:
+            clara.add_query_reasoner()
+        for name in config.method.reset:
+            clara.lora.add(
+                name, parameters.new_adapter(clara.lora.tensors(name), config.seed, name)
+            )
+        trained = parameters.of(
+            clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
         )
+        return cls(config, clara, train_set, held_out, trained)
 
     def _count_steps(self) -> int:
         steps, most = 0, self.config.steps.most
@@ -94,7 +104,7 @@ class Trainer:
         return steps if most is None else min(steps, most)
 
     def describe(self) -> Description:
-        """What the run will do."""
+        """Describe what the run will do, without training."""
         data, examples = self.train_set, self.train_set.examples
         return Description(
             stage=self.config.stage,
@@ -109,58 +119,67 @@ class Trainer:
         )
 
     def run(self, on_step: OnStep | None = None) -> dict[str, Any]:
-        """Train to the end, from the newest state there is; the model holds the result.
+        """Train to the end, from the newest state if there is one; the model holds the result.
 
         Returns:
-            The last line of the metrics, and the last evaluation if there is held-out data.
+            The last line of the metrics, with the last evaluation if there is held-out data.
 
         Raises:
-            ClaraError: the loss is not finite, or the folder is another run's.
+            ClaraError: The loss is not finite, or the folder is another run's.
         """
-        folder = RunFolder(self.config)
-        try:
-            return self._run(folder, on_step or (lambda line, steps: None))
-        finally:
-            folder.close()
+        cadence = self.config.steps
+        with RunFolder.open(self.config) as folder:
+            # 1) Go on from the newest state.
+            stepper = Stepper(self.clara, self.config, self.parameters)
+            start = self._resume(folder, stepper)
+            # 2) Prepare what all steps need.
+            schedule = self._schedule()
+            collator = self._collator(self.train_set)
+            latents = self._latents(self.train_set)
+            evaluator = self._evaluator(stepper)
+            line: dict[str, Any] = {"step": start}
+            for number, step in enumerate(islice(self._steps(), start, self.steps), start):
+                # 3) Train one step.
+                line = self._step(stepper, collator, latents, step, number, schedule.at(number))
+                folder.log(line)
+                done = number + 1
+                # 4) Evaluate and save, if it is time to.
+                if evaluator and self._is_due(done, cadence.evaluate_every):
+                    self._put_into_model()
+                    line = line | {"evaluation": evaluator.measure(self.parameters)}
+                    folder.log({"step": done, "evaluation": line["evaluation"]})
+                if self._is_due(done, cadence.save_every):
+                    folder.save(State(done, self.parameters, stepper.optimiser.state))
+                if on_step:
+                    on_step(line, self.steps)
+            # 5) Leave the trained arrays in the model.
+            self._put_into_model()
+        return line
 
-    def _run(self, folder: RunFolder, on_step: OnStep) -> dict[str, Any]:
-        config, cadence = self.config, self.config.steps
-        stepper = Stepper(self.clara, config, self.parameters)
-        state = folder.latest()
-        start = 0
-        if state is not None:
-            start, self.parameters = state.step, state.parameters
-            stepper.optimiser.state = state.optimiser
-        settings = config.optimiser
-        schedule = Schedule(
-            config.learning_rate,
-            self.steps,
-            settings.schedule or config.kind.schedule,
-            settings.warmup,
-            settings.least,
+    def _resume(self, folder: RunFolder, stepper: Stepper) -> int:
+        """Take over the newest state; returns the number of steps that are done."""
+        state = folder.resume()
+        if state is None:
+            return 0
+        self.parameters = state.parameters
+        stepper.optimiser.state = state.optimiser
+        return state.step
+
+    def _schedule(self) -> Schedule:
+        settings = self.config.optimiser
+        return Schedule(
+            peak=self.config.learning_rate,
+            steps=self.steps,
+            kind=settings.schedule or self.config.kind.schedule,
+            warmup=settings.warmup,
+            least=settings.least,
         )
-        collator = self._collator(self.train_set)
-        latents = self._latents(self.train_set)
-        evaluator = self._evaluator(stepper)
-        last: dict[str, Any] = {"step": start}
-        for number, step in enumerate(islice(self._steps(), start, self.steps), start):
-            began = time.perf_counter()
-            line = self._step(stepper, collator, latents, step, number, schedule.at(number))
-            seconds = time.perf_counter() - began
-            line |= {"tokens_per_second": line["tokens"] / seconds, "seconds": seconds}
-            folder.note(line)
-            done = number + 1
-            due = cadence.evaluate_every and done % cadence.evaluate_every == 0
-            if evaluator and (due or done == self.steps):
-                parameters.put(self.clara.network, self.clara.lora, self.parameters)
-                line = line | {"evaluation": evaluator.measure(self.parameters)}
-                folder.note({"step": done, "evaluation": line["evaluation"]})
-            if done % cadence.save_every == 0 or done == self.steps:
-                folder.save(State(done, self.parameters, stepper.optimiser.state))
-            on_step(line, self.steps)
-            last = line
+
+    def _is_due(self, done: int, every: int) -> bool:
+        return done == self.steps or (every > 0 and done % every == 0)
+
+    def _put_into_model(self) -> None:
         parameters.put(self.clara.network, self.clara.lora, self.parameters)
-        return last
 
     def _steps(self) -> Iterator[list[list[Example]]]:
         for epoch in range(self.config.steps.epochs):
@@ -175,10 +194,11 @@ class Trainer:
         number: int,
         rate: float,
     ) -> dict[str, Any]:
-        """One optimiser step; its line of the metrics."""
+        """Train one optimiser step; returns its line of the metrics."""
+        began = time.perf_counter()
         totals = collator.totals(step)
         sums: dict[str, float] = {}
-        gradients: parameters.Parameters | None = None
+        gradients: Parameters | None = None
         tokens = 0
         for i, micro in enumerate(step):
             batch, used = collator.arrays(micro, totals)
@@ -186,7 +206,7 @@ class Trainer:
                 batch["latents"] = latents.of(distinct(micro))
             key = mx.random.key(random.Random(f"{self.config.seed} {number} {i}").getrandbits(63))
             loss, parts, found = stepper.gradient(self.parameters, batch, key)
-            gradients = found if gradients is None else added(gradients, found)
+            gradients = found if gradients is None else add(gradients, found)
             mx.eval(loss, parts, gradients)
             for name, value in ({"loss": loss} | parts).items():
                 sums[name] = sums.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
@@ -199,12 +219,15 @@ class Trainer:
         assert gradients is not None
         self.parameters, norm = stepper.update(self.parameters, gradients, rate)
         mx.eval(self.parameters, stepper.optimiser.state, norm)
+        seconds = time.perf_counter() - began
         return {
             "step": number + 1,
             **sums,
             "learning_rate": rate,
             "gradient_norm": norm.item(),
             "tokens": tokens,
+            "tokens_per_second": tokens / seconds,
+            "seconds": seconds,
         }
 
     def _collator(self, dataset: Dataset) -> Collator:
@@ -236,22 +259,13 @@ class Trainer:
         )
 
 
-def fresh_adapter(like: dict[str, mx.array], seed: int, name: str) -> dict[str, mx.array]:
-    """An adapter as peft starts one: A uniform within 1 / sqrt(inputs), B zero.
-
-    Args:
-        like: tensors of the shapes that are wanted, named as `Adapters.tensors` has them.
-        seed: with ``name`` it decides A.
-        name: the adapter's.
-    """
-    key = mx.random.key(random.Random(f"{seed} {name}").getrandbits(63))
-    tensors = {}
-    for path, array in like.items():
-        key, own = mx.random.split(key)
-        bound = array.shape[0] ** -0.5  # lora_a is (in, rank)
-        tensors[path] = (
-            mx.random.uniform(-bound, bound, array.shape, key=own)
-            if path.endswith(".lora_a")
-            else mx.zeros(array.shape)
-        )
-    return tensors
+def _read(config: TrainConfig, clara: Clara, files: list[str]) -> Dataset:
+    return read(
+        [Path(file) for file in files],
+        config.kind,
+        clara.config,
+        clara.tokenizer,
+        max_length=config.max_length,
+        top_k=config.method.top_k,
+        long_documents=config.data.long_documents,
+    )

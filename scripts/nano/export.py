@@ -14,7 +14,7 @@ from pretrain import SHAPE, clara_config
 from clara_mlx.convert.export import write_checkpoint
 from clara_mlx.convert.weight_map import TABLES, dimensions
 from clara_mlx.train.fresh import adapter_shapes
-from clara_mlx.train.trainer import fresh_adapter
+from clara_mlx.train.parameters import new_adapter
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -52,8 +52,7 @@ def export(run: Path, base: Path, checkpoint: Path) -> None:
     shapes = adapter_shapes(sizes)
     adapters = {
         name: {
-            path: array.astype(mx.bfloat16)
-            for path, array in fresh_adapter(shapes, 0, name).items()
+            path: array.astype(mx.bfloat16) for path, array in new_adapter(shapes, 0, name).items()
         }
         for name in ("encoder", "decoder")
     }

@@ -18,6 +18,7 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
 
+@pytest.mark.alone
 def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
     db = tmp_path / "agent.db"
     upstream = Upstream(says("hello"))

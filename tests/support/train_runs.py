@@ -67,6 +67,6 @@ def losses(file: Path) -> list[tuple[int, float]]:
 
 def trained(file: Path) -> Run:
     """A run, at its end."""
-    run = Run(file)
+    run = Run.open(file)
     run.train()
     return run

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clara_mlx.train.question_writer import QuestionWriter, QuestionWriterError
+from clara_mlx.train.examples.question_writer import QuestionWriter, QuestionWriterError
 
 PYTEST = "FAILED tests/test_store.py::test_take - KeyError: 'bolt'\n1 failed, 3 passed in 0.62s\n"
 

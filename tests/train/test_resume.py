@@ -22,7 +22,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from clara_mlx.train.run import Run
-Run(Path(sys.argv[1])).train()
+Run.open(Path(sys.argv[1])).train()
 """
 # Dropout on, so that its masks have to come back as well.
 OPTIONS = {
@@ -48,6 +48,7 @@ def run_and_kill(file: Path, after: int) -> None:
     child.wait()
 
 
+@pytest.mark.alone
 def test_sigkill_and_the_same_losses(folder: Any, tmp_path: Path) -> None:
     model = folder("c16", "instruct")
     whole = write_config(tmp_path / "whole", model, QUESTIONS, **OPTIONS)
@@ -92,6 +93,28 @@ def test_lines_after_the_state_and_half_lines_are_dropped(folder: Any, tmp_path:
     assert losses(file) == before
 
 
+def test_a_full_disk_leaves_the_states_before_it(
+    folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"steps__most": 3, "steps__save_every": 1}
+    file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, **options)
+    save = mx.save_safetensors
+
+    def fail(file: Any, arrays: Any, metadata: Any) -> None:
+        if metadata["step"] == "2":
+            raise OSError(28, "No space left on device")
+        save(file, arrays, metadata)
+
+    monkeypatch.setattr(mx, "save_safetensors", fail)
+    with pytest.raises(ClaraError, match="state-00000002.*No space left"):
+        trained(file)
+    monkeypatch.undo()
+    states = (path.name for path in (tmp_path / "run").glob("*state*"))
+    assert list(states) == ["state-00000001.safetensors"]
+    trained(file)
+    assert [step for step, _ in losses(file)] == [1, 2, 3]
+
+
 def test_another_config_does_not_go_on_there(folder: Any, tmp_path: Path) -> None:
     model = folder("c16", "instruct")
     trained(write_config(tmp_path, model, QUESTIONS, steps__most=1))
@@ -105,7 +128,7 @@ def test_another_config_does_not_go_on_there(folder: Any, tmp_path: Path) -> Non
 
 def test_two_processes_cannot_train_in_one_folder(folder: Any, tmp_path: Path) -> None:
     file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2)
-    run = Run(file)
+    run = Run.open(file)
 
     def second(line: dict[str, Any], steps: int) -> None:
         with pytest.raises(ClaraError, match="another process"):

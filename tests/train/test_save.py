@@ -89,7 +89,7 @@ def test_a_fresh_start_changes_nothing_until_it_is_trained(golden: Path, tmp_pat
         "dtype": "float32",
     }
     options = {f"fresh__{name}": value for name, value in fresh.items()}
-    run = Run(write_config(tmp_path, None, QUESTIONS, stage="scp", **options))
+    run = Run.open(write_config(tmp_path, None, QUESTIONS, stage="scp", **options))
     clara = run.trainer.clara
     assert clara.adapters == ("decoder", "encoder")
     assert clara.config.memory_tokens == 4 and clara.config.vocab_size == 643 + 4 + 3
@@ -121,7 +121,7 @@ def test_a_quantised_start_needs_its_checkpoint_before_training(
     (moved / "clara.json").write_text(json.dumps(described))
     file = write_config(tmp_path, moved, QUESTIONS)
     with pytest.raises(CheckpointError, match="gone"):
-        Run(file)
+        Run.open(file)
     file = write_config(tmp_path, moved, QUESTIONS, write_checkpoint=False)
     trained(file)
     ModelFolder.open(tmp_path / "run/model")

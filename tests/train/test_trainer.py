@@ -20,12 +20,12 @@ from clara_mlx.train.config import EXAMPLE, read_config
 from clara_mlx.train.parameters import ROWS, Parameters
 from clara_mlx.train.run import Run
 from clara_mlx.train.schedule import Schedule
-from clara_mlx.train.step import Stepper, added
+from clara_mlx.train.step import Stepper, add
 
 
 def gradient(folder: Path, model: Path, examples: Any, **fields: Any) -> tuple[float, Parameters]:
     """Loss and gradient of a run's first step."""
-    trainer = Run(write_config(folder, model, examples, **fields)).trainer
+    trainer = Run.open(write_config(folder, model, examples, **fields)).trainer
     stepper = Stepper(trainer.clara, trainer.config, trainer.parameters)
     collator = trainer._collator(trainer.train_set)
     latents = trainer._latents(trainer.train_set)
@@ -37,7 +37,7 @@ def gradient(folder: Path, model: Path, examples: Any, **fields: Any) -> tuple[f
             batch["latents"] = latents.of(distinct(micro))
         loss, _, found = stepper.gradient(trainer.parameters, batch, mx.random.key(i))
         total += loss.item()
-        sums = found if sums is None else added(sums, found)
+        sums = found if sums is None else add(sums, found)
     assert sums is not None
     return total, sums
 
@@ -142,7 +142,7 @@ def test_qlora(folder: Any, tmp_path: Path, bits: str) -> None:
     start = folder("c16", "instruct", "-q", bits, "--group-size", "32")
     options = {"steps__most": 8, "method__dropout": 0.0, "method__memory_rows": True}
     file = write_config(tmp_path, start, QUESTIONS, **options)
-    run = Run(file)
+    run = Run.open(file)
     weight = run.trainer.clara.network.model.layers[0].mlp.up_proj.linear.weight
     before = mx.array(weight)
     run.train()
@@ -157,7 +157,7 @@ def test_an_adapter_can_start_anew(folder: Any, tmp_path: Path) -> None:
     file = write_config(
         tmp_path, folder("c16", "instruct"), QUESTIONS, method__reset=["decoder"], steps__most=1
     )
-    clara = Run(file).trainer.clara
+    clara = Run.open(file).trainer.clara
     ids = mx.array([[1, 5, 9]])
     with clara.lora.use("decoder"):
         reset = clara.network.model(ids)

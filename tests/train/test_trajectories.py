@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.train.trajectories import TrajectoryError, read
-from clara_mlx.train.trajectory_examples import documents, records, write
+from clara_mlx.train.examples.documents import make_documents, make_records, write_records
+from clara_mlx.train.examples.trajectories import TrajectoryError, read
 
 TOKEN = "gh" + "p_" + "a1B2" * 9  # put together here, so that no scanner takes it for a leak
 
@@ -230,7 +230,7 @@ def test_secrets_are_masked_before_anything_else(tmp_path: Path) -> None:
     assert output.secrets == 1
     assert TOKEN not in repr(output)
     out = tmp_path / "train.jsonl"
-    assert write(records(documents([output]), "instruct"), out) == 1
+    assert write_records(make_records(make_documents([output]), "instruct"), out) == 1
     assert TOKEN not in out.read_text()
     assert "[masked: github token]" in out.read_text()
     assert json.loads(out.read_text())["answer"] == "8443"

@@ -1,7 +1,7 @@
 """Training examples from tool outputs, in the reference's JSON lines (see `clara_mlx.train.data`).
 
-An output is cut into documents at line ends; a question goes with the document that holds its
-evidence. Questions come from the rules, and from a `QuestionWriter` if one is given.
+An output is split into documents at line ends; a question goes with the document that holds its
+evidence. The rules ask questions, and so does a `QuestionWriter` if one is given.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from typing import Any, Literal, Protocol
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate.probes.from_facts import probes
+from clara_mlx.store.atomic import partial_file
 from clara_mlx.tool_outputs.rules import RULES
-from clara_mlx.train.trajectories import ToolOutput
+from clara_mlx.train.examples.trajectories import ToolOutput
 
 Stage = Literal["scp", "instruct", "retrieval", "end-to-end"]
 
 
-class Asks(Protocol):
-    """Something that writes questions, such as `clara_mlx.train.question_writer.QuestionWriter`."""
+class Writer(Protocol):
+    """Writes questions, as `clara_mlx.train.examples.question_writer.QuestionWriter` does."""
 
     def write(self, text: str) -> list[tuple[str, str]]:
-        """Questions about ``text`` with answers that stand in it."""
+        """Questions about ``text``, each with an answer that is in it."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Document:
     """A piece of a tool output with its questions and answers.
 
     Attributes:
-        text: whole lines of the output.
-        tool: the output's kind, as in `ToolOutput`.
-        pairs: question and answer, each question once.
+        text: Whole lines of the output.
+        tool: The kind of output, as in `ToolOutput`.
+        pairs: Question and answer; no question occurs twice.
     """
 
     text: str
@@ -43,20 +44,20 @@ class Document:
     pairs: tuple[tuple[str, str], ...]
 
 
-def documents(
-    outputs: Iterable[ToolOutput], characters: int = 800, writer: Asks | None = None
+def make_documents(
+    outputs: Iterable[ToolOutput], characters: int = 800, writer: Writer | None = None
 ) -> list[Document]:
-    """The documents that something can be asked about, each text once.
+    """Make documents that questions can be asked about; no two have the same text.
 
     Args:
-        outputs: as `clara_mlx.train.trajectories.read` gives them, secrets masked.
-        characters: most characters of a document; a longer line is a document of its own.
-        writer: writes more questions; what the rules ask too stays as the rules have it.
+        outputs: Tool outputs from `clara_mlx.train.examples.trajectories.read`, secrets masked.
+        characters: Most characters of a document; a longer line is a document of its own.
+        writer: Writes more questions; if the rules ask the same, their answer is kept.
     """
     known: dict[str, Document] = {}
     for output in outputs:
         asked = probes(output.text, output.tool) if output.tool in RULES else ()
-        for start, end in pieces(output.text, characters):
+        for start, end in split_at_lines(output.text, characters):
             text = output.text[start:end].rstrip("\n")
             if text in known:
                 continue
@@ -72,8 +73,8 @@ def documents(
     return list(known.values())
 
 
-def pieces(text: str, characters: int) -> Iterator[tuple[int, int]]:
-    """Spans of whole lines that cover the text, each of at most so many characters if lines are."""
+def split_at_lines(text: str, characters: int) -> Iterator[tuple[int, int]]:
+    """Spans of whole lines that cover the text; only a longer line has more ``characters``."""
     start = end = 0
     for line in text.splitlines(keepends=True):
         if end > start and end + len(line) - start > characters:
@@ -84,20 +85,20 @@ def pieces(text: str, characters: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def records(
-    given: list[Document], stage: Stage, candidates: int = 1, seed: int = 0
+def make_records(
+    documents: list[Document], stage: Stage, candidates: int = 1, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """One record a line of the stage's training file.
+    """The records of a stage's training file, one for each line.
 
-    ``scp`` asks all questions of a document in one record; the others ask one, over so many
-    ``candidates``. The other candidates are outputs of other tools, where the question has no
-    answer; ``pos_index`` says which one has it.
+    A record of ``scp`` asks all questions about a document. A record of another stage asks one
+    question and offers that many ``candidates``: the document and outputs of other tools, which
+    do not answer it. ``pos_index`` says which candidate has the answer.
 
     Raises:
-        ClaraError: there are too few documents of other tools for so many candidates.
+        ClaraError: There are too few documents of other tools.
     """
     rng = random.Random(seed)
-    for document in given:
+    for document in documents:
         if stage == "scp":
             questions, answers = zip(*document.pairs, strict=True)
             yield {
@@ -107,7 +108,7 @@ def records(
                 "docs": [document.text],
             }
             continue
-        others = [other.text for other in given if other.tool != document.tool]
+        others = [other.text for other in documents if other.tool != document.tool]
         if len(others) < candidates - 1:
             raise ClaraError(
                 f"{candidates} candidates need {candidates - 1} documents of tools other than "
@@ -125,17 +126,17 @@ def records(
             }
 
 
-def write(lines: Iterable[dict[str, Any]], file: Path) -> int:
-    """Write records as JSON lines; returns how many.
+def write_records(records: Iterable[dict[str, Any]], file: Path) -> int:
+    """Write records as JSON lines to a file that is complete or not there; return their number.
 
     Raises:
-        ClaraError: the file can't be written.
+        ClaraError: The file can't be written.
     """
     count = 0
     try:
-        with file.open("w", encoding="utf-8") as out:
-            for record in lines:
-                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+        with partial_file(file) as partial, partial.open("w", encoding="utf-8") as lines:
+            for record in records:
+                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
                 count += 1
     except OSError as error:
         raise ClaraError(f"{file}: {error}") from error

@@ -12,9 +12,14 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train import data
+from clara_mlx.train.examples.documents import (
+    make_documents,
+    make_records,
+    split_at_lines,
+    write_records,
+)
+from clara_mlx.train.examples.trajectories import ToolOutput
 from clara_mlx.train.stages import STAGES
-from clara_mlx.train.trajectories import ToolOutput
-from clara_mlx.train.trajectory_examples import documents, pieces, records, write
 
 PYTEST = "FAILED tests/test_store.py::test_take - KeyError: 'bolt'\n1 failed, 3 passed in 0.62s\n"
 GREP = "inventory/store.py:15:    def take(self, name, count):\nREADME.md:3:take one\n"
@@ -34,7 +39,7 @@ OUTPUTS = [
 
 
 def test_documents_are_distinct_and_hold_their_answers() -> None:
-    made = documents(OUTPUTS)
+    made = make_documents(OUTPUTS)
     assert [document.tool for document in made] == ["pytest", "ripgrep", "env"]
     for document in made:
         assert len({question for question, _ in document.pairs}) == len(document.pairs)
@@ -44,7 +49,7 @@ def test_documents_are_distinct_and_hold_their_answers() -> None:
 
 def test_long_outputs_are_cut_at_lines() -> None:
     text = "".join(f"KEY_{number}={number * 7}\n" for number in range(200))
-    made = documents([output(text, "env")], characters=120)
+    made = make_documents([output(text, "env")], characters=120)
     assert all(len(document.text) <= 120 for document in made)
     assert sum(len(document.pairs) for document in made) == 200
     for document in made:
@@ -55,7 +60,7 @@ def test_long_outputs_are_cut_at_lines() -> None:
 
 @given(st.text(st.sampled_from("ab\n\r"), max_size=200), st.integers(1, 50))
 def test_pieces_cover_the_text(text: str, characters: int) -> None:
-    spans = list(pieces(text, characters))
+    spans = list(split_at_lines(text, characters))
     assert "".join(text[start:end] for start, end in spans) == text
     for start, end in spans:
         assert end - start <= characters or len(text[start:end].splitlines()) == 1
@@ -67,9 +72,9 @@ def test_pieces_cover_the_text(text: str, characters: int) -> None:
 def test_the_trainer_reads_what_was_written(
     tmp_path: Path, golden: Path, stage: Any, candidates: int
 ) -> None:
-    made = documents(OUTPUTS)
+    made = make_documents(OUTPUTS)
     file = tmp_path / "train.jsonl"
-    count = write(records(made, stage, candidates), file)
+    count = write_records(make_records(made, stage, candidates), file)
     questions = sum(len(document.pairs) for document in made)
     assert count == (len(made) if stage == "scp" else questions)
     config = ClaraConfig(64, 16, 8, 64, base_vocab_size=643, window=100_000)
@@ -94,17 +99,17 @@ def test_the_trainer_reads_what_was_written(
 
 
 def test_candidates_are_reproducible_and_enough() -> None:
-    made = documents(OUTPUTS)
-    assert list(records(made, "retrieval", 2, seed=3)) == list(
-        records(made, "retrieval", 2, seed=3)
+    made = make_documents(OUTPUTS)
+    assert list(make_records(made, "retrieval", 2, seed=3)) == list(
+        make_records(made, "retrieval", 2, seed=3)
     )
     with pytest.raises(ClaraError, match="4 candidates need 3 documents"):
-        list(records(made, "retrieval", 4))
+        list(make_records(made, "retrieval", 4))
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(ClaraError, match="missing"):
-        write([], tmp_path / "missing" / "train.jsonl")
+        write_records([], tmp_path / "missing" / "train.jsonl")
 
 
 def test_written_questions_join_those_of_the_rules() -> None:
@@ -112,7 +117,7 @@ def test_written_questions_join_those_of_the_rules() -> None:
         def write(self, text: str) -> list[tuple[str, str]]:
             return [("Which test failed?", "KeyError"), ("Which item?", "bolt")]
 
-    (document,) = documents([output(PYTEST, "pytest")], writer=Writer())
+    (document,) = make_documents([output(PYTEST, "pytest")], writer=Writer())
     pairs = dict(document.pairs)
     assert pairs["Which item?"] == "bolt"
     assert pairs["Which test failed?"] == "test_take"  # the rules' answer stays

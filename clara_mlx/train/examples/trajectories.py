@@ -1,13 +1,13 @@
 """Tool outputs from the logs of agents: SWE-agent, CompyMac, and any log of chat messages.
 
-What is read, whatever the file is called:
+The formats, whatever the file is called:
 
 - SWE-agent's ``.traj``: a JSON object whose ``trajectory`` lists steps with action and observation;
-- chat messages as OpenAI has them: a JSON list, ``{"messages": [...]}``, or JSON lines of either;
+- chat messages in OpenAI's form: a JSON list, ``{"messages": [...]}``, or JSON lines of either;
 - CompyMac's saved runs (``{"session": {"messages": [...]}}``) and traces (``traces.db`` beside its
-  ``artifacts`` folder), with its envelopes around outputs taken off.
+  ``artifacts`` folder); CompyMac's envelopes around outputs are removed.
 
-Secrets are masked here, before a text can reach anything else.
+Secrets are masked here, before a text reaches anything else.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class TrajectoryError(ClaraError):
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """What a tool printed during an agent's run.
+    """The output of a tool during an agent's run.
 
     Attributes:
         where: ``file:line`` of the record that holds it.
-        command: what was run, as far as the log says.
-        text: the output, its secrets masked.
-        tool: the kind of output, one of `tool_outputs.rules.RULES`; None where that is not clear.
-        secrets: how many secrets were masked in the text.
+        command: The command that was run, as far as the log says.
+        text: The output with its secrets masked.
+        tool: The kind of output, one of `tool_outputs.rules.RULES`; None if it is not clear.
+        secrets: Number of secrets that were masked in the text.
     """
 
     where: str
@@ -61,12 +61,12 @@ def read(file: Path, *, skip_damaged: bool = False) -> Trajectory:
     """Read the tool outputs of a log.
 
     Args:
-        file: one of the formats above; for CompyMac's traces the ``traces.db`` or its folder.
-        skip_damaged: leave damaged records out and list them in ``problems``.
+        file: A log in a format above; for CompyMac's traces, ``traces.db`` or its folder.
+        skip_damaged: Leave damaged records out and list them in ``problems``.
 
     Raises:
-        TrajectoryError: the file can't be read, is of no known format, or has a damaged record;
-            the message names file and line.
+        TrajectoryError: The file can't be read, has no known format, or has a damaged record. The
+            message names file and line.
     """
     reader = _Reader(file, skip_damaged)
     if file.is_dir() or file.suffix == ".db":
@@ -77,22 +77,24 @@ def read(file: Path, *, skip_damaged: bool = False) -> Trajectory:
 
 
 class _Damaged(Exception):
-    """A record is not what it should be; the reader adds where."""
+    """A record is not as it should be; the reader adds where it is."""
 
 
 class _Reader:
+    """Collects the outputs of one log and the problems in it."""
+
     def __init__(self, file: Path, skip_damaged: bool) -> None:
         self._file, self._skip = file, skip_damaged
         self.outputs: list[ToolOutput] = []
         self.problems: list[str] = []
 
     def read_json(self) -> None:
-        """Steps or messages, one by one, each with the line that it starts on."""
+        """Read steps or messages one by one, each with the line that it starts on."""
         try:
             text = self._file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise TrajectoryError(f"{self._file}: {error}") from error
-        find = _Conversation().outputs
+        conversation = _Conversation()
         for line, record in _records(text, lines=self._file.suffix == ".jsonl"):
             where = f"{self._file}:{line}"
             try:
@@ -100,18 +102,18 @@ class _Reader:
                     raise _Damaged(f"not JSON: {record}")
                 if not isinstance(record, dict):
                     raise _Damaged("not a JSON object")
-                for command, printed in find(record):
+                for command, printed in conversation.outputs(record):
                     self._add(where, command, printed)
             except _Damaged as damage:
                 self._report(where, str(damage))
         if not self.outputs and not self.problems:
             raise TrajectoryError(
-                f"{self._file}: no tool outputs inside; it should hold a SWE-agent trajectory, "
-                "chat messages with role 'tool', or a CompyMac run"
+                f"{self._file}: holds no tool outputs; give a SWE-agent trajectory, chat messages "
+                "with role 'tool', or a CompyMac run"
             )
 
     def read_traces(self, database: Path) -> None:
-        """CompyMac's trace store: spans as events, inputs and outputs as files by their hash."""
+        """Read CompyMac's traces: spans are events, inputs and outputs are files named by hash."""
         if not database.is_file():
             raise TrajectoryError(f"{database}: no such file")
         artifacts = database.parent / "artifacts"
@@ -138,6 +140,7 @@ class _Reader:
                 self._report(where, str(damage))
 
     def _report(self, where: str, what: str) -> None:
+        """Raise an error for a damaged record, or note it if damaged records are skipped."""
         if not self._skip:
             raise TrajectoryError(
                 f"{where}: {what}; mend the record, or skip damaged ones"
@@ -147,31 +150,32 @@ class _Reader:
     def _add(self, where: str, command: str | None, printed: str) -> None:
         command, printed = _unwrap(command, printed)
         text, secrets = mask(printed)
-        shown = mask(command)[0] if command else None
+        command = mask(command)[0] if command else None
         if text.strip():
-            self.outputs.append(ToolOutput(where, shown, text, classify(text, shown), len(secrets)))
+            tool = classify(text, command)
+            self.outputs.append(ToolOutput(where, command, text, tool, len(secrets)))
 
 
 def _records(text: str, lines: bool) -> Iterator[tuple[int, Any]]:
-    """The records of a file with their lines; what can't be decoded comes as its error."""
+    """The records of a file with their lines; a record that can't be decoded is its error."""
     start = _skip_space(text, 0)
     if text.startswith("[", start):
         return _elements(text, start)
     first, _, rest = text[start:].partition("\n")
-    if lines or (rest.strip() and isinstance(_decoded(first), dict)):
+    if lines or (rest.strip() and isinstance(_decode(first), dict)):
         return (
-            (number, _decoded(line))
+            (number, _decode(line))
             for number, line in enumerate(text.split("\n"), 1)
             if line.strip()
         )
     for path in (("trajectory",), ("messages",), ("session", "messages"), ("history",)):
-        found = _member(text, start, path)
+        found = _find_member(text, start, path)
         if found is not None and text.startswith("[", found):
             return _elements(text, found)
-    return iter([(1, _decoded(text))])
+    return iter([(1, _decode(text))])
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -188,7 +192,7 @@ def _skip_space(text: str, at: int) -> int:
 
 
 def _elements(text: str, at: int) -> Iterator[tuple[int, Any]]:
-    """The elements of the list at ``at`` with their lines, up to the first that is damaged."""
+    """The elements of the list at ``at`` with their lines, up to the first damaged one."""
     line, counted = 1, 0
     at = _skip_space(text, at + 1)
     while not text.startswith("]", at):
@@ -208,8 +212,8 @@ def _elements(text: str, at: int) -> Iterator[tuple[int, Any]]:
             return
 
 
-def _member(text: str, at: int, path: tuple[str, ...]) -> int | None:
-    """Where the value stands that ``path`` names in the object at ``at``."""
+def _find_member(text: str, at: int, path: tuple[str, ...]) -> int | None:
+    """The position of the value that ``path`` names in the object at ``at``, if it has one."""
     if not path:
         return at
     if not text.startswith("{", at):
@@ -220,18 +224,18 @@ def _member(text: str, at: int, path: tuple[str, ...]) -> int | None:
             key, at = _DECODER.raw_decode(text, at)
             at = _skip_space(text, _skip_space(text, at) + 1)
             if key == path[0]:
-                return _member(text, at, path[1:])
+                return _find_member(text, at, path[1:])
             _, at = _DECODER.raw_decode(text, at)
             at = _skip_space(text, at)
             if text.startswith(",", at):
                 at = _skip_space(text, at + 1)
     except (ValueError, RecursionError):
-        pass  # damaged before the value; the caller tells where
+        pass  # damaged before the value; the caller reports where
     return None
 
 
 class _Conversation:
-    """Messages in their order: calls first, their results after."""
+    """Remembers the commands of calls, because messages with their results come later."""
 
     def __init__(self) -> None:
         self._commands: dict[str, str] = {}
@@ -282,14 +286,14 @@ def _content(record: dict[str, Any], field: str) -> str:
 
 def _object(value: Any) -> dict[str, Any]:
     """An object, given as it is or as JSON."""
-    decoded = _decoded(value) if isinstance(value, str) else value
+    decoded = _decode(value) if isinstance(value, str) else value
     if not isinstance(decoded, dict):
         raise _Damaged("not a JSON object")
     return decoded
 
 
 def _command(name: str, arguments: Any) -> str:
-    """What a shell would call the tool's work, so that the output's kind can be told."""
+    """A call as a shell command, from which the kind of output can be recognised."""
     given = _object(arguments) if arguments else {}
     for key in ("command", "cmd"):
         if isinstance(given.get(key), str):
@@ -301,18 +305,18 @@ def _command(name: str, arguments: Any) -> str:
 
 
 def _artifact(folder: Path, digest: Any) -> str:
-    """The text of an artifact; empty for none, as of a call that failed."""
+    """The text of an artifact; empty if there is none, as for a call that failed."""
     if digest is None:
         return ""
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise _Damaged(f"{digest!r} is no artifact's hash")
+        raise _Damaged(f"{digest!r} is not the hash of an artifact")
     try:
         return (folder / digest[:2] / digest).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise _Damaged(f"artifact {digest[:12]} can't be read: {error.strerror}") from error
 
 
-# CompyMac's envelopes around outputs.
+# The envelopes that CompyMac puts around outputs.
 _SHELL = re.compile(
     r"<shell-output>\nThe command `(?P<command>.*?)` \(started [\d.]+s ago\) has finished running"
     r" in .*?\n\nThe latest output is:\n\n```\n(?P<output>.*)\n```\n</shell-output>",
@@ -329,7 +333,7 @@ _RESULT = re.compile(
 
 
 def _unwrap(command: str | None, printed: str) -> tuple[str | None, str]:
-    """Command and output without CompyMac's envelope; anything else as it is."""
+    """Command and output without CompyMac's envelope; other outputs are left as they are."""
     if shell := _SHELL.match(printed):
         return shell["command"], shell["output"]
     if view := _FILE_VIEW.match(printed):

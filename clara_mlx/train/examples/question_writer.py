@@ -1,6 +1,6 @@
 """A language model that writes questions about tool outputs, behind an OpenAI-compatible endpoint.
 
-What it answers is not believed: a pair is kept only if its answer stands verbatim in the text.
+Its replies are not trusted: a pair is kept only if the text contains the answer verbatim.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS
 
-_QUESTION_CHARACTERS = 200
-_BRACKETS = 20  # that could open the list in a reply
-_RETRIED = {408, 409, 429, 500, 502, 503, 504}
+_QUESTION_CHARACTERS = 200  # of the longest question that is kept
+_BRACKETS = 20  # of a reply, at which its list is looked for
+_RETRIED = {408, 409, 429, 500, 502, 503, 504}  # HTTP statuses of servers that are busy
 _INSTRUCTIONS = (
     "You read the output of a software tool and write questions whose exact answers stand in it: "
     "file paths, line numbers, names, values, counts, error messages. Copy each answer character "
@@ -26,22 +26,27 @@ _INSTRUCTIONS = (
 
 
 class QuestionWriterError(ClaraError):
-    """The endpoint can't be reached, or refuses."""
+    """The endpoint can't be reached, or refuses the request."""
 
 
 class QuestionWriter:
     """Asks an endpoint for questions about texts.
 
     Args:
-        url: the API's base, such as ``http://127.0.0.1:8080/v1``.
-        model: the model's name there.
-        api_key: sent as a bearer token if given.
-        questions: how many to ask for.
-        timeout: seconds for one attempt.
-        retries: attempts after the first, on connection failures, timeouts and busy servers.
-        pause: seconds before the first retry; doubled each time. Retry-After can make it longer.
+        url: The API's base, such as ``http://127.0.0.1:8080/v1``.
+        model: The model's name there.
+        api_key: The bearer token to send; None sends none.
+        questions: Number of questions to ask for.
+        timeout: Seconds that one attempt may take.
+        retries: Attempts after the first, if the connection fails, times out, or the server is
+            busy.
+        pause: Seconds before the first retry, doubled each time; Retry-After can make it longer.
 
-    Use it in a ``with`` block, or `close` it.
+    Attributes:
+        kept: Number of pairs that were kept.
+        refused: Number of pairs that were not well formed, or not verbatim.
+
+    Use it in a ``with`` block, or call `close`.
     """
 
     def __init__(
@@ -55,16 +60,18 @@ class QuestionWriter:
         retries: int = 3,
         pause: float = 1.0,
     ) -> None:
-        import httpx2  # only those who ask a model need it
+        import httpx2  # from the extra `train`, needed only here
 
         self._url = f"{url.rstrip('/')}/chat/completions"
-        self._model, self._questions = model, questions
-        self._retries, self._pause = retries, pause
+        self._model = model
+        self._questions = questions
+        self._retries = retries
+        self._pause = pause
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._client = httpx2.Client(timeout=timeout, headers=headers)
         self._unreachable = httpx2.TransportError
-        self.kept = self.refused = 0
-        """How many pairs were kept, and how many were not verbatim or not well formed."""
+        self.kept = 0
+        self.refused = 0
 
     def __enter__(self) -> QuestionWriter:
         return self
@@ -77,10 +84,13 @@ class QuestionWriter:
         self._client.close()
 
     def write(self, text: str) -> list[tuple[str, str]]:
-        """Questions about ``text`` with their answers; none if the model wrote nothing usable.
+        """Ask for questions about ``text``; an unusable reply gives no pairs.
+
+        Returns:
+            Pairs of question and answer.
 
         Raises:
-            QuestionWriterError: the endpoint failed after all attempts, or refused the request.
+            QuestionWriterError: The endpoint failed in all attempts, or refused the request.
         """
         reply = self._ask(
             {
@@ -93,8 +103,8 @@ class QuestionWriter:
             }
         )
         pairs: dict[str, str] = {}
-        for raw in _listed(reply):
-            pair = _verbatim(raw, text)
+        for raw in _find_list(reply):
+            pair = _verbatim_pair(raw, text)
             if pair is None or pair[0] in pairs:
                 self.refused += 1
             else:
@@ -103,6 +113,7 @@ class QuestionWriter:
         return list(pairs.items())
 
     def _ask(self, request: dict[str, Any]) -> str:
+        """Send a request, again and again while the server is busy; return the reply's text."""
         for attempt in range(self._retries + 1):
             wait = self._pause * 2**attempt
             try:
@@ -111,7 +122,7 @@ class QuestionWriter:
                 failure = f"{type(error).__name__}: {error}"
             else:
                 if response.status_code == 200:
-                    return _said(response.content, self._url)
+                    return _content(response.content, self._url)
                 failure = f"HTTP {response.status_code}: {response.text[:200]}"
                 if response.status_code not in _RETRIED:
                     raise QuestionWriterError(f"{self._url}: {failure}")
@@ -125,7 +136,7 @@ class QuestionWriter:
         )
 
 
-def _said(body: bytes, url: str) -> str:
+def _content(body: bytes, url: str) -> str:
     try:
         content = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError) as error:
@@ -133,8 +144,8 @@ def _said(body: bytes, url: str) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _listed(reply: str) -> list[Any]:
-    """The JSON list in a reply, which models like to fence or introduce."""
+def _find_list(reply: str) -> list[Any]:
+    """The JSON list in a reply; models often write an introduction or a fence around it."""
     for bracket in islice(re.finditer(r"\[", reply), _BRACKETS):
         try:
             found, _ = json.JSONDecoder().raw_decode(reply, bracket.start())
@@ -145,7 +156,8 @@ def _listed(reply: str) -> list[Any]:
     return []
 
 
-def _verbatim(raw: dict[str, Any], text: str) -> tuple[str, str] | None:
+def _verbatim_pair(raw: dict[str, Any], text: str) -> tuple[str, str] | None:
+    """Question and answer, if both are well formed and the text contains the answer."""
     question, answer = raw.get("question"), raw.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
@@ -153,7 +165,7 @@ def _verbatim(raw: dict[str, Any], text: str) -> tuple[str, str] | None:
         return None
     question, answer = " ".join(question.split()), answer.strip()
     fits = 0 < len(question) <= _QUESTION_CHARACTERS and 0 < len(answer) <= ANSWER_CHARACTERS
-    # "4" stands in "42" too; an answer is a whole word or more.
+    # "42" contains "4", so the answer must be made of whole words.
     whole = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text)
     usable = fits and whole and "\n" not in answer and "[masked:" not in answer
     return (question, answer) if usable else None

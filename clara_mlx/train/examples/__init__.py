@@ -1,0 +1,1 @@
+"""Training examples from agents' logs: tool outputs, questions about them, exact answers."""
