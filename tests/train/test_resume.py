@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_the_states_before_it(
         save(file, arrays, metadata)
 
     monkeypatch.setattr(mx, "save_safetensors", fail)
-    with pytest.raises(ClaraError, match="state-00000002.*No space left"):
+    with pytest.raises(ClaraError, match=r"state-00000002.*No space left"):
         trained(file)
     monkeypatch.undo()
     states = (path.name for path in (tmp_path / "run").glob("*state*"))
