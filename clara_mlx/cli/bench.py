@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clara_mlx.cli.model import ModelFolder
+from clara_mlx.cli.model import ModelArgument
 from clara_mlx.cli.output import Json, emit, progress_bar
 
 commands = typer.Typer()
@@ -14,7 +14,7 @@ commands = typer.Typer()
 
 @commands.command()
 def bench(
-    model: ModelFolder,
+    model: ModelArgument,
     lengths: Annotated[
         str, typer.Option(help="Chunk lengths in tokens, separated by commas.")
     ] = "32,64,128,256",

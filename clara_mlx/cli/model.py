@@ -27,7 +27,7 @@ Subfolder = Annotated[
     str | None,
     typer.Option(help="The checkpoint inside SOURCE, e.g. `compression-16` or `compression-128`."),
 ]
-ModelFolder = Annotated[
+ModelArgument = Annotated[
     str, typer.Argument(help="A model folder made by `convert`, or its hub id.")
 ]
 
@@ -141,7 +141,7 @@ def _fail_on_differences(path: str | Path, verification: Verification) -> None:
 
 @commands.command()
 def compress(
-    model: ModelFolder,
+    model: ModelArgument,
     files: Annotated[
         list[Path] | None, typer.Argument(help="Text files; standard input without any.")
     ] = None,
