@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from memory_worker import Worker, make_version_1, remember, run_together
 
 from clara_mlx.memory import Memory
 from clara_mlx.store.latent_index import LatentIndex
-from clara_mlx.store.latents import LatentTable
+from clara_mlx.store.latents import LatentTable, OtherModel
 from clara_mlx.store.store import Store
 
 
@@ -123,3 +124,32 @@ def test_two_processes_never_mix_sketches_of_two_means(tmp_path: Path) -> None:
     assert LatentIndex(a).search(query, 5) == LatentIndex(b).search(query, 5)
     for store in stores:
         store.close()
+
+
+def test_a_file_that_moves_to_another_model_while_it_is_open(
+    clara: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The first model notices, stops compressing, and says so; no latents are mixed."""
+    path = tmp_path / "m.db"
+    first = Memory.open(path, clara("c16", "e2e"))
+    for number in range(20):
+        first.remember(f"text {number}")
+    first.flush(60)
+    second = Memory.open(path, clara("c16", "instruct"))
+    second.recompress()
+    for use in (lambda: first.recall("text 7"), lambda: first.ask("text 7?")):
+        with pytest.raises(OtherModel, match="recompress"):
+            use()
+    first.remember("one more")
+    second.flush(60)
+    assert second.status().failed == 0
+    assert second.status().compressed == second.status().chunks == 21
+    assert second.verify().problems == []
+    found = second.recall("text 7", 21, mode="latent")
+    expected = clara("c16", "instruct").encode([hit.text for hit in found])
+    stored = LatentTable.open(
+        second.file, second.clara.fingerprint, *expected.shape[1:], "int8"
+    ).latents([hit.chunk_id for hit in found])
+    np.testing.assert_allclose(stored, np.array(expected), atol=0.1)
+    first.close()
+    second.close()
