@@ -1,4 +1,4 @@
-"""Batches for pretraining clara-nano's base: generated outputs, as the encoder and decoder read."""
+"""Batches for pretraining clara-nano's base: documents as the encoder and the decoder read them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from documents import Document, Documents, named
-from rows import STEP, Row, Rows, padded, padded_rows, up
+from documents import Document, Documents, name_document
+from rows import STEP, Row, Rows, pad, pad_rows, round_up
 
 from clara_mlx.evaluate.probes.probe import Output
 from clara_mlx.model.config import ClaraConfig
@@ -24,82 +24,67 @@ from clara_mlx.model.prompts import (
 )
 from clara_mlx.model.tokenizer import TextTokenizer
 
-DOCUMENTS = 32  # of one step
-QUESTIONS = 6  # asked one after the other of each document, at most,
-ROOM = 112  # in this many tokens
-NAMED = 0.3  # of the questions name their document
-COPIED = 1  # documents of each half that are written out from their text
+DOCUMENTS = 32  # documents of one step
+QUESTIONS = 6  # most questions about one document, asked one after the other
+ROOM = 112  # tokens that the questions and answers about one document may take
+NAMED_SHARE = 0.3  # share of the questions that name their document
+COPIED = 1  # documents of each half that are also written out from their text
 POOL = 16  # steps whose documents are drawn together and batched by length
-AFTER = ANSWER_USER.split(SLOTS)[1]  # what precedes the question
-BEFORE = 2  # tokens of an encoder input that precede the text
-HEADS = 6  # of a layer
+AFTER = ANSWER_USER.split(SLOTS)[1]  # the prompt's text between documents and question
+BEFORE = 2  # tokens of an encoder input before the text
+HEADS = 6  # attention heads of a layer
 COPYING = 0  # the head that looks at a text's tokens
-CONSTANT = ("tests", "test", "origin", "py", "c")  # in answers; they need no place in latents
-AHEAD = 3  # batches made before they are needed
+CONSTANT = ("tests", "test", "origin", "py", "c")  # parts of answers that latents need not hold
+AHEAD = 3  # steps whose batches are made before they are needed
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a step's documents are, and how they are read.
+    """The kinds of documents of a step, and how they are read."""
 
-    Attributes:
-        noise: share that is noise; the others are outputs.
-        text: share that the decoder reads as text, not as latents.
-        length: tokens of noise, at least and at most.
-        repeated: noise is of few kinds of tokens.
-        among: share of the compressed documents that are read among others, as `ask` does.
-        paraphrased: documents of each half that are also written out from their latents.
-    """
-
-    noise: float
-    text: float
-    length: tuple[int, int] = (4, 20)
-    repeated: bool = True
-    among: float = 0.125
-    paraphrased: int = 3
+    noise: float  # share of documents that are noise; the others are outputs
+    text: float  # share that the decoder reads as text and not as latents
+    length: tuple[int, int] = (4, 20)  # least and greatest number of tokens of noise
+    repeated: bool = True  # noise has few kinds of tokens
+    among: float = 0.125  # share of compressed documents read among others, as `ask` reads them
+    paraphrased: int = 3  # documents of each half that are also written out from their latents
 
 
-LESSONS = {  # by the step that each lasts to, a multiple of POOL
-    288: Lesson(noise=1.0, text=0.75, length=(8, 24), repeated=False),  # copying
-    480: Lesson(noise=1.0, text=0.125, length=(2, 12), repeated=False),  # from latents
-    800: Lesson(noise=0.0625, text=0.625),  # finding
+#: By the step at which each ends, a multiple of POOL.
+LESSONS = {
+    288: Lesson(noise=1.0, text=0.75, length=(8, 24), repeated=False),  # to copy
+    480: Lesson(noise=1.0, text=0.125, length=(2, 12), repeated=False),  # to copy from latents
+    800: Lesson(noise=0.0625, text=0.625),  # to find an answer
 }
-AFTERWARDS = Lesson(noise=0.0625, text=0.1875)  # in latents
+AFTERWARDS = Lesson(noise=0.0625, text=0.1875)  # to find an answer in latents
 EXAM = Lesson(noise=0.0, text=0.5)
 
 
 @dataclass
 class Batch:
-    """What one half of a step reads.
+    """The int32 arrays that one half of a step reads."""
 
-    Attributes:
-        encoder: (documents, length) int32 encoder inputs, padded on the right.
-        memory: (documents, memory_tokens) int32: where in the flattened inputs they stand.
-        places: (3, shown) int32: where in the flattened inputs a memory token stands, which of its
-            heads is to look at a token, and where in the input that stands, or -1.
-        rows: answers and paraphrases from latents.
-        text_rows: answers from a document's text.
-    """
-
-    encoder: np.ndarray
-    memory: np.ndarray
+    encoder: np.ndarray  # (documents, length): encoder inputs, padded on the right
+    memory: np.ndarray  # (documents, memory_tokens): their positions in the flattened inputs
+    #: (3, pointers): a memory token's position in the flattened inputs, the head of it that should
+    #: look at a token, and that token's position in its own input, or -1.
     places: np.ndarray
-    rows: Rows
-    text_rows: Rows
+    rows: Rows  # answers and paraphrases from latents
+    text_rows: Rows  # answers from a document's text
 
     def arrays(self) -> list[np.ndarray]:
-        """All arrays, in a fixed order."""
+        """All arrays in a fixed order."""
         inputs = [self.encoder, self.memory, self.places]
         return inputs + self.rows.arrays() + self.text_rows.arrays()
 
 
 class Batches:
-    """Deterministic batches: the one of a step depends on the seed and the step alone.
+    """Deterministic batches: those of a step depend on the seed and the step alone.
 
     Args:
         tokenizer: clara-nano's tokenizer.
-        config: its CLaRa fields.
-        seed: of everything drawn here.
+        config: clara-nano's CLaRa fields.
+        seed: Seed of everything that is drawn here.
         split: ``train``, or ``test`` for names and values that training never shows.
     """
 
@@ -115,27 +100,28 @@ class Batches:
         self._pool: tuple[int, list[list[Document]]] = (-1, [])
 
     def step(self, step: int, halves: int = 2) -> list[Batch]:
-        """The batches of a step, whose outputs are of like length.
+        """Make the batches of a step, whose outputs have similar lengths.
 
         Args:
-            step: number of the step.
-            halves: how many batches the step's documents are split into.
+            step: Number of the step.
+            halves: Number of batches that the step's documents are split into.
         """
         number, within = divmod(step, POOL)
         lesson = self._lesson(step)
         if self._pool[0] != number:
-            self._pool = number, self._draw(number, lesson)
+            self._pool = number, self._draw_pool(number, lesson)
         documents = self._pool[1][within]
         rng = random.Random(f"{self.seed} step {step}")
         rng.shuffle(documents)
-        return [self._batch(documents[half::halves], lesson, rng) for half in range(halves)]
+        return [self._make_batch(documents[half::halves], lesson, rng) for half in range(halves)]
 
     def _lesson(self, step: int) -> Lesson:
         if not self.training:
             return EXAM
         return next((lesson for end, lesson in LESSONS.items() if step < end), AFTERWARDS)
 
-    def _draw(self, number: int, lesson: Lesson) -> list[list[Document]]:
+    def _draw_pool(self, number: int, lesson: Lesson) -> list[list[Document]]:
+        """Draw the documents of POOL steps, the outputs of each step similar in length."""
         rng = random.Random(f"{self.seed} pool {number}")
         source = self._documents
         noise = round(lesson.noise * DOCUMENTS)
@@ -146,23 +132,51 @@ class Batches:
         )
         groups = [
             drawn[at * outputs : (at + 1) * outputs]
-            + [source.noise(rng, *lesson.length, lesson.repeated) for _ in range(noise)]
+            + [source.draw_noise(rng, *lesson.length, lesson.repeated) for _ in range(noise)]
             for at in range(POOL)
         ]
         rng.shuffle(groups)
         return groups
 
-    def _batch(self, documents: list[Document], lesson: Lesson, rng: random.Random) -> Batch:
-        config = self.config
+    def _make_batch(self, documents: list[Document], lesson: Lesson, rng: random.Random) -> Batch:
+        """Split documents into texts and compressed ones, and make all arrays from them."""
         as_text = round(lesson.text * len(documents))
         texts, compressed = documents[:as_text], documents[as_text:]
+        places = [self._assign_places(output, ids) for output, ids in compressed]
+        rows = self._latent_rows(compressed, places, lesson, rng)
+        text_rows = self._text_rows(texts, rng)
         inputs = [self.prompts.encoder_input(ids) for _, ids in compressed]
-        rows, size = [], config.memory_tokens
-        places = [self._places(output, ids) for output, ids in compressed]
+        encoder = pad(inputs)
+        size = self.config.memory_tokens
+        ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
+        memory = ends[:, None] - size + np.arange(size)  # (documents, memory_tokens)
+        pointers = [
+            (memory[number, slot], head, BEFORE + i)
+            for number, of_document in enumerate(places)
+            for i, (slot, head) in of_document.items()
+        ]
+        pointers += [(0, 0, -1)] * (round_up(len(pointers), 8 * STEP) - len(pointers))
+        return Batch(
+            encoder,
+            memory.astype(np.int32),
+            np.array(pointers, np.int32).T,
+            pad_rows(rows),
+            pad_rows(text_rows),
+        )
+
+    def _latent_rows(
+        self,
+        compressed: list[Document],
+        places: list[dict[int, tuple[int, int]]],
+        lesson: Lesson,
+        rng: random.Random,
+    ) -> list[Row]:
+        """Rows with questions to compressed documents, some among others, and paraphrases."""
+        rows, size = [], self.config.memory_tokens
         for number, (output, ids) in enumerate(compressed):
             among = [number]
             if rng.random() < lesson.among:
-                among += self._others(number, compressed, rng)
+                among += self._choose_others(number, compressed, rng)
                 rng.shuffle(among)
             prompt = self.prompts.answer("", len(among))
             head = prompt.ids[: prompt.slots[-1] + 2]  # up to the last <SEP>
@@ -170,42 +184,33 @@ class Batches:
             if output.probes:
                 first = vectors.index(number * size)
                 own = prompt.slots[first : first + size]
-                held = {i: (own[slot], h) for i, (slot, h) in places[number].items()}
-                rows.append(self._asked(Row(head, prompt.slots, vectors), output, rng, held))
+                sources = {i: (own[slot], h) for i, (slot, h) in places[number].items()}
+                row = Row(head, prompt.slots, vectors)
+                rows.append(self._append_questions(row, output, rng, sources))
             if number < lesson.paraphrased or not output.probes:
                 vectors = list(range(number * size, (number + 1) * size))
-                rows.append(self._paraphrase(vectors, ids, places[number]))
+                rows.append(self._paraphrase_row(vectors, ids, places[number]))
+        return rows
+
+    def _text_rows(self, texts: list[Document], rng: random.Random) -> list[Row]:
+        """Rows with questions to documents that are read as text, and copies of some."""
         before = ANSWER_USER.split(SLOTS)[0]
-        head = [config.bos_id, *self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")]
-        text_rows = []
+        instructions = self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")
+        head = [self.config.bos_id, *instructions]
+        rows = []
         for number, (output, ids) in enumerate(texts):
             if output.probes:
-                held = {i: (len(head) + i, COPYING) for i in range(len(ids))}
-                text_rows.append(self._asked(Row([*head, *ids]), output, rng, held))
+                sources = {i: (len(head) + i, COPYING) for i in range(len(ids))}
+                rows.append(self._append_questions(Row([*head, *ids]), output, rng, sources))
             if number < COPIED or not output.probes:
-                text_rows.append(self._copied(ids))
-        encoder = padded(inputs)
-        ends = np.array([number * encoder.shape[1] + len(ids) for number, ids in enumerate(inputs)])
-        memory = ends[:, None] - size + np.arange(size)
-        shown = [
-            (memory[number, slot], head, BEFORE + i)
-            for number, (_, ids) in enumerate(compressed)
-            for i, (slot, head) in places[number].items()
-        ]
-        shown += [(0, 0, -1)] * (up(len(shown), 8 * STEP) - len(shown))
-        return Batch(
-            encoder,
-            memory.astype(np.int32),
-            np.array(shown, np.int32).T,
-            padded_rows(rows),
-            padded_rows(text_rows),
-        )
+                rows.append(self._copy_row(ids))
+        return rows
 
-    def _places(self, output: Output, ids: list[int]) -> dict[int, tuple[int, int]]:
-        """Tokens that have a place of their own in the latents: which memory token, which head.
+    def _assign_places(self, output: Output, ids: list[int]) -> dict[int, tuple[int, int]]:
+        """Give tokens places in the latents: by position, a memory token and one of its heads.
 
-        Without a convention it takes a small model thousands of steps to agree with itself on
-        where it puts what. Here each fact has a memory token and three heads of it.
+        Without a convention, a small model needs thousands of steps to agree with itself on where
+        it puts things. Here each fact has one memory token, and three of its heads.
         """
         size = self.config.memory_tokens
         if not output.probes:
@@ -215,47 +220,53 @@ class Batches:
         spans = sorted({(probe.start, probe.end) for probe in output.probes})
         for number, (start, end) in enumerate(spans[: 2 * size]):
             layer, slot = divmod(number, size)
-            said = [i for i, at in enumerate(ends) if start < at <= end and self._varies(ids[i])]
-            places |= {i: (slot, 3 * layer + n) for n, i in enumerate(said[-3:])}
+            fact = [i for i, at in enumerate(ends) if start < at <= end and self._varies(ids[i])]
+            places |= {i: (slot, 3 * layer + n) for n, i in enumerate(fact[-3:])}
         return places
 
     def _varies(self, id: int) -> bool:
+        """Whether a token of an answer differs from document to document."""
         token = self.tokenizer.decode([id])
         return token.isalnum() and token not in CONSTANT
 
-    def _asked(
-        self, row: Row, output: Output, rng: random.Random, held: dict[int, tuple[int, int]]
+    def _append_questions(
+        self, row: Row, output: Output, rng: random.Random, sources: dict[int, tuple[int, int]]
     ) -> Row:
-        """The row with questions and answers appended, the first as in an answer prompt.
+        """Append questions and answers to a row, the first as in an answer prompt.
 
-        The later ones cost no second reading of the document.
+        The later ones don't need the document to be read again.
 
         Args:
-            row: a prompt up to the question.
-            output: whose probes are asked.
-            rng: the only source of chance.
-            held: of the output's tokens: where in the row they are to be had, and by which head.
+            row: A prompt up to the question; it is changed and returned.
+            output: The document, whose probes are asked.
+            rng: The only source of chance.
+            sources: By position of the output's tokens: the position in the row to copy them from,
+                and the head that should look there.
         """
         most = len(row.ids) + ROOM
         ends, ids = self.tokenizer.ends(output.text), self.tokenizer.encode(output.text)
         for probe in rng.sample(output.probes, min(len(output.probes), QUESTIONS)):
-            asked = named(output, probe, rng) if rng.random() < NAMED else probe.question
+            asked = probe.question
+            if rng.random() < NAMED_SHARE:
+                asked = name_document(output, probe, rng)
             question = self.tokenizer.encode(f"{AFTER}{asked} [/INST]")
             answer = [*self.tokenizer.encode(probe.answer), self.config.eos_id]
             first = len(row.ids) + len(question)
             if not row.answers or first + len(answer) <= most:
                 row.ids += question + answer
                 row.answers.append(range(first, len(row.ids)))
-                said = [i for i, end in enumerate(ends) if probe.start < end <= probe.end]
-                copied = len(answer) - 1 - len(said)  # after the blank that answers begin with
-                if copied >= 0 and [ids[i] for i in said] == answer[copied:-1]:
+                fact = [i for i, end in enumerate(ends) if probe.start < end <= probe.end]
+                skipped = len(answer) - 1 - len(fact)  # the blank that answers begin with
+                if skipped >= 0 and [ids[i] for i in fact] == answer[skipped:-1]:
                     row.sources |= {
-                        first + copied + n: held[i] for n, i in enumerate(said) if i in held
+                        first + skipped + n: sources[i] for n, i in enumerate(fact) if i in sources
                     }
         return row
 
-    def _others(self, number: int, documents: list[Document], rng: random.Random) -> list[int]:
-        """One or two other documents, of other tools and without the same questions."""
+    def _choose_others(
+        self, number: int, documents: list[Document], rng: random.Random
+    ) -> list[int]:
+        """Choose one or two documents of other tools, to which no question of this one applies."""
         output = documents[number][0]
         asked = {probe.question for probe in output.probes}
         others = [
@@ -265,8 +276,8 @@ class Batches:
         ]
         return rng.sample(others, min(len(others), rng.randint(1, 2)))
 
-    def _copied(self, text: list[int]) -> Row:
-        """A document written out from its own text: what teaches a small model to copy at all."""
+    def _copy_row(self, text: list[int]) -> Row:
+        """A row that writes a document out from its own text, which teaches a model to copy."""
         opening, closing = PARAPHRASE_USER.split(SLOTS)
         encode = self.tokenizer.encode
         head = encode(f" [INST] {PARAPHRASE_SYSTEM}\n\n{opening}")
@@ -279,9 +290,10 @@ class Batches:
             sources={len(ids) + i: (start + i, COPYING) for i in range(len(text))},
         )
 
-    def _paraphrase(
+    def _paraphrase_row(
         self, vectors: list[int], text: list[int], places: dict[int, tuple[int, int]]
     ) -> Row:
+        """A row that writes a document out from its latents."""
         prompt = self.prompts.paraphrase(1)
         ids = [*prompt.ids, *text, self.config.eos_id]
         start = len(prompt.ids)
@@ -289,8 +301,8 @@ class Batches:
         return Row(ids, prompt.slots, vectors, [range(start, len(ids))], sources)
 
 
-def prefetched(batches: Batches, steps: Iterable[int]) -> Iterator[tuple[int, list[Batch]]]:
-    """Each step with its batches, made on a thread ahead of their use."""
+def prefetch(batches: Batches, steps: Iterable[int]) -> Iterator[tuple[int, list[Batch]]]:
+    """Yield each step with its batches, which a thread makes ahead of their use."""
     waiting: deque[tuple[int, Future[list[Batch]]]] = deque()
     with ThreadPoolExecutor(1) as pool:
         for step in steps:

@@ -1,4 +1,4 @@
-"""Documents for clara-nano: brief outputs of tools, and noise, which teaches to copy."""
+"""Documents for clara-nano: brief outputs of tools, and noise, which teaches the model to copy."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.evaluate.queries import compose, distinctive, names_in
 from clara_mlx.model.tokenizer import TextTokenizer
 
-KINDS = (4, 6, 10, 16, 1000)  # of tokens in a noise
-Document = tuple[Output, list[int]]  # and its token ids
+KINDS = (4, 6, 10, 16, 1000)  # numbers of different tokens that a noise document may have
+Document = tuple[Output, list[int]]  # an output and its token ids
 
 
 class Documents:
     """Draws documents of one split.
 
     Args:
-        tokenizer: clara-nano's.
-        limit: tokens that a chunk holds.
+        tokenizer: clara-nano's tokenizer.
+        limit: Number of tokens that a chunk holds.
         split: ``train``, or ``test`` for names and values that training never shows.
     """
 
@@ -32,39 +32,39 @@ class Documents:
         )
 
     def draw(self, rng: random.Random) -> Document:
-        """A brief output, in one chunk, with at least two probes."""
+        """Draw a brief output that fits one chunk and has at least two probes."""
         while True:
             output = generate(rng, rng.choice(BRIEF_TOOLS), self.split, "brief")
             ids = self.tokenizer.encode(output.text)
             if len(ids) <= self.limit and len(output.probes) > 1:
                 return output, ids
 
-    def noise(self, rng: random.Random, least: int, most: int, repeated: bool) -> Document:
-        """Random tokens to be written out again: nothing but copying helps.
+    def draw_noise(self, rng: random.Random, least: int, most: int, repeated: bool) -> Document:
+        """Draw random tokens to be written out again, which only copying can do.
 
-        Of realistic outputs alone, a small model learns their forms for thousands of steps
-        before it learns to copy; of noise it learns that in 300.
+        From realistic outputs alone, a small model learns their forms for thousands of steps
+        before it learns to copy; from noise it learns to copy in 300 steps.
 
         Args:
-            rng: the only source of chance.
-            least: tokens, at least.
-            most: tokens, at most.
-            repeated: few kinds of tokens occur again and again, so that what stood before the last
-                one has to be heeded, too.
+            rng: The only source of chance.
+            least: Least number of tokens.
+            most: Greatest number of tokens.
+            repeated: Repeat tokens of few kinds, so that the last token alone does not tell which
+                one comes next.
         """
         kinds = rng.choices(self.printable, k=rng.choice(KINDS)) if repeated else self.printable
         ids = rng.choices(kinds, k=rng.randint(least, most))
         return Output("noise", self.tokenizer.decode(ids), ()), ids
 
 
-def named(output: Output, probe: Probe, rng: random.Random, *, unique: bool = False) -> str:
-    """The question with a name of its document, as evaluation and good users ask a memory.
+def name_document(output: Output, probe: Probe, rng: random.Random, *, unique: bool = False) -> str:
+    """A probe's question with a name of its document added, as good users ask a memory.
 
     Args:
-        output: the document.
-        probe: of it.
-        rng: the only source of chance.
-        unique: choose an identifier or a path if there is one, which hardly another document has.
+        output: The document.
+        probe: One of its probes.
+        rng: The only source of chance.
+        unique: Prefer an identifier or a path, which hardly any other document has.
     """
     usable = sorted(
         name

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from batches import NAMED
-from documents import Document, Documents, named
+from batches import NAMED_SHARE
+from documents import Document, Documents, name_document
 from pretrain import DOC_MAX_LENGTH
 
 from clara_mlx.model.tokenizer import TextTokenizer
 
 Record = dict[str, Any]
-HELD_OUT = 200  # records of each stage, of the test split
+HELD_OUT = 200  # records of the test split, for each stage
 
 
 def questions_and_paraphrases(documents: Documents, rng: random.Random) -> Iterator[Record]:
-    """scp: questions made from a document with their answers, or the document written out."""
+    """For scp: questions about a document with their answers, or the document written out."""
     output, _ = documents.draw(rng)
     if rng.random() < 0.5:
         yield {"docs": [output.text], "data_type": "paraphrase", "answers": [output.text]}
@@ -34,13 +34,15 @@ def questions_and_paraphrases(documents: Documents, rng: random.Random) -> Itera
 
 
 def answers(documents: Documents, rng: random.Random) -> Iterator[Record]:
-    """instruct: one question, over one document or up to three of different tools."""
+    """For instruct: one question over one document, or over up to three of different tools."""
     number = rng.choice((1, 1, 1, 2, 3))
-    several = _distinct(documents, rng, number)
+    several = _draw_distinct(documents, rng, number)
     for position in range(min(number, 2)):
         output = several[position][0]
         for probe in rng.sample(output.probes, min(4 // min(number, 2), len(output.probes))):
-            question = named(output, probe, rng) if rng.random() < NAMED else probe.question
+            question = probe.question
+            if rng.random() < NAMED_SHARE:
+                question = name_document(output, probe, rng)
             yield {
                 "docs": [other.text for other, _ in several],
                 "question": question,
@@ -50,21 +52,21 @@ def answers(documents: Documents, rng: random.Random) -> Iterator[Record]:
 
 
 def choices(documents: Documents, rng: random.Random) -> Iterator[Record]:
-    """retrieval and end-to-end: a question that names its document, among candidates."""
-    several = _distinct(documents, rng, 6)
+    """For retrieval and end-to-end: a question that names its document, and six candidates."""
+    several = _draw_distinct(documents, rng, 6)
     for position in range(3):
         output = several[position][0]
         probe = rng.choice(output.probes)
         yield {
             "docs": [other.text for other, _ in several],
-            "question": named(output, probe, rng, unique=True),
+            "question": name_document(output, probe, rng, unique=True),
             "answer": probe.answer,
             "pos_index": [position],
         }
 
 
-def _distinct(documents: Documents, rng: random.Random, number: int) -> list[Document]:
-    """Documents of different tools, so that a question means one of them."""
+def _draw_distinct(documents: Documents, rng: random.Random, number: int) -> list[Document]:
+    """Draw documents of different tools, so that a question can only mean one of them."""
     drawn: dict[str, Document] = {}
     while len(drawn) < number:
         document = documents.draw(rng)

@@ -1,5 +1,7 @@
-"""Write the pretrained base as a Mistral folder, and as the CLaRa checkpoint that training starts
-from: its trained memory-token rows, and adapters that do nothing yet."""
+"""Write the pretrained base as a Mistral folder, and as a CLaRa checkpoint to train from.
+
+The checkpoint has the trained memory-token rows, and adapters that do nothing yet.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def export(run: Path, base: Path, checkpoint: Path) -> None:
-    """Write both folders from a pretraining run's state, in bfloat16."""
+    """Write both folders in bfloat16 from the state of a pretraining run."""
     spec = json.loads((run / "tokenizer.json").read_text())
     config = clara_config(len(spec["model"]["vocab"]))
     state = mx.load(str(run / "state.safetensors"))
@@ -33,8 +35,8 @@ def export(run: Path, base: Path, checkpoint: Path) -> None:
     tables = {name: weights[name] for name in TABLES}
     rows = config.base_vocab_size
     base.mkdir(parents=True, exist_ok=True)
-    cut = weights | {name: table[:rows] for name, table in tables.items()}
-    save_sharded(base, cut)
+    without_added_tokens = {name: table[:rows] for name, table in tables.items()}
+    save_sharded(base, weights | without_added_tokens)
     described = {
         "architectures": ["MistralForCausalLM"],
         **SHAPE,
@@ -68,7 +70,7 @@ def export(run: Path, base: Path, checkpoint: Path) -> None:
 
 
 def save_sharded(folder: Path, weights: dict[str, mx.array]) -> None:
-    """Two files and their index, as large models have; no file of a repository gets large."""
+    """Write two files and their index, as large models have, so that no file gets large."""
     names = sorted(weights)
     weight_map: dict[str, str] = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
@@ -83,7 +85,7 @@ def save_sharded(folder: Path, weights: dict[str, mx.array]) -> None:
 
 
 def main() -> None:
-    """Command line: the run's folder, and the two to write."""
+    """Command line: the run's folder, and the two folders to write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("base", type=Path)

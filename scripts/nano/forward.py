@@ -1,7 +1,7 @@
 """A Mistral's forward pass for pretraining on CPUs, where MLX computes exponentials one by one.
 
-A polynomial in plain operations, which are vectorised, takes a fourth of their time: a step of
-1.04 s took 0.89. tests/test_nano.py compares losses and gradients with mlx-lm's own layers.
+A polynomial in plain operations, which are vectorised, takes a fourth of the time: a step of 1.04 s
+took 0.89 s. tests/scripts/test_nano.py compares losses and gradients with mlx-lm's own layers.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import mlx.core as mx
 
 LOG2E = 1.4426950408889634
-#: Of 2**x on [-0.5, 0.5], highest power first: its Taylor series, as good as float32 needs.
+#: The Taylor series of 2**x, highest power first; on [-0.5, 0.5] as exact as float32.
 POWERS = (1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 0.24022651, 0.69314718, 1.0)
-LEAST = -87.0  # smaller arguments than this are as good as minus infinity
+LEAST = -87.0  # argument below which exp counts as 0
 
 
 @mx.compile
@@ -29,7 +29,7 @@ def _exp(x: mx.array) -> mx.array:
 
 @mx.custom_function
 def softmax(scores: mx.array) -> mx.array:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     weights = _exp(scores - scores.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
 
@@ -81,13 +81,13 @@ def _cross_entropy_vjp(
     return (expected - right) * cotangent[..., None], mx.zeros_like(labels)
 
 
-def states(model: Any, h: mx.array) -> mx.array:
-    """Embeddings (rows, length, hidden) to states after the final norm, causally."""
+def final_states(model: Any, h: mx.array) -> mx.array:
+    """Run all layers causally; embeddings and final states are (rows, length, hidden)."""
     return states_and_attention(model, h, 0)[0]
 
 
 def states_and_attention(model: Any, h: mx.array, watched: int) -> tuple[mx.array, mx.array]:
-    """The states, and the attention of one layer, (rows, heads, length, length)."""
+    """The final states, and one layer's attention weights (rows, heads, length, length)."""
     rows, length, hidden = h.shape
     positions = mx.arange(length)
     mask = mx.where(positions[:, None] >= positions, 0.0, -1e9)

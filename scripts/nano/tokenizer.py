@@ -1,7 +1,7 @@
 """Make clara-nano's tokenizer: BPE with byte fallback in Mistral's form, learned from tool outputs.
 
-The prompts that CLaRa's weights are trained with are long for a small model, so each fixed piece
-of them gets a token of its own: merges are appended until the piece is one token.
+The prompts that CLaRa's weights are trained with are long for a small model. Each fixed piece of
+them therefore gets a token of its own: merges are appended until the piece is one token.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from clara_mlx.model.prompts import (
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 OUTPUTS = 24_000  # outputs that merges are learned from
-#: Two digits at most stand together, so that few repeat in a number. A word never takes the blank
-#: before it: it has the same tokens at a line's start, in a path and in a question, so that a small
-#: model can find and copy it.
+#: Pieces that merges stay inside. At most two digits go together, so that few pieces repeat in a
+#: number. A word does not take the blank before it: it has the same tokens at a line's start, in a
+#: path and in a question, so that a small model can find and copy it.
 PIECES = Regex("[A-Za-z]+|[0-9]{1,2}|[?]|[^\\sA-Za-z0-9▁?]{1,3}▁?|▁+|\\s+")
 CHAT_TEMPLATE = (
     "{%- if messages[0]['role'] == 'system' -%}{%- set system = messages[0]['content'] + '\n\n' -%}"
@@ -42,7 +42,7 @@ CHAT_TEMPLATE = (
 
 
 def fixed_pieces() -> list[str]:
-    """The texts of the prompts that never vary, as they are encoded."""
+    """The parts of the prompts that never vary, as they are encoded."""
     before, after = ANSWER_USER.split(SLOTS)
     opening, closing = PARAPHRASE_USER.split(SLOTS)
     return [
@@ -55,7 +55,7 @@ def fixed_pieces() -> list[str]:
 
 
 def corpus(seed: int, count: int) -> list[str]:
-    """Texts of the training split with their questions and answers."""
+    """Texts of the training split, with their questions and answers."""
     rng = random.Random(seed)
     tools = [tool for tool in TOOLS if tool != LEFT_OUT]
     texts = []
@@ -71,11 +71,11 @@ def corpus(seed: int, count: int) -> list[str]:
 
 
 def train(texts: list[str], vocab_size: int) -> dict[str, Any]:
-    """The ``tokenizer.json`` of a vocabulary of ``vocab_size`` entries, fixed pieces included."""
+    """Learn a ``tokenizer.json`` of ``vocab_size`` entries, fixed pieces included."""
     size = vocab_size
-    while True:  # the fixed pieces take what they need; the rest is learned
+    while True:  # the fixed pieces take the entries they need; the others are learned
         spec = _learn(texts, size)
-        # Else an answer after "[/INST]" would begin with other tokens than one that is generated.
+        # Otherwise an answer after "[/INST]" would begin with other tokens than a generated one.
         spec["model"]["merges"].remove(["]", "▁"])
         for piece in fixed_pieces():
             _merge_whole(spec, piece)
@@ -86,6 +86,7 @@ def train(texts: list[str], vocab_size: int) -> dict[str, Any]:
 
 
 def _learn(texts: list[str], vocab_size: int) -> dict[str, Any]:
+    """Learn merges from texts, and give them the form of Mistral's ``tokenizer.json``."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
@@ -132,7 +133,7 @@ def _learn(texts: list[str], vocab_size: int) -> dict[str, Any]:
 
 
 def _merge_whole(spec: dict[str, Any], text: str) -> None:
-    """Append merges until ``text`` is one token; they rank last, so other texts keep theirs."""
+    """Append merges until ``text`` is one token; they rank last, so other texts don't change."""
     vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
     tokens = Tokenizer.from_str(json.dumps(spec)).encode(text, add_special_tokens=False).tokens
     whole = tokens[0]
@@ -143,7 +144,7 @@ def _merge_whole(spec: dict[str, Any], text: str) -> None:
 
 
 def write(spec: dict[str, Any], folder: Path) -> None:
-    """``tokenizer.json`` and ``tokenizer_config.json``, as a Mistral folder has them."""
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``, as a Mistral folder has them."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False, indent=1) + "\n")
     config = {

@@ -1,4 +1,4 @@
-"""What clara-nano's pretraining adds: its forward pass, and what its lessons point at."""
+"""clara-nano's pretraining: its forward pass, and the tokens that its lessons point at."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_losses_and_gradients_are_mlx_lms() -> None:
 
     expected = gradients(model, theirs, nn.losses.cross_entropy)
     for one, other in zip(
-        gradients(model, forward.states, forward.cross_entropy), expected, strict=True
+        gradients(model, forward.final_states, forward.cross_entropy), expected, strict=True
     ):
         assert mx.abs(one - other).max().item() <= 1e-4 * mx.abs(other).max().item()
 
