@@ -16,6 +16,7 @@ from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exchange, search
 from clara_mlx.store.file import File
+from clara_mlx.store.filters import Where
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.latents import (
     LatentTable,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["latent", "text", "hybrid"]
 
-#: Conditions on source, session, after, before, or keys of the metadata; None matches everything.
-Where = Mapping[str, Any] | None
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,9 +45,11 @@ class Memory:
     def __init__(
         self, store: Store, clara: Clara | None, codec: str, floor: float, most_bytes: int | None
     ) -> None:
+        self.path = store.path
+        self.file: File = store  # for the tables that other rooms keep in it
         self.clara = clara
-        self.floor = floor
         self.model_thread = ModelThread() if clara else None
+        self.floor = floor
         self._store = store
         self._codec = codec
         self._most_bytes = most_bytes
@@ -98,16 +98,12 @@ class Memory:
         return memory
 
     def _open_latents(self) -> None:
-        if self.clara and self.model_thread:
-            config = self.clara.config
-            shape = config.memory_tokens, config.hidden_size
-            self._latents = LatentTable.open(
-                self._store, self.clara.fingerprint, *shape, self._codec
-            )
+        clara, thread = self.clara, self.model_thread
+        if clara and thread:
+            shape = clara.config.memory_tokens, clara.config.hidden_size
+            self._latents = LatentTable.open(self._store, clara.fingerprint, *shape, self._codec)
             self._index = LatentIndex(self._latents)
-            self._compression = BackgroundCompression(
-                self._store, self._latents, self.clara, self.model_thread
-            )
+            self._compression = BackgroundCompression(self._store, self._latents, clara, thread)
 
     def close(self, *, flush: bool = False) -> None:
         """Stop the background work after its current batch; the rest waits for the next open."""
@@ -170,11 +166,9 @@ class Memory:
         return self._store.remember(original, text, spans, kind=kind, **known)
 
     def flush(self, timeout: float | None = None, *, progress: Progress | None = None) -> None:
-        """Wait until everything is compressed (or was given up, see `status`).
+        """Wait until everything is compressed or given up, but no longer than ``timeout`` seconds.
 
-        Args:
-            timeout: Seconds to wait at most; None waits for as long as it takes.
-            progress: Called with the contents compressed since now, and those that waited now.
+        ``progress`` is called with the contents compressed since the call, and those that waited.
 
         Raises:
             StoreError: No model compresses this file here, or the time is up.
@@ -243,7 +237,8 @@ class Memory:
             self._need_latents("latent search")
         if mode == "hybrid" and self._other_model:
             _LOG.warning("only words are searched: %s", self._other_model)
-        latents, encoded = self._latents, None
+        encoded = None
+        latents = self._latents
         if mode != "text" and self.clara and self.model_thread and latents and latents.count():
             encoded = asking.encode_query(query, self.clara, self.model_thread)
         words = None if mode == "latent" else query
@@ -284,9 +279,8 @@ class Memory:
     def recompress(self, progress: Progress | None = None) -> None:
         """Move the file to this model: its latents replace the other model's.
 
-        All contents are marked pending and compressed again. If this is interrupted, it goes on
-        at the next open. Meanwhile text search and originals work as before, and latent search
-        finds what has been compressed so far.
+        All contents are compressed again; if this is interrupted, it goes on at the next open.
+        Meanwhile text search works as before, and latent search on what is compressed so far.
 
         Raises:
             StoreError: No model was given to `open`.
@@ -301,10 +295,7 @@ class Memory:
         self._compression.wait(None, progress)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> care.Findings:
-        """Check every original, span, latent and index entry.
-
-        ``repair`` drops damaged latents and marks their contents pending.
-        """
+        """Check every original, span, latent and index entry; ``repair`` marks damage pending."""
         findings = care.verify(self._store, progress)
         if repair and findings.damaged_chunks:
             care.repair(self._store, findings)
@@ -325,16 +316,13 @@ class Memory:
         return exchange.export(self._store, file, where, progress)
 
     def import_(self, lines: Iterable[str]) -> int:
-        """Remember the memories of an export with their handles and times; returns how many.
-
-        Memories whose handle is already here are skipped and not counted.
+        """Remember the memories of an export, handles and times included; returns how many are new.
 
         Raises:
             StoreError: A line is damaged; the memories before it have been kept.
         """
-        new = [
-            self._keep(**asdict(m)) for m in exchange.read_export(lines) if not self.has(m.handle)
-        ]
+        exported = exchange.read_export(lines)
+        new = [self._keep(**asdict(one)) for one in exported if not self.has(one.handle)]
         if self._compression:
             self._compression.wake()
         return len(new)
@@ -346,24 +334,11 @@ class Memory:
             fingerprint, compressed = self._latents.fingerprint, self._latents.count()
         elif self.clara is None:
             fingerprint, compressed = fingerprint_and_count(self._store)
-        figures = self._store.figures()
-        return Status(
-            path=str(self.path), compressed=compressed, fingerprint=fingerprint, **figures
-        )
+        return Status(compressed=compressed, fingerprint=fingerprint, **self._store.figures())
 
     def backlog(self) -> int:
         """Number of contents that wait for compression."""
         return self._store.backlog.count()
-
-    @property
-    def path(self) -> Path:
-        """The memory file."""
-        return self._store.path
-
-    @property
-    def file(self) -> File:
-        """The open file, for the tables that other rooms keep in it."""
-        return self._store
 
     # The last method, as its name hides the built-in list from the annotations that follow it.
     def list(self, where: Where = None, newest: int | None = None) -> Iterator[StoredMemory]:

@@ -12,8 +12,11 @@ from clara_mlx.errors import StoreError
 _COLUMNS = {"handle": "m.handle", "source": "m.source", "session": "m.session"}
 _TIMES = {"after": "m.created_at >= ?", "before": "m.created_at < ?"}
 
+#: Conditions on handle, source, session, after, before, or keys of the metadata; None matches all.
+Where = Mapping[str, Any] | None
 
-def condition(where: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
+
+def condition(where: Where) -> tuple[str, list[Any]]:
     """The SQL condition over memories ``m`` that a filter means, and its parameters.
 
     Args:

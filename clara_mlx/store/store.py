@@ -271,7 +271,7 @@ class Store(File):
         return found
 
     def figures(self) -> dict[str, Any]:
-        """Counts and sizes, by their names in `clara_mlx.store.results.Status`."""
+        """Path, counts and sizes, by their names in `clara_mlx.store.results.Status`."""
         (row,) = self.read(
             "SELECT (SELECT count(*) FROM memories) AS memories, count(*) AS contents, "
             "coalesce(sum(length), 0) AS original_bytes, "
@@ -283,7 +283,8 @@ class Store(File):
             "AS last_error FROM contents",
             (MOST_ATTEMPTS, MOST_ATTEMPTS),
         )
-        return {**dict(row), "file_bytes": self.path.stat().st_size}
+        path = self.path
+        return {"path": str(path), **dict(row), "file_bytes": path.stat().st_size}
 
     # -- forgetting ------------------------------------------------------------------------------
 
