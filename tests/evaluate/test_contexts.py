@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sizes import sized
 
 from clara_mlx import Clara
 from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
@@ -23,7 +24,7 @@ def contexts(clara: Callable[..., Clara]) -> Iterator[Contexts]:
         yield made
 
 
-def test_head_and_tail_are_so_many_tokens(clara: Callable[..., Clara], contexts: Contexts) -> None:
+def test_head_and_tail_fill_the_budget(clara: Callable[..., Clara], contexts: Contexts) -> None:
     ids = clara("c16", "e2e").tokenizer.encode(TEXT)
     assert len(ids) > 20
     assert contexts.ids("text", TEXT, "?", 5) == ids
@@ -58,7 +59,7 @@ def test_without_a_match_lines_come_in_order(
         assert contexts.ids("bm25", TEXT, question, len(first)) == first
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=sized(60, 600), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     text=st.text(st.sampled_from("ab_/.\n \u00e9\ud800"), max_size=80),
     question=st.text(st.sampled_from("ab_/.\" *?'\ud800"), max_size=12),

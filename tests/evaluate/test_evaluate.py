@@ -248,7 +248,7 @@ def test_the_command(
 ) -> None:
     monkeypatch.setattr(run, "QUICK", replace(SMALL, most=1))
     arguments = ("evaluate", folder("c16", "e2e"), "--probes", probes, "--quick")
-    few = ("--queries", 1, "--max-tokens", 4)
+    few = ("--queries", 1, "--max-tokens", 1)
     printed = cli(*arguments, *few, "--sets", "own", "--to", tmp_path / "own").stdout
     result = json.loads((tmp_path / "own" / "report.json").read_text())
     assert tables.percent(shares(result, "latents")["all"]["exact"]) in printed

@@ -39,19 +39,19 @@ def test_words_are_many_and_split() -> None:
 def test_no_draw_belongs_to_both_splits(seed: int) -> None:
     for names in both(seed):
         for draw in (names.word, names.seconds, names.version, names.date, names.clock):
-            assert names.ours(draw())
-        assert names.ours(names.hex(7))
-        assert names.ours(names.decimal(0, 100, 1))
-        assert all(names.ours(part) for part in names.person())
-        assert all(names.ours(part) for part in names.snake(1, 4).split("_"))
-        assert all(names.ours(part.lower()) for part in names.kebab(1, 4).split("-"))
+            assert names.belongs(draw())
+        assert names.belongs(names.hex(7))
+        assert names.belongs(names.decimal(0, 100, 1))
+        assert all(names.belongs(part) for part in names.person())
+        assert all(names.belongs(part) for part in names.snake(1, 4).split("_"))
+        assert all(names.belongs(part.lower()) for part in names.kebab(1, 4).split("-"))
         for number in (
             names.number(0, 5000),
             names.count(),
             names.line(),
             names.addend(1234, 3) + 1234,
         ):
-            assert number < 20 or names.ours(str(number))
+            assert number < 20 or names.belongs(str(number))
 
 
 def test_long_hashes_are_split_by_their_first_seven_digits() -> None:
@@ -59,7 +59,7 @@ def test_long_hashes_are_split_by_their_first_seven_digits() -> None:
         for _ in range(50):
             commit = names.hex(40)
             assert re.fullmatch("[0-9a-f]{40}", commit)
-            assert names.ours(commit[:7])
+            assert names.belongs(commit[:7])
 
 
 def test_a_quarter_of_the_parts_are_pseudo_words() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import sized
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate import sets
@@ -104,6 +105,7 @@ def test_no_file_and_no_probes(tmp_path: Path) -> None:
         sets.read_own_set(written(tmp_path / "empty.jsonl", "\n\n"))
 
 
+@settings(max_examples=sized(100, 2000))
 @given(content=st.binary(max_size=80))
 def test_any_file_is_probes_or_an_error(content: bytes, tmp_path_factory: Any) -> None:
     file = tmp_path_factory.mktemp("probes") / "own.jsonl"

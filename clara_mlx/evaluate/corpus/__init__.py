@@ -1,11 +1,14 @@
-"""Generated tool outputs with probes: real formats, names and values that nobody has seen.
+"""Generated tool outputs with probes, in real formats, with names and values made up by chance.
 
-`generate` draws one output of one tool. Training takes ``split="train"``, evaluation
-``split="test"``; the two share no name word, pseudo-word, hash, date, version or number of 20 or
-more (see `names`). What they do share is what the tools themselves always say:
-layouts, exception types, rule codes, status codes, percentages, days, months and numbers below 20.
-One tool, `LEFT_OUT`, is for evaluation only. The splits of brief outputs share words, but no name
-made of two.
+`generate` draws one output of one tool. Training takes ``split="train"`` and evaluation
+``split="test"``. The two splits share no name word, pseudo-word, hash, date, version or number of
+20 or more (see `names`). They share what the tools themselves always print: layouts, exception
+types, rule codes, status codes, percentages, days, months and numbers below 20. One tool,
+`LEFT_OUT`, is for evaluation only. The splits of brief outputs share words, but no name made of
+two words.
+
+Each tool has a module here, named as the tool. A layout is a function that writes one output on a
+`Page`, so layouts have the names of what they write.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from clara_mlx.evaluate.corpus.names import SPLITS, Names
 from clara_mlx.evaluate.corpus.page import Layout, Page
 from clara_mlx.evaluate.probes.probe import Output
 
+#: The layouts of every tool; a layout that is listed twice is drawn twice as often.
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     **pytest_runs.LAYOUTS,
     **unittest_runs.LAYOUTS,
@@ -45,24 +49,18 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     **git.LAYOUTS,
     **configs.LAYOUTS,
 }
-"""Every tool's layouts; one that stands twice is drawn twice as often."""
 
-TOOLS = tuple(LAYOUTS)
-"""The names `generate` takes."""
-
-BRIEF_TOOLS = tuple(BRIEF_LAYOUTS)
-"""The tools that have brief outputs."""
-
-LEFT_OUT = "go"
-"""The tool that no training ever sees."""
+TOOLS = tuple(LAYOUTS)  # the names that `generate` takes
+BRIEF_TOOLS = tuple(BRIEF_LAYOUTS)  # the tools that have brief outputs
+LEFT_OUT = "go"  # the tool that is never used for training
 
 SIZES = ("brief", "short", "long")
-SHORT_CHARACTERS = 280
-"""A short output has at most this many."""
-LONG_CHARACTERS = (600, 3000)
-"""A long output has so many."""
-FEWEST_PROBES, MOST_PROBES = 3, 8
-_ATTEMPTS = 500
+SHORT_CHARACTERS = 280  # largest length of a short output
+LONG_CHARACTERS = (600, 3000)  # smallest and largest length of a long output
+FEWEST_PROBES = 3
+MOST_PROBES = 8
+_ATTEMPTS = 500  # layouts written before `generate` gives up
+_ATTEMPTS_PER_LAYOUT = 10
 
 
 class GenerateError(ClaraError):
@@ -77,22 +75,22 @@ def generate(
     fits: Callable[[str], bool] | None = None,
     full: float = 0.6,
 ) -> Output:
-    """One output of a tool with three to eight probes, the same for the same state of ``rng``.
+    """Draw one output of a tool with three to eight probes.
 
     Args:
-        rng: the only source of chance.
-        tool: one of `TOOLS`.
+        rng: The only source of chance: the same state gives the same output.
+        tool: One of `TOOLS`, or of `BRIEF_TOOLS` for brief outputs.
         split: ``train`` or ``test``.
-        size: ``short`` (one chunk: at most `SHORT_CHARACTERS`), ``long`` (several chunks with
-            distractors: `LONG_CHARACTERS`) or ``brief`` (one fixed layout of each of
-            `BRIEF_TOOLS`, whose splits share words but no name made of them).
-        full: share of the short outputs that have as many items and distractors as one chunk
+        size: ``short`` for one chunk of at most `SHORT_CHARACTERS`, ``long`` for several chunks
+            with distractors (`LONG_CHARACTERS`), or ``brief`` for the one fixed layout of each of
+            `BRIEF_TOOLS`.
+        fits: Says whether a brief or short text is short enough, for example for a tokenizer;
+            outputs are drawn until it accepts one.
+        full: Share of the short outputs that have as many items and distractors as one chunk
             holds; the others have few.
-        fits: whether a short text is short enough, such as for a tokenizer; drawn again until
-            it says so.
 
     Raises:
-        GenerateError: for an unknown tool, split or size, or when ``fits`` accepts nothing.
+        GenerateError: The tool, split or size is unknown, or ``fits`` accepts nothing.
     """
     layouts = BRIEF_LAYOUTS if size == "brief" else LAYOUTS
     if tool not in layouts or split not in SPLITS or size not in SIZES:
@@ -103,13 +101,14 @@ def generate(
     names = Names(rng, split)
     filled = size == "short" and rng.random() < full
     for attempt in range(_ATTEMPTS):
-        if attempt % 10 == 0:
+        attempt_with_layout = attempt % _ATTEMPTS_PER_LAYOUT
+        if attempt_with_layout == 0:
             layout = rng.choice(layouts[tool])
         low, high, room = 1, SHORT_CHARACTERS, 0
         if size == "long":
             low, high = LONG_CHARACTERS
             room = rng.randint(low + 100, high - 800)
-        elif filled and attempt % 10 < 5:
+        elif filled and attempt_with_layout < _ATTEMPTS_PER_LAYOUT // 2:
             low = high * 2 // 3
             room = rng.randint(low, high + 80)
         elif filled:  # not every layout can be filled

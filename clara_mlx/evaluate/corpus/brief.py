@@ -1,7 +1,7 @@
-"""The narrow task that clara-nano is made for: the few lines in which a tool says what matters.
+"""The narrow task that clara-nano is made for: the few lines in which a tool prints what matters.
 
-One layout for each of eight tools, as the tool itself prints it. Names are pairs of `BRIEF_WORDS`,
-and it is the pair as printed that belongs to one split, not the word: a model of two million
+There is one layout for each of eight tools, as the tool itself prints it. Names are pairs of
+`BRIEF_WORDS`, and the pair as printed belongs to one split, not the word: a model of two million
 parameters has seen both words of a held-out name, but never the name.
 """
 
@@ -12,15 +12,16 @@ from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 
 BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::12]
-_FIRST, _LAST = FIRST_NAMES[::14], LAST_NAMES[::14]
+_FIRST = FIRST_NAMES[::14]
+_LAST = LAST_NAMES[::14]
 _FOLDERS = ("src", "lib")
 _EXCEPTIONS = ("KeyError", "ValueError", "TypeError", "IndexError", "RuntimeError", "NameError")
 
 
 def _pair(page: Page, between: str = "_") -> str:
-    """Two words, such as ``copper_tide``, which only this split ever puts together."""
+    """A pair of words, such as ``copper_tide``, that only this split puts together."""
     rng = page.rng
-    return page.names.redrawn(lambda: between.join(rng.sample(BRIEF_WORDS, 2)))
+    return page.names.draw_until_ours(lambda: between.join(rng.sample(BRIEF_WORDS, 2)))
 
 
 def _path(page: Page, ending: str = "py") -> str:
@@ -96,7 +97,7 @@ def _git_status(page: Page) -> None:
 
 def _git_log(page: Page) -> None:
     rng = page.rng
-    author = page.names.redrawn(
+    author = page.names.draw_until_ours(
         lambda: f"{rng.choice(_FIRST).capitalize()} {rng.choice(_LAST).capitalize()}"
     )
     verb = rng.choice(("add", "fix", "move", "drop", "test"))
@@ -114,6 +115,7 @@ def _env(page: Page) -> None:
     page.line("TIMEOUT=", mark("value", names.number(100, 999), key="TIMEOUT"))
 
 
+#: The layout of each tool of the narrow task.
 BRIEF_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "pytest": (_pytest,),
     "traceback": (_traceback,),
@@ -124,4 +126,3 @@ BRIEF_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "git-log": (_git_log,),
     "env": (_env,),
 }
-"""One layout for each tool of the narrow task."""

@@ -1,4 +1,4 @@
-"""What docker, make, cmake, ninja and a continuous integration log."""
+"""Outputs of docker, make, cmake and ninja, and logs of continuous integration."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from clara_mlx.evaluate.corpus.messages import compose, failure, log_message, ti
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 
-def _rising(page: Page, last: int) -> Iterator[int]:
-    """Numbers of steps that rise up to ``last`` and stay there."""
+def _rising_steps(page: Page, last: int) -> Iterator[int]:
+    """Yield step numbers that rise up to ``last`` and stay there."""
     number = page.rng.randint(1, 3)
     while True:
         yield number
@@ -19,7 +19,7 @@ def _rising(page: Page, last: int) -> Iterator[int]:
 def _build_docker(page: Page) -> None:
     """BuildKit's plain progress."""
     names, rng = page.names, page.rng
-    step = _rising(page, 19)
+    step = _rising_steps(page, 19)
     page.fill(lambda: page.line(f"#{next(step)} DONE {names.decimal(0.1, 9, 1)}s"), 0, 1, 0.9)
     command = rng.choice(
         (
@@ -44,7 +44,7 @@ def _build_docker(page: Page) -> None:
 def _build_image(page: Page) -> None:
     """The end of docker's classic builder."""
     names = page.names
-    number = _rising(page, 9)
+    number = _rising_steps(page, 9)
 
     def step() -> None:
         page.line(f"Step {next(number)}/10 : RUN {names.word()} {names.kebab()}")
@@ -107,7 +107,7 @@ def _build_cmake(page: Page) -> None:
 
 def _build_ninja(page: Page) -> None:
     names, rng = page.names, page.rng
-    step = _rising(page, 18)
+    step = _rising_steps(page, 18)
     page.fill(lambda: page.line(f"[{next(step)}/19] CXX {names.path('o')}"), 0, 1, 0.9)
     page.line("FAILED: ", mark("target", names.path("o", ("obj", "build"))))
     page.line(
@@ -132,4 +132,3 @@ def _build_ci(page: Page) -> None:
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "build": (_build_docker, _build_image, _build_make, _build_cmake, _build_ninja, _build_ci),
 }
-"""The layouts of each tool."""

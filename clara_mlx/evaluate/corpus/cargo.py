@@ -1,9 +1,9 @@
-"""What cargo and rustc print."""
+"""Outputs of cargo and rustc."""
 
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import compose
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underlined
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline
 
 _RUST_TYPES = ("u8", "u32", "u64", "i32", "i64", "f64", "usize", "bool", "String", "&str", "char")
 
@@ -32,7 +32,7 @@ RUST_WARNINGS = (
 )
 
 
-def _crate_line(page: Page) -> None:
+def _write_crate(page: Page) -> None:
     names, rng = page.names, page.rng
     crate = names.kebab()
     if rng.random() < 0.8:
@@ -41,12 +41,12 @@ def _crate_line(page: Page) -> None:
         page.line(f"  Downloaded {crate} v", mark("version", names.version(), name=crate))
 
 
-def _place(page: Page, what: str, text: str) -> tuple[str, str]:
-    """Where an ``error`` or ``warning`` is, with its source line; returns margin and carets."""
+def _write_place(page: Page, what: str, text: str) -> tuple[str, str]:
+    """Write where an ``error`` or ``warning`` is, with its line; returns margin and carets."""
     names = page.names
     line = names.line()
     margin = " " * len(str(line))
-    column, carets = underlined(page.rng, "    " + text)
+    column, carets = underline(page.rng, "    " + text)
     page.put(margin, "--> ", mark(f"{what}_file", names.path("rs")), ":")
     page.put(mark(f"{what}_line", line), ":")
     page.line(mark("error_column", column) if what == "error" else str(column))
@@ -57,13 +57,13 @@ def _place(page: Page, what: str, text: str) -> tuple[str, str]:
 
 def _cargo_error(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _crate_line(page), 0, 0, 0.8)
+    page.fill(lambda: _write_crate(page), 0, 0, 0.8)
     code, message = rng.choice(RUST_ERRORS)
     page.line(
         "error[", mark("error_code", code), "]: ", mark("error_message", compose(names, message))
     )
     text = f"let {names.snake()} = {names.word()}.{names.snake()}();"
-    margin, carets = _place(page, "error", text)
+    margin, carets = _write_place(page, "error", text)
     if rng.random() < 0.5:
         page.line(margin, " | ", carets)
     if rng.random() < 0.4:
@@ -73,18 +73,18 @@ def _cargo_error(page: Page) -> None:
 
 def _cargo_types(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _crate_line(page), 0, 0, 0.8)
+    page.fill(lambda: _write_crate(page), 0, 0, 0.8)
     expected, actual = rng.sample((*_RUST_TYPES, names.camel(), names.camel(2, 2)), 2)
     page.line("error[", mark("error_code", "E0308"), "]: mismatched types")
-    margin, carets = _place(page, "error", f"{names.snake()}({names.word()})")
+    margin, carets = _write_place(page, "error", f"{names.snake()}({names.word()})")
     page.line(
         *(margin, f" | {carets} expected `"),
         *(mark("expected_type", expected), "`, found `", mark("actual_type", actual), "`"),
     )
 
 
-def _cargo_result(page: Page, failed: int, shown: int) -> None:
-    """The last line; ``shown`` tests are seen to pass."""
+def _write_result(page: Page, failed: int, shown: int) -> None:
+    """Write the last line; ``shown`` tests are seen to pass."""
     names = page.names
     passed = names.at_least(max(shown, 1), int(400 ** page.rng.random()))
     verdict = "FAILED" if failed else "ok"
@@ -98,13 +98,13 @@ def _cargo_result(page: Page, failed: int, shown: int) -> None:
     )
 
 
-def _passing_rust_test(page: Page) -> None:
+def _write_passing_test(page: Page) -> None:
     page.line(f"test {page.names.word()}::{page.names.snake()} ... ok")
 
 
 def _cargo_panic(page: Page) -> None:
     names, rng = page.names, page.rng
-    shown = page.fill(lambda: _passing_rust_test(page), 0, 0, 0.8)
+    shown = page.fill(lambda: _write_passing_test(page), 0, 0, 0.8)
     test = f"{rng.choice(('tests', names.word()))}::{names.snake()}"
     page.line(
         *("thread '", mark("failed_test", test), "' panicked at "),
@@ -125,24 +125,24 @@ def _cargo_panic(page: Page) -> None:
             else f"index out of bounds: the len is {rng.randint(0, 9)} but the index is 10"
         )
     if rng.random() < 0.4:
-        _cargo_result(page, 1, shown)
+        _write_result(page, 1, shown)
 
 
 def _cargo_test(page: Page) -> None:
     names, rng = page.names, page.rng
-    shown = page.fill(lambda: _passing_rust_test(page), 0, 1, 0.9)
+    shown = page.fill(lambda: _write_passing_test(page), 0, 1, 0.9)
     failed = rng.random() < 0.7
     if failed:
         page.line("test ", mark("failed_test", f"{names.word()}::{names.snake()}"), " ... FAILED")
     else:
         page.line("test ", mark("ignored_test", f"{names.word()}::{names.snake()}"), " ... ignored")
     page.line()
-    _cargo_result(page, 1 if failed else 0, shown)
+    _write_result(page, 1 if failed else 0, shown)
 
 
 def _cargo_build(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _crate_line(page), 2, 3, 0.95)
+    page.fill(lambda: _write_crate(page), 2, 3, 0.95)
     profile = rng.choice(
         ("`dev` profile [unoptimized + debuginfo]", "`release` profile [optimized]")
     )
@@ -151,7 +151,7 @@ def _cargo_build(page: Page) -> None:
 
 def _cargo_warning(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _crate_line(page), 0, 0, 0.8)
+    page.fill(lambda: _write_crate(page), 0, 0, 0.8)
     if rng.random() < 0.5:
         unused = names.snake()
         page.line("warning: unused variable: `", mark("unused_name", unused), "`")
@@ -160,7 +160,7 @@ def _cargo_warning(page: Page) -> None:
         said = compose(names, rng.choice(RUST_WARNINGS))
         page.line("warning: ", mark("warning_message", said))
         text = f"fn {names.snake()}() {{"
-    _place(page, "warning", text)
+    _write_place(page, "warning", text)
     if rng.random() < 0.5:
         page.line()
         crate, count = names.kebab(), names.number(2, 40)
@@ -173,4 +173,3 @@ def _cargo_warning(page: Page) -> None:
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "cargo": (_cargo_error, _cargo_types, _cargo_panic, _cargo_test, _cargo_build, _cargo_warning),
 }
-"""The layouts of each tool."""

@@ -1,9 +1,9 @@
-"""What ruff and mypy print."""
+"""Outputs of ruff and mypy."""
 
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import code_line, compose
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underlined, write_log
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline, write_log
 
 RUFF_RULES: tuple[tuple[str, str], ...] = (
     ("F401", "`<snake>` imported but unused"),
@@ -27,20 +27,20 @@ RUFF_RULES: tuple[tuple[str, str], ...] = (
 )
 
 
-def _ruff_rule(page: Page) -> tuple[str, str]:
+def _draw_rule(page: Page) -> tuple[str, str]:
     names = page.names
     code, message = page.rng.choice(RUFF_RULES)
     message = message.replace("<n>", str(names.number(11, 19)))
     return code, compose(names, message.replace("<wide>", str(names.number(101, 190))))
 
 
-def _ruff_fixable(page: Page, found: int) -> None:
+def _write_fixable(page: Page, found: int) -> None:
     if page.rng.random() < 0.6:
         fixable = page.rng.randint(1, found)
         page.line("[*] ", mark("fixable", fixable), " fixable with the `--fix` option.")
 
 
-def _found(page: Page, errors: int) -> None:
+def _write_found(page: Page, errors: int) -> None:
     page.line("Found ", mark("errors", errors), " error" + ("s." if errors > 1 else "."))
 
 
@@ -49,7 +49,7 @@ def _ruff_concise(page: Page) -> None:
 
     def finding() -> None:
         path = names.path("py")
-        code, message = _ruff_rule(page)
+        code, message = _draw_rule(page)
         fix = "[*] " if rng.random() < 0.3 else ""
         page.line(
             *(path, ":", mark("error_line_in", names.line(), path=path)),
@@ -59,8 +59,8 @@ def _ruff_concise(page: Page) -> None:
         )
 
     found = page.fill(finding, 2, 3, most=19)
-    _found(page, found)
-    _ruff_fixable(page, found)
+    _write_found(page, found)
+    _write_fixable(page, found)
 
 
 def _ruff_one(page: Page) -> None:
@@ -78,20 +78,20 @@ def _ruff_one(page: Page) -> None:
             *(mark("unused_name", names.snake()), f"` {after}"),
         )
     else:
-        code, message = _ruff_rule(page)
+        code, message = _draw_rule(page)
         page.line(mark("error_code", code), " ", mark("error_message", message))
-    _found(page, 1)
-    _ruff_fixable(page, 1)
+    _write_found(page, 1)
+    _write_fixable(page, 1)
 
 
 def _ruff_full(page: Page) -> None:
     """The default format since ruff 0.5: the rule first, then the place and the source line."""
     names = page.names
     write_log(page, 0.9)
-    code, message = _ruff_rule(page)
+    code, message = _draw_rule(page)
     line, text = names.line(), code_line(names)
     margin = " " * len(str(line))
-    column, carets = underlined(page.rng, "    " + text)
+    column, carets = underline(page.rng, "    " + text)
     page.line(mark("error_code", code), " ", mark("error_message", message))
     page.line(
         *(margin, "--> ", mark("error_file", names.path("py"))),
@@ -146,7 +146,7 @@ _TYPES = (
 )
 
 
-def _mypy_error(page: Page) -> tuple[str, str]:
+def _draw_error(page: Page) -> tuple[str, str]:
     names, rng = page.names, page.rng
     code, message = rng.choice(MYPY_ERRORS)
     while "<type>" in message:
@@ -155,7 +155,7 @@ def _mypy_error(page: Page) -> tuple[str, str]:
     return code, compose(names, message)
 
 
-def _mypy_found(page: Page, errors: int, files: int) -> None:
+def _write_checked(page: Page, errors: int, files: int) -> None:
     checked = page.names.number(max(2, files), 400)
     page.line(
         *("Found ", mark("errors", errors), " error" + ("s" if errors > 1 else "") + " in "),
@@ -167,12 +167,12 @@ def _mypy_found(page: Page, errors: int, files: int) -> None:
 def _mypy_one(page: Page) -> None:
     names = page.names
     write_log(page, 0.9)
-    code, message = _mypy_error(page)
+    code, message = _draw_error(page)
     page.line(
         *(mark("error_file", names.path("py")), ":", mark("error_line", names.line()), ": error: "),
         *(mark("error_message", message), "  [", mark("error_code", code), "]"),
     )
-    _mypy_found(page, 1, 1)
+    _write_checked(page, 1, 1)
 
 
 def _mypy_several(page: Page) -> None:
@@ -180,7 +180,7 @@ def _mypy_several(page: Page) -> None:
 
     def finding() -> None:
         path = names.path("py")
-        code, message = _mypy_error(page)
+        code, message = _draw_error(page)
         page.line(
             *(path, ":", mark("error_line_in", names.line(), path=path), ": error: "),
             *(mark("error_message_in", message, path=path), "  ["),
@@ -188,7 +188,7 @@ def _mypy_several(page: Page) -> None:
         )
 
     errors = page.fill(finding, 2, 2, most=19)
-    _mypy_found(page, errors, errors)
+    _write_checked(page, errors, errors)
 
 
 def _mypy_types(page: Page) -> None:
@@ -211,11 +211,10 @@ def _mypy_types(page: Page) -> None:
             *(mark("error_code", "arg-type"), "]"),
         )
     if rng.random() < 0.5:
-        _mypy_found(page, 1, 1)
+        _write_checked(page, 1, 1)
 
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "ruff": (_ruff_concise, _ruff_one, _ruff_full, _ruff_format),
     "mypy": (_mypy_one, _mypy_several, _mypy_types),
 }
-"""The layouts of each tool."""

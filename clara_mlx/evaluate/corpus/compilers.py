@@ -1,9 +1,9 @@
-"""What go and gcc print."""
+"""Outputs of go and gcc."""
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import compose, unequal
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underlined
+from clara_mlx.evaluate.corpus.messages import compose, unequal_values
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline
 
 GO_ERRORS = (
     "undefined: <mixed>",
@@ -48,14 +48,14 @@ def _module(page: Page) -> str:
     return rng.choice(("github.com/" + names.word(), "example.com")) + "/" + names.kebab()
 
 
-def _passing_package(page: Page) -> None:
+def _write_passing_package(page: Page) -> None:
     page.line(f"ok  \t{_module(page)}\t{page.names.decimal(0.01, 9, 3)}s")
 
 
 def _go_failure(page: Page) -> None:
     names = page.names
-    page.fill(lambda: _passing_package(page), 0, 0, 0.8)
-    got, want = unequal(names, '"')
+    page.fill(lambda: _write_passing_package(page), 0, 0, 0.8)
+    got, want = unequal_values(names, '"')
     page.line(
         *("--- FAIL: ", mark("failed_test", "Test" + names.camel())),
         f" ({names.decimal(0, 2)}s)",
@@ -89,7 +89,7 @@ def _go_packages(page: Page) -> None:
 
 def _go_build(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _passing_package(page), 0, 0, 0.8)
+    page.fill(lambda: _write_passing_package(page), 0, 0, 0.8)
     page.line("# ", mark("failed_package", _module(page)))
     page.line(
         *(rng.choice(("./", "./", "")), mark("error_file", names.path("go", ("internal", "cmd")))),
@@ -100,7 +100,7 @@ def _go_build(page: Page) -> None:
 
 def _go_panic(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _passing_package(page), 0, 0, 0.8)
+    page.fill(lambda: _write_passing_package(page), 0, 0, 0.8)
     message = rng.choice(
         (
             f"runtime error: index out of range [{names.number(3, 99)}] with length 3",
@@ -120,12 +120,12 @@ def _go_panic(page: Page) -> None:
     page.line("exit status ", mark("exit_status", 2))
 
 
-def _compiling(page: Page) -> None:
+def _write_compiling(page: Page) -> None:
     page.line(f"gcc -O2 -Wall -c -o {page.names.snake()}.o {page.names.path('c')}")
 
 
-def _gcc_message(page: Page) -> tuple[str, str]:
-    """A file ending of C or C++ and an error of that language."""
+def _draw_message(page: Page) -> tuple[str, str]:
+    """Draw a file ending of C or C++ and an error of that language."""
     rng = page.rng
     if rng.random() < 0.6:
         return rng.choice(("c", "c", "h")), compose(page.names, rng.choice(GCC_ERRORS))
@@ -134,11 +134,11 @@ def _gcc_message(page: Page) -> tuple[str, str]:
 
 def _gcc_error(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _compiling(page), 0, 0, 0.9)
-    ending, message = _gcc_message(page)
+    page.fill(lambda: _write_compiling(page), 0, 0, 0.9)
+    ending, message = _draw_message(page)
     path, line = names.path(ending), names.line()
     text = f"{names.word()} = {names.snake()}({names.word()});"
-    column, carets = underlined(rng, "    " + text)
+    column, carets = underline(rng, "    " + text)
     if rng.random() < 0.8:
         page.line(f"{path}: In function '", mark("function", names.snake()), "':")
     page.line(
@@ -154,7 +154,7 @@ def _gcc_several(page: Page) -> None:
     names, rng = page.names, page.rng
 
     def finding() -> None:
-        ending, message = _gcc_message(page)
+        ending, message = _draw_message(page)
         path = names.path(ending)
         page.line(
             *(path, ":", mark("error_line_in", names.line(), path=path)),
@@ -172,10 +172,10 @@ def _gcc_several(page: Page) -> None:
 
 def _gcc_warning(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _compiling(page), 0, 0, 0.9)
+    page.fill(lambda: _write_compiling(page), 0, 0, 0.9)
     message, option = rng.choice(GCC_WARNINGS)
     line, text = names.line(), f"int {names.snake()} = {names.word()};"
-    column, carets = underlined(rng, "    " + text)
+    column, carets = underline(rng, "    " + text)
     page.line(
         *(mark("warning_file", names.path("c")), ":", mark("warning_line", line)),
         *(f":{column}: warning: ", mark("warning_message", compose(names, message))),
@@ -188,7 +188,7 @@ def _gcc_warning(page: Page) -> None:
 
 def _gcc_link(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _compiling(page), 0, 0, 0.9)
+    page.fill(lambda: _write_compiling(page), 0, 0, 0.9)
     stem = names.snake()
     page.line(f"/usr/bin/ld: {stem}.o: in function `", mark("function", names.snake()), "':")
     page.line(
@@ -201,7 +201,7 @@ def _gcc_link(page: Page) -> None:
 
 def _gcc_header(page: Page) -> None:
     names = page.names
-    page.fill(lambda: _compiling(page), 0, 0, 0.9)
+    page.fill(lambda: _write_compiling(page), 0, 0, 0.9)
     line, header = names.line(), f"{names.word()}/{names.file('h')}"
     page.line(
         *(mark("error_file", names.path("c")), ":", mark("error_line", line)),
@@ -216,4 +216,3 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "go": (_go_failure, _go_packages, _go_build, _go_panic),
     "gcc": (_gcc_error, _gcc_several, _gcc_warning, _gcc_link, _gcc_header),
 }
-"""The layouts of each tool."""

@@ -1,4 +1,4 @@
-"""What configuration files hold: TOML, YAML, JSON and environment files, as ``cat`` prints them."""
+"""Configuration files as ``cat`` prints them: TOML, YAML, JSON and environment files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from clara_mlx.evaluate.corpus.page import Layout, Marked, Page, mark
 
+# Usual settings, and the kinds of values that they take.
 _SETTINGS = {
     "timeout": "count",
     "retries": "count",
@@ -31,13 +32,12 @@ _SETTINGS = {
     "verbose": "flag",
     "version": "version",
 }
-"""Usual settings and the values that they take."""
 _CHOICES = ("debug", "info", "warning", "error", "strict", "auto", "none", "default", "off", "fast")
 _KINDS = ("count", "count", "decimal", "flag", "choice", "name", "name", "path", "host", "version")
 
 
 def _setting(page: Page) -> tuple[str, str]:
-    """A setting's name, often a usual one, and the kind of its value."""
+    """Draw a setting's name, often a usual one, and the kind of its value."""
     names, rng = page.names, page.rng
     draw = rng.random()
     if draw < 0.4:
@@ -49,7 +49,7 @@ def _setting(page: Page) -> tuple[str, str]:
 
 
 def _value(page: Page, kind: str) -> tuple[str, bool]:
-    """A value of a kind and whether it is text, which some formats quote."""
+    """Draw a value of a kind; also says whether it is text, which some formats quote."""
     names, rng = page.names, page.rng
     if kind == "count":
         return str(names.count(100_000)), False
@@ -70,14 +70,14 @@ def _value(page: Page, kind: str) -> tuple[str, bool]:
     return names.version(), True
 
 
-def _entries(
+def _write_entries(
     page: Page,
     section: str | None,
     write: Callable[[str, Marked, bool], object],
     counts: tuple[int, int],
     share: float = 1.0,
 ) -> None:
-    """Distinct keys with values, each asked by its key and, in a section, by both."""
+    """Write distinct keys with values; questions name the key, and the section if there is one."""
     used: set[str] = set()
 
     def entry() -> None:
@@ -94,12 +94,12 @@ def _entries(
     page.fill(entry, *counts, share)
 
 
-def _quoted(text: bool) -> str:
+def _quote(text: bool) -> str:
     return '"' if text else ""
 
 
-def _before_items(comma: str) -> Iterator[str]:
-    """What stands before each item of a list: nothing before the first."""
+def _separators(comma: str) -> Iterator[str]:
+    """Yield what is written before each item of a list: nothing before the first item."""
     yield ""
     while True:
         yield comma
@@ -113,9 +113,9 @@ def _toml_tables(page: Page) -> None:
         page.line(f"[{section}]")
 
         def write(key: str, value: Marked, text: bool) -> None:
-            page.line(f"{key} = ", _quoted(text), value, _quoted(text))
+            page.line(f"{key} = ", _quote(text), value, _quote(text))
 
-        _entries(page, section, write, (2, 3), 0.0)
+        _write_entries(page, section, write, (2, 3), 0.0)
         page.line()
 
     page.fill(table, 2, 2)
@@ -165,7 +165,9 @@ def _yaml_sections(page: Page) -> None:
     def section() -> None:
         name = names.snake()
         page.line(f"{name}:")
-        _entries(page, name, lambda key, value, _: page.line(f"  {key}: ", value), (2, 3), 0.0)
+        _write_entries(
+            page, name, lambda key, value, _: page.line(f"  {key}: ", value), (2, 3), 0.0
+        )
 
     page.fill(section, 2, 2)
 
@@ -198,32 +200,32 @@ def _yaml_compose(page: Page) -> None:
 
 
 def _yaml_flat(page: Page) -> None:
-    _entries(page, None, lambda key, value, _: page.line(f"{key}: ", value), (4, 6))
+    _write_entries(page, None, lambda key, value, _: page.line(f"{key}: ", value), (4, 6))
 
 
 def _json_flat(page: Page) -> None:
-    comma = _before_items(",\n")
+    comma = _separators(",\n")
 
     def write(key: str, value: Marked, text: bool) -> None:
-        page.put(next(comma), f'  "{key}": ', _quoted(text), value, _quoted(text))
+        page.put(next(comma), f'  "{key}": ', _quote(text), value, _quote(text))
 
     page.line("{")
-    _entries(page, None, write, (4, 5))
+    _write_entries(page, None, write, (4, 5))
     page.line("\n}")
 
 
 def _json_nested(page: Page) -> None:
-    comma = _before_items(",\n")
+    comma = _separators(",\n")
 
     def section() -> None:
         name = page.names.mixed(1, 2)
-        inner_comma = _before_items(",\n")
+        inner_comma = _separators(",\n")
 
         def write(key: str, value: Marked, text: bool) -> None:
-            page.put(next(inner_comma), f'    "{key}": ', _quoted(text), value, _quoted(text))
+            page.put(next(inner_comma), f'    "{key}": ', _quote(text), value, _quote(text))
 
         page.put(next(comma), f'  "{name}": {{\n')
-        _entries(page, name, write, (2, 2), 0.0)
+        _write_entries(page, name, write, (2, 2), 0.0)
         page.put("\n  }")
 
     page.line("{")
@@ -232,20 +234,20 @@ def _json_nested(page: Page) -> None:
 
 
 def _json_line(page: Page) -> None:
-    """Compact JSON on one line, as an API answers or a log holds."""
-    comma = _before_items(", ")
+    """Compact JSON on one line, as in an API's answer or a log."""
+    comma = _separators(", ")
 
     def write(key: str, value: Marked, text: bool) -> None:
-        page.put(next(comma), f'"{key}": ', _quoted(text), value, _quoted(text))
+        page.put(next(comma), f'"{key}": ', _quote(text), value, _quote(text))
 
     page.put("{")
-    _entries(page, None, write, (4, 6))
+    _write_entries(page, None, write, (4, 6))
     page.put("}")
 
 
 def _json_package(page: Page) -> None:
     names, rng = page.names, page.rng
-    comma = _before_items(",\n")
+    comma = _separators(",\n")
 
     def dependency() -> None:
         package = f"@{names.word()}/{names.kebab()}" if rng.random() < 0.2 else names.kebab()
@@ -305,4 +307,3 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "json": (_json_flat, _json_nested, _json_line, _json_package),
     "env": (_env_file, _env_file, _env_services),
 }
-"""The layouts of each tool."""

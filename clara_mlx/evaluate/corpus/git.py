@@ -1,11 +1,11 @@
-"""What git status, git log and git diff print."""
+"""Outputs of git status, git log and git diff."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from clara_mlx.evaluate.corpus.messages import code_line, subject, unequal
+from clara_mlx.evaluate.corpus.messages import code_line, subject, unequal_values
 from clara_mlx.evaluate.corpus.names import MONTHS
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
@@ -174,7 +174,7 @@ def _log_oneline(page: Page) -> None:
 
 
 def _log_table(page: Page) -> None:
-    """As ``--format='%h %as %an %s'`` prints."""
+    """The output of ``--format='%h %as %an %s'``."""
     names = page.names
 
     def commit() -> None:
@@ -189,12 +189,12 @@ def _log_table(page: Page) -> None:
     page.fill(commit, 2, 3)
 
 
-def _stat(page: Page, files: int) -> None:
-    """The table of ``--stat``: changes by file, then their sums."""
+def _write_stat(page: Page, files: int) -> None:
+    """Write the table of ``--stat``: changes by file, then their sums."""
     names = page.names
     paths = [_path(page) for _ in range(files)]
     inserted = deleted = 0
-    while inserted < 2 or deleted < 2 or not names.ours_all(inserted, deleted):
+    while inserted < 2 or deleted < 2 or not names.all_belong(inserted, deleted):
         pluses = [names.count(500) for _ in paths]
         minuses = [names.at_least(plus, 19) - plus for plus in pluses]
         inserted, deleted = sum(pluses), sum(minuses)
@@ -219,11 +219,11 @@ def _log_stat(page: Page) -> None:
     page.line()
     page.line("    ", mark("subject", subject(names)))
     page.line()
-    _stat(page, min(page.rows(1, 1, 45, 140), 19))
+    _write_stat(page, min(page.draw_count(1, 1, 45, 140), 19))
 
 
-def _diff_header(page: Page) -> str:
-    """The lines before the first hunk; returns the file's path."""
+def _write_diff_header(page: Page) -> str:
+    """Write the lines before the first hunk; returns the file's path."""
     names, rng = page.names, page.rng
     path = _path(page)
     if page.long or rng.random() < 0.5:
@@ -235,10 +235,10 @@ def _diff_header(page: Page) -> str:
     return path
 
 
-def _diff_file(page: Page, change: Callable[[Page], None]) -> None:
-    """One changed line of one file; a long page has the usual three lines around it."""
+def _write_diff(page: Page, change: Callable[[Page], None]) -> None:
+    """Write one changed line of one file; a long page has the usual three lines around it."""
     names, rng = page.names, page.rng
-    path = _diff_header(page)
+    path = _write_diff_header(page)
     before, after = (3, 3) if page.long else (rng.choice((0, 0, 1)), rng.choice((0, 0, 0, 1)))
     start, lines = names.line(), before + 1 + after
     length = f",{lines}" if lines > 1 else ""
@@ -253,17 +253,17 @@ def _diff_file(page: Page, change: Callable[[Page], None]) -> None:
         page.line(f"     {code_line(names)}")
 
 
-def _changed_value(page: Page) -> None:
+def _write_changed_value(page: Page) -> None:
     names, rng = page.names, page.rng
     key = names.constant() if rng.random() < 0.5 else names.snake()
-    old, new = unequal(names, '"')
+    old, new = unequal_values(names, '"')
     quote = '"' if old.startswith('"') else ""
     sign = rng.choice((" = ", ": ", "="))
     page.line(f"-{key}{sign}{quote}", mark("old_value", old.strip('"'), key=key), quote)
     page.line(f"+{key}{sign}{quote}", mark("new_value", new.strip('"'), key=key), quote)
 
 
-def _changed_line(page: Page) -> None:
+def _write_changed_line(page: Page) -> None:
     indent = " " * page.rng.choice((0, 4, 8))
     page.line(f"-{indent}", mark("removed_text", code_line(page.names)))
     page.line(f"+{indent}", mark("added_text", code_line(page.names)))
@@ -271,19 +271,19 @@ def _changed_line(page: Page) -> None:
 
 def _diff_values(page: Page) -> None:
     """A setting changes; on a long page many, each in a file of its own."""
-    page.fill(lambda: _diff_file(page, _changed_value), 1, 1)
+    page.fill(lambda: _write_diff(page, _write_changed_value), 1, 1)
 
 
 def _diff_line(page: Page) -> None:
     """A line of code changes; on a long page among settings."""
     position = page.rng.random()
-    page.fill(lambda: _diff_file(page, _changed_value), 0, 0, position)
-    _diff_file(page, _changed_line)
-    page.fill(lambda: _diff_file(page, _changed_value), 0, 0)
+    page.fill(lambda: _write_diff(page, _write_changed_value), 0, 0, position)
+    _write_diff(page, _write_changed_line)
+    page.fill(lambda: _write_diff(page, _write_changed_value), 0, 0)
 
 
 def _diff_stat(page: Page) -> None:
-    _stat(page, min(page.rows(2, 3, 45, 60), 19))
+    _write_stat(page, min(page.draw_count(2, 3, 45, 60), 19))
 
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
@@ -291,4 +291,3 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "git-log": (_log_full, _log_oneline, _log_table, _log_stat),
     "git-diff": (_diff_values, _diff_values, _diff_line, _diff_stat),
 }
-"""The layouts of each tool."""

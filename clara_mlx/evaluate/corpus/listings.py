@@ -1,4 +1,4 @@
-"""What ripgrep, ls and tree print."""
+"""Outputs of ripgrep, ls and tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _UNITS = ("K", "K", "M", "G")
 
 
 def _definition(page: Page) -> tuple[str, str, str, str]:
-    """A line that defines a name: its file's ending, then before the name, the name, after it."""
+    """Draw a line that defines a name: file ending, text before the name, name, text after it."""
     names = page.names
     function, word = names.snake(), names.word()
     return page.rng.choice(
@@ -101,7 +101,7 @@ def _rg_counts(page: Page) -> None:
 
     files = page.fill(lambda: row(names.count(300)), 2, 3) + 1
     row(names.addend(total, 300))
-    if names.ours_all(files) and rng.random() < 0.5:
+    if names.all_belong(files) and rng.random() < 0.5:
         page.line()
         page.line(mark("matches", total), " matches")
         page.line(mark("matched_files", files), " files contained matches")
@@ -111,7 +111,7 @@ def _rg_counts(page: Page) -> None:
 
 
 def _size(page: Page) -> str:
-    """As ``ls -h`` prints."""
+    """A size as ``ls -h`` prints it."""
     names, rng = page.names, page.rng
     if rng.random() < 0.5:
         return names.decimal(1, 10, 1) + rng.choice(_UNITS)
@@ -144,7 +144,7 @@ def _ls_long(page: Page) -> None:
         size = _size(page) if human else str(names.count(900_000))
         if folder:
             size = "4.0K" if human else "4096"
-        date = names.redrawn(lambda: _ls_date(rng))
+        date = names.draw_until_ours(lambda: _ls_date(rng))
         page.line(
             *(mark("file_mode", mode, file=name), f" {rng.randint(1, 3)} "),
             *(mark("file_owner", owner, file=name), f" {owner} "),
@@ -208,9 +208,9 @@ def _tree(page: Page) -> None:
     """Folders with files; the counts at the end are the real ones."""
     names, rng = page.names, page.rng
     page.line(mark("root", names.kebab()) if rng.random() < 0.6 else ".")
-    folders = page.rows(1, 3, 120 if page.long else 60, 40)
+    folders = page.draw_count(1, 3, 120 if page.long else 60, 40)
     sizes: list[int] = []
-    while not sizes or not names.ours_all(sum(sizes)):
+    while not sizes or not names.all_belong(sum(sizes)):
         sizes = [rng.randint(2, 7) if page.long else rng.randint(1, 2) for _ in range(folders)]
     for number, size in enumerate(sizes, 1):
         last = number == folders
@@ -246,4 +246,3 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "ls": (_ls_long, _ls_long, _du, _ls_folders),
     "tree": (_tree, _tree_sizes),
 }
-"""The layouts of each tool."""

@@ -1,4 +1,4 @@
-"""What exceptions and programs say: templates with slots for names and values."""
+"""Messages of exceptions and programs: templates with slots for names and values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from clara_mlx.evaluate.corpus.names import Names
 
+#: Messages by Python exception type.
 EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "ValueError": (
         "invalid <word> '<kebab>'",
@@ -65,8 +66,8 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
     "UnicodeDecodeError": ("'utf-8' codec can't decode byte 0xff in position <n>",),
     "NotImplementedError": ("<snake> of <camel>", "<camel> has no <word> yet"),
 }
-"""Messages by Python exception type."""
 
+#: Messages of a project's own exception types.
 OWN_EXCEPTION = (
     "<word> <kebab> not found",
     "<word> of <kebab> is too large: <n>",
@@ -76,8 +77,8 @@ OWN_EXCEPTION = (
     "duplicate <word> <kebab>",
     "<kebab> failed with status <n>",
 )
-"""Messages of a project's own exception types."""
 
+#: Lines of a program's log.
 LOG = (
     "loaded <n> rows from <path>",
     "<word> <kebab> started",
@@ -90,8 +91,8 @@ LOG = (
     "wrote <n> rows to <snake>",
     "skipping <snake>: nothing to do",
 )
-"""Lines of a program's log."""
 
+#: Subjects of commits.
 SUBJECTS = (
     "Fix <word> of <snake>",
     "Add <word> to <camel>",
@@ -108,13 +109,12 @@ SUBJECTS = (
     "Merge branch '<kebab>'",
     "Revert <snake>",
 )
-"""Subjects of commits."""
 
 _SLOT = re.compile(r"<(\w+)>")
 
 
 def compose(names: Names, template: str) -> str:
-    """The template with each slot drawn anew."""
+    """Fill each slot of a template with a name or value drawn for it."""
     draws = {
         "word": names.word,
         "kebab": names.kebab,
@@ -148,23 +148,23 @@ def exception(names: Names) -> tuple[str, str]:
 
 
 def log_message(names: Names) -> str:
-    """What one line of a log says."""
+    """The message of one line of a log."""
     return compose(names, names.rng.choice(LOG))
 
 
 def times(names: Names) -> Iterator[str]:
-    """Times of one day, each a little after the last; ends the day at midnight."""
+    """Yield times of day, each a little after the one before, going on from midnight."""
     rng = names.rng
     second = rng.randrange(60_000)
     while True:
         second = (second + rng.randint(1, 90)) % 86_400
         text = f"{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
-        if names.ours(text):
+        if names.belongs(text):
             yield text
 
 
 def log_lines(names: Names) -> Iterator[str]:
-    """Endless lines of one program's log: no errors among them."""
+    """Yield endless lines of one program's log, none of which is an error."""
     rng = names.rng
     day = names.date()
     style = rng.choice(("{day} {time} {level} {name}: ", "{day} {time} - {name} - {level} - "))
@@ -187,12 +187,12 @@ def code_line(names: Names) -> str:
 
 
 def failure(names: Names) -> str:
-    """What a program of the user's own says when something failed."""
+    """The message of a program of the user's own after a failure."""
     return compose(names, names.rng.choice(OWN_EXCEPTION))
 
 
-def unequal(names: Names, quote: str = "'") -> tuple[str, str]:
-    """Two different values, such as an actual and an expected one: numbers or quoted names."""
+def unequal_values(names: Names, quote: str = "'") -> tuple[str, str]:
+    """Two different numbers or quoted names, such as an actual and an expected value."""
     while True:
         if names.rng.random() < 0.5:
             first, second = str(names.number(0, 999)), str(names.number(0, 999))

@@ -1,9 +1,9 @@
-"""Names and numbers of one split: what training sees, evaluation never draws, and conversely.
+"""Names and numbers of one split: what training sees, evaluation never draws, and vice versa.
 
-A word belongs to the test split when a stable hash of it says so (about 15 of 100 do), and so do
-pseudo-words, hashes, dates, versions and every number of 20 or more, each by its printed form.
-Numbers below 20 are too few to split. A quarter of all name parts are pseudo-words, pronounceable
-or not, so that a model has to copy what it reads instead of choosing from a list.
+A stable hash of a word decides whether it belongs to the test split, as about 15 of 100 words do.
+The same holds for the printed form of pseudo-words, hashes, dates, versions and all numbers of 20
+or more; there are too few numbers below 20 to split. A quarter of all name parts are pseudo-words,
+pronounceable or not, so that a model has to copy what it reads instead of choosing from a list.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 
 SPLITS = ("train", "test")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-PSEUDO_WORDS = 0.25
+PSEUDO_WORDS = 0.25  # share of the name parts that are pseudo-words
 _CONSONANTS = "bcdfghjklmnprstvwz"
 _VOWELS = "aeiou"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -24,9 +24,9 @@ _HEX = "0123456789abcdef"
 
 
 def held_out(text: str) -> bool:
-    """Whether a word or the printed form of a value belongs to the test split.
+    """Whether a word or the printed form of a value belongs to the test split, in any case.
 
-    The same on every machine and in every run; case does not matter.
+    The answer is the same on every machine and in every run.
     """
     return zlib.crc32(text.lower().encode()) % 100 < 15
 
@@ -47,7 +47,7 @@ class Names:
     """Draws names and values of one split.
 
     Args:
-        rng: the only source of chance.
+        rng: The only source of chance.
         split: ``train`` or ``test``.
     """
 
@@ -58,29 +58,29 @@ class Names:
         self._first_names = _FIRST_NAMES[split]
         self._last_names = _LAST_NAMES[split]
 
-    def ours(self, text: str) -> bool:
+    def belongs(self, text: str) -> bool:
         """Whether a word or printed value of 20 or more belongs to this split."""
         return held_out(text) == self._test
 
-    def ours_all(self, *values: int) -> bool:
+    def all_belong(self, *values: int) -> bool:
         """Whether all of these numbers may be printed in this split."""
-        return all(value < 20 or self.ours(str(value)) for value in values)
+        return all(value < 20 or self.belongs(str(value)) for value in values)
 
-    def redrawn(self, draw: Callable[[], str]) -> str:
-        """The first draw that belongs to this split."""
+    def draw_until_ours(self, draw: Callable[[], str]) -> str:
+        """Draw until a text belongs to this split."""
         text = draw()
-        while not self.ours(text):
+        while not self.belongs(text):
             text = draw()
         return text
 
-    # Words and what is composed of them.
+    # Words, and names that are composed of them.
 
     def word(self) -> str:
-        """A lower-case name part: a listed word or, for every fourth, a pseudo-word."""
+        """A lower-case name part: a listed word or, every fourth time, a pseudo-word."""
         rng = self.rng
         if rng.random() >= PSEUDO_WORDS:
             return self._words[int(rng.random() * len(self._words))]
-        return self.redrawn(self._pseudo_word)
+        return self.draw_until_ours(self._pseudo_word)
 
     def _pseudo_word(self) -> str:
         rng = self.rng
@@ -95,7 +95,7 @@ class Names:
         return rng.choice(_LETTERS) + "".join(rng.choices(_HEX, k=rng.choice((2, 3, 4))))
 
     def parts(self, low: int = 1, high: int = 2) -> list[str]:
-        """``low`` to ``high`` name parts."""
+        """From ``low`` to ``high`` name parts."""
         return [self.word() for _ in range(self.rng.randint(low, high))]
 
     def snake(self, low: int = 1, high: int = 2) -> str:
@@ -123,7 +123,7 @@ class Names:
         """A given name and a family name, capitalised."""
         rng = self.rng
         if rng.random() < PSEUDO_WORDS:
-            return self.redrawn(self._pseudo_name).capitalize(), self.redrawn(
+            return self.draw_until_ours(self._pseudo_name).capitalize(), self.draw_until_ours(
                 self._pseudo_name
             ).capitalize()
         return rng.choice(self._first_names).capitalize(), rng.choice(self._last_names).capitalize()
@@ -166,77 +166,77 @@ class Names:
         rng = self.rng
         while True:
             value = rng.randint(low, high)
-            if self.ours_all(value):
+            if self.all_belong(value):
                 return value
 
     def count(self, high: int = 400) -> int:
-        """A count from 1, small ones more often (logarithmic)."""
+        """A count from 1; small counts come more often, on a logarithmic scale."""
         rng = self.rng
         while True:
             value = int(high ** rng.random())
-            if self.ours_all(value):
+            if self.all_belong(value):
                 return value
 
     def addend(self, total: int, high: int) -> int:
-        """A number from 1 whose sum with ``total`` belongs to this split too.
+        """A number from 1 to ``high`` whose sum with ``total`` belongs to this split too.
 
-        At most ``high``, or as little more as it takes where nothing up to there fits.
+        If there is no such number, ``high`` grows.
         """
         while True:
             value = self.number(1, high)
             high += 1
-            if self.ours_all(total + value):
+            if self.all_belong(total + value):
                 return value
 
     def at_least(self, low: int, spread: int, extra: int = 0) -> int:
-        """A number from ``low`` that belongs to this split, as its sum with ``extra`` does.
+        """A number from ``low`` to ``low + spread`` that belongs to this split.
 
-        At most ``spread`` more, or as little beyond as it takes where nothing up to there fits.
+        Its sum with ``extra`` belongs to it, too. If there is no such number, ``spread`` grows.
         """
         while True:
             value = low + int((spread + 1) * self.rng.random())
             spread += 1
-            if self.ours_all(value, value + extra):
+            if self.all_belong(value, value + extra):
                 return value
 
     def line(self) -> int:
-        """A line number from 2 to about 900, small ones more often."""
+        """A line number from 2 to about 900; small numbers come more often."""
         rng = self.rng
         while True:
             value = int(2 ** (1 + 8.8 * rng.random()))
-            if self.ours_all(value):
+            if self.all_belong(value):
                 return value
 
     def decimal(self, low: float, high: float, digits: int = 2) -> str:
         """A number with ``digits`` decimals, such as ``3.14``."""
-        return self.redrawn(lambda: f"{self.rng.uniform(low, high):.{digits}f}")
+        return self.draw_until_ours(lambda: f"{self.rng.uniform(low, high):.{digits}f}")
 
     def seconds(self) -> str:
         """A duration in seconds, mostly short."""
         return self.decimal(0.01, 4) if self.rng.random() < 0.7 else self.decimal(4, 90)
 
     def hex(self, length: int) -> str:
-        """Random hexadecimal digits, such as a commit hash; split by the first seven."""
-        head = self.redrawn(lambda: "".join(self.rng.choices(_HEX, k=min(length, 7))))
+        """Random hexadecimal digits, such as a commit hash; the first seven decide the split."""
+        head = self.draw_until_ours(lambda: "".join(self.rng.choices(_HEX, k=min(length, 7))))
         return head + "".join(self.rng.choices(_HEX, k=length - len(head)))
 
     def version(self) -> str:
         """Three numbers, such as ``1.14.2``."""
         rng = self.rng
-        return self.redrawn(
+        return self.draw_until_ours(
             lambda: f"{int(6 * rng.random() ** 2)}.{rng.randint(0, 30)}.{rng.randint(0, 19)}"
         )
 
     def date(self) -> str:
         """A day of 2023 to 2026, such as ``2025-03-14``."""
         rng = self.rng
-        return self.redrawn(
+        return self.draw_until_ours(
             lambda: f"{rng.randint(2023, 2026)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
         )
 
     def clock(self) -> str:
         """A time of day, such as ``09:41:07``."""
         rng = self.rng
-        return self.redrawn(
+        return self.draw_until_ours(
             lambda: f"{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}"
         )

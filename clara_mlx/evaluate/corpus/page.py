@@ -1,7 +1,7 @@
-"""The sheet a layout writes on: text, and which pieces of it answer which facts.
+"""The page a layout writes on: text, and which pieces of it answer which questions.
 
-A layout marks every fact it prints, distractors too. Facts that come twice with different answers
-ask nothing, so what remains has one answer.
+A layout marks every fact that it prints, also in distractors. A fact that occurs twice with
+different answers is not asked, so every question that remains has one answer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from clara_mlx.evaluate.probes.questions import make_probe
 from clara_mlx.tool_outputs.facts import OPEN_VALUES
 
 Span = tuple[int, int]
-# About how long the parts of a short page are, in characters.
-_CORE, _ITEM, _LAST_LINE = 170, 40, 80
+# Typical lengths of the parts of a short page, in characters.
+_CORE = 170  # everything except distractors
+_ITEM = 40
+_LAST_LINE = 80
 
 
 class Marked(NamedTuple):
-    """A piece of text and the facts that it answers, each with its question's slots."""
+    """A piece of text and the facts it states, each with the values of its question's slots."""
 
     text: str
     facts: tuple[tuple[str, dict[str, str]], ...]
@@ -37,15 +39,15 @@ class _Answer(NamedTuple):
 
 
 def mark(fact: str, text: str | int | Marked, **slots: str) -> Marked:
-    """Text that answers a fact; marks nest where one piece answers several."""
+    """Mark text as stating a fact; marks nest where one piece of text states several facts."""
     known = ((fact, slots),)
     if isinstance(text, Marked):
         return Marked(text.text, text.facts + known)
     return Marked(str(text), known)
 
 
-def underlined(rng: random.Random, code: str) -> tuple[int, str]:
-    """A word of ``code`` that starts before column 20: its first column and carets under it."""
+def underline(rng: random.Random, code: str) -> tuple[int, str]:
+    """Choose a word of ``code`` before column 20; returns its column and the carets below it."""
     words = [word for word in re.finditer(r"\w+", code) if word.start() < 19]
     word = rng.choice(words)
     return word.start() + 1, " " * word.start() + "^" * len(word[0])
@@ -55,12 +57,15 @@ class Page:
     """One output being written.
 
     Args:
-        names: draws of the split.
-        room: characters that repeated items and distractors should fill; 0 for the fewest.
-        long: whether the output may be longer than one chunk.
+        names: Draws names and values of the split.
+        room: Number of characters that repeated items and distractors should fill; 0 for as few
+            items as possible.
+        long: Whether the output may be longer than one chunk.
 
     Attributes:
-        long: as given.
+        names: The argument of that name.
+        rng: The source of chance of ``names``.
+        long: The argument of that name.
     """
 
     def __init__(self, names: Names, room: int = 0, long: bool = False) -> None:
@@ -73,7 +78,7 @@ class Page:
         self._answers: list[_Answer] = []
 
     def put(self, *parts: str | Marked) -> Span:
-        """Write pieces; returns where they stand."""
+        """Write pieces of text; returns their span."""
         start = self._length
         for part in parts:
             text = part if isinstance(part, str) else part.text
@@ -86,13 +91,13 @@ class Page:
         return start, self._length
 
     def line(self, *parts: str | Marked) -> Span:
-        """Write pieces and end the line; the span leaves the newline out."""
+        """Write pieces of text and end the line; returns their span without the newline."""
         span = self.put(*parts)
         self.put("\n")
         return span
 
     def infer(self, fact: str, answer: str | int, span: Span, **slots: str) -> None:
-        """A fact that follows from what stands at ``span`` without standing there itself."""
+        """Mark a fact that follows from the text at ``span`` but is not written there."""
         self._answers.append(_Answer(fact, slots, str(answer), span))
 
     def fill(
@@ -103,19 +108,20 @@ class Page:
         share: float = 1.0,
         most: int = 1000,
     ) -> int:
-        """Repeat an item ``low`` to ``high`` times, and further while there is room.
+        """Write an item ``low`` to ``high`` times, and more often while there is room.
 
         Args:
-            write: writes one item.
-            low: fewest repeats; 0 for distractors.
-            high: most repeats unless there is room for more.
-            share: of a long page's room, how much is used in all when this returns. A short page
-                leaves room for what follows instead: for a last line, or after distractors for
-                everything else.
-            most: no more than this even if there is room; 19 where the output prints how many.
+            write: Writes one item.
+            low: Smallest number of items; 0 for distractors.
+            high: Largest number of items unless there is room for more.
+            share: Share of a long page's room that is used when this returns. A short page leaves
+                room for what follows instead: for a last line, or after distractors for everything
+                else.
+            most: Largest number of items even if there is room for more; 19 where the output
+                prints the number.
 
         Returns:
-            How often ``write`` was called.
+            The number of items written.
         """
         if self.long:
             limit = share * self._room
@@ -130,29 +136,29 @@ class Page:
             done += 1
         return done
 
-    def rows(self, low: int, high: int, each: int, rest: int) -> int:
-        """How many items to draw where their number must be known first.
+    def draw_count(self, low: int, high: int, each: int, rest: int) -> int:
+        """Draw the number of items for an output that must know it before it writes them.
 
         Args:
-            low: fewest items.
-            high: most items unless there is room for more.
-            each: characters of one item, about.
-            rest: characters of everything else, about.
+            low: Smallest number of items.
+            high: Largest number of items unless there is room for more.
+            each: Approximate characters of one item.
+            rest: Approximate characters of everything else.
         """
         return max(self.rng.randint(low, high), (self._room - rest) // each)
 
     @property
     def length(self) -> int:
-        """Characters written so far."""
+        """Number of characters written so far."""
         return self._length
 
     @property
     def text(self) -> str:
-        """What was written, without the last newline."""
+        """The text written so far, without newlines at the end."""
         return "".join(self._parts).rstrip("\n")
 
     def probes(self, most: int) -> tuple[Probe, ...]:
-        """Up to ``most`` of the unambiguous facts in the order of the text, drawn at random."""
+        """Draw up to ``most`` unambiguous facts as probes, in the order of the text."""
         known: dict[tuple[object, ...], _Answer | None] = {}
         for answer in self._answers:
             key = (answer.fact, *answer.slots.values())
@@ -166,7 +172,7 @@ class Page:
         ]
         self.rng.shuffle(usable)
         if len(usable) > most:
-            # A second question about the same words only where room is left.
+            # A second question about the same words only if there are too few others.
             by_span = {answer.span: answer for answer in usable}
             again = [answer for answer in usable if by_span[answer.span] is not answer]
             usable = [*by_span.values(), *again][:most]
@@ -180,7 +186,7 @@ class Page:
 
 
 def write_log(page: Page, share: float) -> None:
-    """A program's log in front of what matters, up to a share of the page's room."""
+    """Write a program's log around what matters, up to a share of the page's room."""
     lines = log_lines(page.names)
     page.fill(lambda: page.line(next(lines)), 0, 0, share)
 

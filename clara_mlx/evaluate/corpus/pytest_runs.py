@@ -1,15 +1,15 @@
-"""What pytest prints."""
+"""Outputs of pytest."""
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import exception, test_name, unequal
+from clara_mlx.evaluate.corpus.messages import exception, test_name, unequal_values
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 _TOPS = ("tests", "tests", "test", "tests/unit")
 
 
-def _ruled(page: Page, title: str, sign: str = "=") -> tuple[str, str]:
-    """What stands left and right of a centred title; a narrow terminal is as real as a wide one."""
+def _rule_sides(page: Page, title: str, sign: str = "=") -> tuple[str, str]:
+    """The signs left and right of a centred title, on a terminal of one of several widths."""
     width = page.rng.choice((80, 64, 48, 40))
     fill = sign * max((width - len(title) - 2) // 2, 1)
     right = fill + sign if 2 * len(fill) + len(title) + 2 < width else fill
@@ -17,7 +17,7 @@ def _ruled(page: Page, title: str, sign: str = "=") -> tuple[str, str]:
 
 
 def _rule(page: Page, title: str, sign: str = "=") -> str:
-    left, right = _ruled(page, title, sign)
+    left, right = _rule_sides(page, title, sign)
     return left + title + right
 
 
@@ -25,8 +25,8 @@ def _test_path(page: Page) -> str:
     return f"{page.rng.choice(_TOPS)}/test_{page.names.snake()}.py"
 
 
-def _outcomes(page: Page, failed: int, shown: int = 0) -> list[tuple[str, int]]:
-    """Outcomes with their counts, in pytest's order; ``shown`` tests are seen to pass."""
+def _draw_outcomes(page: Page, failed: int, shown: int = 0) -> list[tuple[str, int]]:
+    """Draw outcomes with their counts, in pytest's order; ``shown`` tests are seen to pass."""
     names, rng = page.names, page.rng
     skipped = names.count(40) if rng.random() < 0.35 else 0
     passed = names.at_least(max(shown, 1), int(600 ** rng.random()), failed + skipped)
@@ -41,21 +41,21 @@ def _total(counts: list[tuple[str, int]]) -> int:
     return sum(count for outcome, count in counts if outcome != "warnings")
 
 
-def _last_line(page: Page, counts: list[tuple[str, int]]) -> None:
-    """Such as ``1 failed, 4 passed in 0.12s``, sometimes framed."""
+def _write_last_line(page: Page, counts: list[tuple[str, int]]) -> None:
+    """Write a last line such as ``1 failed, 4 passed in 0.12s``, sometimes in a frame."""
     seconds = page.names.seconds() + "s"
     left = right = ""
     if page.rng.random() < 0.3:
         text = ", ".join(f"{count} {outcome}" for outcome, count in counts) + f" in {seconds}"
-        left, right = _ruled(page, text)
+        left, right = _rule_sides(page, text)
     page.put(left)
     for number, (outcome, count) in enumerate(counts):
         page.put(", " if number else "", mark(outcome, count), f" {outcome}")
     page.line(" in ", mark("duration", seconds), right)
 
 
-def _passing_files(page: Page, low: int, high: int, share: float) -> int:
-    """Files whose tests passed, with pytest's growing percentage; returns how many tests."""
+def _write_passing_files(page: Page, low: int, high: int, share: float) -> int:
+    """Write files whose tests passed, with pytest's percentage; returns the number of tests."""
     rng = page.rng
     percent, passed = rng.randint(1, 9), 0
 
@@ -72,7 +72,7 @@ def _passing_files(page: Page, low: int, high: int, share: float) -> int:
 
 def _pytest_summary(page: Page) -> None:
     rng = page.rng
-    shown = _passing_files(page, 0, 0, 0.7)
+    shown = _write_passing_files(page, 0, 0, 0.7)
     if rng.random() < 0.4:
         before, after = rng.randint(0, 9), rng.randint(0, 9)
         page.line("." * before, "F", "." * after, " [100%]")
@@ -86,11 +86,11 @@ def _pytest_summary(page: Page) -> None:
         *(" - ", mark("exception", kind)),
         *(": ", mark("error_message", message)),
     )
-    _last_line(page, _outcomes(page, 1, shown))
+    _write_last_line(page, _draw_outcomes(page, 1, shown))
 
 
 def _pytest_failures(page: Page) -> None:
-    shown = _passing_files(page, 0, 0, 0.6)
+    shown = _write_passing_files(page, 0, 0, 0.6)
     if page.rng.random() < 0.5:
         page.line(_rule(page, "short test summary info"))
 
@@ -105,14 +105,14 @@ def _pytest_failures(page: Page) -> None:
             *(": ", mark("error_message_of", message, name=test)),
         )
 
-    _last_line(page, _outcomes(page, page.fill(failure, 2, 2, 0.9, most=19), shown))
+    _write_last_line(page, _draw_outcomes(page, page.fill(failure, 2, 2, 0.9, most=19), shown))
 
 
 def _pytest_assertion(page: Page) -> None:
     names, rng = page.names, page.rng
-    _passing_files(page, 0, 0, 0.8)
+    _write_passing_files(page, 0, 0, 0.8)
     test = test_name(page.names)
-    actual, expected = unequal(names)
+    actual, expected = unequal_values(names)
     if rng.random() < 0.4:
         page.line(_rule(page, test, "_"))
         page.line()
@@ -129,7 +129,7 @@ def _pytest_assertion(page: Page) -> None:
 
 def _pytest_raised(page: Page) -> None:
     names = page.names
-    shown = _passing_files(page, 0, 0, 0.8)
+    shown = _write_passing_files(page, 0, 0, 0.8)
     kind, message = exception(names)
     if page.rng.random() < 0.6:
         page.line(f">       {names.word()} = {names.word()}.{names.snake()}({names.word()})")
@@ -140,16 +140,16 @@ def _pytest_raised(page: Page) -> None:
         f": {kind}",
     )
     if page.rng.random() < 0.6:
-        _last_line(page, _outcomes(page, 1, shown))
+        _write_last_line(page, _draw_outcomes(page, 1, shown))
 
 
 def _pytest_run(page: Page) -> None:
     """A whole run: what was collected, the files, the counts."""
     rng = page.rng
-    passing = [rng.randint(1, 14) for _ in range(page.rows(0, 1, 36, 130))]
+    passing = [rng.randint(1, 14) for _ in range(page.draw_count(0, 1, 36, 130))]
     before, after = rng.randint(0, 5), rng.randint(0, 5)
     shown = sum(passing) + before + after
-    counts = _outcomes(page, 1, shown)
+    counts = _draw_outcomes(page, 1, shown)
     page.line("collected ", mark("ran", _total(counts)), " items")
     page.line()
     done = 0
@@ -158,7 +158,7 @@ def _pytest_run(page: Page) -> None:
         page.line(f"{_test_path(page)} {'.' * dots} [{100 * done // _total(counts):3d}%]")
     page.line(mark("test_file", _test_path(page)), f" {'.' * before}F{'.' * after} [100%]")
     page.line()
-    _last_line(page, counts)
+    _write_last_line(page, counts)
 
 
 def _pytest_verbose(page: Page) -> None:
@@ -174,12 +174,12 @@ def _pytest_verbose(page: Page) -> None:
     page.line(
         mark("test_file", path), "::", mark("failed_test", test_name(page.names)), " FAILED [100%]"
     )
-    _last_line(page, _outcomes(page, 1, shown))
+    _write_last_line(page, _draw_outcomes(page, 1, shown))
 
 
 def _pytest_collection(page: Page) -> None:
     names, rng = page.names, page.rng
-    _passing_files(page, 0, 0, 0.8)
+    _write_passing_files(page, 0, 0, 0.8)
     module = names.snake()
     if rng.random() < 0.5:
         page.line(_rule(page, "short test summary info"))
@@ -196,7 +196,7 @@ def _pytest_collection(page: Page) -> None:
 def _pytest_slowest(page: Page) -> None:
     names = page.names
     page.line(_rule(page, "slowest durations"))
-    tests = page.rows(2, 2, 65, 70)
+    tests = page.draw_count(2, 2, 65, 70)
     durations = sorted((float(names.seconds()) for _ in range(tests)), reverse=True)
     for duration in durations:
         path, test = _test_path(page), test_name(names)
@@ -230,7 +230,7 @@ def _pytest_coverage(page: Page) -> None:
     page.fill(row, 2, 3)
     page.line("-" * rng.choice((27, 40)))
     percent = f"{100 * (statements - missed) // statements}%"
-    if names.ours_all(statements, missed):
+    if names.all_belong(statements, missed):
         page.line(f"TOTAL  {statements}  {missed}  ", mark("coverage", percent))
 
 
@@ -238,12 +238,12 @@ def _pytest_passed(page: Page) -> None:
     names, rng = page.names, page.rng
     page.line(f"platform linux -- Python 3.{rng.randint(9, 14)}.{rng.randint(0, 14)}")
     page.line("rootdir: ", mark("directory", f"/home/{names.user()}/{names.kebab()}"))
-    rows = page.rows(0, 1, 36, 130)
-    counts = _outcomes(page, 0, 14 * rows)
+    rows = page.draw_count(0, 1, 36, 130)
+    counts = _draw_outcomes(page, 0, 14 * rows)
     page.line("collected ", mark("ran", _total(counts)), " items")
     for row in range(rows):
         page.line(f"{_test_path(page)} {'.' * rng.randint(1, 14)} [{100 * (row + 1) // rows:3d}%]")
-    _last_line(page, counts)
+    _write_last_line(page, counts)
 
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
@@ -260,4 +260,3 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
         _pytest_coverage,
     ),
 }
-"""The layouts of each tool."""

@@ -1,4 +1,4 @@
-"""What Python itself prints: tracebacks and syntax errors, alone or in a log."""
+"""Outputs of Python itself: tracebacks and syntax errors, alone or in a log."""
 
 from __future__ import annotations
 
@@ -99,4 +99,3 @@ def _syntax_error(page: Page) -> None:
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "traceback": (_traceback, _traceback, _logged_exception, _chained, _syntax_error),
 }
-"""The layouts of each tool."""

@@ -1,19 +1,22 @@
-"""What unittest prints."""
+"""Outputs of unittest."""
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import exception, test_name, unequal
+from clara_mlx.evaluate.corpus.messages import exception, test_name, unequal_values
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
 
-def _passing_test(page: Page) -> None:
+def _write_passing_test(page: Page) -> None:
     names = page.names
     test = test_name(page.names)
     page.line(f"{test} (tests.test_{names.word()}.{names.camel()}Test.{test}) ... ok")
 
 
-def _unittest_last_lines(page: Page, shown: int, failures: int, errors: int = 0) -> None:
-    """How many tests ran, at least those shown to pass, and how it ended."""
+def _write_last_lines(page: Page, shown: int, failures: int, errors: int = 0) -> None:
+    """Write how many tests ran and the verdict.
+
+    ``shown`` tests are seen to pass, so at least those and the failed ones ran.
+    """
     names = page.names
     fewest = max(shown + failures + errors, 1)
     ran = names.at_least(fewest, int(500 ** page.rng.random()))
@@ -37,8 +40,8 @@ def _unittest_last_lines(page: Page, shown: int, failures: int, errors: int = 0)
         page.line("OK")
 
 
-def _unittest_heading(page: Page, what: str) -> tuple[str, str]:
-    """The heading of one failure; returns the test and its module."""
+def _write_heading(page: Page, what: str) -> tuple[str, str]:
+    """Write the heading of one failure; returns the test and its module."""
     test, module, case = (
         test_name(page.names),
         f"test_{page.names.word()}",
@@ -53,9 +56,9 @@ def _unittest_heading(page: Page, what: str) -> tuple[str, str]:
 
 def _unittest_failure(page: Page) -> None:
     names, rng = page.names, page.rng
-    shown = page.fill(lambda: _passing_test(page), 0, 0, 0.8)
+    shown = page.fill(lambda: _write_passing_test(page), 0, 0, 0.8)
     if rng.random() < 0.7:
-        test, module = _unittest_heading(page, "FAIL")
+        test, module = _write_heading(page, "FAIL")
         page.line("-" * rng.choice((70, 40, 20)))
     else:
         test, module = test_name(page.names), f"test_{names.word()}"
@@ -65,17 +68,17 @@ def _unittest_failure(page: Page) -> None:
         *('  File "', mark("test_file", f"tests/{module}.py"), '", line '),
         *(mark("error_line", names.line()), ", in ", mark("function", test)),
     )
-    actual, expected = unequal(names)
+    actual, expected = unequal_values(names)
     page.line(f"    self.assertEqual({names.word()}, {names.word()})")
     page.line("AssertionError: ", mark("actual", actual), " != ", mark("expected", expected))
     if rng.random() < 0.4:
-        _unittest_last_lines(page, shown, 1)
+        _write_last_lines(page, shown, 1)
 
 
 def _unittest_error(page: Page) -> None:
     names, rng = page.names, page.rng
-    shown = page.fill(lambda: _passing_test(page), 0, 0, 0.8)
-    _unittest_heading(page, "ERROR")
+    shown = page.fill(lambda: _write_passing_test(page), 0, 0, 0.8)
+    _write_heading(page, "ERROR")
     page.line("-" * rng.choice((70, 40, 20)))
     kind, message = exception(names)
     if rng.random() < 0.5:
@@ -86,36 +89,35 @@ def _unittest_error(page: Page) -> None:
     )
     page.line(mark("exception", kind), ": ", mark("error_message", message))
     if rng.random() < 0.4:
-        _unittest_last_lines(page, shown, 0, 1)
+        _write_last_lines(page, shown, 0, 1)
 
 
 def _unittest_end(page: Page) -> None:
     rng = page.rng
     kind, message = exception(page.names)
-    shown = page.fill(lambda: _passing_test(page), 0, 0, 0.9)
+    shown = page.fill(lambda: _write_passing_test(page), 0, 0, 0.9)
     page.line(mark("exception", kind), ": ", mark("error_message", message))
-    _unittest_last_lines(page, shown, rng.randint(1, 9), rng.randint(0, 9))
+    _write_last_lines(page, shown, rng.randint(1, 9), rng.randint(0, 9))
 
 
 def _unittest_verbose(page: Page) -> None:
     names, rng = page.names, page.rng
-    shown = page.fill(lambda: _passing_test(page), 1, 1, 0.9)
+    shown = page.fill(lambda: _write_passing_test(page), 1, 1, 0.9)
     test, case = test_name(page.names), names.camel() + "Test"
     if rng.random() < 0.5:
         page.line(
             *(mark("failed_test", test), f" (tests.test_{names.word()}."),
             *(mark("test_class", case), f".{test}) ... FAIL"),
         )
-        _unittest_last_lines(page, shown, 1)
+        _write_last_lines(page, shown, 1)
     else:
         page.line(
             *(mark("skipped_test", test), f" (tests.test_{names.word()}.{case}.{test}) ... "),
             *("skipped '", mark("skip_reason", f"needs {names.kebab()}"), "'"),
         )
-        _unittest_last_lines(page, shown, 0)
+        _write_last_lines(page, shown, 0)
 
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "unittest": (_unittest_failure, _unittest_error, _unittest_end, _unittest_verbose),
 }
-"""The layouts of each tool."""

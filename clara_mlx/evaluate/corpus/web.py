@@ -1,4 +1,4 @@
-"""What npm, HTTP clients and HTTP servers print."""
+"""Outputs of npm, HTTP clients and HTTP servers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TYPESCRIPT_ERRORS = (
 )
 
 
-def _deprecated(page: Page) -> None:
+def _write_deprecation(page: Page) -> None:
     names = page.names
     package, version = names.kebab(), names.version()
     page.line(
@@ -51,7 +51,7 @@ def _deprecated(page: Page) -> None:
 
 def _npm_install(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _deprecated(page), 0, 1, 0.9)
+    page.fill(lambda: _write_deprecation(page), 0, 1, 0.9)
     added = names.number(2, 1500)
     page.line(
         *("added ", mark("added_packages", added), " packages, and audited "),
@@ -72,7 +72,7 @@ def _npm_install(page: Page) -> None:
 
 def _npm_missing(page: Page) -> None:
     names = page.names
-    page.fill(lambda: _deprecated(page), 0, 0, 0.9)
+    page.fill(lambda: _write_deprecation(page), 0, 0, 0.9)
     package = names.kebab()
     if page.rng.random() < 0.5:
         page.line("npm error code ", mark("error_code", "E404"))
@@ -110,7 +110,7 @@ def _npm_script(page: Page) -> None:
 
 def _npm_typescript(page: Page) -> None:
     names, rng = page.names, page.rng
-    page.fill(lambda: _deprecated(page), 0, 0, 0.9)
+    page.fill(lambda: _write_deprecation(page), 0, 0, 0.9)
     code, message = rng.choice(_TYPESCRIPT_ERRORS)
     path = f"src/{names.mixed(1, 2)}.{rng.choice(('ts', 'tsx'))}"
     page.line(
@@ -141,12 +141,12 @@ def _npm_jest(page: Page) -> None:
     )
 
 
-def _header(page: Page, key: str, value: str) -> None:
+def _write_header(page: Page, key: str, value: str) -> None:
     page.line(f"{key}: ", mark("value", value, key=key))
 
 
-def _headers(page: Page, status: int, low: int, high: int) -> None:
-    """Headers that go with the status, and further ones where there is room."""
+def _write_headers(page: Page, status: int, low: int, high: int) -> None:
+    """Write headers that go with the status, and others while there is room."""
     names, rng = page.names, page.rng
     drawn = [
         ("content-type", rng.choice(_MEDIA)),
@@ -163,8 +163,8 @@ def _headers(page: Page, status: int, low: int, high: int) -> None:
     if status in (429, 503):
         drawn.append(("retry-after", str(names.count(600))))
     for key, value in drawn:
-        _header(page, key, value)
-    page.fill(lambda: _header(page, f"x-{names.kebab(2, 2)}", names.kebab()), 0, 0)
+        _write_header(page, key, value)
+    page.fill(lambda: _write_header(page, f"x-{names.kebab(2, 2)}", names.kebab()), 0, 0)
 
 
 def _url_path(page: Page) -> str:
@@ -187,7 +187,7 @@ def _http_response(page: Page) -> None:
         page.line("HTTP/2 ", mark("http_status", status))
     else:
         page.line("HTTP/1.1 ", mark("http_status", status), " ", mark("http_reason", reason))
-    _headers(page, status, 2, 4)
+    _write_headers(page, status, 2, 4)
     if status in (204, 304) or rng.random() < 0.4:
         return
     page.line()
@@ -214,7 +214,7 @@ def _http_verbose(page: Page) -> None:
 
 
 def _http_access(page: Page) -> None:
-    """A server's access log, each request asked by its path."""
+    """A server's access log; questions name the path of a request."""
     names, rng = page.names, page.rng
     uvicorn = rng.random() < 0.5
 
@@ -250,4 +250,3 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "npm": (_npm_install, _npm_missing, _npm_script, _npm_typescript, _npm_jest),
     "http": (_http_response, _http_response, _http_verbose, _http_access, _http_refused),
 }
-"""The layouts of each tool."""

@@ -1,8 +1,7 @@
-"""The words that generated names are made of; none of them occurs in a layout or a message, but
-for the brief ones.
+"""The words that generated names are made of.
 
-Nothing here says which words training may see: `names.held_out` decides that
-word by word.
+None of them occurs in a layout or a message, except in those of brief outputs. Which words training
+may see is decided word by word by `names.held_out`.
 """
 
 from __future__ import annotations
@@ -138,8 +137,8 @@ wigwam wild willow winch window windy winter wipe wise withdraw witty wizard wol
 wooden wool woolly worldly worthy wrap wren wrist yacht yard yarn yeoman yield yogurt yonder young
 zany zealous zebra zenith zephyr zigzag zinc zipper zircon zodiac zoom
 """
+#: Parts of identifiers, files, packages and messages.
 WORDS = tuple(_WORDS.split())
-"""Parts of identifiers, files, packages and messages."""
 
 _FIRST_NAMES = """
 ada adele agnes ahmed aiko akira alan albert alejandro alice amara amelia amir ana andre angela
@@ -155,8 +154,8 @@ pierre priya quentin rafael rahul rania ravi renata rita robert rosa ruth sabine
 sasha sean selma sergei shira simon sofia sonia stefan sven tamara tara tariq tessa theo thomas
 tomas uma ursula valentina vera victor vikram wei wendy xavier yara yasmin yuki yuri zara zoe
 """
+#: Given names of authors and owners.
 FIRST_NAMES = tuple(_FIRST_NAMES.split())
-"""Given names of authors and owners."""
 
 _LAST_NAMES = """
 abbott adeyemi agarwal aguilar ahlberg albrecht almeida andersson aoki arslan baker banerjee
@@ -173,5 +172,5 @@ petrov popov quinn raman ramirez rao reyes ricci richter rios rivera romano ross
 santos sato schmidt schneider sharma silva singh soto stone suzuki svensson tanaka tran varga
 vargas vega vogel volkov wagner walsh wang weber winkler wong yamada yilmaz zhang zhou ziegler
 """
+#: Family names of authors and owners.
 LAST_NAMES = tuple(_LAST_NAMES.split())
-"""Family names of authors and owners."""
