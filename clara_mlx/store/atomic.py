@@ -1,7 +1,7 @@
-"""Files and folders that are complete or not there: written beside their place, then renamed.
+"""Files and folders that are complete or absent: written beside their place, then renamed.
 
-A name appears only when everything under it is on the disk. What a process that died left behind is
-removed by the next one (`clear_leftovers`).
+A name appears only when everything under it is on the disk. The next process removes what one that
+died has left behind (`clear_leftovers`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def partial_file(to: Path, *, private: bool = False) -> Iterator[Path]:
     """A new empty file beside ``to``, which takes its name when the block ends without an error.
 
     Args:
-        to: Name of the finished file; an earlier file of that name is replaced.
+        to: Name of the finished file; an earlier file with this name is replaced.
         private: Only the file's owner may read and write it, as with a memory.
 
     Raises:
@@ -73,7 +73,7 @@ def put_in_place(folder: Path, to: Path) -> None:
 
 
 def clear_leftovers(to: Path) -> None:
-    """Make the parent of ``to``, and remove what processes left there that are no longer alive."""
+    """Make the parent of ``to``, and remove what dead processes have left there."""
     to.parent.mkdir(parents=True, exist_ok=True)
     for replaced in to.parent.glob(f".{to.name}.{_REPLACED}-*"):
         if _is_abandoned(replaced) and not to.exists():

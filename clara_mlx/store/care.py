@@ -13,16 +13,16 @@ from clara_mlx.store import sketch_table
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
 
-# Latents and sketches compared at a time: bounds the memory.
+# Latents decoded at a time, to compare their sketches: bounds the memory.
 _SKETCH_BATCH = 256
 
-# Memories looked at by one step of `evict`.
+# Memories that one step of `evict` forgets at most.
 _EVICT_BATCH = 1000
 
 
 @dataclass
 class Findings:
-    """What `verify` found; ``problems`` is empty when all is well."""
+    """The result of `verify`; ``problems`` is empty when all is well."""
 
     checked: dict[str, int] = field(default_factory=dict)  # number of rows, by their kind
     problems: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
 
 
 def _check_integrity(store: Store, findings: Findings, progress: Progress | None) -> None:
-    """SQLite's own checks, and those of the full-text index."""
+    """Run SQLite's own checks, and those of its full-text index."""
     rows = store.read("PRAGMA integrity_check")
     findings.problems += [f"SQLite: {row[0]}" for row in rows if row[0] != "ok"]
     rows = store.read("PRAGMA foreign_key_check")
@@ -65,7 +65,7 @@ def _check_integrity(store: Store, findings: Findings, progress: Progress | None
 
 
 def _check_contents(store: Store, findings: Findings, progress: Progress | None) -> None:
-    """Each original is what was remembered, and belongs to a memory."""
+    """Check that each original is what was remembered, and belongs to a memory."""
     ids = [row[0] for row in store.read("SELECT id FROM contents ORDER BY id")]
     for number, id in enumerate(ids, 1):
         try:
@@ -83,7 +83,7 @@ def _check_contents(store: Store, findings: Findings, progress: Progress | None)
 
 
 def _check_chunks(store: Store, findings: Findings, progress: Progress | None) -> None:
-    """The spans of each content follow one another and cover its text; each is indexed."""
+    """Check that the spans of each content follow one another and cover its text."""
     rows = store.read("SELECT content_id, start, end FROM chunks ORDER BY content_id, start")
     ends: dict[int, int] = {}
     for row in rows:
@@ -100,7 +100,7 @@ def _check_chunks(store: Store, findings: Findings, progress: Progress | None) -
 
 
 def _check_latents(store: Store, findings: Findings, progress: Progress | None) -> None:
-    """Each blob has the checksum it was stored with."""
+    """Check that each blob has the checksum it was stored with."""
     ids = [row[0] for row in store.read("SELECT id FROM latents ORDER BY id")]
     for number, id in enumerate(ids, 1):
         rows = store.read("SELECT chunk_id, crc, data FROM latents WHERE id = ?", (id,))
@@ -117,7 +117,7 @@ def _check_latents(store: Store, findings: Findings, progress: Progress | None) 
 
 
 def _check_sketches(store: Store, findings: Findings, progress: Progress | None) -> None:
-    """Each latent has a sketch, which is its own, and nothing else has one."""
+    """Check that each latent has its own sketch, and that no chunk without latents has one."""
     for space in store.read("SELECT * FROM spaces"):
         table = LatentTable(store, space)
         with_latents = "SELECT chunk_id AS id FROM latents WHERE space_id = ?"

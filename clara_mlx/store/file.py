@@ -115,7 +115,7 @@ class File:
         if rows[0][0]:
             _LOG.warning(
                 "%s-wal: other processes kept reading, so forgotten text may still be in it; it is "
-                "removed when they are done and `clara-mlx compact` runs, or when the last one "
+                "removed when they are done and `clara-mlx vacuum` runs, or when the last one "
                 "closes the file",
                 self.path,
             )

@@ -29,7 +29,7 @@ _SKETCH_BITS = 8192
 # Seed of the sketches' rotation, as new spaces store it.
 _SKETCH_SEED = 20251118
 
-# Latents that the mean is estimated from, at least, when it is looked at again.
+# The least number of latents that the mean is estimated from, if there are as many.
 _MEAN_SAMPLE = 256
 
 # Latents decoded at a time for the mean, and for making sketches again: bounds the memory.
@@ -51,10 +51,10 @@ class LatentTable:
 
     Attributes:
         file: The memory file.
-        id: The space's, and part of the name of its table of sketches.
-        fingerprint: The model's.
-        shape: (memory_tokens, hidden).
-        codec: How latents become blobs.
+        id: The space's id, and part of the name of its table of sketches.
+        fingerprint: The model's fingerprint.
+        shape: Shape of one chunk's latents, (memory_tokens, hidden).
+        codec: Turns latents into blobs and back.
         sketch_bits: Length of a sketch.
     """
 
@@ -78,10 +78,10 @@ class LatentTable:
 
         Args:
             file: The memory file.
-            fingerprint: The model's.
+            fingerprint: The model's fingerprint.
             memory_tokens: Vectors of one chunk's latents.
             hidden: Length of such a vector.
-            codec: One of `codec.CODECS`; what the file was made with wins.
+            codec: One of `codec.CODECS`, for a new table; an existing one keeps its own.
 
         Raises:
             OtherModel: The file's latents are another model's.
@@ -203,7 +203,7 @@ class LatentTable:
         Args:
             chunk_ids: The chunks; those that were forgotten meanwhile are left out.
             latents: Their latents (n, memory_tokens, hidden).
-            done: The contents of which no chunk is without latents now.
+            done: The contents whose chunks all have latents now.
 
         Raises:
             OtherModel: Another process has moved the file to another model meanwhile.
@@ -230,7 +230,7 @@ class LatentTable:
         self._recentre_if_due()
 
     def _recentre_if_due(self) -> None:
-        """Make all sketches again if there are twice the latents and their mean has moved."""
+        """Make all sketches again if the latents have doubled and their mean has moved."""
         (row,) = self.file.read(
             "SELECT mean, mean_count, (SELECT coalesce(max(id), 0) FROM latents) AS most "
             "FROM spaces WHERE id = ?",

@@ -28,12 +28,13 @@ _FAR = 0xFFFF
 # a third step compares the others.
 _STEPS = (32, 32)
 
-# How surely a row is too far away when it is passed over after a step, in standard deviations.
+# Standard deviations by which a row must be too far away to be passed over after a step.
 _STEP_DEVIATIONS = 4.0
 
-# How surely no document as good is left when a search stops, in standard deviations. At 2, one as
-# good as the worst of the k best is missed with a probability of 2.3%, better ones less often. A
-# higher value costs time and matters for weak queries only (bench/retrieval.py).
+# Standard deviations beyond the expected distance of an equally good document at which a search
+# stops. At 2, a document as good as the worst of the k best is missed with a probability of 2.3%,
+# better ones less often. A higher value costs time and matters for weak queries only
+# (bench/retrieval.py).
 _STOP_DEVIATIONS = 2.0
 
 # Rows compared with all their bits, at least, to find a few near ones.
@@ -221,10 +222,10 @@ class Scan:
 class NearestFirst:
     """Finds the k best documents by exact cosine, and has few of them scored.
 
-    Scores some near documents, then all in the order of their Hamming distance. Once k are known,
-    the worst of them by centred cosine says how far away the sketches of better ones can be
+    It has some near documents scored, then all in the order of their Hamming distance. Once k are
+    known, the worst of them by centred cosine says how far away the sketches of better ones can be
     (`Probe.distance`); the search ends when all sketches within that distance are scored. Easy
-    queries end after one batch, hard ones need many. To be used as
+    queries end after one batch, hard ones need many. Use it so:
 
         while len(ids := search.next_ids()):
             search.add_scores(cosines_with(probe.vectors, ids))

@@ -19,8 +19,8 @@ from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog, mark_pending
 from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
 
-#: Where to cut a chunk: start and end in characters, and its tokens; None if they are unknown
-#: because it was cut without a tokenizer.
+#: The span of a chunk: its start and end in characters, and its number of tokens, which is None if
+#: the chunk was cut without a tokenizer.
 Span = tuple[int, int, int | None]
 
 # Start, end, tokens, and the two columns of the full-text index.
@@ -104,12 +104,12 @@ class Store(File):
             original: The exact bytes.
             text: The same as text; undecodable bytes are lone surrogates.
             spans: The chunks to cut the text into; not read if the file has the content.
-            kind: ``text``, or ``bytes`` if `original` shall give bytes back.
-            source: Where it came from, for filters.
-            session: The conversation it belongs to, for filters.
+            kind: ``text``, or ``bytes`` if it came as bytes.
+            source: Its origin, for filters.
+            session: A group of memories that it belongs to, for filters.
             metadata: Anything that JSON can hold, for filters.
-            created_at: Seconds since 1970; now without it.
-            handle: The handle, which must be new; one is chosen without it.
+            created_at: Seconds since 1970; the default is now.
+            handle: The handle, which must be new; by default a random one.
 
         Returns:
             The handle.
@@ -124,7 +124,7 @@ class Store(File):
             described = json.dumps(dict(metadata or {}), ensure_ascii=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise StoreError(f"metadata must be JSON: {error}") from error
-        # What takes time is done before the transaction, which holds up other writers.
+        # Slow work is done before the transaction, which holds up other writers.
         is_new = self._content_id(digest, kind) is None
         prepared = (_compress(original), _chunk_rows(text, spans)) if is_new else None
         with self.write() as connection:
@@ -155,7 +155,7 @@ class Store(File):
         return rows[0]["id"] if rows else None
 
     def rechunk(self, content_id: int, spans: Iterable[Span]) -> None:
-        """Cut a content again, which drops the latents of its chunks."""
+        """Cut a content into other chunks, which drops the latents of the old ones."""
         rows = _chunk_rows(self.text(content_id), spans)
         with self.write() as connection:
             _drop_sketches(connection, "SELECT id FROM chunks WHERE content_id = ?", [content_id])
@@ -311,7 +311,7 @@ class Store(File):
 
 
 def _compress(original: bytes) -> tuple[str, bytes]:
-    """How an original is stored, and its bytes in that form: whichever is smaller."""
+    """The smaller form of an original, compressed or not: its name, and the bytes to store."""
     packed = zlib.compress(original, _ZLIB_LEVEL)
     return ("zlib", packed) if len(packed) < len(original) else ("none", original)
 

@@ -62,7 +62,11 @@ def find(path: Path, blob: bytes) -> int:
 
 
 def readable(path: Path, kept: dict[str, bytes]) -> int:
-    """Use everything of a damaged file; only ClaraErrors may come, and no original is another's."""
+    """Use everything of a damaged file; only ClaraErrors may be raised, and originals be right.
+
+    Returns:
+        The number of originals that could be read.
+    """
     count = 0
     try:
         store = Store(path)
@@ -239,7 +243,7 @@ def test_damaged_index_pages_are_noticed(index: str, tmp_path: Path) -> None:
 # -- files of others -------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("these are my notes\n" * 100)
     with pytest.raises(ClaraError, match=r"notes\.txt.*not a database"):

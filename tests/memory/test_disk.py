@@ -58,7 +58,7 @@ def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) 
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError):
         ballast.write_bytes(bytes(4 << 20))
-    # Opened anew on the full disk: it works, or says why not. Nothing is given up for good.
+    # Opened again on the full disk, it works or says why not. Nothing is given up for good.
     with contextlib.suppress(ClaraError), Memory.open(path, clara("c16", "e2e")) as memory:
         with pytest.raises(ClaraError):
             memory.flush(20)
@@ -80,7 +80,7 @@ def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) 
 
 
 def raw_bytes(path: Path) -> bytes:
-    """All that is on the disk: the file, the write-ahead log and its index."""
+    """Everything on the disk: the file, the write-ahead log and its index."""
     return b"".join(p.read_bytes() for p in sorted(path.parent.glob(path.name + "*")))
 
 
@@ -89,7 +89,7 @@ def pieces(blob: bytes, size: int = 16) -> list[bytes]:
     return [blob[i : i + size] for i in range(0, len(blob) - size + 1, size)]
 
 
-def test_a_reader_that_keeps_the_log_is_said(
+def test_a_reader_that_keeps_the_log_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_driver, "BUSY_SECONDS", 0.1)

@@ -42,7 +42,7 @@ def store(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def small_limits(monkeypatch: pytest.MonkeyPatch, texts: list[str]) -> None:
-    """As if there were many more chunks than there are; bench/words.py has them."""
+    """Limits as low as if there were many more chunks; bench/words.py has those."""
     monkeypatch.setattr(fulltext, "CANDIDATES", len(texts) // 6)
     monkeypatch.setattr(fulltext, "POSTINGS", len(texts) * 5 // 2)
 

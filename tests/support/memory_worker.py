@@ -1,7 +1,7 @@
-"""Child processes of the memory's tests, and the ledger of what they were promised.
+"""Child processes of the memory's tests, and a ledger of what the memory has acknowledged to them.
 
-``python memory_worker.py JOB PATH SEED [SECONDS] [MODEL]`` says ``ready`` once everything is
-imported, and then each thing that it did, right after the memory said that it is done.
+``python memory_worker.py JOB PATH SEED [SECONDS] [MODEL]`` prints ``ready`` once everything is
+imported, and then each thing that it did, right after the memory has acknowledged it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def some_text(rng: random.Random, most: int = 100) -> str:
 
 
 def remember(store: Store, text: str, **kwargs: Any) -> str:
-    """What `Memory.remember` does without a model."""
+    """Remember a text as `Memory.remember` does without a model."""
     spans = ((start, end, None) for start, end in chunking.split_characters(text, 768))
     return store.remember(text.encode(), text, spans, **kwargs)
 
@@ -187,13 +187,13 @@ class Worker:
         assert self.out.readline() == "ready\n"
 
     def kill_after(self, seconds: float) -> list[list[str]]:
-        """SIGKILL it, and return what it said until then; a torn last line doesn't count."""
+        """SIGKILL it, and return what it said until then, without a torn last line."""
         time.sleep(seconds)
         self.process.send_signal(signal.SIGKILL)
         return self.finish(-signal.SIGKILL)
 
     def finish(self, status: int = 0) -> list[list[str]]:
-        """What it said until its end, which must be the one expected."""
+        """Wait for its end, which must have this status; returns what it said."""
         said = self.out.read().split("\n")[:-1]
         self.out.close()
         assert self.process.wait() == status
@@ -201,7 +201,7 @@ class Worker:
 
 
 class Ledger:
-    """What was acknowledged about one file, and the check that it holds."""
+    """The acknowledgements about one file, to check that they hold."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -219,7 +219,7 @@ class Ledger:
                 self.doubtful = words[1], self.kept.pop(words[1])
 
     def kill(self, job: str, seed: int, within: float, *arguments: object) -> list[list[str]]:
-        """Run a job, kill it at a random moment, and check the file; what the worker said."""
+        """Run a job, kill it at a random moment, and check the file; returns what it said."""
         worker = Worker(job, self.path, seed, *arguments)
         said = worker.kill_after(random.Random(seed).uniform(0, within))
         self.note(said)
@@ -228,7 +228,7 @@ class Ledger:
         return said
 
     def check(self) -> None:
-        """Every original is there and identical, what was forgotten is gone, all is sound."""
+        """Every original is kept and identical, every forgotten one is gone, the file is sound."""
         store = Store(self.path)
         try:
             handles = {memory.handle for memory in store.memories()}
