@@ -1,4 +1,4 @@
-"""Synthetic latents with what makes real ones hard to search; see bench/retrieval.py."""
+"""Synthetic latents with the properties that make real ones hard to search; see retrieval.py."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from typing import Any
 
 import numpy as np
 
-MEMORY, HIDDEN, RANK = 16, 4096, 768
+MEMORY = 16  # memory tokens of a chunk
+HIDDEN = 4096  # dimensions of a memory token
 DIMS = MEMORY * HIDDEN
+RANK = 768  # number of correlated directions
 
-#: Centred cosine of a query and the chunk it is about.
+#: Centred cosine between a query of each kind and the chunk it is about.
 KINDS = {"near-duplicate": 0.96, "related": 0.59, "weak": 0.30}
 
-#: Share of a query's words that are the chunk's own.
+#: Share of a query's words that come from the chunk it is about.
 WORDS_KEPT = {"near-duplicate": 0.9, "related": 0.5, "weak": 0.2}
 
-#: Generated at a time.
-BATCH = 250
+BATCH = 250  # latents generated together
 
 Array = np.ndarray[Any, Any]
 
 
 class World:
-    """Synthetic latents (DIMS,) of ``n`` chunks, in documents of about 20, in 200 topics."""
+    """Synthetic latents (DIMS,) of ``n`` chunks, in documents of about 20 chunks and 200 topics."""
 
-    COMMON, WHITE = 0.66, 0.35  # shares of the energy: of all, and of what is not common
-    TOPIC, DOCUMENT, CHUNK = 0.2, 0.4, 0.4  # shares of the correlated rest
-    OUTLIERS = 8
+    COMMON = 0.66  # share of the energy that all latents have in common
+    WHITE = 0.35  # share of white noise in what is not common
+    TOPIC = 0.2  # share of a chunk's topic in what is neither common nor noise
+    DOCUMENT = 0.4  # share of its document in that
+    CHUNK = 0.4  # share of its own in that
+    OUTLIERS = 8  # dimensions that are ten times as large as the others
 
     def __init__(self, n: int, seed: int = 0) -> None:
-        self.n, self.seed = n, seed
+        self.n = n
+        self.seed = seed
         r = self._random(0)
-        # Half of what a direction does is the same in all memory tokens.
+        # Half of each direction is the same in all memory tokens.
         shared = np.tile(r.standard_normal((RANK, HIDDEN), np.float32), MEMORY)
         own = r.standard_normal((RANK, DIMS), np.float32)
         self.directions = (shared + own) / np.float32(np.sqrt(2 * DIMS))
@@ -47,7 +52,7 @@ class World:
         self.mean = mean.reshape(DIMS)
         shift = r.standard_normal(DIMS, np.float32)
         self.query_mean = self.mean + np.float32(0.25) * shift / np.linalg.norm(shift)
-        # White noise is cut from here at random places: drawing it anew takes most of the time.
+        # Noise is taken from random places of this, because drawing it takes most of the time.
         self.noise = r.standard_normal(1 << 23, np.float32) * np.float32(np.sqrt(self.WHITE / DIMS))
         documents = max(1, n // 20)
         self.topics = self._factors(r, 200)
@@ -62,7 +67,7 @@ class World:
         return r.standard_normal((n, RANK), np.float32) * self.spectrum
 
     def _unit(self, r: np.random.Generator, factors: Array) -> Array:
-        """(n, RANK) -> (n, DIMS) of length one, with noise and outliers, not yet with the mean."""
+        """Factors (n, RANK) to vectors (n, DIMS) of length one, not yet with the mean."""
         x = (factors * np.float32(np.sqrt(1 - self.WHITE))) @ self.directions
         for row, start in zip(x, r.integers(len(self.noise) - DIMS, size=len(x)), strict=True):
             row += self.noise[start : start + DIMS]
@@ -71,7 +76,7 @@ class World:
         return x
 
     def batch(self, start: int) -> Array:
-        """Latents (BATCH or fewer, DIMS) from there on, the same whenever it is asked."""
+        """Up to BATCH latents (n, DIMS) from number ``start`` on, the same in every call."""
         r = self._random(1, start)
         documents = self.document_of[start : start + BATCH]
         factors = (
@@ -82,9 +87,9 @@ class World:
         return self._unit(r, factors) * np.float32(np.sqrt(1 - self.COMMON)) + self.mean
 
     def queries(self, count: int) -> tuple[dict[str, Array], dict[str, Array]]:
-        """By kind, queries (count, DIMS) and the chunks (count,) they are about."""
+        """Queries (count, DIMS) of each kind, and the numbers (count,) of their chunks."""
         r = self._random(2)
-        # From few batches, which have to be made for it.
+        # The chunks come from a few batches, because each batch has to be generated.
         starts = r.permutation(np.arange(0, self.n, BATCH))[:8]
         made = {start: self.batch(start) for start in starts}
         queries, targets = {}, {}
@@ -94,7 +99,7 @@ class World:
             target = np.stack([made[s][i - s] for s, i in zip(chosen, about, strict=True)])
             target = (target - self.mean) / np.float32(np.sqrt(1 - self.COMMON))
             target /= np.linalg.norm(target, axis=1, keepdims=True)
-            # The rest is about nothing that is here.
+            # The rest of a query is about no chunk.
             rest = self._unit(r, self._factors(r, count))
             rest -= (rest * target).sum(axis=1, keepdims=True) * target
             rest /= np.linalg.norm(rest, axis=1, keepdims=True)
@@ -104,7 +109,7 @@ class World:
         return queries, targets
 
     def text(self, chunk: int) -> list[str]:
-        """About 80 words of a chunk: its own, its document's, its topic's, and everyone's."""
+        """About 80 words of a chunk: of its own, its document's, its topic's and anyone's."""
         r = self._random(3, chunk)
         document = self.document_of[chunk]
         own = [f"c{chunk}x{r.integers(60)}" for _ in range(15)]
@@ -113,11 +118,11 @@ class World:
         return own + shared + topic + self.filler(r, 25)
 
     def filler(self, r: np.random.Generator, n: int) -> list[str]:
-        """Words that anyone could use, the common ones more often."""
+        """Words that any chunk could have; common ones come more often."""
         return [f"w{i}" for i in (r.pareto(1, n) * 20).astype(int) % 5000]
 
     def question(self, chunk: int, kept: float) -> str:
-        """Words of a chunk and others."""
+        """A query of 20 words, of which about the share ``kept`` comes from the chunk."""
         r = self._random(4, chunk)
         words = r.permutation(self.text(chunk))[:20]
         n = max(1, round(kept * len(words)))
