@@ -1,4 +1,4 @@
-"""TrainConfig: what a training run is, read from a TOML file and checked."""
+"""`TrainConfig`: everything that defines a training run, read from a TOML file and checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ seed = 0
 [data]
 train = ["train.jsonl"]         # lines {"docs": [...], "question": "...", "answer": "..."}
 evaluation = ["held-out.jsonl"]
-long_documents = "refuse"       # or "chunk": they are never cut
+long_documents = "refuse"       # or "chunk"; they are never cut off
 questions_per_document = 4      # questions about the same documents share one encoding of them
 
 [steps]
@@ -40,7 +40,7 @@ schedule = "cosine"             # or "constant"
 dropout = 0.1
 gradient_checkpointing = false
 
-# Instead of model: a start from a plain Mistral, with new memory tokens and empty adapters.
+# Instead of model: start from a plain Mistral, with new memory tokens and empty adapters.
 # [fresh]
 # base = "mistralai/Mistral-7B-Instruct-v0.2"
 # doc_max_length = 256
@@ -60,15 +60,15 @@ class Fresh:
     lora_r: int = 16
     bits: int = 0  # 8, 6 or 4 quantise the base; 0 keeps it in ``dtype``
     dtype: str = "bfloat16"
-    # New embedding rows are normal around the mean of the existing ones, so many of their standard
-    # deviations wide. Hugging Face's resize takes the same mean with 3e-5, which makes all new
-    # tokens nearly the same.
+    # New embedding rows are normal around the mean of the existing rows; this is their standard
+    # deviation, in standard deviations of the existing rows. Hugging Face's resize uses 3e-5, which
+    # makes all new tokens nearly the same.
     row_spread: float = 1.0
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained and evaluated on; see `clara_mlx.train.data` for the lines."""
+    """The files of examples; `clara_mlx.train.data` describes their lines."""
 
     train: list[str]
     evaluation: list[str] = field(default_factory=list)
@@ -79,12 +79,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Steps:
-    """How many steps, of what."""
+    """The number of steps, their size, and what happens between them."""
 
     batch_size: int | None = None  # examples per optimiser step; None: the stage's
     micro_batch_size: int = 8
     epochs: int = 1
-    most: int | None = None  # optimiser steps; ends before the epochs do
+    most: int | None = None  # optimiser steps; the run ends there if the epochs have more
     evaluate_every: int = 0  # optimiser steps; 0: at the end only
     evaluation_answers: int = 64  # held-out examples that are answered; 0: the loss only
     answer_tokens: int = 64
@@ -93,7 +93,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Adam and its schedule; None: the stage's, as in the reference's scripts."""
+    """Adam and its schedule; None takes the stage's value, as in the reference's scripts."""
 
     learning_rate: float | None = None
     schedule: Literal["cosine", "constant"] | None = None
@@ -106,26 +106,26 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Method:
-    """What is trained, and how."""
+    """The parts that are trained, and the losses."""
 
     mse_weight: float | None = None  # None: the stage's
     dropout: float = 0.1  # of the adapters' inputs
-    memory_rows: bool | None = None  # None: trained in a fresh start only, as in the reference
-    reset: list[str] = field(default_factory=list)  # adapters to start anew, as with B = 0
+    memory_rows: bool | None = None  # None: trained only in a fresh start, as in the reference
+    reset: list[str] = field(default_factory=list)  # adapters to start again, with B = 0
     gradient_checkpointing: bool = False
     compile: bool = True
     top_k: int = 5  # documents chosen per question, end-to-end
     temperature: float = 0.02
     in_batch_negatives: bool = False  # the other examples' documents are candidates too
-    keep_latents: bool = False  # in memory, where documents get no gradient: encoded once
+    keep_latents: bool = False  # if documents get no gradient: encode once and keep all
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
-    Paths are relative to the file that names them. Everything but ``stage``, ``output``, ``model``
-    or ``fresh``, and ``data.train`` has a default; the stage's defaults are the reference's.
+    Paths are relative to the file that names them. Everything has a default except ``stage``,
+    ``output``, ``model`` or ``fresh``, and ``data.train``; a stage's defaults are the reference's.
     """
 
     stage: str
@@ -195,18 +195,18 @@ class TrainConfig:
 
     @property
     def mse_weight(self) -> float:
-        """Weight of the mse in the total."""
+        """Weight of the mse in the loss."""
         own = self.method.mse_weight
         return self.kind.mse_weight if own is None else own
 
     @property
     def max_length(self) -> int:
-        """Tokens that a prompt may have with its answer."""
+        """Most tokens of a prompt with its answer."""
         return self.data.max_length or self.kind.max_length
 
     @property
     def trains_rows(self) -> bool:
-        """Whether the memory tokens' embedding rows get gradient."""
+        """Whether the memory tokens' embedding rows are trained."""
         own = self.method.memory_rows
         return self.fresh is not None if own is None else own
 
@@ -219,7 +219,7 @@ def read_config(file: Path) -> TrainConfig:
     """Read a TOML file; see `EXAMPLE`.
 
     Raises:
-        ClaraError: it can't be read, or a field is unknown, missing, or of the wrong type.
+        ClaraError: It can't be read, or a field is unknown, missing, or of the wrong type.
     """
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -1,13 +1,13 @@
 """Training examples from JSON lines, checked in full before anything is trained.
 
-One line is one or several documents with what is asked about them:
+A line holds one or several documents and the questions about them:
 
     {"docs": ["..."], "question": "What failed?", "answer": "test_load", "pos_index": [0]}
     {"docs": ["..."], "question": ["What?", "Where?"], "answers": ["this", "there"]}
     {"docs": ["..."], "data_type": "paraphrase", "answers": ["in other words"]}
 
 The field names are the reference's: ``docs`` (or ``context``, ``content``); ``answer``, ``answers``
-or ``golden_answers``, of which the first counts; ``question``; ``data_type`` (``qa`` unless it says
+or ``golden_answers``, of which the first counts; ``question``; ``data_type`` (``qa`` by default, or
 ``paraphrase``); ``pos_index``, the documents that hold the answer, counted from 0. Other fields are
 ignored.
 """
@@ -28,10 +28,10 @@ from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.stages import Stage
 
 _DOCUMENTS = ("docs", "context", "content")
-_MOST_PROBLEMS = 20  # shown of a file that has many
+_MOST_PROBLEMS = 20  # that an error lists
 
-#: What to do with a document of more than doc_max_length tokens: refuse it, or take its chunks as
-#: documents of their own, each as positive as the document was. It is never cut.
+#: A document of more than doc_max_length tokens is refused, or its chunks become documents, which
+#: are positive if the document was. It is never cut off.
 LongDocuments = Literal["refuse", "chunk"]
 
 
@@ -55,8 +55,8 @@ class Example:
     question: str
     answer: str
     positives: tuple[int, ...]  # numbers of documents, a part of ``documents``
-    query: list[int] = field(repr=False)  # encoder input of the question; empty if not needed
-    prompts: tuple[DecoderPrompt, ...] = field(repr=False)  # alternatives; empty if not needed
+    query: list[int] = field(repr=False)  # encoder input of the question; may be empty
+    prompts: tuple[DecoderPrompt, ...] = field(repr=False)  # alternatives; may be none
 
     @property
     def tokens(self) -> int:
@@ -66,12 +66,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All examples of some files, tokenised.
+    """The tokenised examples of some files.
 
     Attributes:
-        documents: encoder input of each distinct document.
-        groups: examples that have the same documents, so that one encoding serves them all.
-        chunked: how many long documents were split.
+        documents: The encoder input of each distinct document.
+        groups: Lists of examples with the same documents, which share one encoding.
+        chunked: Number of long documents that were split.
     """
 
     documents: list[list[int]]
@@ -97,17 +97,17 @@ def read(
     """Read and check files of examples for a stage.
 
     Args:
-        files: JSON lines.
-        stage: what the examples are for.
-        config: the model's; ``doc_max_length`` limits documents and questions.
-        tokenizer: the model's.
-        max_length: tokens that a prompt may have with its answer.
-        top_k: documents that the stage end-to-end chooses per question.
-        long_documents: what to do with documents that are too long.
+        files: The files, with JSON lines.
+        stage: The stage that the examples are for.
+        config: The model's config; ``doc_max_length`` limits documents and questions.
+        tokenizer: The model's tokenizer.
+        max_length: Most tokens of a prompt with its answer.
+        top_k: Documents that the stage end-to-end chooses for a question.
+        long_documents: What happens to documents that are too long.
 
     Raises:
-        ClaraError: a file can't be read or has no examples, or lines are not usable; every such
-            line is named with the reason.
+        ClaraError: A file can't be read or has no examples, or lines are not usable; the error
+            names each line with the reason.
     """
     reader = _Reader(stage, config, tokenizer, max_length, top_k, long_documents)
     for file in files:
@@ -188,7 +188,7 @@ def _pairs(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 class _Reader:
-    """Turns records into examples and collects what is wrong with them."""
+    """Turns records into examples and collects the problems of those that it can't."""
 
     def __init__(
         self,
@@ -199,9 +199,12 @@ class _Reader:
         top_k: int,
         long_documents: LongDocuments,
     ) -> None:
-        self._stage, self._config, self._tokenizer = stage, config, tokenizer
+        self._stage = stage
+        self._config = config
+        self._tokenizer = tokenizer
         self._prompts = Prompts(config, tokenizer)
-        self._max_length, self._top_k = min(max_length, config.window), top_k
+        self._max_length = min(max_length, config.window)
+        self._top_k = top_k
         self._long_documents = long_documents
         self._numbers: dict[str, tuple[int, ...]] = {}
         self.documents: list[list[int]] = []
@@ -210,7 +213,7 @@ class _Reader:
         self.chunked = 0
 
     def add(self, record: Record) -> None:
-        """Take a record's examples, or note why not."""
+        """Add a record's examples, or its problem."""
         try:
             examples = self._examples(record)
         except ClaraError as error:
@@ -219,12 +222,17 @@ class _Reader:
         self.groups.setdefault(examples[0].documents, []).extend(examples)
 
     def _examples(self, record: Record) -> list[Example]:
+        """The examples of a record.
+
+        Raises:
+            ClaraError: The stage can't use the record, or something in it is too long.
+        """
         if record.paraphrase and self._stage.chooses:
             raise ClaraError(f"a paraphrase can't be used by the stage {self._stage.name}")
         if self._stage.name == "retrieval" and not record.positives:
             raise ClaraError("pos_index is missing or empty; this stage needs a positive")
-        numbered = [self._numbered(text, i) for i, text in enumerate(record.documents)]
-        # A document that comes twice is one candidate, but it takes two slots of a prompt.
+        numbered = [self._number(text, i) for i, text in enumerate(record.documents)]
+        # A document that is given twice is one candidate, but it takes two slots of a prompt.
         documents = [number for numbers in numbered for number in numbers]
         if self._stage.chooses:
             documents = list(dict.fromkeys(documents))
@@ -237,8 +245,8 @@ class _Reader:
             for prompt in prompts:
                 if len(prompt.ids) > self._max_length:
                     raise ClaraError(
-                        f"prompt and answer have {len(prompt.ids)} tokens, but {self._max_length} "
-                        "are the most (max_length, and the model's window)"
+                        f"prompt and answer have {len(prompt.ids)} tokens, but at most "
+                        f"{self._max_length} are allowed (max_length, and the model's window)"
                     )
             query = self._query(question) if self._stage.chooses else []
             examples.append(
@@ -249,7 +257,7 @@ class _Reader:
     def _questions(
         self, record: Record, documents: int
     ) -> Iterator[tuple[str, str, tuple[DecoderPrompt, ...]]]:
-        """Question, answer and prompts of each example that a record makes in this stage."""
+        """Question, answer and prompts of each example that a record gives in this stage."""
         prompts = self._prompts
         if record.paraphrase:
             answer = record.pairs[0][1]
@@ -258,7 +266,7 @@ class _Reader:
                 answer,
                 tuple(prompts.paraphrase(documents, user, answer) for user in PARAPHRASE_USERS),
             )
-        elif self._stage.name == "scp":  # one prompt asks for all questions and their answers
+        elif self._stage.name == "scp":  # one prompt asks for all questions with answers
             text = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in record.pairs)
             yield "", text, (prompts.questions(documents, text),)
         else:
@@ -276,8 +284,8 @@ class _Reader:
             )
         return self._prompts.encoder_input(ids)
 
-    def _numbered(self, text: str, position: int) -> tuple[int, ...]:
-        """Numbers of a document, or of its chunks."""
+    def _number(self, text: str, position: int) -> tuple[int, ...]:
+        """Numbers of a document, or of its chunks, which are added if they are new."""
         if text not in self._numbers:
             limit = self._config.doc_max_length
             pieces = [self._tokenizer.encode(text)]

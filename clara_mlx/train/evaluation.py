@@ -1,4 +1,4 @@
-"""Evaluation during training: the loss on held-out examples, and answers as they come out."""
+"""Evaluation during training: the loss on held-out examples, and greedy answers to some."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Evaluator:
     """Measures a model in training on held-out examples.
 
     Args:
-        clara: the model with the trained arrays in it.
-        config: the run.
-        stepper: computes losses.
-        dataset: the examples.
-        collator: makes their arrays.
-        latents: of documents that get no gradient in this stage; None in the others.
+        clara: The model with the trained arrays in it.
+        config: The run.
+        stepper: Computes losses.
+        dataset: The examples.
+        collator: Makes their arrays.
+        latents: The documents' latents, in stages that don't train the encoder; None in others.
     """
 
     def __init__(
@@ -39,8 +39,12 @@ class Evaluator:
         collator: Collator,
         latents: DocumentLatents | None,
     ) -> None:
-        self._clara, self._config, self._stepper = clara, config, stepper
-        self._collator, self._latents, self._dataset = collator, latents, dataset
+        self._clara = clara
+        self._config = config
+        self._stepper = stepper
+        self._dataset = dataset
+        self._collator = collator
+        self._latents = latents
         self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.eos_id)
         every = config.steps.micro_batch_size
         plan = Plan(len(dataset.examples), every, min(every, len(dataset.examples)), seed=0)
@@ -50,12 +54,12 @@ class Evaluator:
         self._asked = examples[::stride][: config.steps.evaluation_answers]
 
     def measure(self, trained: Parameters) -> dict[str, Any]:
-        """Figures of the model as it is.
+        """Measure the model as it is.
 
         Returns:
             ``loss`` and its parts, means as in training but without dropout; ``exact``, the share
-            of ``answers`` greedy answers that are right by `clara_mlx.evaluate.metrics.exact`;
-            ``recall``, the share of positives among the top_k candidates.
+            of the ``answers`` that are right by `clara_mlx.evaluate.metrics.exact`; ``recall``, the
+            share of positives that are among the top_k candidates.
         """
         figures: dict[str, Any] = {}
         totals = self._collator.totals(self._micros)
@@ -68,19 +72,20 @@ class Evaluator:
             for name, value in ({"loss": loss} | parts).items():
                 figures[name] = figures.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
         if self._asked:
-            figures |= self._answers()
+            figures |= self._measure_answers()
         return figures
 
-    def _answers(self) -> dict[str, Any]:
+    def _measure_answers(self) -> dict[str, Any]:
+        """Choose documents and answer questions, as far as the stage does, and count."""
         right = found = positives = 0
         for example in self._asked:
             chosen = list(example.documents)
             if self._config.kind.chooses:
-                chosen = self._chosen(example)
+                chosen = self._choose(example)
                 found += len(set(chosen) & set(example.positives))
                 positives += len(example.positives)
             if self._config.kind.decodes:
-                answer = self._answer(example.prompts[0], self._of(chosen))
+                answer = self._answer(example.prompts[0], self._latents_of(chosen))
                 right += exact(answer, example.answer)
         figures: dict[str, Any] = {"answers": len(self._asked)}
         if self._config.kind.decodes:
@@ -89,15 +94,15 @@ class Evaluator:
             figures["recall"] = found / positives
         return figures
 
-    def _chosen(self, example: Example) -> list[int]:
+    def _choose(self, example: Example) -> list[int]:
         """The best candidates of a question, best first."""
         scores = self._clara.rank(
-            self._clara.encode_query(example.question), self._of(example.documents)
+            self._clara.encode_query(example.question), self._latents_of(example.documents)
         )
         order: Any = mx.argsort(-scores)[: self._config.method.top_k].tolist()
         return [example.documents[i] for i in order]
 
-    def _of(self, numbers: Sequence[int]) -> mx.array:
+    def _latents_of(self, numbers: Sequence[int]) -> mx.array:
         latents = self._latents or DocumentLatents(self._clara, self._dataset.documents, keep=False)
         return latents.of(numbers)[: len(numbers)]
 

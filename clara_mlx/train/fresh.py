@@ -27,24 +27,25 @@ from clara_mlx.train.parameters import new_adapter
 
 
 def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
-    """The model folder that a fresh run starts from, made below ``output`` if it is not there.
+    """The model folder that a fresh run starts from, made below ``output`` if it does not exist.
 
-    It goes the way of every other checkpoint: written in Hugging Face's layout, then converted.
+    Like every other checkpoint it is written in Hugging Face's layout, then converted.
 
     Raises:
-        CheckpointError: the base is not usable; see also `clara_mlx.convert.convert`.
+        CheckpointError: The base is not usable; see also `clara_mlx.convert.convert`.
     """
     checkpoint, folder = output / "start" / "checkpoint", output / "start" / "model"
     if (folder / LAYOUT.clara).exists():
         return folder
-    _write(fresh, checkpoint, seed)
+    _write_checkpoint(fresh, checkpoint, seed)
     source = Source.open(checkpoint, base=fresh.base)
     quantisation = Quantisation(fresh.bits) if fresh.bits else None
     convert(source, folder, quantisation=quantisation, dtype=fresh.dtype)
     return ModelFolder.open(folder).path
 
 
-def _write(fresh: Fresh, to: Path, seed: int) -> None:
+def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
+    """Write a checkpoint of a base with added tokens and two empty adapters."""
     base = locate_folder(fresh.base, BASE_FILES)
     base_config = read_json(base / "config.json")
     tokenizer = read_tokenizer(base, base)
@@ -58,7 +59,7 @@ def _write(fresh: Fresh, to: Path, seed: int) -> None:
             "lora_r": fresh.lora_r,
             "hidden_size": base_config.get("hidden_size"),
             "base_vocab_size": vocabulary_size(tokenizer),
-            "window": 1,  # the base's own, found again by the conversion
+            "window": 1,  # the conversion takes the base's own
             "training_stage": "stage1",
         },
         where=str(base / "config.json"),
@@ -66,7 +67,7 @@ def _write(fresh: Fresh, to: Path, seed: int) -> None:
     tables = {}
     for name in TABLES:
         ref = refs.get(name) or refs[TABLES[0]]  # a tied lm_head is the embedding
-        tables[name] = _with_new_rows(ref.read(), config, fresh.row_spread, seed, name)
+        tables[name] = _add_rows(ref.read(), config, fresh.row_spread, seed, name)
     sizes = dimensions(
         base_config, config.vocab_size, config.lora_r, where=str(base / "config.json")
     )
@@ -95,14 +96,14 @@ def adapter_shapes(sizes: dict[str, int]) -> dict[str, mx.array]:
     }
 
 
-def _with_new_rows(
+def _add_rows(
     table: mx.array, config: ClaraConfig, spread: float, seed: int, name: str
 ) -> mx.array:
-    """The table with a row for each added token, drawn around the mean of the others."""
+    """A table with a new row for each added token, drawn around the mean of the known rows."""
     known = table[: config.base_vocab_size].astype(mx.float32)
     if known.shape[0] < config.base_vocab_size:
         raise CheckpointError(
-            f"{name} has {known.shape[0]} rows, but the tokenizer {config.base_vocab_size} ids"
+            f"{name} has {known.shape[0]} rows, but the tokenizer has {config.base_vocab_size} ids"
         )
     key = mx.random.key(random.Random(f"{seed} {name}").getrandbits(63))
     noise = mx.random.normal((len(config.added_tokens), table.shape[1]), key=key)

@@ -1,7 +1,7 @@
-"""The losses of the stages, as functions of one padded batch; nothing here is evaluated.
+"""The losses of the stages, as functions of one padded batch; nothing is evaluated here.
 
-All of them are weighted sums: the weights in the batch decide what is averaged over, so that the
-parts of an accumulated step add up to exactly the loss of the whole step.
+All of them are weighted sums, and the batch holds the weights. So the parts of an accumulated step
+add up to exactly the loss of the whole step.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from clara_mlx.model.encoder import RunLayer, all_states, run_layer, states_at
 from clara_mlx.model.lora import Adapters
 from clara_mlx.train.topk import TEMPERATURE, differentiable_topk
 
-#: Arrays by name; `clara_mlx.train.batches` says which and what shapes.
+#: Arrays by name; `clara_mlx.train.batches.Collator` lists them with their shapes.
 Arrays = dict[str, mx.array]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model whose passes are built here.
+    """A model, and the passes through it that losses are made of.
 
     Attributes:
-        model: the mlx-lm model with adapted layers and memory-token rows.
-        adapters: its adapters; each pass has exactly one active.
+        model: The mlx-lm model with adapted layers and memory-token rows.
+        adapters: Its adapters, of which each pass activates one.
         memory_tokens: M, vectors per document.
-        run: how a block is computed, plainly or checkpointed.
+        run: Computes a block, plainly or with activation checkpointing.
     """
 
     model: Any
@@ -37,16 +37,16 @@ class Network:
     run: RunLayer = run_layer
 
     def encode(self, ids: mx.array, starts: mx.array, adapter: str) -> mx.array:
-        """Latents (n, M, hidden) of encoder inputs (n, length) whose memory tokens start there."""
+        """Latents (n, M, hidden) of inputs (n, length) whose memory tokens begin at ``starts``."""
         with self.adapters.use(adapter):
             h = self.model.model.embed_tokens(ids)
             return states_at(self.model, h, starts, self.memory_tokens, run=self.run)
 
     def encode_with_mse(self, ids: mx.array, starts: mx.array) -> tuple[mx.array, mx.array]:
-        """`encode` of documents, and for each the mse of its two means: (n,).
+        """The latents of documents, and for each the mse between two means of its states: (n,).
 
-        The means are those of the memory tokens' states and of all other states of the input;
-        both carry gradient (reference behaviour).
+        One is the mean over the memory tokens, the other the mean over all other tokens of the
+        input. Both carry gradient (reference behaviour).
         """
         with self.adapters.use("encoder"):
             h = self.model.model.embed_tokens(ids)
@@ -59,7 +59,7 @@ class Network:
         return latents, difference.square().mean(axis=-1)
 
     def cross_entropy(self, batch: Arrays, latents: mx.array) -> mx.array:
-        """Weighted sum over all labels of the cross-entropy, with latents in the prompts' slots."""
+        """The weighted sum of all labels' cross-entropy, with latents in the prompts' slots."""
         with self.adapters.use("decoder"):
             embeds = self.model.model.embed_tokens(batch["ids"])
             embeds = fill_slots(embeds, batch["sources"], latents)
@@ -71,26 +71,26 @@ class Network:
         return (losses * batch["target_weights"]).sum()
 
     def scores(self, batch: Arrays, latents: mx.array) -> mx.array:
-        """Cosines (batch, n) of each question with its candidates; -inf where there is none."""
+        """Cosines (batch, n) of each question with its candidates; -inf marks empty places."""
         queries = self.encode(batch["query_ids"], batch["query_starts"], "query_reasoner")
         candidates = batch["candidates"]
-        q = _normalised(queries)
-        d = _normalised(latents)[mx.maximum(candidates, 0)]  # (batch, n, M * hidden)
+        q = _flatten_to_unit_length(queries)
+        d = _flatten_to_unit_length(latents)[mx.maximum(candidates, 0)]  # (batch, n, M * hidden)
         cosines = (d @ q[..., None])[..., 0]
         return mx.where(candidates >= 0, cosines, -mx.inf)
 
 
-def _normalised(latents: mx.array) -> mx.array:
+def _flatten_to_unit_length(latents: mx.array) -> mx.array:
     """Latents (n, M, hidden) flattened to unit length: (n, M * hidden) float32."""
     flat = latents.reshape(latents.shape[0], -1).astype(mx.float32)
     return flat / mx.maximum(mx.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
 
 
 def answers(network: Network, batch: Arrays, *, mse_weight: float) -> tuple[mx.array, Arrays]:
-    """Stages scp and instruct: cross-entropy through the documents' latents, plus the mse.
+    """The stages scp and instruct: cross-entropy through the documents' latents, plus the mse.
 
     Returns:
-        The total, and its parts by name.
+        The loss, and its parts by name.
     """
     if mse_weight:
         latents, mse = network.encode_with_mse(batch["document_ids"], batch["document_starts"])
@@ -123,10 +123,10 @@ def end_to_end(
 def retrieval(
     network: Network, batch: Arrays, latents: mx.array, *, temperature: float = TEMPERATURE
 ) -> tuple[mx.array, Arrays]:
-    """Contrastive: minus the log of the share that a question's positives have of all candidates.
+    """Contrastive: minus the log of the share of a question's positives among all candidates.
 
-    ``latents`` carry no gradient. In the reference this stage leaves the wrong adapter active, and
-    nothing is trained; here the query reasoner is.
+    ``latents`` carry no gradient. In the reference this stage leaves the wrong adapter active and
+    trains nothing; here it trains the query reasoner.
     """
     scores = network.scores(batch, mx.stop_gradient(latents)) / temperature
     of_positives = mx.where(batch["positives"], scores, -mx.inf)

@@ -9,14 +9,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up and cosine, or a constant: what transformers gives the reference by these names.
+    """Warm-up and cosine, or a constant; the reference has both from transformers.
 
     Attributes:
-        peak: the learning rate.
-        steps: of the whole run.
-        kind: ``cosine`` (``cosine_with_min_lr`` there) or ``constant``, which has no warm-up.
-        warmup: share of the steps in which the rate rises from 0; the very first step has 0.
-        least: share of the peak that the cosine ends with.
+        peak: The highest learning rate.
+        steps: Steps of the whole run.
+        kind: ``cosine`` (transformers' ``cosine_with_min_lr``) or ``constant``, without a warm-up.
+        warmup: Share of the steps in which the rate rises from 0; the first step has 0.
+        least: Share of the peak that the cosine ends with.
     """
 
     peak: float
@@ -26,7 +26,7 @@ class Schedule:
     least: float = 0.1
 
     def at(self, step: int) -> float:
-        """The rate of a step, counted from 0."""
+        """The learning rate of a step; steps are counted from 0."""
         if self.kind == "constant":
             return self.peak
         warm = math.ceil(self.steps * self.warmup)

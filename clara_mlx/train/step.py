@@ -23,17 +23,19 @@ class DocumentLatents:
     """Latents of documents that get no gradient, computed without dropout.
 
     Args:
-        clara: the model; its encoder is not trained meanwhile.
-        documents: all encoder inputs.
-        keep: whether each document is encoded once only.
+        clara: The model; its encoder is not trained meanwhile.
+        documents: The encoder inputs of all documents.
+        keep: Latents are kept, so that each document is encoded only once.
     """
 
     def __init__(self, clara: Clara, documents: list[list[int]], *, keep: bool) -> None:
-        self._clara, self._documents, self._keep = clara, documents, keep
+        self._clara = clara
+        self._documents = documents
+        self._keep = keep
         self._kept: dict[int, mx.array] = {}
 
     def of(self, numbers: Sequence[int]) -> mx.array:
-        """(rows, M, hidden) float32: the documents, then copies of the first as padding."""
+        """The latents (rows, M, hidden), float32; copies of the first pad the rows."""
         known = self._kept if self._keep else {}
         missing = [number for number in numbers if number not in known]
         lengths = [len(self._documents[number]) for number in missing]
@@ -53,13 +55,14 @@ class Stepper:
     """Computes gradients and updates for one run; compiled unless the config says otherwise.
 
     Args:
-        clara: the model; `parameters.put` brings trained arrays into it.
-        config: the run.
-        initial: the trained arrays, for the optimiser's state.
+        clara: The model; `parameters.put` brings trained arrays into it.
+        config: The run.
+        initial: The trained arrays, for the optimiser's state.
     """
 
     def __init__(self, clara: Clara, config: TrainConfig, initial: Parameters) -> None:
-        self._clara, self._config = clara, config
+        self._clara = clara
+        self._config = config
         self.network = Network(
             clara.network,
             clara.lora,
@@ -84,11 +87,11 @@ class Stepper:
     def gradient(
         self, trained: Parameters, batch: Arrays, key: mx.array
     ) -> tuple[mx.array, Arrays, Parameters]:
-        """Loss, its parts, and gradient of a micro-batch; ``key`` decides the dropout."""
+        """The loss of a micro-batch, its parts, and its gradient; ``key`` decides the dropout."""
         return self._gradient(trained, batch, key)
 
     def loss(self, trained: Parameters, batch: Arrays) -> tuple[mx.array, Arrays]:
-        """Loss and parts without dropout, as in evaluation."""
+        """The loss of a micro-batch and its parts, without dropout."""
         return self._loss(trained, batch)
 
     def update(
@@ -96,7 +99,7 @@ class Stepper:
     ) -> tuple[Parameters, mx.array]:
         """The trained arrays after one step of Adam, and the gradient's norm before clipping."""
         if self._update is None:
-            # Only now, because a resumed run has put its own state into the optimiser.
+            # Not earlier: a resumed run first puts its own state into the optimiser.
             state = self.optimiser.state
             self._update = (
                 mx.compile(self._update_of, inputs=state, outputs=state)
@@ -106,7 +109,7 @@ class Stepper:
         self.optimiser.learning_rate = rate
         return self._update(trained, gradients)
 
-    def _total(self, batch: Arrays) -> tuple[mx.array, Arrays]:
+    def _stage_loss(self, batch: Arrays) -> tuple[mx.array, Arrays]:
         method, stage = self._config.method, self._config.kind
         if not stage.chooses:
             return losses.answers(self.network, batch, mse_weight=self._config.mse_weight)
@@ -119,7 +122,7 @@ class Stepper:
 
     def _loss_of(self, trained: Parameters, batch: Arrays) -> tuple[mx.array, Arrays]:
         with parameters.in_place(self._clara.network, self._clara.lora, trained):
-            return self._total(batch)
+            return self._stage_loss(batch)
 
     def _gradient_of(
         self, trained: Parameters, batch: Arrays, key: mx.array

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-#: What the reference divides scores by in training.
+#: The reference divides scores by this in training.
 TEMPERATURE = 0.02
 
-# A document taken by an earlier slot keeps this weight in a later one's softmax, not zero: with a
-# lead above 18.42 temperatures it still gets that slot's mass (reference behaviour).
+# A document that an earlier slot has taken keeps this weight in the softmax of later slots, not
+# zero: if it leads by more than 18.42 temperatures, it gets their mass too (reference behaviour).
 _TAKEN = 1e-8
 
 
 def differentiable_topk(
     scores: mx.array, k: int, temperature: float = TEMPERATURE
 ) -> tuple[mx.array, mx.array]:
-    """Choose k of n documents by score; slot j is a one-hot row with a soft gradient.
+    """Choose k of n documents by score; each slot's row is one-hot and has a soft gradient.
 
-    The soft row of slot j is the softmax over the documents that earlier slots left, so gradient
-    reaches documents that were not chosen as well (CLaRa paper, section 3.3).
+    The soft row of a slot is the softmax over the documents that earlier slots left, so gradient
+    also reaches documents that were not chosen (CLaRa paper, section 3.3).
 
     Args:
-        scores: (batch, n) float32; -inf marks places without a document.
-        k: how many, at most n.
-        temperature: divides the scores.
+        scores: Scores (batch, n), float32; -inf marks places without a document.
+        k: Number of documents to choose, at most n.
+        temperature: Divides the scores.
 
     Returns:
         Weights (batch, k, n), one-hot up to rounding, and indices (batch, k), best first.

@@ -104,7 +104,7 @@ class Trainer:
         return steps if most is None else min(steps, most)
 
     def describe(self) -> Description:
-        """Describe what the run will do, without training."""
+        """The plan of the run."""
         data, examples = self.train_set, self.train_set.examples
         return Description(
             stage=self.config.stage,

@@ -66,7 +66,7 @@ BAD = {
     "a positive that is not there": ({**QA, "pos_index": [1]}, "pos_index"),
     "another type": ({**QA, "data_type": "chat"}, "neither qa nor paraphrase"),
     "too long a document": ({**QA, "docs": ["x", "word " * 99]}, "document 1 has .* holds 64"),
-    "too long a prompt": ({**QA, "answer": "x " * 600}, "the most"),
+    "too long a prompt": ({**QA, "answer": "x " * 600}, "at most 512"),
 }
 
 
