@@ -1,11 +1,11 @@
-"""The whole way at full size: write a random CLaRa-7B checkpoint, convert it, load it, measure.
+"""Measure conversion and loading at full size, with a random CLaRa-7B checkpoint.
 
     python bench/full_size.py --work /tmp/full-size
 
-Needs about 30 GB of disk and 12 GB of memory. Each step runs in a process of its own, so that its
-peak memory is its own. Results go to bench/results/full_size.json and, as a table, to the terminal.
-The weights are random numbers in the exact shapes of CLaRa-7B at 16x: sizes, memory and speed are
-measured, quality is not.
+This needs about 30 GB of disk and 12 GB of memory. Each step runs in a process of its own, so that
+peak memory is measured per step. Results go to bench/results/full_size.json and, as a table, to the
+terminal. The weights are random numbers in the exact shapes of CLaRa-7B at 16x: sizes, memory and
+speed are measured, quality is not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ from clara_mlx.convert.pth_writer import Tensor, write_pth
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "golden"
 
-HIDDEN, MLP, LAYERS, HEADS, KV_HEADS, VOCABULARY = 4096, 14336, 32, 32, 8, 32000
+# The shapes of Mistral-7B-Instruct-v0.2 and of CLaRa-7B at 16x.
+HIDDEN = 4096
+MLP = 14336
+LAYERS = 32
+HEADS = 32
+KV_HEADS = 8
+VOCABULARY = 32000
 KV = HIDDEN // HEADS * KV_HEADS
 ROWS = VOCABULARY + 16 + 3  # memory tokens, <AE>, <ENC>, <SEP>
 RANK = 16
@@ -43,15 +49,15 @@ SHAPES = {
     "mlp.up_proj": (MLP, HIDDEN),
     "mlp.down_proj": (HIDDEN, MLP),
 }
-BARS = {"8": 8.0e9, "4": 4.6e9}  # bytes of arrays after load, adapters included
-RESIDENT_BAR = 4e9
+BARS = {"8": 8.0e9, "4": 4.6e9}  # most bytes of arrays after loading, adapters included
+RESIDENT_BAR = 4e9  # most bytes that a conversion may have resident
 
 
 # -- the checkpoint ------------------------------------------------------------------------------
 
 
 class Noise:
-    """bfloat16 normals (as uint16) of any shape, cut from one pool at random places."""
+    """Normally distributed bfloat16 values (as uint16), cut from one pool at random places."""
 
     def __init__(self, seed: int = 0, size: int = 1 << 26) -> None:
         self._random = np.random.default_rng(seed)
@@ -68,7 +74,7 @@ class Noise:
 
 
 def write_checkpoint(folder: Path) -> None:
-    """A checkpoint in the layout of the published ones, and its base beside it."""
+    """Write a checkpoint in the layout of the published ones, and its base beside it."""
     noise = Noise()
     base, checkpoint = folder / "base", folder / "checkpoint"
     base.mkdir(parents=True)
@@ -116,13 +122,15 @@ def write_checkpoint(folder: Path) -> None:
             adapter[f"model.layers.{i}.{name}.lora_A.weight"] = (RANK, columns)
             adapter[f"model.layers.{i}.{name}.lora_B.weight"] = (rows, RANK)
     adapters = ("encoder_adapter", "decoder_adapter", "query_reasoner_adapter")
-    write_pth(checkpoint / "adapters.pth", {name: noisy(adapter, noise) for name in adapters})
+    write_pth(
+        checkpoint / "adapters.pth", {name: noise_tensors(adapter, noise) for name in adapters}
+    )
     tables = {"model.embed_tokens.weight": (ROWS, HIDDEN), "lm_head.weight": (ROWS, HIDDEN)}
-    write_pth(checkpoint / "decoder_first_last_layers.pth", noisy(tables, noise))
+    write_pth(checkpoint / "decoder_first_last_layers.pth", noise_tensors(tables, noise))
 
 
-def noisy(shapes: dict[str, tuple[int, ...]], noise: Noise) -> dict[str, Tensor]:
-    """Noise of these shapes, to be written."""
+def noise_tensors(shapes: dict[str, tuple[int, ...]], noise: Noise) -> dict[str, Tensor]:
+    """Tensors of these shapes whose values are noise, to be written."""
     return {
         name: Tensor(shape, "bfloat16", partial(noise.blocks, int(np.prod(shape))))
         for name, shape in shapes.items()
@@ -145,7 +153,7 @@ def write_safetensors(path: Path, shapes: dict[str, tuple[int, ...]], noise: Noi
 
 
 def plain_copy(sources: list[Path], nbytes: int, to: Path) -> None:
-    """Read the source files, write as many bytes as the model folder has, sync: no other work."""
+    """Read the source files, write as many bytes as the model folder has, sync, and do no more."""
     last = b""
     for source in sources:
         with source.open("rb", buffering=0) as file:
@@ -159,7 +167,7 @@ def plain_copy(sources: list[Path], nbytes: int, to: Path) -> None:
 
 
 def load_model(folder: Path) -> dict[str, Any]:
-    """Load, bring in all adapters as the passes would, and encode one short text."""
+    """Load a model folder, use every adapter as the passes would, and encode one short text."""
     import mlx.core as mx
 
     import clara_mlx
@@ -186,8 +194,8 @@ def load_model(folder: Path) -> dict[str, Any]:
     }
 
 
-def child(*arguments: object) -> tuple[float, int, str]:
-    """Run this script or the CLI in a process: seconds, peak resident bytes, output."""
+def run_process(*arguments: object) -> tuple[float, int, str]:
+    """Run this script or the CLI in a process; gives seconds, peak resident bytes and output."""
     start = time.perf_counter()
     process = subprocess.Popen([str(a) for a in arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -200,14 +208,14 @@ def child(*arguments: object) -> tuple[float, int, str]:
 
 
 def measure(work: Path, bits: list[str]) -> dict[str, Any]:
-    """Convert to each width and load it, beside a plain read and write of the same bytes."""
+    """Convert to each number of bits and load it; copy the same bytes for comparison."""
     from clara_mlx import machine
 
     source = work / "source"
     if not (source / "complete").exists():
         shutil.rmtree(source, ignore_errors=True)
         print("writing the checkpoint ...", flush=True)
-        child(sys.executable, __file__, "--step", "write", "--work", work)
+        run_process(sys.executable, __file__, "--step", "write", "--work", work)
         (source / "complete").touch()
     files = [p for p in sorted(source.rglob("*")) if p.is_file()]
     results: dict[str, Any] = {
@@ -218,18 +226,18 @@ def measure(work: Path, bits: list[str]) -> dict[str, Any]:
     for width in bits:
         folder = work / f"q{width}"
         print(f"converting to {width} bits ...", flush=True)
-        seconds, peak, output = child(
+        seconds, peak, output = run_process(
             sys.executable, "-m", "clara_mlx.cli", "convert", source / "checkpoint",
             "--base", source / "base", "--to", folder, "-q", width, "--force", "--json",
         )  # fmt: skip
         report = json.loads(output)
         written = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         print("reading and writing the same bytes ...", flush=True)
-        plain, _, _ = child(
+        plain, _, _ = run_process(
             sys.executable, __file__, "--step", "copy", "--work", work, "--bytes", written
         )
         print("loading ...", flush=True)
-        _, load_peak, loaded = child(
+        _, load_peak, loaded = run_process(
             sys.executable, __file__, "--step", "load", "--work", work, "--bits", width
         )
         results["models"][width] = {

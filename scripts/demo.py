@@ -1,4 +1,4 @@
-"""The library in a few lines: outputs become memory tokens, which answer questions."""
+"""The library in a few lines: outputs become memory tokens, from which it answers questions."""
 
 import os
 import statistics
@@ -28,8 +28,11 @@ for name, result in compressed.items():
         f"({result.ratio:.1f}x)"
     )
 tokens = sum(result.source_tokens for result in compressed.values())
-kept = sum(result.memory_tokens for result in compressed.values())
-print(f"{'all':<12} {tokens:>4} tokens -> {kept} memory tokens ({tokens / kept:.1f}x)\n")
+memory_tokens = sum(result.memory_tokens for result in compressed.values())
+print(
+    f"{'all':<12} {tokens:>4} tokens -> {memory_tokens} memory tokens "
+    f"({tokens / memory_tokens:.1f}x)\n"
+)
 
 seconds = []
 with clara_mlx.Memory.open(os.environ["CLARA_MLX_MEMORY"], clara) as memory:
@@ -40,6 +43,6 @@ with clara_mlx.Memory.open(os.environ["CLARA_MLX_MEMORY"], clara) as memory:
         print(f"{source:<12} {question:<40} {answer.text}")
 
 print(
-    f"\n{statistics.median(seconds) * 1000:.0f} ms an answer (median), "
+    f"\n{statistics.median(seconds) * 1000:.0f} ms per answer (median), "
     f"{mx.get_peak_memory() / 1e6:.0f} MB of MLX memory at most"
 )

@@ -1,11 +1,11 @@
-# Sourced by scripts/test and scripts/demo: a virtual environment with clara-mlx and the named extra.
+# Sourced by scripts/test and scripts/demo: sets up .venv with clara-mlx and the extra named in $1.
 # PYTHON chooses the interpreter; CLARA_MLX_EXTRA=cuda chooses NVIDIA on Linux.
 
 step() { printf '\n== %s\n' "$*"; }
 
 extras=$1
 if [ "$(uname -s)" = Linux ]; then
-    extras="${extras:+$extras,}${CLARA_MLX_EXTRA:-cpu}" # a Mac needs none: MLX is a base dependency
+    extras="${extras:+$extras,}${CLARA_MLX_EXTRA:-cpu}" # on a Mac, MLX is a base dependency
 fi
 
 find_python() {

@@ -1,6 +1,6 @@
 """CompyMac's types in our own words, for tests without it.
 
-test_compymac_real.py runs the real ones where a checkout is present.
+test_checkout.py runs the real ones where a checkout is present.
 """
 
 from __future__ import annotations
