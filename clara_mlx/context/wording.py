@@ -199,8 +199,9 @@ def key_lines(text: str, command: str | None = None) -> list[str]:
 def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
     """The lines with the most telling facts, each with its place; none for an unknown tool.
 
-    Lines that tell the outcome come before headers and settings; if there are too many, the first
-    and the last are taken.
+    The last lines about the outcome come first: they are the failures and their summary. Headers
+    and settings get the room that is left. Where no line is about the outcome, the output is a
+    listing, of which the first line and the last ones are taken.
     """
     heads = text[:_LOOK]
     tool = classify(heads, command or None)
@@ -210,10 +211,11 @@ def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
     facts = [(fact.start, fact.tells_outcome) for fact in rules.facts(heads, tool)]
     facts += [(rest + fact.start, fact.tells_outcome) for fact in rules.facts(text[rest:], tool)]
     telling = list(dict.fromkeys(_line_at(text, start) for start, tells in facts if tells))
-    others = dict.fromkeys(_line_at(text, start) for start, tells in facts if not tells)
-    last = _KEY_LINES - 1
-    chosen = telling if len(telling) <= last else telling[:1] + telling[-last:]
-    return chosen + [line for line in others if line not in chosen][: _KEY_LINES - len(chosen)]
+    every = dict.fromkeys(_line_at(text, start) for start, _ in facts)
+    others = [line for line in every if line not in telling]
+    if not telling:
+        return others[:1] + others[1:][1 - _KEY_LINES :]
+    return telling[-_KEY_LINES:] + others[: max(0, _KEY_LINES - len(telling))]
 
 
 def trouble_lines(text: str) -> list[str]:

@@ -1,0 +1,59 @@
+"""The lines of an output that its block shows: how it went, before headers and settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from clara_mlx.context import wording
+
+PYTEST = """\
+============================= test session starts ==============================
+platform linux -- Python 3.12.3, pytest-8.3.2, pluggy-1.5.0
+rootdir: /work/app
+collected 9 items
+
+tests/test_a.py F.F..F...                                                [100%]
+
+=================================== FAILURES ===================================
+___________________________________ test_one ___________________________________
+>       assert f(1) == 2
+E       assert 1 == 2
+
+tests/test_a.py:5: AssertionError
+=========================== short test summary info ============================
+FAILED tests/test_a.py::test_one - assert 1 == 2
+FAILED tests/test_a.py::test_two - ValueError: boo
+FAILED tests/test_a.py::test_three - KeyError: 'x'
+========================= 3 failed, 6 passed in 0.12s ==========================
+"""
+
+
+def test_failures_and_the_summary_come_before_headers() -> None:
+    assert wording.key_lines(PYTEST, "pytest") == [
+        *(line for line in PYTEST.splitlines() if line.startswith("FAILED ")),
+        PYTEST.splitlines()[-1],
+    ]
+
+
+def test_headers_are_shown_where_there_is_room() -> None:
+    passed = "\n".join([*PYTEST.splitlines()[:4], "", "=== 9 passed in 0.12s ==="])
+    lines = wording.key_lines(passed, "pytest")
+    assert lines[-1] == "=== 9 passed in 0.12s ===" and "collected 9 items" in lines
+
+
+def test_what_an_exam_could_not_ask_is_shown_all_the_same() -> None:
+    """An answer of more than 60 characters, and one of which there are two."""
+    message = "Incompatible types in assignment of a very long name to a name that is longer still"
+    text = "\n".join(
+        [
+            f"src/a.py:3: error: {message} [assignment]",
+            'src/a.py:3: error: Name "x" is not defined [name-defined]',
+            "Found 2 errors in 1 file (checked 2 source files)",
+        ]
+    )
+    assert wording.key_lines(text, "mypy") == text.splitlines()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "?", "a b", "ok\n" * 50_000])
+def test_output_of_an_unknown_tool_has_its_last_line(text: str) -> None:
+    assert len(wording.key_lines(text)) <= 1
