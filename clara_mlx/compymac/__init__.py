@@ -1,6 +1,6 @@
 """CompyMac's memory, knowledge store and tool outputs, backed by a clara-mlx memory.
 
-Nothing here imports CompyMac: its messages and settings are taken as they come.
+Nothing here imports CompyMac: any objects with the fields of its messages and settings will do.
 """
 
 from clara_mlx.compymac.compressor import ClaraCompressor, CompressedText, ToolOutputHook

@@ -1,4 +1,4 @@
-"""ClaraCompressor, and the hook that compresses what tools print as it arrives."""
+"""ClaraCompressor, and the hook that shortens the outputs of tools as they arrive."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from clara_mlx.model.thread import ModelThread, Priority
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara
 
-# Characters of a token of tool output, about; CompyMac's constant.
-_CHARACTERS = 4
+# Characters per token of a tool's output; CompyMac's constant.
+_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,12 @@ class CompressedText:
     """A text that is kept, and what stands for it.
 
     Attributes:
-        handle: gives the exact text back.
-        text: what a reasoner reads in its place: a frozen block, or the text itself if that is
-            shorter.
-        latents: (chunks, memory_tokens, hidden) float32, for CLaRa's own decoder; None without a
+        handle: The handle that gives the exact text back.
+        text: The text for a reasoner: a frozen block, or the text itself if that is shorter.
+        latents: float32 (chunks, memory_tokens, hidden), for CLaRa's own decoder; None without a
             model. No other model can read them.
-        source_tokens: tokens of the text: the model's, or an estimate without one.
-        block_tokens: tokens of ``text``, estimated.
+        source_tokens: Tokens of the text: the model's own count, or an estimate without a model.
+        block_tokens: Tokens of ``text``, estimated.
     """
 
     handle: str
@@ -49,8 +48,8 @@ class ClaraCompressor:
     """Compresses texts into blocks with handles and, with a model, into memory tokens.
 
     Args:
-        memory: keeps the originals; by default the environment's.
-        settings: in place of the environment's.
+        memory: The memory that keeps the originals; by default the environment's.
+        settings: Settings in place of the environment's.
     """
 
     def __init__(self, memory: Memory | None = None, settings: Settings | None = None) -> None:
@@ -64,22 +63,22 @@ class ClaraCompressor:
         """Keep a text and compress it now.
 
         Args:
-            text: anything.
-            tool: the tool that printed it.
-            arguments: of that call.
+            text: The text.
+            tool: The tool that printed it.
+            arguments: The arguments of that call.
         """
-        return self._compressed([_piece(text, tool, arguments)])[0]
+        return self._compress([_piece(text, tool, arguments)])[0]
 
     def compress_batch(self, texts: Sequence[Any]) -> list[CompressedText]:
         """Keep and compress several texts, or messages by their content, in batches."""
         plain = [text if isinstance(text, str) else text.content for text in texts]
-        return self._compressed([_piece(text, None, None) for text in plain])
+        return self._compress([_piece(text, None, None) for text in plain])
 
     def encode_query(self, text: str) -> np.ndarray[Any, Any]:
-        """A query as vectors (memory_tokens, hidden), float32.
+        """A query as float32 vectors (memory_tokens, hidden).
 
         Raises:
-            StoreError: there is no model.
+            StoreError: There is no model.
         """
         clara, model = self._model()
         return asking.encode_query(text, clara, model)
@@ -89,7 +88,7 @@ class ClaraCompressor:
             raise StoreError("this needs a model; set CLARA_MLX_MODEL")
         return self.memory.clara, self.memory.model_thread
 
-    def _compressed(self, pieces: list[Piece]) -> list[CompressedText]:
+    def _compress(self, pieces: list[Piece]) -> list[CompressedText]:
         latents: list[np.ndarray[Any, Any] | None] = [None] * len(pieces)
         estimate = Estimate().text
         tokens = [estimate(piece.text) for piece in pieces]
@@ -112,21 +111,21 @@ class ClaraCompressor:
 
 
 class ToolOutputHook:
-    """What tools print, kept whole; a long output becomes an excerpt with a handle.
+    """Keeps the outputs of tools whole, and gives an excerpt with a handle for a long one.
 
     Args:
-        freezer: keeps the originals.
-        session: whose they are.
-        tokens: outputs of more tokens than this are shortened, at four characters a token.
+        freezer: Keeps the originals.
+        session: The session that they belong to.
+        tokens: Outputs of more tokens than this are shortened, at four characters per token.
     """
 
     def __init__(self, freezer: Freezer, session: str, tokens: int) -> None:
         self._freezer = freezer
         self._session = session
-        self._characters = tokens * _CHARACTERS
+        self._characters = tokens * _CHARACTERS_PER_TOKEN
 
     def __call__(self, tool: str, arguments: Mapping[str, Any] | str | None, output: str) -> str:
-        """What the agent gets of an output; what the memory's own tools give stays as it is."""
+        """The text that the agent gets; what the memory's own tools give stays as it is."""
         piece = _piece(output, tool, arguments)
         if is_recalled(piece):
             return output
@@ -138,6 +137,6 @@ class ToolOutputHook:
 
 
 def _piece(text: str, tool: str | None, arguments: Mapping[str, Any] | str | None) -> Piece:
-    # The arguments as an agent loop writes them into its messages: the same block stands for both.
+    # An agent loop writes arguments into its messages like this: one block stands for both.
     written = arguments if isinstance(arguments, str) else json.dumps(dict(arguments or {}))
     return Piece("tool", "content", text, tool or "tool", written)

@@ -1,4 +1,4 @@
-"""What CompyMac's manager keeps of a conversation: facts by rules, and the state around them."""
+"""The state of CompyMac's manager: facts of a conversation, found by rules, and counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from clara_mlx.context import wording
 from clara_mlx.tool_outputs.identifiers import identifiers
 
-#: How CompyMac knows a message that stands for earlier ones.
+#: CompyMac recognises a message that stands for earlier ones by this beginning.
 SUMMARY_BEGINS = "[MEMORY SUMMARY"
 
 _TITLE = f"{SUMMARY_BEGINS} - what came before, kept whole outside this conversation]"
@@ -26,8 +26,14 @@ _COMMANDS = re.compile(
 )
 _LOCATION = re.compile(r"(?::\d+){1,2}$|\(\d+(?:,\d+)?\)$")
 
-# Characters of a fact, of the task, and of a message that are looked at.
-_FACT, _TASK, _LOOK = 200, 400, 32_768
+# The most characters of a fact, ...
+_FACT = 200
+
+# ... of the task, ...
+_TASK = 400
+
+# ... and of a message that rules look at.
+_LOOK = 32_768
 
 
 def _remember(known: list[str], fact: str) -> None:
@@ -36,7 +42,7 @@ def _remember(known: list[str], fact: str) -> None:
 
 
 def _verb(text: str, start: int, end: int) -> str:
-    """What is said to be done to the path there: by the last verb before it, or one after it."""
+    """What was done to the path between two positions: the last verb before it, or one after it."""
     before = list(_VERBS.finditer(text, max(text.rfind("\n", 0, start) + 1, start - _FACT), start))
     after = _VERBS.search(text[end : end + _FACT].partition("\n")[0])
     verb = before[-1] if before else after
@@ -60,7 +66,7 @@ class MemoryFacts:
     open_questions: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The newest of each kind; goal, plan, repository and questions only if there are any."""
+        """The newest facts of each kind; goal, plan, repository and questions if there are any."""
         newest = {name: getattr(self, name)[-most:] for name, _, most in _KINDS}
         extra = {name: getattr(self, name) for name in _STRUCTURED if getattr(self, name)}
         return {**newest, "user_requirements": self.user_requirements, **extra}
@@ -108,7 +114,7 @@ class MemoryFacts:
             _remember(self.user_requirements, text.strip()[:_TASK])
 
 
-# Attribute, label, and how many of the newest are shown.
+# Attribute, label, and the number of newest facts that are shown.
 _KINDS = (
     ("files_created", "Files created", 5),
     ("files_modified", "Files modified", 5),
@@ -122,7 +128,7 @@ _STRUCTURED = ("contract_goal", "current_plan", "repo_facts", "open_questions")
 
 @dataclass
 class MemoryState:
-    """What the manager knows now; the names are those of CompyMac's own."""
+    """The manager's knowledge at one moment; the names are those of CompyMac's own."""
 
     summary: str = ""
     facts: MemoryFacts = field(default_factory=MemoryFacts)
@@ -133,7 +139,7 @@ class MemoryState:
         """The content of the one message that stands for earlier ones.
 
         Args:
-            blocks: the frozen texts of what is not shown any more.
+            blocks: The frozen texts of what is no longer shown.
         """
         facts = self.facts.to_string()
         parts = [

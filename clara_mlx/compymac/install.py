@@ -1,4 +1,4 @@
-"""Installing all of it into an agent loop, and taking it out again."""
+"""Installs the memory in an agent loop, and takes it out again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clara_mlx.memory import Memory
 
 @dataclass
 class Installed:
-    """What `install` put into a loop."""
+    """What `install` has put into a loop, and how to take it out."""
 
     manager: ClaraMemoryManager
     memory: Memory
@@ -25,7 +25,7 @@ class Installed:
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
     def uninstall(self) -> None:
-        """Put back what was there; what was remembered stays. The memory's tools stay known."""
+        """Restore the loop; memories stay, and so do the memory's tools in its harness."""
         while self._undo:
             self._undo.pop()()
 
@@ -35,14 +35,15 @@ def install(
 ) -> Installed:
     """Give a CompyMac ``AgentLoop`` our memory: manager, tool outputs, and the memory's tools.
 
-    The loop's manager becomes a `ClaraMemoryManager` with its own settings for turns and threshold,
-    also if it had none. What its harness's tools print goes through a `ToolOutputHook` in place of
-    the loop's own shortening. ``expand`` and ``ask_memory`` are registered with the harness.
+    The loop's manager becomes a `ClaraMemoryManager` with the loop's settings for turns and
+    threshold, even if it had none. The outputs of its harness's tools go through a
+    `ToolOutputHook`, and the loop no longer shortens them itself. ``expand`` and ``ask_memory``
+    are registered with the harness.
 
     Args:
-        loop: the agent loop; it and its harness are changed, and nothing of CompyMac's modules.
-        settings: by default the environment's.
-        memory: by default the one of the settings.
+        loop: The agent loop. It and its harness are changed; CompyMac's modules are not.
+        settings: Settings in place of the environment's.
+        memory: The memory to use; by default the one of the settings.
     """
     settings = settings or Settings.from_env()
     memory = memory or shared_memory(settings)
@@ -61,13 +62,13 @@ def install(
     _set(installed, loop, "_memory_manager", manager)
     _set(installed, config, "summarize_tool_output", False)
     harness = loop.harness
-    _set(installed, harness, "execute", _hooked(harness.execute, hook))
-    _register(harness, memory)
+    _set(installed, harness, "execute", _with_hook(harness.execute, hook))
+    _register_tools(harness, memory)
     return installed
 
 
 def _set(installed: Installed, target: Any, name: str, value: Any) -> None:
-    """Set an attribute of an instance, to be put back or taken away again."""
+    """Set an attribute of an instance; `Installed.uninstall` restores or deletes it."""
     if name in vars(target):
         before = getattr(target, name)
         installed._undo.append(lambda: setattr(target, name, before))
@@ -76,8 +77,8 @@ def _set(installed: Installed, target: Any, name: str, value: Any) -> None:
     setattr(target, name, value)
 
 
-def _hooked(execute: Callable[[Any], Any], hook: ToolOutputHook) -> Callable[[Any], Any]:
-    def hooked(call: Any) -> Any:
+def _with_hook(execute: Callable[[Any], Any], hook: ToolOutputHook) -> Callable[[Any], Any]:
+    def execute_and_hook(call: Any) -> Any:
         result = execute(call)
         if isinstance(result.content, str) and result.content:
             content = hook(call.name, call.arguments, result.content)
@@ -85,11 +86,11 @@ def _hooked(execute: Callable[[Any], Any], hook: ToolOutputHook) -> Callable[[An
                 return dataclasses.replace(result, content=content)
         return result
 
-    return hooked
+    return execute_and_hook
 
 
-def _register(harness: Any, memory: Memory) -> None:
-    """Let the harness offer the memory's tools, in the schema class that its module uses."""
+def _register_tools(harness: Any, memory: Memory) -> None:
+    """Register the memory's tools with the harness, in the schema class that its module uses."""
     schema_class = getattr(sys.modules[type(harness).__module__], "ToolSchema", None)
     if schema_class is None or not hasattr(harness, "register_tool"):
         return

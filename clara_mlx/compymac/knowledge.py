@@ -15,11 +15,11 @@ from clara_mlx.memory import Memory
 from clara_mlx.store.results import Hit
 from clara_mlx.store.store import StoredMemory
 
-# A unit's memory has this source and its id, so that it is found by it.
+# The source of a unit's memory is this and the unit's id, by which it is found.
 _UNIT = "unit:"
 
-# Chunks asked for a result, for a unit may have several.
-_SPREAD = 4
+# Hits to ask for per result, because a unit may have several chunks.
+_HITS_PER_RESULT = 4
 
 
 @dataclass
@@ -37,7 +37,7 @@ class MemoryUnit:
 
 @dataclass
 class RetrievalResult:
-    """A unit that was found; ``match_type`` is ``keyword``, ``vector`` or ``hybrid``."""
+    """A unit that a query found; ``match_type`` is ``keyword``, ``vector`` or ``hybrid``."""
 
     memory_unit: Any
     score: float
@@ -47,19 +47,19 @@ class RetrievalResult:
 class ClaraKnowledgeStore:
     """A drop-in for CompyMac's ``KnowledgeStore`` and ``HybridRetriever``.
 
-    Units are memories: their text is kept exactly, found by words at once and by latents when it
-    is compressed. Embeddings that units bring along are not needed and not kept. Units come back as
-    CompyMac's own classes where those are loaded, else as ours.
+    Each unit is a memory: its text is kept exactly, and found by words at once and by latents as
+    soon as it is compressed. Embeddings that a unit brings along are not needed and not kept.
+    Units come back as CompyMac's own classes if those are loaded, else as ours.
 
     Args:
-        backend: CompyMac's storage backend; the memory then lies beside its database, as
-            ``<name>.clara.db``. What is in that database is taken over by `take_over`. Another
-            ``ClaraKnowledgeStore`` shares its memory, so that this class also takes
-            ``HybridRetriever``'s place.
-        embedder: accepted, not used.
-        memory: the memory, in place of the backend's or the environment's.
-        settings: in place of the environment's.
-        options: what `HybridRetriever` takes besides; the memory fuses by ranks of its own.
+        backend: CompyMac's storage backend; the memory is then beside its database, as
+            ``<name>.clara.db``, and `take_over` copies what the database has. Or another
+            ``ClaraKnowledgeStore``, whose memory is shared: so this class also takes the place of
+            ``HybridRetriever``.
+        embedder: Accepted and not used.
+        memory: The memory to use, in place of the backend's or the environment's.
+        settings: Settings in place of the environment's.
+        options: Other arguments of ``HybridRetriever``; not used.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ClaraKnowledgeStore:
         self.memory: Memory = memory
 
     def store(self, unit: Any) -> None:
-        """Keep a unit; an earlier one of the same id is replaced when the new one is durable."""
+        """Keep a unit; it replaces an earlier one of the same id as soon as it is durable."""
         earlier = [memory.handle for memory in self._memories({"source": _UNIT + unit.id})]
         self.memory.remember(
             unit.content,
@@ -108,12 +108,12 @@ class ClaraKnowledgeStore:
             self.store(unit)
 
     def get(self, unit_id: str) -> Any | None:
-        """The unit of an id, or None."""
+        """The unit with this id, or None."""
         found = list(self._memories({"source": _UNIT + unit_id}))
         return self._unit(found[-1]) if found else None
 
     def delete(self, unit_id: str) -> bool:
-        """Remove a unit; whether there was one."""
+        """Remove a unit; returns whether there was one."""
         return bool(self.memory.forget(where={"source": _UNIT + unit_id}))
 
     def retrieve(
@@ -126,7 +126,12 @@ class ClaraKnowledgeStore:
     ) -> list[Any]:
         """The best units for a query, best first; without a query the newest, with a score of 0.
 
-        ``use_dense=False`` searches the text alone.
+        Args:
+            query: What to look for.
+            limit: Number of results; fewer only if fewer units match.
+            source_type: Only units from this type of source.
+            source_id: Only units from this source.
+            use_dense: Search by latents, too; else only by words.
         """
         where = _where(source_type, source_id)
         result = _class("RetrievalResult", RetrievalResult)
@@ -136,7 +141,7 @@ class ClaraKnowledgeStore:
             newest = sorted(self._memories(where), key=lambda memory: -_created(memory))[:limit]
             return [result(self._unit(memory), 0.0, "keyword") for memory in newest]
         best: dict[str, Hit] = {}
-        wanted = _SPREAD * limit
+        wanted = _HITS_PER_RESULT * limit
         while True:
             mode = "hybrid" if use_dense else "text"
             hits = self.memory.recall(query, wanted, where, mode=mode)  # type: ignore[arg-type]
@@ -156,7 +161,7 @@ class ClaraKnowledgeStore:
         return [self._unit(memory) for memory in found[:limit]]
 
     def count(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return sum(1 for _ in self._memories(_where()))
 
     def clear(self) -> None:
@@ -164,10 +169,10 @@ class ClaraKnowledgeStore:
         self.memory.forget(where=_where())
 
     def take_over(self, backend: Any) -> int:
-        """Keep the units of CompyMac's own database too, those that are not here; how many.
+        """Keep the units of CompyMac's own database that are not here yet; returns their number.
 
         Args:
-            backend: its storage backend, which is only read.
+            backend: CompyMac's storage backend; it is only read.
         """
         taken = 0
         for row in backend.fetch_all("SELECT * FROM memory_units ORDER BY created_at"):
@@ -230,5 +235,5 @@ def _match_type(hit: Hit) -> str:
 
 
 def _class(name: str, ours: Any) -> Any:
-    """CompyMac's own class where its module is loaded, so that its code gets what it knows."""
+    """CompyMac's own class if its module is loaded, else ours."""
     return getattr(sys.modules.get("compymac.knowledge_store"), name, ours)

@@ -46,7 +46,19 @@ _SUMMARY_SHARE = 0.25
 # `process_messages` reads the facts of this many newest messages.
 _NEWEST = 4
 
+# The most characters of a summary by the LLM client, ...
+_SUMMARY_CHARACTERS = 500
+
+# ... which reads this many characters of each ...
+_SUMMARISED_CHARACTERS = 500
+
+# ... of this many newest messages.
+_SUMMARISED_MESSAGES = 20
+
+# Words of a report that a step is done.
 _DONE = ("completed", "done", "finished", "success", "passes", "passed")
+
+# Words of a report of trouble.
 _TROUBLED = ("error", "failed", "issue", "cannot", "unable")
 
 
@@ -57,20 +69,22 @@ def _is_summary(message: Message) -> bool:
 class ClaraMemoryManager:
     """A drop-in for CompyMac's ``MemoryManager``.
 
-    What is compressed goes to the memory first, whole; one message stands for it, with the frozen
-    blocks of what it was. Between two compressions the messages are as they were, byte for byte.
+    What is compressed goes to the memory first, whole. One message, the summary, then stands for
+    it, with the frozen blocks of what it was. Between two compressions the messages stay as they
+    are, byte for byte.
 
     Args:
-        config: with ``available_budget`` and ``chars_per_token``; CompyMac's ContextConfig, or the
-            same fields from the same environment variables.
-        llm_client: used by `generate_summary_llm` alone.
-        keep_recent_turns: newest turns (two messages each) that stay; a call is never separated
-            from its results, so one turn may be longer.
-        compression_threshold: utilisation above which `process_messages` compresses.
-        max_memory_tokens: about how long the one message may be; at most a quarter of the budget.
-        memory: where originals go; by default the environment's, see `Settings`. It is opened when
-            it is first needed; without a model it still keeps originals and finds text.
-        settings: in place of the environment's.
+        config: CompyMac's ContextConfig; by default the same fields are read from the same
+            environment variables.
+        llm_client: CompyMac's client of a model; only `generate_summary_llm` uses it.
+        keep_recent_turns: The number of newest turns (two messages each) that stay. A call is
+            never separated from its results, so a turn may be longer.
+        compression_threshold: The utilisation above which `process_messages` compresses.
+        max_memory_tokens: About the tokens that the summary may have; a quarter of the budget at
+            most.
+        memory: The memory that keeps the originals; by default the environment's, see `Settings`,
+            which is opened when it is first needed. It works without a model, too.
+        settings: Settings in place of the environment's.
     """
 
     def __init__(
@@ -93,14 +107,14 @@ class ClaraMemoryManager:
         self.state = MemoryState()
         self._memory = memory
         self._context: Context | None = None
-        self._read: set[bytes] = set()  # messages whose facts were taken
-        self._in_place = False  # whether blocks were ever sent in place
+        self._read: set[bytes] = set()  # digests of the messages whose facts were extracted
+        self._in_place = False  # whether messages were ever sent with blocks in place
         if memory is None and self.settings.model is None:
             logger.info("no CLARA_MLX_MODEL: originals, handles and text search only")
 
     @property
     def context(self) -> Context:
-        """What keeps the conversation within its budget; made, with the memory, when needed."""
+        """The context that keeps the conversation within its budget; made when first needed."""
         if self._context is None:
             counter: Counter = ConfigCounter(self.config.chars_per_token)
             if self.settings.reasoner:
@@ -115,7 +129,7 @@ class ClaraMemoryManager:
     # -- estimates -------------------------------------------------------------------------------
 
     def estimate_tokens(self, text: str) -> int:
-        """Tokens of a text, by CompyMac's constant."""
+        """Tokens of a text, by CompyMac's constant number of characters per token."""
         return int(len(text) / self.config.chars_per_token)
 
     def estimate_message_tokens(self, message: Any) -> int:
@@ -134,12 +148,12 @@ class ClaraMemoryManager:
     # -- facts -----------------------------------------------------------------------------------
 
     def extract_facts_from_message(self, message: Any) -> None:
-        """Add what a message says to the facts."""
+        """Add the facts of a message to the state."""
         given = as_dict(message)
         self.state.facts.add_message(role_of(message), content_text(given), calls_in(given))
 
     def generate_summary_heuristic(self, messages: Sequence[Any]) -> str:
-        """What was done, in a sentence, without asking a model."""
+        """Summarise what was done in one sentence, by rules."""
         counts = {role: sum(role_of(m) == role for m in messages) for role in ("user", "tool")}
         parts = [f"{counts['tool']} tool results and {counts['user']} user messages so far"]
         for message in reversed(messages):
@@ -151,14 +165,17 @@ class ClaraMemoryManager:
         return "; ".join(parts) + "."
 
     async def generate_summary_llm(self, messages: Sequence[Any]) -> str:
-        """What was done, by the LLM client; without one, or if it fails, by rules."""
+        """Summarise what was done with the LLM client; without one, or if it fails, by rules."""
         if self.llm_client is None:
             return self.generate_summary_heuristic(messages)
-        told = "\n".join(f"{role_of(m)}: {content_text(as_dict(m))[:500]}" for m in messages[-20:])
+        newest = "\n".join(
+            f"{role_of(m)}: {content_text(as_dict(m))[:_SUMMARISED_CHARACTERS]}"
+            for m in messages[-_SUMMARISED_MESSAGES:]
+        )
         ask = "In at most three sentences: the goal, what was tried, and where it stands.\n\n"
         try:
-            answer = self.llm_client.chat(messages=[{"role": "user", "content": ask + told}])
-            return str(answer.content)[:500]
+            answer = self.llm_client.chat(messages=[{"role": "user", "content": ask + newest}])
+            return str(answer.content)[:_SUMMARY_CHARACTERS]
         except Exception as error:  # a summary is never worth a failed step
             logger.warning("no summary from the model: %s", error)
             return self.generate_summary_heuristic(messages)
@@ -168,8 +185,8 @@ class ClaraMemoryManager:
     def process_messages(self, messages: list[Any], force_compress: bool = False) -> list[Any]:
         """The messages to go on with: fewer if it was time to compress, else the same.
 
-        Above the threshold it compresses if that is worth it (see `Exchange`); what still exceeds
-        the budget then goes as blocks, in place.
+        Above the threshold it compresses if that is worth it (see `Exchange`). If the messages
+        still exceed the budget, old texts are replaced with blocks in place.
         """
         for message in messages[-_NEWEST:]:
             key = sha256(repr((role_of(message), as_dict(message))).encode()).digest()
@@ -180,16 +197,16 @@ class ClaraMemoryManager:
             messages = self.compress_messages(messages)
         elif self.should_compress(messages):
             messages = self._compress(messages, least=_LEAST)
-        # The estimate may be wrong; the reasoner's tokenizer is not.
+        # The estimate may be wrong; if the reasoner's own tokenizer is known, it decides.
         if self._in_place or self.settings.reasoner or self.calculate_utilization(messages) > 1:
             return self._within_budget(messages)
         return messages
 
     def compress_messages(self, messages: list[Any], use_llm: bool = False) -> list[Any]:
-        """Instructions, the task, one message for what came after, and the newest turns.
+        """Put one message in place of what is between the task and the newest turns.
 
-        Returns the same list if that would not make it shorter. ``use_llm`` is accepted and changes
-        nothing: what stands for the past is exact.
+        Returns the same list if there is nothing to compress. ``use_llm`` is accepted and changes
+        nothing: the message is made of exact text.
         """
         return self._compress(messages)
 
@@ -197,7 +214,7 @@ class ClaraMemoryManager:
         """Every message as it was before any compression.
 
         Raises:
-            StoreError: an original was forgotten, or is damaged.
+            StoreError: An original was forgotten, or is damaged.
         """
         full = self.context.rebuild([as_dict(message) for message in messages])
         return [like(messages[0], message) for message in full] if messages else []
@@ -291,7 +308,7 @@ class ClaraMemoryManager:
         return before > self.config.available_budget or exchange.frees_enough(least)
 
     def _within_budget(self, messages: list[Any]) -> list[Any]:
-        """The messages with blocks in place where they exceed the budget, or did before."""
+        """The messages with blocks in place if they exceed the budget, or did earlier."""
         given = [as_dict(message) for message in messages]
         try:
             sent = self.context.prepare(
@@ -320,35 +337,35 @@ class ClaraMemoryManager:
     # -- the structured facts --------------------------------------------------------------------
 
     def set_contract_goal(self, goal: str) -> None:
-        """What the user wants."""
+        """Set what the user wants."""
         self.state.facts.contract_goal = goal
 
     def set_current_plan(self, plan_steps: list[str]) -> None:
-        """The steps of the plan."""
+        """Set the steps of the plan."""
         self.state.facts.current_plan = plan_steps
 
     def add_plan_step(self, step: str) -> None:
-        """One more step of the plan."""
+        """Add a step to the plan."""
         self.state.facts.current_plan.append(step)
 
     def complete_plan_step(self, step_index: int) -> None:
-        """Take a step from the plan; an index that there is not changes nothing."""
+        """Remove a step from the plan; an index out of range changes nothing."""
         if 0 <= step_index < len(self.state.facts.current_plan):
             del self.state.facts.current_plan[step_index]
 
     def set_repo_facts(self, facts: Mapping[str, str]) -> None:
-        """What is known of the repository, such as how to test it."""
+        """Set what is known of the repository, such as how to test it."""
         self.state.facts.repo_facts = dict(facts)
 
     def add_repo_fact(self, key: str, value: str) -> None:
-        """One more thing known of the repository."""
+        """Add something that is known of the repository."""
         self.state.facts.repo_facts[key] = value
 
     def add_open_question(self, question: str) -> None:
-        """A question that is not answered yet."""
+        """Add a question that is not answered yet."""
         self.state.facts.open_questions.append(question)
 
     def resolve_question(self, question_index: int) -> None:
-        """Take an answered question away; an index that there is not changes nothing."""
+        """Remove an answered question; an index out of range changes nothing."""
         if 0 <= question_index < len(self.state.facts.open_questions):
             del self.state.facts.open_questions[question_index]

@@ -1,4 +1,4 @@
-"""CompyMac's messages, settings and way of counting, without importing them."""
+"""CompyMac's messages, its context settings and its way of counting, without importing them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from enum import Enum
 from typing import Any
 
 from clara_mlx.context.messages import Message, content_text
+
+# Tokens that a message takes beside its text, by CompyMac's count.
+_MESSAGE_TOKENS = 4
+
+# The fields of a message beside role and content.
+_FIELDS = ("name", "tool_call_id", "tool_calls")
 
 
 @dataclass
@@ -21,7 +27,7 @@ class ContextConfig:
 
     @classmethod
     def from_env(cls) -> ContextConfig:
-        """The settings; what is not set has its default."""
+        """The settings of the environment; what is not set has its default."""
         return cls(
             int(os.environ.get("CONTEXT_TOKEN_BUDGET", cls.token_budget)),
             float(os.environ.get("CONTEXT_CHARS_PER_TOKEN", cls.chars_per_token)),
@@ -35,7 +41,7 @@ class ContextConfig:
 
 
 class ConfigCounter:
-    """Counts as CompyMac does: characters by a constant, and four tokens a message."""
+    """Counts as CompyMac does: a constant number of characters per token, four more a message."""
 
     exact = False
     takes_late_system_message = True
@@ -51,20 +57,24 @@ class ConfigCounter:
         """Tokens of messages with their names and calls, and of the tools."""
         total = self.text(str(list(tools))) if tools else 0
         for message in messages:
-            total += 4 + self.text(content_text(message)) + self.text(message.get("name") or "")
+            total += (
+                _MESSAGE_TOKENS
+                + self.text(content_text(message))
+                + self.text(message.get("name") or "")
+            )
             if message.get("tool_calls"):
                 total += self.text(str(message["tool_calls"]))
         return total
 
 
 def role_of(message: Any) -> str:
-    """The role of a message, whose type may be a string or an enumeration."""
+    """The role of a message as a string, which may be given as an enumeration."""
     role = message["role"] if isinstance(message, dict) else message.role
     return str(role.value if isinstance(role, Enum) else role)
 
 
 def as_dict(message: Any) -> Message:
-    """A message in OpenAI's form; a dict is copied."""
+    """A message as a dict in OpenAI's form; a dict is copied."""
     if isinstance(message, dict):
         return dict(message)
     found = {field: getattr(message, field, None) for field in _FIELDS}
@@ -73,7 +83,7 @@ def as_dict(message: Any) -> Message:
 
 
 def like(sample: Any, message: Message) -> Any:
-    """A message of the sample's type, with its kind of role."""
+    """A message of the sample's type, whose role is of the sample's type, too."""
     if isinstance(sample, dict):
         return message
     role: Any = message["role"]
@@ -83,6 +93,3 @@ def like(sample: Any, message: Message) -> Any:
     content = message.get("content") or ""
     make: Any = type(sample)
     return make(role=role, content=content, **fields)
-
-
-_FIELDS = ("name", "tool_call_id", "tool_calls")

@@ -20,17 +20,17 @@ _open: dict[tuple[Path, str | None], Memory] = {}
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says; `Settings.from_env` reads it.
+    """What the environment sets; `Settings.from_env` reads it.
 
     Attributes:
-        memory: the memory file (``CLARA_MLX_MEMORY``).
-        model: model folder or hub id (``CLARA_MLX_MODEL``); None: originals, handles and text
+        memory: The memory file (``CLARA_MLX_MEMORY``).
+        model: A model folder or hub id (``CLARA_MLX_MODEL``). None: originals, handles and text
             search only.
-        reasoner: folder with the reasoner's tokenizer (``CLARA_MLX_REASONER``), for exact counts;
-            None: CompyMac's own estimate.
-        session: whose memories these are (``CLARA_MLX_SESSION``).
-        tool_output_tokens: a tool's output longer than this becomes an excerpt with a handle as it
-            arrives (``CLARA_MLX_TOOL_OUTPUT_TOKENS``).
+        reasoner: A folder with the reasoner's tokenizer (``CLARA_MLX_REASONER``), for exact
+            counts. None: CompyMac's own estimate.
+        session: The session that the memories belong to (``CLARA_MLX_SESSION``).
+        tool_output_tokens: An output of more tokens than this becomes an excerpt with a handle as
+            it arrives (``CLARA_MLX_TOOL_OUTPUT_TOKENS``).
     """
 
     memory: Path = Path(MEMORY.default)
@@ -41,10 +41,10 @@ class Settings:
 
     @classmethod
     def from_env(cls) -> Settings:
-        """The settings; what is not set has its default.
+        """The settings of the environment; what is not set has its default.
 
         Raises:
-            ClaraError: a number isn't one.
+            ClaraError: ``CLARA_MLX_TOOL_OUTPUT_TOKENS`` is not a whole number.
         """
         reasoner, tokens = REASONER.read(), TOOL_OUTPUT_TOKENS.read()
         if not tokens.isdecimal() or int(tokens) < 1:
@@ -62,8 +62,8 @@ def shared_memory(settings: Settings) -> Memory:
     """The memory of these settings, opened once in a process and closed when it ends.
 
     Raises:
-        StoreError: the file can't be opened.
-        CheckpointError: the model can't be loaded.
+        StoreError: The file can't be opened.
+        CheckpointError: The model can't be loaded.
     """
     key = settings.memory.expanduser().absolute(), settings.model
     with _lock:
@@ -85,7 +85,7 @@ def shared_memory(settings: Settings) -> Memory:
 
 @atexit.register
 def close_shared() -> None:
-    """Close every shared memory; what waits for compression keeps its mark."""
+    """Close every shared memory; what waits for compression still does when it is opened again."""
     with _lock:
         for memory in _open.values():
             memory.close()
