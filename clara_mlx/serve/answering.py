@@ -227,22 +227,14 @@ class Answerer:
 
     def _payload(self, answer: Answer, prompt: Prompt, by: By) -> Object:
         """What an endpoint is sent."""
+        request, settings = answer.request, self._settings
         if by == "reasoner":
-            return payload.for_reasoner(
-                answer.request,
-                prompt.messages,
-                prompt.tools.sent,
-                self._settings.reasoner,
-                self._settings.budget,
-                prompt.tokens,
-                late_system=self._context.counter.takes_late_system_message,
-            )
-        assert self._settings.fallback is not None
+            late_system = self._context.counter.takes_late_system_message
+            return payload.for_reasoner(request, prompt, settings, late_system=late_system)
+        assert settings.fallback is not None
         # What did not fit the reasoner in any form is not worth sending in its worst one.
-        messages = prompt.full if answer.route.reason == "overflow" else prompt.messages
-        return payload.for_fallback(
-            answer.request, messages, prompt.tools.sent, self._settings.fallback
-        )
+        uncompacted = answer.route.reason == "overflow"
+        return payload.for_fallback(request, prompt, settings.fallback, uncompacted=uncompacted)
 
     def _name_who_answers(self, answer: Answer) -> None:
         """Set the headers that tell the client who answers, and why."""
@@ -287,11 +279,8 @@ class Answerer:
             if not reply.client_calls:
                 final.pop("tool_calls", None)  # those to the memory that were one too many
             rounds.append(final)
-        await self._pools.prepare(
-            lambda: self._preparer.keep_hidden_rounds(
-                answer.request.messages, seen, rounds, answer.session
-            )
-        )
+        keep, messages = self._preparer.keep_hidden_rounds, answer.request.messages
+        await self._pools.prepare(lambda: keep(messages, seen, rounds, answer.session))
 
     def _log(self, answer: Answer) -> None:
         figures = answer.conversation

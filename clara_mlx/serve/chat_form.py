@@ -182,16 +182,16 @@ class Writer:
                 delta = {"role": "assistant", **delta}
             self.begun = True
             logprobs = _complete_logprobs(first_choice(piece) or {})
-            self._run.send(self._chunk(delta, logprobs=logprobs))
+            self._send_chunk([_choice(delta) | ({"logprobs": logprobs} if logprobs else {})])
 
     def finish(self, reply: Reply) -> None:
         """Write the whole answer, or the end of the stream; ``reply`` is that of the last round."""
         if not self._request.stream:
             self._run.send(json.dumps(self._completion(reply)).encode())
             return
-        self._run.send(self._chunk({}, _finish_reason(reply)))
+        self._send_chunk([_choice({}, _finish_reason(reply))])
         if self._request.usage and reply.usage:
-            self._run.send(sse.encode_event(self._chunk_with([]) | {"usage": reply.usage}))
+            self._send_chunk([], usage=reply.usage)
         self._run.send(sse.DONE)
 
     def _completion(self, reply: Reply) -> Object:
@@ -207,23 +207,20 @@ class Writer:
             message |= under_both_names(reply.reasoning)
         choice |= {"index": 0, "message": message, "finish_reason": _finish_reason(reply)}
         choice["logprobs"] = _complete_logprobs(choice)
-        return self._with_own_fields("chat.completion", self._piece, [choice])
+        return self._object("chat.completion", self._piece, choices=[choice])
 
-    def _chunk(
-        self, delta: Object, finish: str | None = None, logprobs: Object | None = None
-    ) -> bytes:
-        choice: Object = {"index": 0, "delta": delta, "finish_reason": finish}
-        if logprobs:
-            choice["logprobs"] = logprobs
-        return sse.encode_event(self._chunk_with([choice]))
-
-    def _chunk_with(self, choices: list[Object]) -> Object:
+    def _send_chunk(self, choices: list[Object], **more: Any) -> None:
         passed_on = {k: v for k, v in self._piece.items() if k not in ("choices", "usage")}
-        return self._with_own_fields("chat.completion.chunk", passed_on, choices)
+        chunk = self._object("chat.completion.chunk", passed_on, choices=choices, **more)
+        self._run.send(sse.encode_event(chunk))
 
-    def _with_own_fields(self, kind: str, passed_on: Object, choices: list[Object]) -> Object:
-        own = {"id": self._id, "object": kind, "model": self._model, "choices": choices}
-        return {"created": int(time.time()), **passed_on, **own}
+    def _object(self, kind: str, passed_on: Object, **more: Any) -> Object:
+        own = {"id": self._id, "object": kind, "model": self._model}
+        return {"created": int(time.time()), **passed_on, **own, **more}
+
+
+def _choice(delta: Object, finish: str | None = None) -> Object:
+    return {"index": 0, "delta": delta, "finish_reason": finish}
 
 
 def _finish_reason(reply: Reply) -> str:

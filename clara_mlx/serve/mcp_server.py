@@ -30,9 +30,7 @@ _INSTRUCTIONS = (
     "passages; ask_memory answers a question about them; expand reads the exact text of a handle."
 )
 
-Session = Annotated[
-    str | None, Field(description="Only memories of this session; without it, all of them.")
-]
+Session = Annotated[str | None, Field(description="Only this session's memories; else all.")]
 
 
 def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
@@ -42,13 +40,9 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     )
 
     async def remember(
-        text: Annotated[str, Field(description="The text; it is kept exactly as it is.")],
-        source: Annotated[
-            str | None, Field(description="What the text came from, e.g. pytest.")
-        ] = None,
-        session: Annotated[
-            str | None, Field(description="The session that the text belongs to.")
-        ] = None,
+        text: Annotated[str, Field(description="Kept exactly as it is.")],
+        source: Annotated[str | None, Field(description="Where it came from, e.g. pytest.")] = None,
+        session: Annotated[str | None, Field(description="The session it belongs to.")] = None,
     ) -> str:
         """Keep a text, whole and for good; returns the handle that brings it back."""
         return await _run_tool(
@@ -57,9 +51,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
 
     async def recall(
         query: Annotated[str, Field(description="A question, or words to look for.")],
-        page: Annotated[
-            int, Field(ge=1, le=PAGES, description="The page; page 1 has the best passages.")
-        ] = 1,
+        page: Annotated[int, Field(ge=1, le=PAGES, description="1 has the best passages.")] = 1,
         session: Session = None,
     ) -> str:
         """Find passages, best first, with their exact lines and handles; a few on each page."""
@@ -68,9 +60,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     async def ask_memory(
         question: Annotated[str, Field(description="One question.")],
         session: Session = None,
-        handle: Annotated[
-            str | None, Field(description="Only the text behind this handle is read.")
-        ] = None,
+        handle: Annotated[str | None, Field(description="Only the text behind this.")] = None,
     ) -> str:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
@@ -81,12 +71,8 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     async def expand(
         handle: Annotated[str, Field(description="A handle such as m-1f2e3d4c5b6a.")],
         start_line: Annotated[int, Field(ge=1, description="The first line, from 1.")] = 1,
-        lines: Annotated[
-            int, Field(ge=1, le=tools.PAGE_LINES, description="The number of lines.")
-        ] = tools.PAGE_LINES,
-        find: Annotated[
-            str | None, Field(description="Only lines that contain this text are shown.")
-        ] = None,
+        lines: Annotated[int, Field(ge=1, le=tools.PAGE_LINES)] = tools.PAGE_LINES,
+        find: Annotated[str | None, Field(description="Only lines that contain this.")] = None,
     ) -> str:
         """Read the exact text behind a handle, a page at a time, or only lines that match."""
         return await _run_tool(

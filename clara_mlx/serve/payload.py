@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from clara_mlx.context import Budget
 from clara_mlx.context.messages import Message, is_instruction, with_note
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.preparing import Prompt, Tools
 from clara_mlx.serve.reply import Object
 from clara_mlx.serve.request import ChatRequest
-from clara_mlx.serve.settings import Remote
+from clara_mlx.serve.settings import Remote, Settings
 
 # Options that every OpenAI-compatible API knows; local servers have more, which others refuse.
 _COMMON = frozenset(
@@ -39,60 +38,46 @@ def unsupported_option(request: ChatRequest, remote: Remote) -> ApiError | None:
     )
 
 
-def must_hide_tools(request: ChatRequest, remote: Remote) -> bool:
-    """Whether no tool may be sent: that is how a server that ignores "none" is made to obey it."""
-    return not remote.obeys and request.options.get("tool_choice") == "none"
-
-
 def for_reasoner(
-    request: ChatRequest,
-    messages: Sequence[Message],
-    tools: Sequence[Object],
-    remote: Remote,
-    budget: Budget,
-    tokens: int,
-    *,
-    late_system: bool,
+    request: ChatRequest, prompt: Prompt, settings: Settings, *, late_system: bool
 ) -> Object:
     """The request as the reasoner gets it; the answer is limited to what the window leaves.
 
     Args:
         request: The client's request.
-        messages: The messages that are sent in place of the client's.
-        tools: The tools that the reasoner may call.
-        remote: The reasoner.
-        budget: The reasoner's window and the part of it that is reserved for the answer.
-        tokens: Number of tokens of the prompt.
+        prompt: The messages and tools that are sent in place of the client's.
+        settings: The settings of the gateway.
         late_system: Whether the reasoner's template takes a system message that is not the first.
     """
-    options = dict(request.options)
-    sent = list(messages)
+    options, sent = dict(request.options), list(prompt.messages)
     if not late_system:
         sent[1:] = [{**m, "role": "user"} if is_instruction(m) else m for m in sent[1:]]
-    if not remote.obeys:
+    if not settings.reasoner.obeys:
         must_call = _demanded_tool(options.get("tool_choice"))
-        if must_call and tools:
+        if must_call and prompt.tools.sent:
             sent[-1] = with_note(sent[-1], _CALL_NOW.format(must_call))
         for name in _IGNORED:
             options.pop(name, None)
-    wanted = options.pop("max_completion_tokens", None) or options.pop("max_tokens", budget.reserve)
-    options["max_tokens"] = max(1, min(wanted, budget.window - tokens))
-    return _payload(request, remote, sent, tools, options)
+    wanted = options.pop("max_completion_tokens", None)
+    wanted = wanted or options.pop("max_tokens", settings.budget.reserve)
+    options["max_tokens"] = max(1, min(wanted, settings.budget.window - prompt.tokens))
+    return _payload(request, settings.reasoner, sent, prompt.tools, options)
 
 
 def for_fallback(
-    request: ChatRequest,
-    messages: Sequence[Message],
-    tools: Sequence[Object],
-    remote: Remote,
+    request: ChatRequest, prompt: Prompt, remote: Remote, *, uncompacted: bool
 ) -> Object:
-    """The request as the fallback gets it: only what every such API knows."""
+    """The request as the fallback gets it: only what every such API knows.
+
+    ``uncompacted`` sends the whole conversation.
+    """
     options = {key: value for key, value in request.options.items() if key in _COMMON}
-    if not tools:
+    if not prompt.tools.sent:
         options.pop("tool_choice", None)
         options.pop("parallel_tool_calls", None)
+    messages = prompt.full if uncompacted else prompt.messages
     sent = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in messages]
-    return _payload(request, remote, sent, tools, options)
+    return _payload(request, remote, sent, prompt.tools, options)
 
 
 def _demanded_tool(choice: Any) -> str | None:
@@ -105,15 +90,11 @@ def _demanded_tool(choice: Any) -> str | None:
 
 
 def _payload(
-    request: ChatRequest,
-    remote: Remote,
-    messages: Sequence[Message],
-    tools: Sequence[Object],
-    options: Object,
+    request: ChatRequest, remote: Remote, messages: list[Message], tools: Tools, options: Object
 ) -> Object:
-    payload: Object = {"model": remote.model, "messages": list(messages), **options}
-    if tools:
-        payload["tools"] = list(tools)
+    payload: Object = {"model": remote.model, "messages": messages, **options}
+    if tools.sent:
+        payload["tools"] = tools.sent
     payload["stream"] = request.stream
     if request.stream:
         payload["stream_options"] = {"include_usage": True}

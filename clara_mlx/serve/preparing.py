@@ -11,7 +11,6 @@ from clara_mlx.context.counting import rough_tokens
 from clara_mlx.context.messages import Message, content_text
 from clara_mlx.context.tools import SCHEMAS
 from clara_mlx.errors import ClaraError
-from clara_mlx.serve import payload
 from clara_mlx.serve.errors import Overflow, prompt_too_long
 from clara_mlx.serve.figures import PromptParts, prompt_parts
 from clara_mlx.serve.reply import Object
@@ -86,14 +85,7 @@ class Preparer:
     def keep_hidden_rounds(
         self, messages: list[Message], seen: Message, rounds: list[Message], session: str
     ) -> None:
-        """Keep the rounds behind an answer, so that the reasoner has them in the next request.
-
-        Args:
-            messages: The conversation as the client sent it.
-            seen: The answer as the client got it.
-            rounds: The messages that take its place for the reasoner.
-            session: The conversation's name.
-        """
+        """Keep ``rounds``, which take the place of the answer that the client has ``seen``."""
         try:
             self._context.hidden_rounds.keep(messages, seen, rounds, session)
         except ClaraError as error:
@@ -135,8 +127,8 @@ class Preparer:
 
     def _choose_tools(self, request: ChatRequest, offered: bool) -> Tools:
         """The tools to send, sorted so that the beginning of the prompt stays the same."""
-        if payload.must_hide_tools(request, self._settings.reasoner):
-            return Tools([], frozenset())
+        if not self._settings.reasoner.obeys and request.options.get("tool_choice") == "none":
+            return Tools([], frozenset())  # the server would ignore "none"
         offers = {"always": True, "never": False, "auto": offered or bool(request.tools)}
         if not offers[self._settings.offer]:
             return Tools(request.tools, frozenset())
