@@ -30,15 +30,8 @@ class Comment:
     text: str
 
 
-@dataclass(frozen=True)
-class Data:
-    """An event's data."""
-
-    text: str
-
-
-async def read_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Comment | Data]:
-    """The events of a stream, however its bytes are cut; fields other than ``data`` are dropped.
+async def read_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str | Comment]:
+    """The data of a stream's events, and its comments, however its bytes are cut.
 
     Raises:
         TooLong: A line has more than 16 MiB.
@@ -47,14 +40,14 @@ async def read_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[Comment | 
     async for line in _read_lines(pieces):
         if not line:
             if data:
-                yield Data("\n".join(data))
+                yield "\n".join(data)
             data = []
         elif line.startswith(":"):
             yield Comment(line[1:].strip())
         elif line.startswith("data:"):
             data.append(line[5:].removeprefix(" "))
     if data:
-        yield Data("\n".join(data))
+        yield "\n".join(data)
 
 
 async def _read_lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:

@@ -95,9 +95,9 @@ class Endpoint:
                         if isinstance(event, sse.Comment):
                             yield event
                             continue
-                        if event.text.strip() == "[DONE]":
+                        if event.strip() == "[DONE]":
                             break
-                        chunk = self._parse_chunk(event.text)
+                        chunk = self._parse_chunk(event)
                         finished = finished or _has_finish_reason(chunk)
                         yield chunk
             except (httpx2.TransportError, sse.TooLong) as error:
