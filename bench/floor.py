@@ -1,56 +1,64 @@
-"""What a centred cosine means: where the score floor of `Memory.ask` can lie.
+"""Measures where the score floor of `Memory.ask` can be: what a centred cosine says.
 
     python bench/floor.py [--chunks 4000]
 
-On the synthetic latents of bench/synthetic.py: the best centred cosine that a query about something
-remembered reaches, by kind, and the best that a query about something never remembered reaches by
-chance. Results go to bench/results/floor.json.
+On the synthetic latents of bench/synthetic.py, this compares the best centred cosines of queries
+about something that is remembered, by kind, with the best that queries about something that was
+never remembered reach by chance. Results go to bench/results/floor.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from synthetic import HIDDEN, MEMORY, World
+from synthetic import BATCH, HIDDEN, MEMORY, Array, World
 
 from clara_mlx import machine
 from clara_mlx.memory.asking import SCORE_FLOOR
 from clara_mlx.store.sketch import RunningMean, Sketcher
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--chunks", type=int, default=4000)
-    parser.add_argument("--queries", type=int, default=30)
-    options = parser.parse_args()
-    world = World(options.chunks)
-    remembered = options.chunks // 2  # the second half is never stored
+def best_cosines(chunks: int, count: int) -> dict[str, list[float]]:
+    """The best centred cosine of each query, by kind; half of the chunks are never remembered."""
+    world = World(chunks)
     mean = RunningMean(MEMORY * HIDDEN)
     stored = []
-    for start in range(0, remembered, 250):
+    for start in range(0, chunks // 2, BATCH):
         batch = world.batch(start)
         mean.update(batch)
         stored.append(batch.astype(np.float16))
     sketcher = Sketcher(MEMORY * HIDDEN, mean=mean.mean)
-    queries, targets = world.queries(2 * options.queries)
-    best: dict[str, list[float]] = {}
+    queries, targets = world.queries(count)
+    best = defaultdict(list)
     for kind, vectors in queries.items():
         for query, target in zip(vectors, targets[kind], strict=True):
             probe = sketcher.probe(query.astype(np.float32))
-            top = -1.0
-            for batch in stored:
-                documents = batch.astype(np.float32)
-                unit = documents / np.linalg.norm(documents, axis=1, keepdims=True)
-                units = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
-                top = max(top, float(probe.centred(units @ unit.T).max()))
-            name = kind if target < remembered else f"{kind}, never remembered"
-            best.setdefault(name, []).append(top)
+            unit_probe = unit(probe.vectors)
+            top = max(
+                float(probe.centred(unit_probe @ unit(batch.astype(np.float32)).T).max())
+                for batch in stored
+            )
+            best[kind if target < chunks // 2 else f"{kind}, never remembered"].append(top)
+    return best
+
+
+def unit(vectors: Array) -> Array:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--chunks", type=int, default=4000)
+    parser.add_argument("--queries", type=int, default=30)
+    options = parser.parse_args()
+    best = best_cosines(options.chunks, 2 * options.queries)
     result = {
         "machine": machine.describe(),
-        "remembered": remembered,
+        "remembered": options.chunks // 2,
         "floor": SCORE_FLOOR,
         "best_centred_cosine": {
             name: {

@@ -1,11 +1,11 @@
-"""The gateway under load: what it adds to a request, and whether it stays as small as it was.
+"""Measures the gateway under load: the time it adds to a request, and whether its memory grows.
 
     python bench/load.py --clients 64 --seconds 60
 
-The gateway runs as users run it, `clara-mlx serve` in a process of its own, before a server that
-answers at once, so that all time is the gateway's (and this program's, on the same machine). First
-one client sends requests in turns to that server directly and through the gateway; then many
-clients send chats, streams and memory calls together. Results go to bench/results/load.json.
+The gateway runs as users run it, `clara-mlx serve` in a process of its own, in front of a server
+that answers at once. So all time is the gateway's (and this program's, on the same machine). First,
+one client sends each request to that server directly and through the gateway. Then many clients
+send chats, streams and memory calls together. Results go to bench/results/load.json.
 """
 
 from __future__ import annotations
@@ -33,24 +33,18 @@ from clara_mlx import machine
 
 RESULTS = Path(__file__).parent / "results"
 SERVE = "from clara_mlx.cli.serve import commands; commands()"
+# A tool output, as clients remember it.
 OUTPUT = "\n".join(f"tests/test_io.py::test_{n} PASSED in 0.{n:03d}s" for n in range(60))
-# What a client does, one after the other: chats, streams, and memory calls.
+# The requests of a client, again and again: chats, streams, and memory calls.
 KINDS = (
-    "chat",
-    "chat",
-    "stream",
-    "chat",
-    "remember",
-    "chat",
-    "stream",
-    "recall",
-    "chat",
-    "original",
+    *("chat", "chat", "stream", "chat", "remember"),
+    *("chat", "stream", "recall", "chat", "original"),
 )
+SAMPLES = 30  # times that the gateway's resident memory is read
 
 
 def upstream() -> None:
-    """Serve answers of a few words at once, on a free port that is printed."""
+    """Serve answers of a few words, without delay, on a free port that is printed."""
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -89,16 +83,17 @@ def upstream() -> None:
 
 @contextmanager
 def process(*command: str) -> Iterator[tuple[str, int]]:
-    """A server process; its URL, which it prints first, and its id."""
+    """A server process; gives its URL, which it prints first, and the process id."""
     started = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
     assert started.stderr
+    line = started.stderr.readline()
+    match = re.search(r"http://\S+", line)
+    if match is None:
+        started.terminate()
+        raise SystemExit(line + started.stderr.read())
+    # Nobody reads the log, which must not fill the pipe.
+    drain = subprocess.Popen(["cat"], stdin=started.stderr, stdout=subprocess.DEVNULL)
     try:
-        line = started.stderr.readline()
-        match = re.search(r"http://\S+", line)
-        if match is None:
-            raise SystemExit(line + started.stderr.read())
-        # Its log is not read, and must not fill the pipe.
-        drain = subprocess.Popen(["cat"], stdin=started.stderr, stdout=subprocess.DEVNULL)
         yield match[0], started.pid
     finally:
         started.terminate()
@@ -113,7 +108,7 @@ def resident(pid: int) -> int:
 
 
 def body_of(number: int, *, stream: bool = False) -> dict[str, Any]:
-    """A chat request that no other is identical to."""
+    """A chat request that differs from all others."""
     messages = [
         {"role": "system", "content": "You are helpful."},
         {"role": "user", "content": f"Question {number}: {'word ' * 100}"},
@@ -121,10 +116,10 @@ def body_of(number: int, *, stream: bool = False) -> dict[str, Any]:
     return {"model": "m", "messages": messages, "max_tokens": 5, "stream": stream}
 
 
-async def overhead(direct: str, through: str, requests: int) -> dict[str, Any]:
-    """Milliseconds of the same requests, in turns to the server directly and through the gateway.
+async def measure_overhead(direct: str, through: str, requests: int) -> dict[str, Any]:
+    """Milliseconds of the same requests, sent to the server directly and through the gateway.
 
-    A request with a long history, of which nothing is compacted, is measured besides.
+    Requests with a long history, of which nothing is compacted, are measured apart.
     """
     long = [m for n in range(40) for m in [*body_of(n)["messages"][1:], _assistant(n)]]
     long = [*long, {"role": "user", "content": "And?"}]
@@ -152,15 +147,16 @@ def _assistant(number: int) -> dict[str, Any]:
     return {"role": "assistant", "content": f"Answer {number}: {'word ' * 100}"}
 
 
-async def load(url: str, pid: int, clients: int, seconds: float) -> dict[str, Any]:
-    """Many clients at once until the time is over."""
+async def measure_load(url: str, pid: int, clients: int, seconds: float) -> dict[str, Any]:
+    """Let many clients send requests until the time is over; times, errors and resident memory."""
     times: dict[str, list[float]] = defaultdict(list)
     errors: Counter[str] = Counter()
-    numbers, end = count(10**6), time.monotonic() + seconds
+    numbers = count(10**6)
+    end = time.monotonic() + seconds
     memory: list[int] = []
     handles: list[str] = []
 
-    async def one(client: httpx2.AsyncClient, kind: str) -> None:
+    async def send(client: httpx2.AsyncClient, kind: str) -> None:
         number = next(numbers)
         begun = time.perf_counter()
         if kind in ("chat", "stream"):
@@ -191,14 +187,14 @@ async def load(url: str, pid: int, clients: int, seconds: float) -> dict[str, An
                 if time.monotonic() > end:
                     return
                 try:
-                    await one(client, KINDS[step % len(KINDS)])
+                    await send(client, KINDS[step % len(KINDS)])
                 except httpx2.HTTPError as error:
                     errors[type(error).__name__] += 1
 
     async def watch() -> None:
         while time.monotonic() < end:
             memory.append(await asyncio.to_thread(resident, pid))
-            await asyncio.sleep(seconds / 30)
+            await asyncio.sleep(seconds / SAMPLES)
 
     await asyncio.gather(watch(), *(work(number) for number in range(clients)))
     return {
@@ -239,9 +235,11 @@ def main() -> None:
         with process(*serving) as (through, pid):
             result = {
                 "machine": machine.describe() | {"load_average": os.getloadavg()},
-                "overhead": asyncio.run(overhead(direct, through, options.requests)),
+                "overhead": asyncio.run(measure_overhead(direct, through, options.requests)),
             }
-            result["load"] = asyncio.run(load(through, pid, options.clients, options.seconds))
+            result["load"] = asyncio.run(
+                measure_load(through, pid, options.clients, options.seconds)
+            )
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -1,4 +1,4 @@
-"""`clara-mlx serve` as a process."""
+"""Runs `clara-mlx serve` as a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pathlib import Path
 
 
 @contextmanager
-def serving(db: Path, *options: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen]]:  # type: ignore[type-arg]
+def serving(
+    db: Path, *options: str, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve a memory on a free port; gives the base URL and the process, which is killed after."""
     code = "from clara_mlx.cli.serve import commands; commands()"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--db", str(db), *options]
     process = subprocess.Popen(

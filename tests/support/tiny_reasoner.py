@@ -1,7 +1,7 @@
 """A tiny qwen3_moe reasoner that calls a tool and reads its result, served by mlx_lm.server.
 
-A few hundred bytes of conversation are learnt by heart, so that the real server renders, caches,
-generates and parses; for anything else it has random words.
+It learns a few hundred bytes of conversation by heart, so that the real server has something to
+render, cache, generate and parse. To anything else it answers with random words.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 2,
     "torch_dtype": "float32",
 }
-# Qwen3's form in short: tools by name only, results as a user's turn.
+# Like Qwen3's template, but shorter: tools by name only, results as a user's turn.
 TEMPLATE = (
     "{%- if tools %}tools:{% for tool in tools %} {{ tool.function.name }}{% endfor %}\n"
     "{% endif -%}"
@@ -66,7 +66,7 @@ TEMPLATE = (
 
 
 def folder(path: Path, tokenizer: Path, learnt: list[tuple[list[Any], Any, str]]) -> Path:
-    """A model folder; after (messages, tools) it says the text, token for token."""
+    """Make a model folder; after (messages, tools) the model says the text, token for token."""
     path.mkdir()
     shutil.copy(tokenizer / "tokenizer.json", path)
     config = json.loads((tokenizer / "tokenizer_config.json").read_text())
@@ -108,7 +108,7 @@ def _learn(model: Any, path: Path, learnt: list[tuple[list[Any], Any, str]]) -> 
 
 @contextmanager
 def served(path: Path, *options: str) -> Iterator[str]:
-    """``mlx_lm.server`` with a model folder; gives its URL."""
+    """Serve a model folder with ``mlx_lm.server``; gives its URL."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(path), "--port", str(port)]
