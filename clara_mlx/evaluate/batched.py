@@ -14,7 +14,6 @@ import mlx.nn as nn
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
-from clara_mlx.errors import PromptTooLong
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.prompts import DecoderPrompt
 
@@ -45,14 +44,8 @@ def generate_answers(
     Raises:
         PromptTooLong: A prompt and its answer exceed the model's window.
     """
-    window = clara.config.window
     for prompt, _ in readings:
-        needed = len(prompt.ids) + max_tokens
-        if needed > window:
-            size = clara.config.memory_tokens
-            documents = len(prompt.slots) // size
-            room = window - needed + documents * (size + 1)
-            raise PromptTooLong(needed, window, documents, max(0, room // (size + 1)))
+        clara.prompts.check_window(prompt, max_tokens)
     order = sorted(range(len(readings)), key=lambda i: -len(readings[i].prompt.ids))
     for start in range(0, len(order), GROUP):
         group = order[start : start + GROUP]

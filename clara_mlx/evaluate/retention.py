@@ -16,7 +16,6 @@ from clara_mlx.evaluate.cases import Case, find_cases, in_report_order
 from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
 from clara_mlx.evaluate.sets import ProbeSet
 from clara_mlx.model.clara import Clara
-from clara_mlx.model.prompts import Prompts
 from clara_mlx.store.codec import codec
 
 #: Everything a decoder can be given to read, as a report prints it.
@@ -130,7 +129,7 @@ class Reader:
         self._clara = clara
         self._outputs = probes.outputs
         self._progress = progress
-        self._prompts = Prompts(clara.config, clara.tokenizer)
+        self._prompts = clara.prompts
         self.cases = find_cases(probes.outputs, clara.config, clara.tokenizer)
         self.set = probes.name
         self._latents: dict[tuple[int, int], np.ndarray[Any, Any]] = {}  # by document and start

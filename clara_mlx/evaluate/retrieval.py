@@ -22,7 +22,6 @@ from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.memory import Memory, Mode
 from clara_mlx.model import chunking
 from clara_mlx.model.clara import Clara
-from clara_mlx.model.prompts import Prompts
 from clara_mlx.store.results import Hit
 
 #: Numbers of first hits among which recall is counted.
@@ -197,7 +196,7 @@ def answer_from_relevant_chunks(
     haystack: Haystack, clara: Clara, max_tokens: int, progress: Progress
 ) -> list[str]:
     """Answer the queries from their relevant chunks, as if a search had found exactly these."""
-    prompts = Prompts(clara.config, clara.tokenizer)
+    prompts = clara.prompts
     readings = []
     for asked in haystack.queries:
         text = haystack.outputs[asked.query.document].text

@@ -105,7 +105,9 @@ class Clara:
     Attributes:
         config: Token counts and ids.
         network: The base with its adapted layers, an mlx-lm model.
+        lora: The adapters of those layers.
         tokenizer: Turns text into ids and back.
+        prompts: Builds the inputs of encoder and decoder.
         fingerprint: Identifies checkpoint, quantisation and dtype; latents of different
             fingerprints must not be mixed.
     """
@@ -121,27 +123,22 @@ class Clara:
     ) -> None:
         self.config = config
         self.network = network
+        self.lora = adapters
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
-        self._adapters = adapters
         self._query_adapter = query_adapter
-        self._prompts = Prompts(config, tokenizer)
+        self.prompts = Prompts(config, tokenizer)
         self._decoder = Decoder(network, adapters, tokenizer, config.eos_id)
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters that the checkpoint has."""
-        return self._adapters.names
-
-    @property
-    def lora(self) -> Adapters:
-        """The adapters themselves, for training."""
-        return self._adapters
+        return self.lora.names
 
     def add_query_reasoner(self) -> None:
         """Give a model without a query reasoner one to train: a copy of its encoder adapter."""
         if "query_reasoner" not in self.adapters:
-            self._adapters.add("query_reasoner", self._adapters.tensors("encoder"))
+            self.lora.add("query_reasoner", self.lora.tensors("encoder"))
         self._query_adapter = "query_reasoner"
 
     # -- encoding --------------------------------------------------------------------------------
@@ -166,10 +163,7 @@ class Clara:
         """Encode a question for `rank`: (memory_tokens, hidden) float32.
 
         Uses the query reasoner; a checkpoint without one uses its encoder adapter, which is how
-        the reference starts training the reasoner.
-
-        Raises:
-            TextTooLong: As for `encode`.
+        the reference starts training the reasoner. Raises `TextTooLong` as `encode` does.
         """
         inputs = self._encoder_inputs([text], truncate)
         return self._encode([len(inputs[0])], lambda i: inputs[i], self._query_adapter)[0]
@@ -213,7 +207,7 @@ class Clara:
         for index, ids in enumerate(tokenised):
             if len(ids) > limit and not truncate:
                 raise TextTooLong(index, len(ids), limit)
-        return [self._prompts.encoder_input(ids, truncate=truncate) for ids in tokenised]
+        return [self.prompts.encoder_input(ids, truncate=truncate) for ids in tokenised]
 
     def _encode(
         self,
@@ -236,7 +230,7 @@ class Clara:
         order: list[int] = []
         done: list[mx.array] = []
         for batch in batches(lengths):
-            with self._adapters.use(adapter):
+            with self.lora.use(adapter):
                 states = encode_batch(self.network, [input_of(i) for i in batch], memory_tokens)
             done.append(states.astype(mx.float32))
             mx.eval(done[-1])
@@ -248,11 +242,9 @@ class Clara:
     # -- ranking ---------------------------------------------------------------------------------
 
     def rank(self, query: str | mx.array, latents: mx.array | np.ndarray) -> mx.array:
-        """Cosines (n,) float32 of a question and each of n latents, all of them flattened.
+        """Cosines (n,) float32 of a question and of latents (n, memory_tokens, hidden), flattened.
 
-        Args:
-            query: A question, or what `encode_query` returned for it.
-            latents: The documents' latents (n, memory_tokens, hidden).
+        The question is a text, or what `encode_query` returned for it.
         """
         encoded = self.encode_query(query) if isinstance(query, str) else query
         q = self._checked(encoded).reshape(-1)
@@ -319,13 +311,12 @@ class Clara:
         window = self.config.window
         if len(question) > 4 * self.tokenizer.longest_token * window:  # as in _encoder_inputs
             raise PromptTooLong(window + 1, window, documents.shape[0], 0, exact=False)
-        prompt = self._prompts.answer(question, documents.shape[0])
+        prompt = self.prompts.answer(question, documents.shape[0])
         return self._generate(prompt, documents, max_tokens, sampling)
 
     def documents_that_fit(self, question: str, max_tokens: int = 128) -> int:
         """Number of documents that `answer` can read with this question and room for its answer."""
-        prompt = self._prompts.answer(question, 1)
-        return self._largest_k(len(prompt.ids), 1, max_tokens)
+        return self.prompts.documents_that_fit(self.prompts.answer(question, 1), max_tokens)
 
     def paraphrase(
         self,
@@ -335,16 +326,13 @@ class Clara:
         instruction: str = PARAPHRASE_USER,
         **sampling: Unpack[Sampling],
     ) -> str:
-        """Write out what compressed documents hold, as the model was pretrained to.
+        """Write out the text of compressed documents, as the model was pretrained to.
 
-        Args:
-            latents: The documents' latents (k, memory_tokens, hidden).
-            max_tokens: Tokens to generate at most.
-            instruction: The user turn, with ``{slots}`` where the memory tokens go.
-            sampling: Options as for `answer`.
+        ``instruction`` is the user turn, with ``{slots}`` where the memory tokens go; the other
+        arguments are those of `answer`.
         """
         documents = self._checked(latents)
-        prompt = self._prompts.paraphrase(documents.shape[0], instruction)
+        prompt = self.prompts.paraphrase(documents.shape[0], instruction)
         return "".join(_texts(self._generate(prompt, documents, max_tokens, sampling)))
 
     def _generate(
@@ -352,21 +340,10 @@ class Clara:
     ) -> Iterator[GenerationResponse]:
         if max_tokens < 1:
             raise ClaraError(f"max_tokens must be at least 1, got {max_tokens}")
-        self._check_window(len(prompt.ids), documents.shape[0], max_tokens)
-        return self._decoder.stream(prompt, documents, max_tokens, sampling)
-
-    def _check_window(self, prompt_tokens: int, k: int, max_tokens: int) -> None:
-        if k == 0:
+        if documents.shape[0] == 0:
             raise ClaraError("no latents were given, so there is nothing to answer from")
-        needed, window = prompt_tokens + max_tokens, self.config.window
-        if needed > window:
-            raise PromptTooLong(needed, window, k, self._largest_k(prompt_tokens, k, max_tokens))
-
-    def _largest_k(self, prompt_tokens: int, k: int, max_tokens: int) -> int:
-        """Documents that fit the window, given a prompt with k of them."""
-        per_document = self.config.memory_tokens + 1
-        room = self.config.window - max_tokens - (prompt_tokens - k * per_document)
-        return max(0, room // per_document)
+        self.prompts.check_window(prompt, max_tokens)
+        return self._decoder.stream(prompt, documents, max_tokens, sampling)
 
 
 def _texts(responses: Iterator[GenerationResponse]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, PromptTooLong
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.tokenizer import TextTokenizer
 
@@ -109,6 +109,25 @@ class Prompts:
             raise ClaraError(f"a paraphrase instruction needs {SLOTS} once, got {instruction!r}")
         before, after = instruction.split(SLOTS)
         return self._decoder_prompt(PARAPHRASE_SYSTEM, before, after, documents, answer)
+
+    def documents_that_fit(self, prompt: DecoderPrompt, max_tokens: int) -> int:
+        """Number of documents that a prompt could have if the window is to hold its answer, too."""
+        per_document = self.config.memory_tokens + 1  # with <SEP>
+        documents = len(prompt.slots) // self.config.memory_tokens
+        room = self.config.window - max_tokens - (len(prompt.ids) - documents * per_document)
+        return max(0, room // per_document)
+
+    def check_window(self, prompt: DecoderPrompt, max_tokens: int) -> None:
+        """Refuse a prompt that does not fit the model's window together with its answer.
+
+        Raises:
+            PromptTooLong: It says how many documents would fit.
+        """
+        needed = len(prompt.ids) + max_tokens
+        if needed > self.config.window:
+            documents = len(prompt.slots) // self.config.memory_tokens
+            fitting = self.documents_that_fit(prompt, max_tokens)
+            raise PromptTooLong(needed, self.config.window, documents, fitting)
 
     def _decoder_prompt(
         self,

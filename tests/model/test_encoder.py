@@ -20,7 +20,7 @@ lengths = st.lists(st.integers(0, 64), min_size=1, max_size=9)
 def inputs(clara: Clara, lengths: list[int]) -> list[list[int]]:
     """Encoder inputs with these numbers of ordinary text tokens, all different."""
     return [
-        clara._prompts.encoder_input([300 + (7 * row + 3 * i) % 300 for i in range(length)])
+        clara.prompts.encoder_input([300 + (7 * row + 3 * i) % 300 for i in range(length)])
         for row, length in enumerate(lengths)
     ]
 

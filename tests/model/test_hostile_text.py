@@ -122,7 +122,9 @@ def test_truncating_a_long_text_reads_no_more_than_it_needs(model: Clara) -> Non
 def test_largest_k_fits_and_one_more_does_not(
     model: Clara, documents: int, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "config", replace(model.config, window=window))
+    smaller = replace(model.config, window=window)
+    for owner in (model, model.prompts):
+        monkeypatch.setattr(owner, "config", smaller)
     latents = mx.zeros((1, 4, 64))
     question = "why? " * window
 
