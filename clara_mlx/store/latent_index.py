@@ -12,7 +12,7 @@ from clara_mlx.store import sketch_table
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.sketch import Probe, Sketcher
-from clara_mlx.store.sketch_index import Ids, NearestFirst, SketchIndex
+from clara_mlx.store.sketch_index import Ids, Mask, NearestFirst, SketchIndex
 
 # Blobs read and scored at a time by an exact search: bounds the memory.
 _EXACT_BATCH = 256
@@ -54,16 +54,25 @@ class LatentIndex:
         """
         with self._lock:
             self._read_new_sketches()
-            index = self._index
-            mask = None if allowed is None else np.isin(index.ids, np.asarray(allowed, np.int64))
+            ids = self._index.ids
+            mask = None if allowed is None else np.isin(ids, np.asarray(allowed, np.int64))
             if not exact:
-                probe, rotated = self._probe(self._sketcher, query)
-                nearest = NearestFirst(index, probe, k, mask, sure=sure)
-                while len(ids := nearest.next_ids()):
-                    nearest.add_scores(self.cosines(rotated, ids))
-                ids, cosines = nearest.best()
-                return list(zip(ids.tolist(), cosines.tolist(), strict=True))
-            candidates = index.ids if mask is None else index.ids[mask]
+                return self._search_near(query, k, mask, sure)
+        return self._search_all(query, k, ids if mask is None else ids[mask])
+
+    def _search_near(
+        self, query: Floats, k: int, mask: Mask | None, sure: int | None
+    ) -> list[tuple[int, float]]:
+        """Score the chunks that their sketches choose, and no others."""
+        probe, rotated = self._probe(self._sketcher, query)
+        nearest = NearestFirst(self._index, probe, k, mask, sure=sure)
+        while len(ids := nearest.next_ids()):
+            nearest.add_scores(self.cosines(rotated, ids))
+        ids, cosines = nearest.best()
+        return list(zip(ids.tolist(), cosines.tolist(), strict=True))
+
+    def _search_all(self, query: Floats, k: int, candidates: Ids) -> list[tuple[int, float]]:
+        """Score every candidate."""
         rotated = self._table.codec.rotate_queries(query)
         scores = np.full(len(candidates), -np.inf, np.float32)
         for start in range(0, len(candidates), _EXACT_BATCH):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clara_mlx.store import filters, fulltext
+from clara_mlx.store.hadamard import Floats
+from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.results import Hit
 from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from clara_mlx.store.latent_index import LatentIndex
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +28,7 @@ _DEPTH = 3
 def search(
     store: Store,
     index: LatentIndex | None,
-    encoded: np.ndarray[Any, Any] | None,
+    encoded: Floats | None,
     query: str | None,
     k: int,
     where: Mapping[str, Any] | None,
