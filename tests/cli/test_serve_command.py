@@ -54,7 +54,7 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--host", "0.0.0.0"], "CLARA_MLX_TOKEN"),
         (["--reasoner", "localhost:8080"], "not the URL"),
@@ -66,8 +66,8 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
         (["--host", "203.0.113.7"], "can't listen on"),
     ],
 )
-def test_mistakes_are_told_before_anything_runs(
-    tmp_path: Path, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_reported_before_anything_runs(
+    tmp_path: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CLARA_MLX_TOKEN", raising=False)
     if "203.0.113.7" in options:
@@ -75,8 +75,8 @@ def test_mistakes_are_told_before_anything_runs(
     db = tmp_path / "agent.db"
     result = CliRunner().invoke(commands, ["serve", "--db", str(db), *options])
     assert result.exit_code
-    assert told in result.output or (
-        isinstance(result.exception, ClaraError) and told in str(result.exception)
+    assert message in result.output or (
+        isinstance(result.exception, ClaraError) and message in str(result.exception)
     )
     assert not db.exists()
 

@@ -69,12 +69,10 @@ def test_examples_from_logs_can_be_trained_on(config: Path, tmp_path: Path) -> N
     log, to = tmp_path / "log.jsonl", tmp_path / "examples.jsonl"
     log.write_text("".join(json.dumps(line) + "\n" for line in LOG))
     arguments = [log, "--to", to, "--stage", "instruct", "--json", "--force"]
-    result = CliRunner().invoke(
-        commands, ["examples", *map(str, arguments)], catch_exceptions=False
-    )
-    told = json.loads(result.output)
-    assert (told["outputs"], told["documents"], told["secrets_masked"]) == (3, 2, 1)
-    assert told["records"] == told["questions"] == len(to.read_text().splitlines()) > 2
+    done = CliRunner().invoke(commands, ["examples", *map(str, arguments)], catch_exceptions=False)
+    result = json.loads(done.output)
+    assert (result["outputs"], result["documents"], result["secrets_masked"]) == (3, 2, 1)
+    assert result["records"] == result["questions"] == len(to.read_text().splitlines()) > 2
     assert "a1B2" not in to.read_text()
     plan = json.loads(run(config, "--dry-run", "--json"))  # reads examples.jsonl
     assert plan["documents"] == 2

@@ -35,7 +35,13 @@ def write_config(folder: Path, model: Path | None, examples: Any, /, **fields: A
     (folder / "examples.jsonl").write_text("".join(json.dumps(e) + "\n" for e in examples))
     tables: dict[str, dict[str, Any]] = {
         "data": {"train": ["examples.jsonl"], "evaluation": ["examples.jsonl"]},
-        "steps": {"batch_size": 4, "micro_batch_size": 2, "epochs": 1000, "most": 4},
+        "steps": {
+            "batch_size": 4,
+            "micro_batch_size": 2,
+            "epochs": 1000,
+            "most": 4,
+            "answer_tokens": 12,  # more than any right answer has
+        },
         "optimiser": {"learning_rate": 5e-3},
         # Compiling takes seconds, so most tests do without; one shows that it changes nothing.
         "method": {"compile": False, "top_k": 2},

@@ -49,7 +49,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: str, **headers: str
     handler.wfile.write(body.encode())
 
 
-def said(content: str) -> str:
+def completion(content: str) -> str:
     return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]})
 
 
@@ -71,7 +71,7 @@ KEPT = [("Which item is missing?", "bolt"), ("How many passed?", "3"), ("Twice?"
 def test_only_verbatim_answers_are_kept(around: str) -> None:
     content = around.replace("{}", json.dumps(PAIRS))
     with (
-        endpoint(lambda handler, *_: send(handler, 200, said(content))) as (url, requests),
+        endpoint(lambda handler, *_: send(handler, 200, completion(content))) as (url, requests),
         QuestionWriter(url, "m", api_key="k" * 5) as writer,
     ):
         assert writer.write(PYTEST) == KEPT
@@ -86,7 +86,7 @@ def test_only_verbatim_answers_are_kept(around: str) -> None:
 @pytest.mark.parametrize("content", ["", "no list", "[1, 2", '[{"question": }]', "[" * 9_000])
 def test_useless_replies_give_nothing(content: str) -> None:
     with (
-        endpoint(lambda handler, *_: send(handler, 200, said(content))) as (url, _),
+        endpoint(lambda handler, *_: send(handler, 200, completion(content))) as (url, _),
         QuestionWriter(url, "m") as writer,
     ):
         assert writer.write(PYTEST) == []
@@ -99,14 +99,14 @@ def test_busy_servers_are_asked_again() -> None:
         elif number == 2:
             handler.connection.close()  # mid-request
         else:
-            send(handler, 200, said(json.dumps(PAIRS)))
+            send(handler, 200, completion(json.dumps(PAIRS)))
 
     with endpoint(reply) as (url, requests), QuestionWriter(url, "m", pause=0.01) as writer:
         assert writer.write(PYTEST) == KEPT
         assert len(requests) == 3
 
 
-def test_failures_are_told() -> None:
+def test_failures_are_reported() -> None:
     with (
         endpoint(lambda handler, *_: send(handler, 500, "broken")) as (url, requests),
         QuestionWriter(url, "m", pause=0.01, retries=2) as writer,

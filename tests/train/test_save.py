@@ -34,7 +34,8 @@ def test_both_forms_are_the_trained_model(
     folder: Any, cli: Any, golden: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     start = folder("c16", "e2e", *options)
-    file = write_config(tmp_path, start, CANDIDATES, stage="end-to-end", method__memory_rows=True)
+    fields = {"stage": "end-to-end", "method__memory_rows": True, "steps__most": 2}
+    file = write_config(tmp_path, start, CANDIDATES, **fields)
     run = trained(file)
     model = clara_mlx.load(tmp_path / "run/model")
     if not options:  # nothing was rounded
@@ -74,7 +75,7 @@ def test_an_untrained_adapter_comes_along(folder: Any, tmp_path: Path) -> None:
 def test_mlx_lm_reads_the_trained_folder(folder: Any, tmp_path: Path) -> None:
     from mlx_lm.utils import load
 
-    trained(write_config(tmp_path, folder("c16", "instruct"), QUESTIONS))
+    trained(write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2))
     path = tmp_path / "run/model"
     model, _ = load(str(path), adapter_path=str(path / "adapters/decoder"))
     assert mx.isfinite(model(mx.array([[1, 5, 6]]))).all().item()
@@ -89,7 +90,8 @@ def test_a_fresh_start_changes_nothing_until_it_is_trained(golden: Path, tmp_pat
         "dtype": "float32",
     }
     options = {f"fresh__{name}": value for name, value in fresh.items()}
-    run = Run.open(write_config(tmp_path, None, QUESTIONS, stage="scp", **options))
+    fields = {"stage": "scp", "steps__most": 2}
+    run = Run.open(write_config(tmp_path, None, QUESTIONS, **fields, **options))
     clara = run.trainer.clara
     assert clara.adapters == ("decoder", "encoder")
     assert clara.config.memory_tokens == 4 and clara.config.vocab_size == 643 + 4 + 3
@@ -122,7 +124,7 @@ def test_a_quantised_start_needs_its_checkpoint_before_training(
     file = write_config(tmp_path, moved, QUESTIONS)
     with pytest.raises(CheckpointError, match="gone"):
         Run.open(file)
-    file = write_config(tmp_path, moved, QUESTIONS, write_checkpoint=False)
+    file = write_config(tmp_path, moved, QUESTIONS, write_checkpoint=False, steps__most=2)
     trained(file)
     ModelFolder.open(tmp_path / "run/model")
     assert not (tmp_path / "run/checkpoint").exists()

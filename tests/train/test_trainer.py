@@ -55,7 +55,7 @@ def test_four_examples_are_learnt_to_exact_answers(folder: Any, tmp_path: Path) 
         tmp_path,
         start,
         QUESTIONS,
-        steps__most=30,
+        steps__most=16,
         data__questions_per_document=2,
         method__dropout=0.0,
         method__mse_weight=0.0,
@@ -140,7 +140,7 @@ def test_documents_shared_by_questions_are_encoded_once(folder: Any, tmp_path: P
 def test_qlora(folder: Any, tmp_path: Path, bits: str) -> None:
     """A quantised base stays as it is; the adapters and the memory rows learn on it."""
     start = folder("c16", "instruct", "-q", bits, "--group-size", "32")
-    options = {"steps__most": 8, "method__dropout": 0.0, "method__memory_rows": True}
+    options = {"steps__most": 5, "method__dropout": 0.0, "method__memory_rows": True}
     file = write_config(tmp_path, start, QUESTIONS, **options)
     run = Run.open(file)
     weight = run.trainer.clara.network.model.layers[0].mlp.up_proj.linear.weight

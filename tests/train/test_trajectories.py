@@ -19,7 +19,7 @@ PYTEST = "FAILED tests/test_store.py::test_take - KeyError: 'bolt'\n1 failed, 3 
 GREP = "inventory/store.py:15:    def take(self, name, count):\nREADME.md:3:take one\n"
 
 
-def sent(name: str, arguments: dict[str, Any], call: str) -> dict[str, Any]:
+def call(name: str, arguments: dict[str, Any], call: str) -> dict[str, Any]:
     function = {"name": name, "arguments": json.dumps(arguments)}
     calls = [{"id": call, "type": "function", "function": function}]
     return {"role": "assistant", "content": None, "tool_calls": calls}
@@ -28,9 +28,9 @@ def sent(name: str, arguments: dict[str, Any], call: str) -> dict[str, Any]:
 MESSAGES = [
     {"role": "system", "content": "You are an agent."},
     {"role": "user", "content": "Fix it."},
-    sent("bash", {"command": "pytest -q"}, "c1"),
+    call("bash", {"command": "pytest -q"}, "c1"),
     {"role": "tool", "tool_call_id": "c1", "content": PYTEST},
-    sent("grep", {"pattern": "take"}, "c2"),
+    call("grep", {"pattern": "take"}, "c2"),
     {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": GREP}]},
     {"role": "tool", "tool_call_id": "c3", "content": None},
     {"role": "assistant", "content": "Done."},
@@ -85,7 +85,7 @@ def test_where_and_command(tmp_path: Path) -> None:
 
 def test_swe_agents_history_with_tool_calls(tmp_path: Path) -> None:
     history = [
-        sent("bash", {"command": "pytest"}, "c1") | {"message_type": "action"},
+        call("bash", {"command": "pytest"}, "c1") | {"message_type": "action"},
         {
             "role": "tool",
             "content": [{"type": "text", "text": PYTEST}],
@@ -109,7 +109,7 @@ def test_compymac_envelopes(tmp_path: Path) -> None:
     messages = [
         {"role": "tool", "tool_call_id": "x", "content": shell("cd /repo && pytest -q", PYTEST)},
         {"role": "tool", "tool_call_id": "y", "content": view + "</full-file-view>"},
-        sent("git_status", {}, "z"),
+        call("git_status", {}, "z"),
         {
             "role": "tool",
             "tool_call_id": "z",
@@ -196,7 +196,7 @@ def test_damaged_records(tmp_path: Path, name: str, text: str, line: int, what: 
     assert kept.problems[0].startswith(f"{file}:{line}: ")
 
 
-def test_files_that_are_no_logs(tmp_path: Path) -> None:
+def test_files_that_are_not_logs(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"name": "x"}')
     (tmp_path / "b.json").write_bytes(b"\xff\xfe")
     (tmp_path / "c.json").write_text("[" * 100_000)
@@ -208,7 +208,7 @@ def test_files_that_are_no_logs(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
-def test_any_cut_is_told_or_read(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+def test_any_cut_is_read_or_reported(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     whole = json.dumps({"trajectory": STEPS}, indent=1)
     cut = data.draw(st.integers(0, len(whole) - 1))
     file = tmp_path_factory.mktemp("cut") / "run.traj"
@@ -221,7 +221,7 @@ def test_any_cut_is_told_or_read(tmp_path_factory: pytest.TempPathFactory, data:
 
 def test_secrets_are_masked_before_anything_else(tmp_path: Path) -> None:
     messages = [
-        sent("bash", {"command": f"export TOKEN={TOKEN}; env"}, "c1"),
+        call("bash", {"command": f"export TOKEN={TOKEN}; env"}, "c1"),
         {"role": "tool", "tool_call_id": "c1", "content": f"TOKEN={TOKEN}\nPORT=8443\n"},
     ]
     file = tmp_path / "chat.json"
