@@ -7,14 +7,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -101,7 +101,7 @@ def _print_table(table: RenderableType) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[..., None]]:
+def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error, if that is a terminal.
 
     Args:
@@ -109,7 +109,7 @@ def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[...,
         in_bytes: Progress is counted in bytes.
     """
     if not sys.stderr.isatty():
-        yield lambda *_: None
+        yield lambda done, total, step="": None
         return
     from rich import progress as bars
     from rich.console import Console
@@ -121,9 +121,7 @@ def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Callable[...,
     ) as bar:
         task = bar.add_task(what, total=None)
 
-        def update(done: Any, total: Any, step: Any = "", /) -> None:
-            if isinstance(done, str):  # a room that still calls with (what, done, total)
-                done, total, step = total, step, done
+        def update(done: int, total: int, step: str = "", /) -> None:
             bar.update(task, description=f"{what} {step}".rstrip(), completed=done, total=total)
 
         yield update

@@ -19,9 +19,9 @@ PYTEST = "FAILED tests/test_store.py::test_take - KeyError: 'bolt'\n1 failed, 3 
 GREP = "inventory/store.py:15:    def take(self, name, count):\nREADME.md:3:take one\n"
 
 
-def call(name: str, arguments: dict[str, Any], call: str) -> dict[str, Any]:
+def call(name: str, arguments: dict[str, Any], id: str) -> dict[str, Any]:
     function = {"name": name, "arguments": json.dumps(arguments)}
-    calls = [{"id": call, "type": "function", "function": function}]
+    calls = [{"id": id, "type": "function", "function": function}]
     return {"role": "assistant", "content": None, "tool_calls": calls}
 
 
