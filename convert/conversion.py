@@ -38,7 +38,7 @@ _DTYPES = {name: getattr(mx, name) for name in ITEM_SIZES}
 
 @dataclass
 class Conversion:
-    """What a conversion found and wrote; the CLI prints it."""
+    """The result of a conversion, which the CLI prints."""
 
     folder: Path
     adapters: list[str]
@@ -107,7 +107,7 @@ def convert(
         check_target(to, force)
         check_space(to.parent, total)
         with atomic.partial_folder(to) as folder:
-            with hash_in_background(source.files) as hashes:
+            with hash_in_background(source.files_by_part) as hashes:
                 # 2. Quantise and save the weights: base, adapters, exact rows.
                 _save_base(folder, base, quantiser, result)
                 for name, tensors in adapters.items():

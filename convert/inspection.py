@@ -37,6 +37,7 @@ def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]
 
 
 def _inspect_folder(folder: ModelFolder) -> dict[str, Any]:
+    """Describe a model folder from ``clara.json`` and its files' headers."""
     parts: dict[str, list[Path]] = {"base": sorted(folder.path.glob("model*.safetensors"))}
     for name in folder.adapters:
         parts[f"adapter {name}"] = [folder.path / LAYOUT.adapter.format(name)]
@@ -65,6 +66,7 @@ def _summarise_files(files: list[Path]) -> dict[str, Any]:
 
 
 def _inspect_checkpoint(path: str | Path, subfolder: str | None) -> dict[str, Any]:
+    """Describe a checkpoint from its config and the headers of its tensors."""
     folder, revision = locate_checkpoint(path, subfolder, None)
     raw = read_json(folder / "config.json")
     tables = read_tables(folder)

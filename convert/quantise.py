@@ -41,16 +41,9 @@ class Quantisation:
 def quantise_tensor(
     name: str, array: mx.array, dtype: mx.Dtype, quantisation: Quantisation | None
 ) -> dict[str, mx.array]:
-    """Make the stored form of a tensor: one array, or packed weights, scales and biases.
+    """Make the stored form of a tensor: packed weights, scales and biases, by their full names.
 
-    Args:
-        name: Full name of the tensor, which ends with ``.weight``.
-        array: Its values.
-        dtype: The type of the stored array, or of its scales and biases.
-        quantisation: None, or a scheme that does not apply to this shape, only casts.
-
-    Returns:
-        The evaluated arrays by their full names.
+    Without a quantisation that applies to its shape, a tensor is only cast to ``dtype``.
     """
     array = array.astype(dtype)
     if quantisation is None or not quantisation.applies(array.shape):

@@ -1,4 +1,4 @@
-"""Tables for people: what a conversion, a verification or an inspection found."""
+"""Tables for people, from the results of a conversion, a verification or an inspection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clara_mlx.convert.verification import Verification
 
 
 def conversion(result: Conversion) -> list[RenderableType]:
-    """The closing tables of a conversion: parts, errors, licences."""
+    """Tables and lines on a conversion: parts, errors, licences."""
     parts = Table("part", "parameters", "bytes", title=str(result.folder), title_justify="left")
     for part, nbytes in result.bytes.items():
         parameters = result.parameters.get(part)
@@ -40,7 +40,7 @@ def conversion(result: Conversion) -> list[RenderableType]:
 
 
 def verification(result: Verification, *, errors: bool = True) -> list[RenderableType]:
-    """What a comparison found.
+    """Lines and a table on a comparison.
 
     Args:
         result: What `verify` returned.
@@ -69,7 +69,7 @@ def _errors(errors: dict[str, Error]) -> Table:
 
 
 def inspection(described: dict[str, Any]) -> list[RenderableType]:
-    """What `inspect` found."""
+    """Tables on a model folder or a checkpoint, as `inspect` describes it."""
     tensors = Table(
         "part", "tensors", "bytes", "dtypes", title=described["path"], title_justify="left"
     )

@@ -9,29 +9,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.convert.files import (
-    BASE_FILES,
-    locate_checkpoint,
-    locate_folder,
-    path_exists,
-    read_adapters,
-    read_base,
-    read_json,
-    read_licence,
-    read_tables,
-    recorded_name,
-)
+from clara_mlx.convert import files, weight_map
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_size
-from clara_mlx.convert.weight_map import (
-    ADAPTER,
-    ADAPTER_NAMES,
-    BASE,
-    TABLES,
-    dimensions,
-    expand,
-    misfits,
-)
+from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, BASE, TABLES
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import ModelFolder, download
@@ -68,7 +49,7 @@ class Source:
     sizes: dict[str, int]  # by the weight map's shape names
     base: Tensors  # of the base, with the checkpoint's own two tables
     adapters: AdapterRefs  # by our names (encoder, ...), tensors by the checkpoint's
-    notes: list[str]  # what a user should know about what was found
+    notes: list[str]  # for the user, on how the checkpoint will be used
     licences: dict[str, str | None]  # as the repositories state them, if they do
 
     @classmethod
@@ -91,24 +72,24 @@ class Source:
         Raises:
             CheckpointError: Something is missing, damaged or does not fit; all misfits are listed.
         """
-        path, commit = locate_checkpoint(checkpoint, subfolder, revision)
-        fields = read_json(path / "config.json")
-        tables = read_tables(path)
-        adapters = read_adapters(path)
+        path, commit = files.locate_checkpoint(checkpoint, subfolder, revision)
+        fields = files.read_json(path / "config.json")
+        tables = files.read_tables(path)
+        adapters = files.read_adapters(path)
         base_name, base_path = _locate_base(base, path, fields, tables, adapters)
-        base_config = read_json(base_path / "config.json")
+        asked_base = fields.get("decoder_model_name") if base is None else base_name
+        base_config = files.read_json(base_path / "config.json")
         tokenizer = read_tokenizer(base_path, path)
         config = _read_config(path, fields, base_path, base_config, vocabulary_size(tokenizer))
         add_tokens(tokenizer, config, base_path)
-        sizes = dimensions(
+        sizes = weight_map.dimensions(
             base_config, config.vocab_size, config.lora_r, where=str(base_path / "config.json")
         )
-        own = {name: ref for name, ref in read_base(base_path).items() if name not in TABLES}
-        weights = own | tables
+        weights = _without_tables(files.read_base(base_path)) | tables
         _check_fit(path, base_path, weights, adapters, sizes)
-        lines = expand(BASE, sizes["layers"])
+        lines = weight_map.expand(BASE, sizes["layers"])
         return cls(
-            name=recorded_name(checkpoint),
+            name=files.recorded_name(checkpoint),
             subfolder=subfolder,
             revision=commit,
             path=path,
@@ -119,19 +100,12 @@ class Source:
             tokenizer=tokenizer,
             sizes=sizes,
             base={name: ref for name, ref in weights.items() if lines[name].target},
-            adapters={
-                ADAPTER_NAMES[theirs]: {
-                    key: ref for key, ref in tensors.items() if key not in TABLES
-                }
-                for theirs, tensors in adapters.items()
+            adapters={ADAPTER_NAMES[name]: _without_tables(a) for name, a in adapters.items()},
+            notes=_notes(asked_base, base_name, config, adapters),
+            licences={
+                "checkpoint": files.read_licence(path),
+                "base": files.read_licence(base_path),
             },
-            notes=_notes(
-                fields.get("decoder_model_name") if base is None else base_name,
-                base_name,
-                config,
-                adapters,
-            ),
-            licences={"checkpoint": read_licence(path), "base": read_licence(base_path)},
         )
 
     @classmethod
@@ -152,7 +126,7 @@ class Source:
         )
 
     @property
-    def files(self) -> dict[str, list[Path]]:
+    def files_by_part(self) -> dict[str, list[Path]]:
         """The files with the weights and their configs, of the checkpoint and of the base."""
         found: dict[str, list[Path]] = {"checkpoint": [self.path / "config.json"], "base": []}
         refs = [*self.base.values(), *(r for a in self.adapters.values() for r in a.values())]
@@ -183,17 +157,17 @@ def _locate_base(
     """
     remedy = "name the base with --base FOLDER_OR_HUB_ID"
     if base is not None:
-        return recorded_name(base), locate_folder(base, BASE_FILES)
+        return files.recorded_name(base), files.locate_folder(base, files.BASE_FILES)
     named = fields.get("decoder_model_name")
-    if isinstance(named, str) and path_exists(Path(named)) and Path(named).is_dir():
-        return recorded_name(named), Path(named)
+    if isinstance(named, str) and files.path_exists(Path(named)) and Path(named).is_dir():
+        return files.recorded_name(named), Path(named)
     if isinstance(named, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", named):
         try:
-            return named, download(named, list(BASE_FILES))
+            return named, download(named, list(files.BASE_FILES))
         except CheckpointError as error:
             raise CheckpointError(f"the checkpoint's base: {error}; or {remedy}") from error
     if _fits_default_base(fields, tables, adapters):
-        return DEFAULT_BASE, download(DEFAULT_BASE, list(BASE_FILES))
+        return DEFAULT_BASE, download(DEFAULT_BASE, list(files.BASE_FILES))
     raise CheckpointError(
         f"{path / 'config.json'}: its base {named!r} is neither a folder here nor a hub "
         f"id, and the tensors do not have the shapes of {DEFAULT_BASE}; {remedy}"
@@ -214,10 +188,12 @@ def _fits_default_base(fields: dict[str, Any], tables: Tensors, adapters: Adapte
         )
     except CheckpointError:
         return False
-    sizes = dimensions(_DEFAULT_BASE_CONFIG, config.vocab_size, config.lora_r, where=DEFAULT_BASE)
-    problems = misfits(tables, BASE, sizes, only=TABLES)
+    sizes = weight_map.dimensions(
+        _DEFAULT_BASE_CONFIG, config.vocab_size, config.lora_r, where=DEFAULT_BASE
+    )
+    problems = weight_map.misfits(tables, BASE, sizes, only=TABLES)
     for tensors in adapters.values():
-        problems += misfits(tensors, ADAPTER, sizes)
+        problems += weight_map.misfits(tensors, ADAPTER, sizes)
     return bool(adapters) and not problems
 
 
@@ -255,10 +231,11 @@ def _check_fit(
     path: Path, base_path: Path, base: Tensors, adapters: AdapterRefs, sizes: dict[str, int]
 ) -> None:
     """Refuse tensors that the weight map does not know, or that it misses; all are listed."""
-    problems = [f"base: {problem}" for problem in misfits(base, BASE, sizes)]
+    problems = [f"base: {problem}" for problem in weight_map.misfits(base, BASE, sizes)]
     for name, tensors in adapters.items():
         if name in ADAPTER_NAMES:
-            problems += [f"{name}: {problem}" for problem in misfits(tensors, ADAPTER, sizes)]
+            found = weight_map.misfits(tensors, ADAPTER, sizes)
+            problems += [f"{name}: {problem}" for problem in found]
         else:
             problems.append(f"unexpected adapter {name}")
     needed = ("encoder_adapter", "decoder_adapter")
@@ -270,10 +247,14 @@ def _check_fit(
         )
 
 
+def _without_tables(tensors: Tensors) -> Tensors:
+    return {name: ref for name, ref in tensors.items() if name not in TABLES}
+
+
 def _notes(
     asked_base: Any, base_name: str, config: ClaraConfig, adapters: AdapterRefs
 ) -> list[str]:
-    """What a user should know about what was found."""
+    """Notes for the user on how the checkpoint will be used."""
     notes = []
     if base_name == DEFAULT_BASE != asked_base:
         notes.append(

@@ -39,7 +39,7 @@ DEVICE_STEPS = 3.0
 
 @dataclass
 class Verification:
-    """What the comparison found; ``problems`` is empty if the folder agrees with its source."""
+    """The result of a comparison; ``problems`` is empty if the folder agrees with its source."""
 
     tensors: int = 0
     identical: int = 0  # bit for bit what quantising the source here gives

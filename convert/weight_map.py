@@ -95,14 +95,7 @@ def misfits(
     sizes: Mapping[str, int],
     only: tuple[str, ...] | None = None,
 ) -> list[str]:
-    """Every tensor that is missing, unexpected or of the wrong shape.
-
-    Args:
-        tensors: By source name.
-        table: BASE or ADAPTER.
-        sizes: Numbers for the table's shape names, from `dimensions`.
-        only: Names to look at; None looks at the whole table.
-    """
+    """Every tensor that is missing, unexpected or of the wrong shape; ``only`` limits the names."""
     lines = expand(table, sizes["layers"])
     if only:
         lines = {name: lines[name] for name in only}
@@ -140,11 +133,7 @@ def dimensions(
 ) -> dict[str, int]:
     """The numbers behind the table's shape names, from a base's ``config.json``.
 
-    Args:
-        base_config: The base's ``config.json``.
-        rows: Token ids, the added tokens included.
-        rank: Rank of the adapters.
-        where: The config's name, for messages.
+    ``rows`` is the number of token ids with the added ones, ``rank`` that of the adapters.
 
     Raises:
         CheckpointError: A field is missing, not a number, or out of all proportion.

@@ -25,7 +25,7 @@ _LAYERS_IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class LayerCache:
-    """How the cache of one layer grows, which follows mlx-lm's cache classes."""
+    """The cache of one layer, which grows as mlx-lm's cache classes do."""
 
     heads: int = 0
     key_dim: int = 0

@@ -34,26 +34,35 @@ class NamedReasoner:
         bits: Bits per weight; None means as stored, or as the config says, or 4.
         group_size: Number of weights that share a scale and a bias.
 
-    Attributes:
-        asked: Its footprint with these.
-        choices: Bits per weight that are possible, best first; a quantised folder has only its own.
-
     Raises:
-        ClaraError: There is no such path and no known name, or mlx-lm can't build the model.
+        ClaraError: There is no such path and no known name; or, when a footprint is asked for,
+            mlx-lm can't build the model.
     """
 
     def __init__(self, name: str, bits: int | None = None, group_size: int = 64) -> None:
         path = Path(name).expanduser()
         self.path = path if path.exists() else None
         self._known = None if self.path else reasoners.find(name)
+        self._bits = bits
         self._group_size = group_size
-        self._as_named = bits is None and self.path is not None
         self.name = (
             self._known.name if self._known else (path.stem if path.is_file() else path.name)
         )
-        self.asked = self._compute(bits)
-        fixed = self._as_named and self.asked.bits != 16
-        self.choices = (self.asked.bits,) if fixed else shapes.BITS
+
+    @cached_property
+    def asked(self) -> Footprint:
+        """Its footprint at the bits that were asked for."""
+        return self._compute(self._bits)
+
+    @property
+    def _as_stored(self) -> bool:
+        return self._bits is None and self.path is not None
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Bits per weight that are possible, best first; a quantised folder has only its own."""
+        fixed = self._as_stored and self.asked.bits != 16
+        return (self.asked.bits,) if fixed else shapes.BITS
 
     @property
     def source(self) -> str:
@@ -74,7 +83,7 @@ class NamedReasoner:
 
     def folder(self, bits: int) -> tuple[str, str | None]:
         """The mlx-lm folder to serve, and the command that makes it if it has to be made."""
-        if self.path and self._as_named and bits == self.asked.bits:
+        if self.path and self._as_stored and bits == self.asked.bits:
             return str(self.path if self.path.is_dir() else self.path.parent), None
         unquantised = self._known.repository if self._known else str(self.path)
         to = f"{self.name}-{bits}bit"

@@ -173,6 +173,7 @@ class Planner:
         return parts + (self._clara_parts(setup.clara_bits) if setup.clara_bits else [])
 
     def _clara_parts(self, bits: int) -> list[Part]:
+        """CLaRa's shares: its weights, and the larger of encoding a batch and answering."""
         model = self.clara(bits)
         encode = model.base.step_bytes(BATCH_TOKENS, BATCH_TOKENS)
         answer = model.base.step_bytes(_ANSWER_TOKENS, _ANSWER_TOKENS)
@@ -243,7 +244,7 @@ def _halvings(value: int, least: int) -> list[int]:
 
 
 def _cost(wanted: Setup, other: Setup) -> float:
-    """How much worse another setup is: slower costs least, then shorter, then coarser.
+    """The price of another setup: slower costs least, then shorter, then coarser.
 
     The weights are a judgement, not a measurement.
     """

@@ -229,7 +229,7 @@ def _field(config: dict[str, Any], *names: str) -> Any:
 
 
 def _layer_caches(cache: Any) -> Iterator[LayerCache]:
-    """How a layer's cache grows, read from mlx-lm's cache after a pass over one token."""
+    """Describe a layer's cache from mlx-lm's own, after a pass over one token."""
     if isinstance(cache, CacheList):
         for part in cache.caches:
             yield from _layer_caches(part)

@@ -1,4 +1,4 @@
-"""Conversion: what it accepts, what it refuses, and what a folder holds afterwards."""
+"""Conversion: checkpoints it accepts and refuses, and the folder it makes."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_values_that_are_not_finite(checkpoint: Path, golden: Path, tmp_path: Pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint"]
 
 
-def test_no_checkpoint_there(golden: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_checkpoint(golden: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no adapters\.pth"):
         Source.open(golden / "tiny-base")
     shutil.copytree(golden / "c16/e2e", tmp_path / "repo/compression-16")

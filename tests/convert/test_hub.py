@@ -67,7 +67,7 @@ def test_a_model_folder_by_id(hub: Path, folder: object, tmp_path: Path) -> None
     assert json.loads(done.stdout)[str(tmp_path / "text")]["memory_tokens"] == 4
 
 
-def test_what_is_not_there(hub: Path, golden: Path, tmp_path: Path) -> None:
+def test_missing_repositories(hub: Path, golden: Path, tmp_path: Path) -> None:
     done = run(hub, "convert", "apple/CLaRa-7B-E2E", "--to", tmp_path / "to")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

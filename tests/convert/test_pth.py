@@ -188,7 +188,7 @@ class Stored:
 
 
 class Reduced:
-    """What pickles as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, *reduced: Any) -> None:
         self.reduced = reduced

@@ -1,4 +1,4 @@
-"""Written .pth files: what our reader gives back, and torch where it is installed."""
+"""Written .pth files are read back by our reader, and by torch where it is installed."""
 
 from __future__ import annotations
 

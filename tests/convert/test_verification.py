@@ -1,4 +1,4 @@
-"""Verification finds damage, and inspect tells what is there."""
+"""Verification finds damage, and `inspect` describes folders and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""KV caches and passes, compared with mlx-lm's own caches and with what a pass really takes."""
+"""KV caches and passes, compared with mlx-lm's own caches and with the memory of a real pass."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_a_windowed_reasoner_is_never_offered_a_quantised_cache() -> None:
     assert nearest is not None and nearest.kv_bits == 16
 
 
-def test_machines() -> None:
+def test_limits_of_a_mac() -> None:
     assert mac_of(128, None, 8).ceiling == 120 * GIB
     assert mac_of(128, 107.5, 8).wired_limit == int(107.5 * GIB)
     assert mac_of(16, None, 8).ceiling == default_wired_limit(16 * GIB)
@@ -111,7 +111,7 @@ def test_machines() -> None:
     assert mx.metal.is_available() or "not a Mac" in here.limit_source
 
 
-def test_what_a_reasoner_can_be_had_at(tmp_path: Path) -> None:
+def test_bits_that_a_reasoner_can_have(tmp_path: Path) -> None:
     model, config = quantize_model(make_model(MOE, tmp_path), dict(MOE), 64, 4)
     save_model(tmp_path, model)
     save_config(config, tmp_path / "config.json")
@@ -125,7 +125,7 @@ def test_what_a_reasoner_can_be_had_at(tmp_path: Path) -> None:
         NamedReasoner("no-such-model")
 
 
-def test_what_clara_can_be(folder: Callable[..., Path], tmp_path: Path) -> None:
+def test_bits_that_clara_can_have(folder: Callable[..., Path], tmp_path: Path) -> None:
     path = folder("c16", "e2e", "-q", "4")
     own = NamedClara(str(path))
     assert (own.bits, own.choices, own.folder(4)) == (4, (4,), str(path))

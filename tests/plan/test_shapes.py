@@ -116,7 +116,7 @@ def test_bits_that_mlx_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": 3}', "\x00"])
-def test_files_that_are_no_config(content: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_config(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ClaraError, match=r"config\.json"):
         shapes.read(tmp_path / "config.json")

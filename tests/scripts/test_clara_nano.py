@@ -1,4 +1,4 @@
-"""The small CLaRa that comes along: whole, small, and right about names it was never trained on."""
+"""clara-nano, the CLaRa in this repository: complete, small, and right about unseen names."""
 
 from __future__ import annotations
 
