@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,6 +19,18 @@ from house import (
     room_graph,
     room_of,
 )
+
+
+def page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def defined_names(node: ast.stmt) -> set[str]:
+    """What a statement of a module or a class defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def test_every_room_has_its_floor() -> None:
@@ -94,5 +108,28 @@ def test_files_stay_small() -> None:
 
 
 def test_the_picture_is_of_today() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert page == page_with_drawing(page), "run: python scripts/house.py --write"
+    assert page() == page_with_drawing(page()), "run: python scripts/house.py --write"
+
+
+def test_the_walks_lead_to_code() -> None:
+    """Each `room/file.py:Name` on the page is there."""
+    for path, name in re.findall(r"`((?:\w+/)+\w+\.\w+)(?::([\w.]+))?`", page()):
+        places = [
+            folder / path for folder in (ROOT, ROOT / "clara_mlx") if (folder / path).exists()
+        ]
+        assert places, path
+        body = ast.parse(places[0].read_text()).body if name else []
+        for part in name.split(".") if name else ():
+            found = [node for node in body if part in defined_names(node)]
+            assert found, f"{path}:{name}"
+            body = getattr(found[0], "body", [])
+
+
+def test_each_word_of_the_glossary_is_in_the_code() -> None:
+    code = " ".join(file.read_text().lower() for _, file in modules())
+    glossary = page().partition("## The words")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| ([^|]+?) \| [^|]+ \|$", glossary, re.MULTILINE)
+    assert len(words) > 50
+    for word in (word for row in words for word in row.split(", ") if word not in ("word", "---")):
+        spaced = word.replace(" ", r"[\s_]+")
+        assert re.search(rf"(?<![a-z]){spaced}(?:s|es|ed|ing)?(?![a-z])", code), word
