@@ -1,4 +1,4 @@
-"""What any room may tell its caller: errors to act on, and the progress of long work.
+"""Errors that any room may raise, and the progress of long work.
 
 Each error says what happened, where, and what to do next.
 """

@@ -1,4 +1,4 @@
-"""What an agent saw: remembered, compressed in the background, recalled, asked about."""
+"""Memory: remembers what an agent saw, compresses it in the background, finds it, answers."""
 
 from typing import TYPE_CHECKING, Any
 

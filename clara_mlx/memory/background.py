@@ -117,7 +117,7 @@ class BackgroundCompression:
             progress(total, total)
 
     def _run(self) -> None:
-        """What the thread does until it is stopped."""
+        """Work through the backlog until `stop`, in the thread."""
         try:
             while not self._stop.is_set():
                 self._woken.clear()

@@ -43,7 +43,7 @@ metadata = st.dictionaries(
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    """What is remembered is in ``self.model`` too: handle -> (original, source, metadata)."""
+    """``self.model`` keeps a copy of all memories: handle -> (original, source, metadata)."""
 
     clara: Any = None
     handles = Bundle("handles")

@@ -39,7 +39,7 @@ def test_ids_are_the_reference_s(golden: Path, variant: str) -> None:
     assert config.vocab_size == ids["vocab_after_resize"]
     assert config.added_tokens.index("<AE>") + config.base_vocab_size == ids["ae"]
     assert config.training_stage == "stage2"
-    # What has no meaning here is told, and nothing that has one is among it.
+    # Fields without a meaning here are reported, and no field that has one is among them.
     assert {"compr_model_name", "quantization", "pad_token_id"} <= set(ignored)
     assert set(ignored) == set(raw) - set(config.to_dict())
 

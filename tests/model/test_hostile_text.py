@@ -91,9 +91,11 @@ def test_a_text_of_more_than_one_chunk_is_refused(model: Clara) -> None:
     fits = "worker " * 31
     text = fits + "worker " * 40
     assert len(model.tokenizer.encode(fits)) <= 64 < len(model.tokenizer.encode(text))
-    with pytest.raises(TextTooLong, match=r"text 1 has \d+ tokens, but one chunk holds 64") as told:
+    with pytest.raises(
+        TextTooLong, match=r"text 1 has \d+ tokens, but one chunk holds 64"
+    ) as refused:
         model.encode([fits, text])
-    error = told.value
+    error = refused.value
     assert (error.index, error.tokens) == (1, len(model.tokenizer.encode(text)))
     assert (error.limit, error.exact) == (64, True)
     with pytest.raises(TextTooLong):
@@ -104,9 +106,9 @@ def test_a_text_of_more_than_one_chunk_is_refused(model: Clara) -> None:
 def test_fifty_megabytes_are_refused_unread(model: Clara, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TextTokenizer, "encode_batch", refuse)
     monkeypatch.setattr(TextTokenizer, "encode", refuse)
-    with pytest.raises(TextTooLong, match="at least 65 tokens") as told:
+    with pytest.raises(TextTooLong, match="at least 65 tokens") as refused:
         model.encode(["x" * 50_000_000])
-    assert (told.value.tokens, told.value.limit, told.value.exact) == (65, 64, False)
+    assert (refused.value.tokens, refused.value.limit, refused.value.exact) == (65, 64, False)
     with pytest.raises(PromptTooLong, match="need at least 4097 tokens") as refused:
         model.answer("x" * 50_000_000, mx.zeros((2, 4, 64)))
     assert (refused.value.documents, refused.value.largest_k, refused.value.exact) == (2, 0, False)

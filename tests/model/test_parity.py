@@ -14,7 +14,10 @@ from clara_mlx import Clara
 from clara_mlx.model.encoder import encode_batch
 from clara_mlx.model.prompts import DecoderPrompt, Prompts
 
-STATES, LOGITS, SCORES = 1e-4, 2e-4, 1e-5  # absolute, float32 (golden README, "Tolerances")
+# Absolute tolerances in float32 (tests/golden/README.md, "Tolerances").
+STATES = 1e-4
+LOGITS = 2e-4
+SCORES = 1e-5
 LOGIT_NOISE = 2.3e-5  # of the original itself; a smaller margin decides nothing
 
 pytestmark = pytest.mark.parametrize("variant", VARIANTS)

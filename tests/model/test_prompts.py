@@ -132,7 +132,7 @@ def test_a_long_question_is_not_cut(quirks: dict[str, Any]) -> None:
 
 
 def content(build: Prompts, ids: list[int]) -> list[int]:
-    """What is left when bos, eos and the added tokens are taken out."""
+    """The ids that are left without bos, eos and the added tokens."""
     return [id for id in ids if id not in (1, 2) and id < build.config.base_vocab_size]
 
 

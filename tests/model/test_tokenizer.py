@@ -10,7 +10,7 @@ from tokenizers_of_all_kinds import GOLDEN_JSON, KINDS, readable, tokenizer
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.tokenizer import TextTokenizer
 
-UNK = 0  # a rare character may become it; it is no layout
+UNK = 0  # a rare character may become it; it is not a layout token
 
 
 kinds = pytest.mark.parametrize("kind", KINDS)
