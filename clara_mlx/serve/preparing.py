@@ -110,9 +110,8 @@ class Preparer:
             bring_back: Whether compacted texts that the newest message needs are brought back.
         """
         full = list(conversation)
-        question = ""
-        if bring_back and full[-1]["role"] == "user":
-            question = content_text(full[-1])[-_QUESTION_CHARACTERS:].strip()
+        is_question = bring_back and full[-1]["role"] == "user"
+        question = content_text(full[-1])[-_QUESTION_CHARACTERS:] if is_question else ""
         tools = self._choose_tools(request, offered)
         prompt = self._compact(full, tools, session, question)
         if prompt.messages != full and not tools.own:
@@ -142,6 +141,7 @@ class Preparer:
         self, full: list[Message], tools: Tools, session: str, question: str = ""
     ) -> Prompt:
         """The prompt of a conversation with these tools; if the memory fails, as it came."""
+        question = question if question.strip() else ""
         try:
             prepared = self._context.prepare(
                 full, tools=tools.sent, session=session, question=question

@@ -82,7 +82,7 @@ def test_a_stream_comes_through_whole(plain: Any) -> None:
     assert chunks[-1].choices == [] and chunks[-1].usage.prompt_tokens == 100
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
     assert len({c.id for c in chunks}) == 1
-    # Without being asked for, no chunk without choices comes, but usage is always asked for.
+    # A client that does not ask for the usage gets no chunk without choices; the gateway asks.
     assert all(c.choices for c in gate.streamed("hi", stream_options={}))
     assert [r["stream_options"] for r in upstream.requests] == 2 * [{"include_usage": True}]
 
@@ -208,7 +208,7 @@ def test_tool_calls_of_odd_servers_become_regular(plain: Any, stream: bool) -> N
     assert answer.choices[0].finish_reason == "tool_calls"
 
 
-def test_a_call_that_the_server_could_not_read_is_no_silence(plain: Any) -> None:
+def test_a_call_that_the_server_could_not_read_is_an_error(plain: Any) -> None:
     gate, _ = plain(says("", finish="tool_calls"))
     with pytest.raises(openai.InternalServerError) as error:
         gate.chat("go", tools=[TOOL])
@@ -239,11 +239,11 @@ def test_logprobs_have_every_field(plain: Any) -> None:
 
 
 def test_errors_have_one_shape(plain: Any) -> None:
-    told = {"message": "bad", "type": "t", "param": "p", "code": "c"}
+    given = {"message": "bad", "type": "t", "param": "p", "code": "c"}
     too_long = "Requested tokens (5019) exceed context window of 4096"
     cases: list[tuple[int, Any, int, str | None]] = [
         (404, "Only 'text' content type is supported", 400, None),
-        (400, told, 400, "c"),
+        (400, given, 400, "c"),
         (400, too_long, 400, "context_length_exceeded"),
         (500, "boom", 502, "upstream_5xx"),
         (404, "generation thread died", 502, "upstream_5xx"),

@@ -74,14 +74,14 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Its breaker never opens: each test sees its own failure only."""
+    """A pair whose breaker never opens: each test sees its own failure only."""
     with ExitStack() as stack:
         yield Pair(stack, tmp_path_factory.mktemp("pair"), failures=10**6)
 
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """The same with a timeout that is soon over."""
+    """A pair with a short timeout."""
     with ExitStack() as stack:
         path = tmp_path_factory.mktemp("impatient")
         yield Pair(stack, path, failures=10**6, timeout=0.4)
@@ -168,7 +168,7 @@ def test_what_the_caller_did_wrong_goes_nowhere_else(pair: Pair, refusing: Any) 
     assert not pair.fallback.requests
 
 
-def test_images_go_to_who_reads_them(pair: Pair) -> None:
+def test_images_go_to_the_fallback_that_reads_them(pair: Pair) -> None:
     pair.reply(says("local"))
     parts = [{"type": "text", "text": "what is this?"}, IMAGE]
     answer = pair.gate.chat([{"role": "user", "content": parts}])
@@ -177,7 +177,7 @@ def test_images_go_to_who_reads_them(pair: Pair) -> None:
     assert pair.fallback.requests[0]["messages"][0]["content"] == parts
 
 
-def test_what_fits_nowhere_here_goes_there_uncompacted(tmp_path: Path) -> None:
+def test_what_does_not_fit_the_reasoner_goes_to_the_fallback_uncompacted(tmp_path: Path) -> None:
     with ExitStack() as stack:
         pair = Pair(stack, tmp_path, budget=Budget(window=2000, reserve=500))
         answer = pair.gate.chat(

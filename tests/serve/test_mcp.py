@@ -76,7 +76,7 @@ def test_streamable_http(gate: Gateway) -> None:
         # The older handshake, which most clients still begin with.
         async with Client(streamable_http_client(f"{gate.url}/mcp"), mode="legacy") as client:
             assert len((await client.list_tools()).tools) == 4
-            handle = gate.memory.remember("half \ud83d of a pair")  # which UTF-8 can't write
+            handle = gate.memory.remember("half \ud83d of a pair")  # UTF-8 can't write it
             (content,) = (await client.call_tool("expand", {"handle": handle})).content
             assert content.text.endswith("half ? of a pair")
 

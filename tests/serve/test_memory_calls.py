@@ -181,13 +181,13 @@ def test_memory_calls_are_bounded(gate: Gateway, upstream: Upstream) -> None:
     with pytest.raises(openai.InternalServerError) as error:
         gate.chat("go", tools=[TOOL])
     assert error.value.code == "no_answer"
-    assert len(upstream.requests) == 6  # four are answered, the fifth is told that it is enough
+    assert len(upstream.requests) == 6  # four are answered, the fifth is refused
     results = [m["content"] for m in upstream.requests[-1]["messages"] if m["role"] == "tool"]
     assert "no memory" in results[0] or "failed" in results[0]
     assert results[1] == "This call was answered above." and "often enough" in results[-1]
 
 
-def test_a_result_that_does_not_fit_is_told_so(tmp_path: Path, upstream: Upstream) -> None:
+def test_a_result_that_does_not_fit_is_withdrawn(tmp_path: Path, upstream: Upstream) -> None:
     budget = Budget(window=3000, reserve=500)
     with upstream.running() as url, gateway(tmp_path, url, budget=budget) as gate:
         handle = gate.memory.remember(

@@ -1,4 +1,4 @@
-"""The real programs together: mlx_lm.server, the gateway before it, the official client."""
+"""The real programs together: mlx_lm.server, the gateway in front of it, the official client."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_prompts_are_counted_exactly_and_prefixes_kept(
     with gateway(
         tmp_path, server, counter=ChatTemplate(model), budget=budget, offer="never"
     ) as gate:
-        grows(gate)
+        converse_until_compacted(gate)
 
 
-def grows(gate: Gateway) -> None:
-    """An agent's conversation, turn by turn, until it has been compacted."""
+def converse_until_compacted(gate: Gateway) -> None:
+    """Send an agent's conversation, turn by turn, and check what the server counts and caches."""
     output = "\n".join(f"tests/test_io.py::test_{n} PASSED" for n in range(20))
     talk: list[dict[str, Any]] = [{"role": "user", "content": "Run the tests."}]
     sent, peak = 0, 0

@@ -82,13 +82,13 @@ def test_recall_has_pages(gate: Gateway) -> None:
         ("recall", {"query": "x", "k": True}),
         ("recall", {"query": "x", "offset": -1}),
         ("recall", {"query": "x", "mode": "magic"}),
-        ("recall", {"query": "x", "mode": "latent"}),  # no model is there
+        ("recall", {"query": "x", "mode": "latent"}),  # there is no model
         ("recall", {"query": "x", "where": {"a": {"b": 1}}}),
         ("ask", {"question": "x"}),
         ("ask", {"question": None}),
     ],
 )
-def test_mistakes_are_told(gate: Gateway, name: str, body: dict[str, Any]) -> None:
+def test_mistakes_are_refused(gate: Gateway, name: str, body: dict[str, Any]) -> None:
     answer = gate.http.post(f"/v1/memory/{name}", json=body)
     assert answer.status_code == 400 and answer.json()["error"]["message"]
 
@@ -153,7 +153,7 @@ def test_a_question_does_not_wait_for_the_backlog(
             return answer
 
         free = threading.Event()
-        # The model is busy until both wait for it; a minute at most, so that no failure hangs.
+        # The model is busy until both wait for it; for a minute at most, so that failures end.
         submit(Priority.QUESTION, lambda: free.wait(60))
         monkeypatch.setattr(gate.memory.model_thread, "submit", noted)
         monkeypatch.setattr(gate.memory, "ask", asked)

@@ -49,6 +49,13 @@ def ask_and_leave(gate: Gateway, upstream: Upstream, body: dict[str, Any]) -> No
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + content)
         wait_until(lambda: len(upstream.requests) > before)
+    let_it_notice(gate)
+
+
+def let_it_notice(gate: Gateway) -> None:
+    """Give the gateway the time of some requests to see that a connection is closed."""
+    for _ in range(5):
+        gate.http.get("/health")
 
 
 def answers_running(gate: Gateway) -> int:
@@ -119,6 +126,7 @@ def test_a_stream_goes_on_without_its_client(
     body = BODY | {"stream": True}
     with gate.http.stream("POST", "/v1/chat/completions", json=body) as answer:
         next(answer.iter_raw())
+    let_it_notice(gate)
     answers.set()
     assert text_of(gate.streamed("other")) == "once"
     raw = gate.http.post("/v1/chat/completions", json=body).text
@@ -143,7 +151,7 @@ def test_ending_lets_answers_finish(
             asking.start()
             wait_until(lambda: upstream.requests)
             gate.http.post("/v1/memory/remember", json={"text": "the last word"})
-            threading.Timer(0.5, answers.set).start()  # the gateway is told to end before
+            threading.Timer(0.3, answers.set).start()  # the gateway begins to end before
         asking.join()
         assert finished[0].choices[0].message.content == "once"
         with gateway(tmp_path, url) as gate:

@@ -58,7 +58,7 @@ def raw(gate: Gateway, head: str, body: bytes = b"", *, read: bool = True) -> by
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_what_is_no_request_is_refused(gate: Gateway, path: str) -> None:
+def test_what_is_not_a_request_is_refused(gate: Gateway, path: str) -> None:
     deep = b'{"messages": ' + b"[" * 9000 + b"]" * 9000 + b"}"
     bodies = [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe{}", b'{"text": NaN}', deep, b"{}"]
     bodies += [b'{"messages": [{"role": "user", "content": "\x00"}]}', b'{"n": 1e999}', b"1" * 5000]
@@ -82,7 +82,7 @@ def test_endless_and_slow_bodies_end(gate: Gateway, monkeypatch: pytest.MonkeyPa
         while True:
             yield b"x" * 1000
 
-    # Also where nothing is read of it: to a stranger, to a path that is none.
+    # Also if the gateway reads nothing of it: from a stranger, or for a path that does not exist.
     for path, host, status in [
         ("/v1/memory/remember", None, 413),
         ("/v1/memory/remember", "evil.example", 421),
@@ -101,7 +101,7 @@ def test_endless_and_slow_bodies_end(gate: Gateway, monkeypatch: pytest.MonkeyPa
     begun = time.monotonic()
     assert b" 408 " in raw(gate, head, b'{"te')
     assert time.monotonic() - begun < 5
-    raw(gate, head, b'{"te', read=False)  # leaves in the middle
+    raw(gate, head, b'{"te', read=False)  # the client leaves in the middle
     assert b" 400 " in raw(gate, "GARBAGE\n\n") and b" 400 " in raw(gate, "GET / HTTP/9\n\n")
 
 

@@ -36,7 +36,7 @@ def events(pieces: list[bytes]) -> list[Any]:
 def test_events_survive_any_cut(values: list[str], cuts: list[int], end: bytes) -> None:
     raw = b": keepalive 1/2" + end + end
     for value in values:
-        # As servers write that do not escape: U+2028 and multi-byte characters as they are.
+        # Some servers escape nothing: U+2028 and multi-byte characters come as they are.
         data = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
         raw += b"event: x" + end + b"data: " + data + end + end
     places = sorted({0, len(raw), *(min(cut, len(raw)) for cut in cuts)})
