@@ -15,7 +15,7 @@ from clara_mlx.errors import CheckpointError
 LAYER = "model.layers.1.mlp.down_proj"
 
 
-def test_only_thelora_in_use_are_loaded(folder: Any) -> None:
+def test_only_the_adapters_in_use_are_read(folder: Any) -> None:
     model = clara_mlx.load(folder("c16", "e2e"))
     read, reads = model.lora._read, []
 
