@@ -1,19 +1,19 @@
-"""Agents' trajectories through several ways to make them fit: tokens, prefill, facts, time.
+"""Sends agents' trajectories through several ways to make them fit: tokens, prefill, facts, time.
 
     python bench/replay.py [--compymac CHECKOUT] [--model FOLDER] [--reasoner FOLDER]
 
 A trajectory is generated: a task, then steps that run a command and get its output, or write a
-file. At every second step the agent needs a fact that an output of an earlier step gave. It is
-*present* if the output's line with the fact stands in what was sent, and *recovered* if it does
-after one memory call, which is really made: the call and its result join the history, and the
-history is sent once more. Masking expands the handle that is shown for the command that printed
-the fact (see `replay_methods.expanded`); ours asks `ask_memory` the probe's question, about that
-handle, or about all where none is shown. White space aside, lines must be exact, and only facts
-are asked whose lines occur once in the whole trajectory.
+file. At every second step the agent needs a fact that the output of an earlier step gave. The fact
+is *present* if the output's line with it is in what was sent. It is *recovered* if the line is
+there after one memory call, which is really made: the call and its result join the history, and
+the history is sent once more. Masking expands the handle that is shown for the command that printed
+the fact (see `replay_methods.expand_shown`); ours asks `ask_memory` the probe's question, about
+that handle, or about everything if none is shown. Except for white space, lines must be exact, and
+only facts whose lines occur once in the whole trajectory are asked for.
 
-Tokens are counted by the reasoner's tokenizer and chat template. What must be prefilled is what
-follows the longest common prefix with the request before. For one more, shorter trajectory a real
-mlx_lm.server is asked for one token after every request, and says what it had cached.
+Tokens are counted by the reasoner's tokenizer and chat template. Whatever follows the longest
+common prefix with the request before must be prefilled. For one more, shorter trajectory, a real
+mlx_lm.server is asked for one token after every request, and says how much of it was cached.
 
 Results go to bench/results/replay.json.
 """
@@ -36,7 +36,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from replay_methods import CompyMac, Everything, Masking, Ours, Truncation
-from replay_reasoner import Tokens, cached, common, served, tiny
+from replay_reasoner import Tokens, ask_cached_tokens, common_tokens, make_tiny_reasoner, served
 from replay_trajectories import Trajectory, flat, tool_call, trajectory
 
 from clara_mlx import machine
@@ -44,26 +44,38 @@ from clara_mlx.context import Budget, ChatTemplate
 from clara_mlx.context.messages import Message, content_text
 
 RESULTS = Path(__file__).parent / "results"
-# The share of outputs that stand amid a log.
+# By the name of a set, the share of its outputs that are in the middle of a log.
 SETS = {"short outputs": 0.0, "long outputs": 0.3}
-# Of the trajectory that a real server is asked.
+# Steps of the trajectory that a real server is asked.
 SERVED_STEPS = 60
 
 
 @dataclass
 class Figures:
-    """What one method did, request by request and need by need."""
+    """What one method did, request by request and need by need.
+
+    Attributes:
+        sent: Tokens of each request.
+        reused: Tokens of its longest common prefix with the request before.
+        cached: Tokens of it that a real server had cached.
+        calls: Tokens prefilled for the requests that memory calls cost.
+        seconds: The time to prepare each request.
+        call_seconds: The time of each memory call.
+        needs: The number of needs by how they were met.
+        missed: The needs that a memory call did not recover.
+    """
 
     sent: list[int] = field(default_factory=list)
     reused: list[int] = field(default_factory=list)
     cached: list[int] = field(default_factory=list)
-    calls: int = 0  # tokens prefilled for the requests that memory calls cost
+    calls: int = 0
     seconds: list[float] = field(default_factory=list)
     call_seconds: list[float] = field(default_factory=list)
     needs: Counter[str] = field(default_factory=Counter)
     missed: list[str] = field(default_factory=list)
 
 
+# Sends messages with tools to a server, and gives the tokens that it had cached.
 Server = Callable[[list[Message], list[Any]], int]
 
 
@@ -75,7 +87,7 @@ def replay(
     figures: Figures,
     server: Server | None = None,
 ) -> None:
-    """One trajectory through one method."""
+    """Send one trajectory through one method, and add up what it did in ``figures``."""
     history = list(work.start)
     before: list[list[int]] = []
 
@@ -89,7 +101,7 @@ def replay(
         if len(figures.sent) % 25 == 0:
             assert total == counter.prompt(sent, method.tools)
         figures.sent.append(total)
-        figures.reused.append(min(common(before, ids), total - 1))
+        figures.reused.append(min(common_tokens(before, ids), total - 1))
         if server:
             figures.cached.append(server(sent, method.tools))
         before = ids
@@ -123,7 +135,7 @@ def replay(
         history += step
 
 
-def summary(figures: Figures, works: list[Trajectory]) -> dict[str, Any]:
+def summarise(figures: Figures, works: list[Trajectory]) -> dict[str, Any]:
     """The figures of a method over all trajectories."""
     needs = sum(len(work.needs) for work in works)
     recovered = sum(n for how, n in figures.needs.items() if how.startswith("recovered"))
@@ -147,8 +159,8 @@ def summary(figures: Figures, works: list[Trajectory]) -> dict[str, Any]:
     }
 
 
-def compared(results: dict[str, dict[str, Any]]) -> None:
-    """Say of each method how much it saves beside everything."""
+def add_savings(results: dict[str, dict[str, Any]]) -> None:
+    """Add to each method's results how much it saves compared with sending everything."""
     whole = results["everything"]
     for result in results.values():
         for what in ("sent", "prefilled"):
@@ -159,8 +171,8 @@ def compared(results: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--compymac", type=Path, default=os.environ.get("CLARA_MLX_COMPYMAC"))
-    parser.add_argument("--model", type=Path, help="a CLaRa folder, for one more way: ours with it")
-    parser.add_argument("--reasoner", type=Path, help="tokenizer and template; else a tiny one")
+    parser.add_argument("--model", type=Path, help="a CLaRa model folder; adds ours with a model")
+    parser.add_argument("--reasoner", type=Path, help="a folder; by default a tiny one is made")
     parser.add_argument("--window", type=int, default=32_768)
     parser.add_argument("--boundary", type=int, default=1_000)
     parser.add_argument("--trajectories", type=int, default=4, help="of 60 to 150 steps")
@@ -175,8 +187,8 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Every method over every trajectory, and one with a server."""
-    reasoner = options.reasoner or tiny(folder / "reasoner")
+    """Run every method over every trajectory, and over a short one with a real server."""
+    reasoner = options.reasoner or make_tiny_reasoner(folder / "reasoner")
     tokens, counter = Tokens(reasoner), ChatTemplate(reasoner)
     steps = [
         60 + round(90 * i / max(1, options.trajectories - 1)) for i in range(options.trajectories)
@@ -200,14 +212,14 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "settings": {k: v for k, v in vars(options).items() if isinstance(v, int)},
         "reasoner": options.reasoner.name if options.reasoner else "tiny",
         "model": options.model.name if options.model else None,
-        "compymac": commit(options.compymac),
+        "compymac": commit_of(options.compymac),
         "steps": steps,
         "characters_per_token": characters,
         "budget": vars(budget),
     }
-    made = methods(options, budget, tokens, counter, characters)
+    makers = methods(options, budget, tokens, counter, characters)
     results["sets"] = {
-        name: {"methods": over(made, works, tokens, counter, folder)}
+        name: {"methods": run_methods(makers, works, tokens, counter, folder)}
         for name, works in sets.items()
     }
     if not options.no_server:
@@ -215,20 +227,23 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             trajectory(1000 * options.seed - 1, SERVED_STEPS, SETS["long outputs"], parts=(1,))
         ]
         budget = Budget(16_384, 2_048, boundary=1_000)
-        made = methods(options, budget, tokens, counter, characters)
+        makers = methods(options, budget, tokens, counter, characters)
         results["server"] = {"steps": SERVED_STEPS, "budget": vars(budget)}
-        results["server"]["methods"] = over(made, short, tokens, counter, folder, model=reasoner)
+        results["server"]["methods"] = run_methods(
+            makers, short, tokens, counter, folder, model=reasoner
+        )
     return results
 
 
-def commit(checkout: Path | None) -> str:
-    """The commit of CompyMac's checkout, or a plain statement."""
+def commit_of(checkout: Path | None) -> str:
+    """The commit of CompyMac's checkout, or a note that there is none."""
     if not checkout:
         return "left out: no checkout was given"
     command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+# Makes a method, given the path of a memory file.
 Make = Callable[[Path], Everything]
 
 
@@ -239,53 +254,55 @@ def methods(
     counter: ChatTemplate,
     characters: float,
 ) -> dict[str, Make]:
-    """What makes each method, given the path of a memory file."""
-    made: dict[str, Make] = {
+    """The makers of all methods, by name."""
+    makers: dict[str, Make] = {
         "everything": lambda path: Everything(),
         "truncation": lambda path: Truncation(budget, tokens.count),
-        "masking, newest 10 kept": partial(masking, budget, tokens, 10, 1),
-        "masking in fives, newest 5 to 9 kept": partial(masking, budget, tokens, 5, 5),
+        "masking, newest 10 kept": partial(make_masking, budget, tokens, 10, 1),
+        "masking in fives, newest 5 to 9 kept": partial(make_masking, budget, tokens, 5, 5),
     }
     if options.compymac:
-        made["CompyMac"] = lambda path: CompyMac(Path(options.compymac), budget, characters)
+        makers["CompyMac"] = lambda path: CompyMac(Path(options.compymac), budget, characters)
     whole = replace(budget, boundary=None)
-    made["ours, new outputs whole"] = lambda path: Ours(whole, counter, path)
-    made["ours"] = lambda path: Ours(budget, counter, path)
+    makers["ours, new outputs whole"] = lambda path: Ours(whole, counter, path)
+    makers["ours"] = lambda path: Ours(budget, counter, path)
     if options.model:
         import clara_mlx
 
         clara = clara_mlx.load(options.model)
-        made["ours with a model"] = lambda path: Ours(budget, counter, path, clara)
-    return made
+        makers["ours with a model"] = lambda path: Ours(budget, counter, path, clara)
+    return makers
 
 
-def masking(budget: Budget, tokens: Tokens, keep: int, batch: int, path: Path) -> Masking:
+def make_masking(budget: Budget, tokens: Tokens, keep: int, batch: int, path: Path) -> Masking:
     return Masking(budget, tokens.count, path, keep, batch)
 
 
-def over(
-    made: dict[str, Make],
+def run_methods(
+    makers: dict[str, Make],
     works: list[Trajectory],
     tokens: Tokens,
     counter: ChatTemplate,
     folder: Path,
     model: Path | None = None,
 ) -> dict[str, Any]:
-    """Each method over all trajectories, with a server of its own if ``model`` is a folder."""
+    """Run each method over all trajectories; with a server of its own if ``model`` is a folder."""
     results: dict[str, Any] = {}
-    for name, make in made.items():
+    for name, make in makers.items():
         figures = Figures()
         for work in works:
             method = make(Path(tempfile.mkdtemp(dir=folder)) / "memory.db")
             try:
                 if model:
                     with served(model, "--decode-concurrency", "1") as url:
-                        replay(work, method, tokens, counter, figures, partial(cached, url))
+                        replay(
+                            work, method, tokens, counter, figures, partial(ask_cached_tokens, url)
+                        )
                 else:
                     replay(work, method, tokens, counter, figures)
             finally:
                 method.close()
-        results[name] = summary(figures, works)
+        results[name] = summarise(figures, works)
         if model:
             results[name] |= {
                 "tokens_prefilled_measured": sum(figures.sent) - sum(figures.cached),
@@ -296,7 +313,7 @@ def over(
                 ),
             }
         print(name, json.dumps(results[name]), file=sys.stderr, flush=True)
-    compared(results)
+    add_savings(results)
     return results
 
 

@@ -1,4 +1,4 @@
-"""Ways to make an agent's history fit: each turns the whole history into what is sent."""
+"""Methods to make an agent's history fit: each turns the whole history into what is sent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from clara_mlx.context.messages import Message, calls_by_result, content_text, h
 from clara_mlx.context.tools import PAGE_CHARACTERS, PAGE_LINES, SCHEMAS, call
 from clara_mlx.memory import Memory
 
-#: A prompt's tokens.
+#: Counts the tokens of a prompt.
 Count = Callable[[list[Message], list[Any]], int]
 
-#: A call of a memory tool, and what it gave.
+#: The tool and the arguments of a memory call, and its result.
 Called = tuple[str, dict[str, Any], str]
 
 BASH = {
@@ -33,38 +33,39 @@ BASH = {
         },
     },
 }
-# What a question names: a word with a mark or a figure inside, or the last one, after "of".
+# The name in a question: a word with a mark or a digit inside, or the last one, after "of".
 _NAMED = re.compile(r"(\w[\w./:@-]*[\d._/:@-][\w./:@-]*\w)|\bof (\w+)\?$")
 _EXPAND = next(tool for tool in SCHEMAS if tool["function"]["name"] == "expand")
 
 
 class Everything:
-    """The whole history, whatever its size; what the window can't take is sent, too."""
+    """Sends the whole history, even if it exceeds the window."""
 
     tools: ClassVar[list[Any]] = [BASH]
 
     def prepare(self, history: list[Message]) -> list[Message]:
-        """What is sent for a history."""
+        """The messages to send for a history."""
         return history
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
-        """The one memory call for what a command printed; None where there is nothing to call."""
+        """Make the one memory call for what a command printed; None if no call is possible."""
         return None
 
     def close(self) -> None:
-        """Let go of files."""
+        """Close the memory file, if there is one."""
 
 
 class Truncation(Everything):
-    """The oldest units after the task are dropped until the rest fits, at each request anew."""
+    """Drops the oldest units after the task until the rest fits; more and more as it grows."""
 
     def __init__(self, budget: Budget, count: Count) -> None:
-        self._limit, self._count = budget.limit, count
-        self._dropped = 0
+        self._limit = budget.limit
+        self._count = count
+        self._dropped = 0  # units
 
     def prepare(self, history: list[Message]) -> list[Message]:
         """See `Everything`."""
-        while not self._fits(sent := self._left(history)):
+        while not self._fits(sent := self._rest(history)):
             self._dropped += 1
         return sent
 
@@ -79,16 +80,17 @@ class Truncation(Everything):
 
 
 class Masking(Truncation):
-    """Old outputs give way to pointers that `expand` follows.
+    """Replaces old outputs with pointers that `expand` follows.
 
-    Where that is too long, all but the newest output do; only then the oldest units are dropped.
+    If the rest is too long, all but the newest output are masked; only then are the oldest units
+    dropped.
 
     Args:
-        budget: that it must fit.
-        count: counts a prompt's tokens.
-        path: of the file that keeps the originals.
-        keep: the newest outputs that are sent whole.
-        batch: outputs that are masked together; with 1, one more is masked at each step.
+        budget: The budget that the history must fit.
+        count: Counts the tokens of a prompt.
+        path: The memory file that keeps the originals.
+        keep: The number of newest outputs that are sent whole.
+        batch: The number of outputs that are masked together; with 1, one more at each step.
     """
 
     tools: ClassVar[list[Any]] = [BASH, _EXPAND]
@@ -96,8 +98,9 @@ class Masking(Truncation):
     def __init__(self, budget: Budget, count: Count, path: Path, keep: int, batch: int) -> None:
         super().__init__(budget, count)
         self._memory = Memory.open(path)
-        self._keep, self._batch = keep, batch
-        self._masked = 0
+        self._keep = keep
+        self._batch = batch
+        self._masked = 0  # outputs
         self._pointers: dict[int, str] = {}
 
     def prepare(self, history: list[Message]) -> list[Message]:
@@ -108,7 +111,7 @@ class Masking(Truncation):
         sent = list(history)
         for index in outputs[: self._masked]:
             sent[index] = {**history[index], "content": self._pointer(index, history)}
-        while self._masked < len(outputs) - 1 and not self._fits(self._left(sent)):
+        while self._masked < len(outputs) - 1 and not self._fits(self._rest(sent)):
             more = outputs[:-1][self._masked : self._masked + self._batch]
             for index in more:
                 sent[index] = {**history[index], "content": self._pointer(index, history)}
@@ -130,7 +133,7 @@ class Masking(Truncation):
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
         """See `Everything`."""
-        return expanded(self._memory, command, question, sent)
+        return expand_shown(self._memory, command, question, sent)
 
     def close(self) -> None:
         """See `Everything`."""
@@ -141,9 +144,9 @@ class CompyMac(Everything):
     """The real program's MemoryManager and ToolOutputSummarizer, as its agent loop uses them.
 
     Args:
-        checkout: of the real repository.
-        budget: that it is configured with.
-        characters: of a token; its own guess is 4, and this is what they really have here.
+        checkout: A checkout of its repository.
+        budget: The budget that it is configured with.
+        characters: Characters per token; its own guess is 4, and this is the real figure here.
     """
 
     def __init__(self, checkout: Path, budget: Budget, characters: float) -> None:
@@ -199,11 +202,11 @@ class Ours(Everything):
         return self.context.prepare(history, tools=self.tools).messages
 
     def recover(self, command: str, question: str, sent: list[Message]) -> Called | None:
-        """A question inside the handle that is shown; else about all."""
+        """Ask about the handle that is shown, or about everything."""
         return self.ask(command, question, handle_shown(command, sent))
 
     def ask(self, command: str, question: str, handle: str | None = None) -> Called:
-        """A question about all that was seen, or about what a handle stands for."""
+        """Ask about everything that was seen, or about the original behind a handle."""
         if self.memory.clara is not None:
             self.memory.flush()
         arguments = {"question": question, "handle": handle}
@@ -216,11 +219,11 @@ class Ours(Everything):
         self.memory.close()
 
 
-def expanded(memory: Memory, command: str, question: str, sent: list[Message]) -> Called | None:
-    """`expand` of the handle that is shown for a command; masking has no better tool.
+def expand_shown(memory: Memory, command: str, question: str, sent: list[Message]) -> Called | None:
+    """Expand the handle that is shown for a command; masking has no better tool.
 
-    All of it if it has one page, as block and pointer say; else the lines around what the question
-    names, such as a path, or the last page, for there most commands say how they went.
+    The original is read whole if it has one page. Else it is the lines around what the question
+    names, such as a path, or the last page, where most commands say how they went.
     """
     handle = handle_shown(command, sent)
     if handle is None:
@@ -241,7 +244,7 @@ def _has_pages(text: str) -> bool:
 
 
 def _last_page(text: str) -> int:
-    """How many of the last lines have room on a page."""
+    """The number of last lines that fit on a page."""
     room, count = PAGE_CHARACTERS, 0
     for line in reversed(text.split("\n")):
         room -= len(line) + 1
@@ -252,7 +255,7 @@ def _last_page(text: str) -> int:
 
 
 def handle_shown(command: str, sent: list[Message]) -> str | None:
-    """The handle in the result of a command's call, or in a block or a fold that names it."""
+    """The handle in a command's result, or in a block or a fold that names the command."""
     calls = calls_by_result(sent)
     for index, (_, arguments) in calls.items():
         if json.loads(arguments or "{}").get("command") == command:

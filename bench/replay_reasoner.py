@@ -20,13 +20,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from clara_mlx.context.messages import Message
 from clara_mlx.evaluate.corpus import TOOLS, generate
 
-VOCABULARY = 8_192
+VOCABULARY = 8_192  # tokens
 
 served = tiny_reasoner.served
 
 
 class Tokens:
-    """Token ids of rendered prompts, piece by piece between special tokens, each piece once."""
+    """Token ids of rendered prompts; the text between two special tokens is encoded only once."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = tokenizer_utils.load(folder)
@@ -34,7 +34,7 @@ class Tokens:
         self._pieces: dict[str, list[int]] = {}
 
     def ids(self, messages: list[Message], tools: list[Any]) -> list[list[int]]:
-        """The prompt's ids in pieces; the end-of-turn token begins each but the first."""
+        """The prompt's ids in pieces, each of which begins with the end-of-turn token."""
         served = json.loads(json.dumps(messages))
         for message in served:
             for call in message.get("tool_calls") or ():
@@ -55,7 +55,7 @@ class Tokens:
         return sum(map(len, self.ids(messages, tools)))
 
 
-def common(a: list[list[int]], b: list[list[int]]) -> int:
+def common_tokens(a: list[list[int]], b: list[list[int]]) -> int:
     """Tokens of the longest common prefix."""
     total = 0
     for one, other in zip(a, b, strict=False):
@@ -67,19 +67,19 @@ def common(a: list[list[int]], b: list[list[int]]) -> int:
     return total
 
 
-def cached(url: str, messages: list[Message], tools: list[Any]) -> int:
-    """Tokens of a prompt that the server had; it answers with one."""
+def ask_cached_tokens(url: str, messages: list[Message], tools: list[Any]) -> int:
+    """Ask the server for one token; returns the tokens of the prompt that it had cached."""
     body = {"messages": messages, "tools": tools, "max_tokens": 1, "model": "default_model"}
     answer = httpx2.post(f"{url}/chat/completions", json=body, timeout=600, trust_env=False)
     answer.raise_for_status()
     return int(answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"])
 
 
-def tiny(path: Path) -> Path:
-    """A qwen3_moe of random weights that is quick on a CPU, with a tokenizer for tools' outputs.
+def make_tiny_reasoner(path: Path) -> Path:
+    """Write a qwen3_moe with random weights that is quick on a CPU, and a tokenizer for outputs.
 
     A token has about as many characters as those of large models. The tokenizer is trained on
-    outputs that share no names with the trajectories'.
+    outputs that share no names with those of the trajectories.
     """
     heads = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
     sizes = {"hidden_size": 32, "moe_intermediate_size": 32, "vocab_size": VOCABULARY}

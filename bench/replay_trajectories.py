@@ -13,9 +13,10 @@ from clara_mlx.evaluate.corpus import TOOLS, generate
 from clara_mlx.evaluate.corpus.messages import log_lines
 from clara_mlx.evaluate.corpus.names import Names
 
-# Tools that one command runs, one after the other: each prints 600 to 3,000 characters.
+# The number of tools that one command runs, one after the other; drawn from these. Each tool
+# prints 600 to 3,000 characters.
 PARTS = (1, 1, 2, 2, 3, 4)
-# Lines of a log that some outputs stand amid, of about 70 characters each.
+# The lines of a log around some outputs, least and most; a line has about 70 characters.
 LOG = (100, 600)
 COMMANDS = {
     "pytest": "pytest -x",
@@ -44,7 +45,7 @@ SYSTEM = (
     "You are a careful engineer who works in a repository by running commands. Read before you "
     "write, change as little as you can, and run the checks after each change. Never push."
 )
-# An agent asks for what it saw at least so many steps ago.
+# An agent asks for what it saw at least this many steps ago.
 LAG = 3
 
 
@@ -70,7 +71,14 @@ class Trajectory:
 def trajectory(
     seed: int, steps: int, logs: float = 0.0, parts: tuple[int, ...] = PARTS
 ) -> Trajectory:
-    """An agent's work of so many steps, the same for the same seed; some outputs are long logs."""
+    """Generate an agent's work, the same for the same seed.
+
+    Args:
+        seed: The seed.
+        steps: The number of steps.
+        logs: The share of outputs that are in the middle of a log.
+        parts: The numbers of tools that one command may run.
+    """
     rng = random.Random(seed)
     names = Names(rng, "test")
     task = f"Make every check of {names.kebab()} pass, and tell me what was wrong with it."
@@ -120,5 +128,5 @@ def tool_call(id: object, tool: str, arguments: Any, said: str, result: str) -> 
 
 
 def flat(text: str) -> str:
-    """A text with single blanks for all white space."""
+    """A text with a single blank in place of each run of white space."""
     return " ".join(text.split())
