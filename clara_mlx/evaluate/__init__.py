@@ -1,1 +1,1 @@
-"""What compression keeps of a tool's output: exact answers from latents beside other ways."""
+"""Measures what compression keeps of tools' outputs: exact answers from latents and other ways."""

@@ -98,18 +98,6 @@ def chunks_with_evidence(chunks: Sequence[Chunk], probe: Probe) -> Iterator[Chun
             yield chunk
 
 
-def in_report_order(dimension: str, names: set[str]) -> list[str]:
-    """The names of groups of one dimension of `Case.groups`, in the order of a report."""
-    orders = {"third": THIRDS, "place": PLACES}
-    if dimension in orders:
-        return [name for name in orders[dimension] if name in names]
-    if dimension == "ratio":
-        return sorted(
-            names, key=lambda name: int(name.removeprefix("over ").split(" ")[0].rstrip("x"))
-        )
-    return sorted(names)
-
-
 def _position(probe: Probe, holding: Sequence[Chunk], chunks: Sequence[Chunk]) -> tuple[str, str]:
     """Which of `THIRDS` and of `PLACES` the evidence is in."""
     if len(holding) > 1:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
-
 from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.store import words
 from clara_mlx.store.driver import driver
@@ -24,7 +21,7 @@ CONTEXTS = {
 
 
 class Contexts:
-    """Makes the contexts with a full-text index in memory; a context manager that closes it."""
+    """Makes the contexts with a full-text index in memory, which must be closed."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -34,15 +31,8 @@ class Contexts:
             "text, parts, tokenize = \"unicode61 tokenchars '_'\")"
         )
 
-    def __enter__(self) -> Contexts:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the index."""
         self._index.close()
 
     def ids(self, way: str, text: str, question: str, budget: int) -> list[int]:
@@ -54,15 +44,18 @@ class Contexts:
             question: The question, which decides which lines ``bm25`` reads.
             budget: Largest number of ids; ``text`` ignores it.
         """
-        encode = self._tokenizer.encode
-        ways: dict[str, Callable[[], list[int]]] = {
-            "text": lambda: encode(text),
-            "head": lambda: encode(text)[:budget],
-            "tail": lambda: encode(text)[-budget:],
-            "bm25": lambda: self._best_lines(text, question, budget),
-            "nothing": lambda: [],
-        }
-        return ways[way]()
+        match way:
+            case "text":
+                return self._tokenizer.encode(text)
+            case "head":
+                return self._tokenizer.encode(text)[:budget]
+            case "tail":
+                return self._tokenizer.encode(text)[-budget:]
+            case "bm25":
+                return self._best_lines(text, question, budget)
+            case "nothing":
+                return []
+        raise ValueError(f"no way to read called {way!r}; the ways are {', '.join(CONTEXTS)}")
 
     def _best_lines(self, text: str, question: str, budget: int) -> list[int]:
         """Ids of the lines that match the question best, in the order of the text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from clara_mlx.errors import Progress
 from clara_mlx.evaluate import metrics
 from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.batched import Reading
-from clara_mlx.evaluate.cases import Case, find_cases, in_report_order
+from clara_mlx.evaluate.cases import Case, find_cases
 from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
 from clara_mlx.evaluate.sets import ProbeSet
+from clara_mlx.evaluate.shares import break_down
 from clara_mlx.model.clara import Clara
 from clara_mlx.store.codec import codec
 
@@ -63,31 +65,18 @@ class Outcomes:
     def to_dict(self) -> dict[str, Any]:
         """Shares over all cases and by each of `Case.groups`, ready for JSON."""
         groups = [case.groups() for case in self.cases]
-        exact, f1 = self.exact, self.f1
-
-        def shares(which: list[int]) -> dict[str, Any]:
-            documents = [self.cases[i].document for i in which]
-            return {
-                "probes": len(which),
-                "documents": len(set(documents)),
-                "exact": metrics.share(documents, exact[which]).to_dict(),
-                "f1": metrics.share(documents, f1[which]).to_dict(),
-            }
-
-        by: dict[str, dict[str, Any]] = {}
-        for dimension in groups[0]:
-            values = [group[dimension] for group in groups]
-            by[dimension] = {
-                name: shares([i for i, value in enumerate(values) if value == name])
-                for name in in_report_order(dimension, set(values))
-            }
+        shares = break_down(
+            "probes",
+            [case.document for case in self.cases],
+            {"exact": self.exact, "f1": self.f1},
+            {dimension: [group[dimension] for group in groups] for dimension in groups[0]},
+        )
         return {
             "model": self.model,
             "set": self.set,
             "method": self.method,
             "positions": float(np.mean(self.positions)),
-            "all": shares(list(range(len(self.cases)))),
-            "by": by,
+            **shares,
         }
 
 
@@ -169,7 +158,7 @@ class Reader:
                 prompt = self._prompts.answer(case.probe.question, len(case.chunks))
                 yield Reading(prompt, latents), case.positions
             return
-        with Contexts(self._clara.tokenizer) as contexts:
+        with closing(Contexts(self._clara.tokenizer)) as contexts:
             for case in self.cases:
                 question = case.probe.question
                 text = self._outputs[case.document].text[case.span]

@@ -18,6 +18,7 @@ from clara_mlx.evaluate.corpus import BRIEF_TOOLS, SIZES, TOOLS
 from clara_mlx.evaluate.probes.probe import Output
 from clara_mlx.evaluate.queries import FORMS, Composer, Query
 from clara_mlx.evaluate.sets import ProbeSet, draw_outputs
+from clara_mlx.evaluate.shares import break_down
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.memory import Memory, Mode
 from clara_mlx.model import chunking
@@ -152,9 +153,8 @@ def measure(
     """
     report: Progress = progress or (lambda done, total, what="", /: None)
     queries = haystack.queries
-    shares = Shares(queries)
     relevant = answer_from_relevant_chunks(haystack, clara, max_tokens, report)
-    answers = {"the right chunk": shares.of_answers(relevant)}
+    answers = {"the right chunk": answer_shares(queries, relevant)}
     recall: dict[str, Any] = {}
     with Memory.open(file, clara) as memory:
         documents: dict[str, int] = {}
@@ -170,13 +170,13 @@ def measure(
                 hits = memory.recall(asked.query.text, max(DEPTHS), mode=mode)
                 ranks.append(rank_of_relevant(asked, hits, documents))
                 report(number, len(queries), f"{mode} search")
-            recall[mode] = shares.of_ranks(ranks)
+            recall[mode] = recall_shares(queries, ranks)
         for k in ASK_DOCUMENTS:
             texts = []
             for number, asked in enumerate(queries, 1):
                 texts.append(memory.ask(asked.query.text, k, max_tokens=max_tokens).text)
                 report(number, len(queries), f"asking {k} chunks")
-            answers[f"ask, k = {k}"] = shares.of_answers(texts)
+            answers[f"ask, k = {k}"] = answer_shares(queries, texts)
         status = memory.status()
     return {
         "documents": len(haystack.outputs),
@@ -221,50 +221,28 @@ def rank_of_relevant(asked: SetQuery, hits: Sequence[Hit], documents: dict[str, 
     return float("inf")
 
 
-class Shares:
-    """Turns figures of the same queries into shares: of all, and by set, form and tool."""
+def recall_shares(queries: Sequence[SetQuery], ranks: Sequence[float]) -> dict[str, Any]:
+    """Recall at each of `DEPTHS`, given the rank of each query's first relevant hit."""
+    ranked = np.array(ranks)
+    return _break_down(queries, {str(depth): ranked <= depth for depth in DEPTHS})
 
-    def __init__(self, queries: Sequence[SetQuery]) -> None:
-        self._queries = queries
 
-    def of_ranks(self, ranks: Sequence[float]) -> dict[str, Any]:
-        """Recall at each of `DEPTHS`."""
-        ranked = np.array(ranks)
-        return self._shares({str(depth): ranked <= depth for depth in DEPTHS})
+def answer_shares(queries: Sequence[SetQuery], texts: Sequence[str]) -> dict[str, Any]:
+    """Shares of exact answers, their F1, and how often nothing relevant was found."""
+    pairs = [(t, asked.query.probe.answer) for t, asked in zip(texts, queries, strict=True)]
+    figures = {
+        "exact": [metrics.exact(text, answer) for text, answer in pairs],
+        "f1": [metrics.f1(text, answer) for text, answer in pairs],
+        "nothing_found": [text == NOTHING_FOUND for text in texts],
+    }
+    return _break_down(queries, {name: np.array(values) for name, values in figures.items()})
 
-    def of_answers(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Exact answers, their F1, and how often nothing relevant was found."""
-        expected = [asked.query.probe.answer for asked in self._queries]
-        pairs = list(zip(texts, expected, strict=True))
-        return self._shares(
-            {
-                "exact": np.array([metrics.exact(text, answer) for text, answer in pairs]),
-                "f1": np.array([metrics.f1(text, answer) for text, answer in pairs]),
-                "nothing_found": np.array([text == NOTHING_FOUND for text in texts]),
-            }
-        )
 
-    def _shares(self, figures: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
-        by: dict[str, dict[str, Any]] = {}
-        groups = {
-            "set": [asked.set for asked in self._queries],
-            "form": [asked.query.form for asked in self._queries],
-            "tool": [asked.tool for asked in self._queries],
-        }
-        for dimension, names in groups.items():
-            by[dimension] = {
-                name: self._share(figures, [i for i, n in enumerate(names) if n == name])
-                for name in sorted(set(names))
-            }
-        return {"all": self._share(figures, list(range(len(self._queries)))), "by": by}
-
-    def _share(self, figures: dict[str, np.ndarray[Any, Any]], which: list[int]) -> dict[str, Any]:
-        documents = [self._queries[i].query.document for i in which]
-        return {
-            "queries": len(which),
-            "documents": len(set(documents)),
-            **{
-                name: metrics.share(documents, values[which]).to_dict()
-                for name, values in figures.items()
-            },
-        }
+def _break_down(queries: Sequence[SetQuery], figures: dict[str, Any]) -> dict[str, Any]:
+    groups = {
+        "set": [asked.set for asked in queries],
+        "form": [asked.query.form for asked in queries],
+        "tool": [asked.tool for asked in queries],
+    }
+    documents = [asked.query.document for asked in queries]
+    return break_down("queries", documents, figures, groups)

@@ -47,20 +47,17 @@ class Grid:
         return "\n".join([f"**{self.title}**", "", *(f"| {row} |" for row in cells)])
 
 
-def percent(estimate: dict[str, Any]) -> str:
+def percent(estimate: dict[str, Any], sign: str = "") -> str:
     """A share in percent with its interval, such as ``96.2 (95.0 to 97.3)``."""
     mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
     if low is None:
-        return f"{100 * mean:.1f}"
-    return f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        return f"{100 * mean:{sign}.1f}"
+    return f"{100 * mean:{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
 
 
 def points(estimate: dict[str, Any]) -> str:
     """A difference of shares in percentage points, with its sign and its interval."""
-    mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
-    if low is None:
-        return f"{100 * mean:+.1f}"
-    return f"{100 * mean:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return percent(estimate, "+")
 
 
 def find_retention(

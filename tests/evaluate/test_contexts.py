@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +21,7 @@ FAILED tests/test_parser.py::test_empty - ValueError: no tokens
 
 @pytest.fixture(scope="module")
 def contexts(clara: Callable[..., Clara]) -> Iterator[Contexts]:
-    with Contexts(clara("c16", "e2e").tokenizer) as made:
+    with closing(Contexts(clara("c16", "e2e").tokenizer)) as made:
         yield made
 
 

@@ -146,9 +146,8 @@ def test_shares_by_hand() -> None:
     query = Composer(OUTPUTS, 0).query(0, probe("Which test_load?", TEXTS[0], "OSError"), TEXTS[0])
     assert query is not None
     one = retrieval.SetQuery(query, "own", "pytest", ((0, 9),))
-    shares = retrieval.Shares([one, one, one, one])
-    recalls = shares.of_ranks([1, 3, 7, float("inf")])
+    recalls = retrieval.recall_shares([one] * 4, [1, 3, 7, float("inf")])
     assert [recalls["all"][depth]["mean"] for depth in ("1", "5", "10")] == [0.25, 0.5, 0.75]
-    answers = shares.of_answers(["OSError.", "ValueError", NOTHING_FOUND, ""])
+    answers = retrieval.answer_shares([one] * 4, ["OSError.", "ValueError", NOTHING_FOUND, ""])
     assert answers["all"]["exact"]["mean"] == 0.25
     assert answers["all"]["nothing_found"]["mean"] == 0.25
