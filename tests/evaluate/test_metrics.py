@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import sized
 
 from clara_mlx.evaluate import metrics
 from clara_mlx.evaluate.metrics import Estimate
@@ -48,6 +49,7 @@ def test_f1(answer: str, expected: str, f1: float) -> None:
     assert metrics.f1(answer, expected) == pytest.approx(f1)
 
 
+@settings(deadline=None, max_examples=sized(100, 2000))
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_exact_means_f1_of_one(a: str, b: str) -> None:
     assert metrics.f1(a, b) == metrics.f1(b, a)
@@ -109,6 +111,7 @@ def test_the_variance_between_documents_by_hand() -> None:
     assert difference.high == pytest.approx(min(1, 0.375 + Z * 3 / 16))
 
 
+@settings(deadline=None, max_examples=sized(100, 2000))
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from((0.0, 0.3, 1.0))), min_size=1))
 def test_a_share_lies_in_its_interval(probes: list[tuple[int, float]]) -> None:
     documents, values = zip(*probes, strict=True)

@@ -4,8 +4,9 @@ import random
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import sized
 
 from clara_mlx.evaluate.corpus.names import PSEUDO_WORDS, Names, held_out
 from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
@@ -35,6 +36,7 @@ def test_words_are_many_and_split() -> None:
     assert 0.13 < share < 0.17
 
 
+@settings(deadline=None, max_examples=sized(100, 2000))
 @given(SEEDS)
 def test_no_draw_belongs_to_both_splits(seed: int) -> None:
     for names in both(seed):

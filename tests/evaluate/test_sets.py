@@ -105,7 +105,7 @@ def test_no_file_and_no_probes(tmp_path: Path) -> None:
         sets.read_own_set(written(tmp_path / "empty.jsonl", "\n\n"))
 
 
-@settings(max_examples=sized(100, 2000))
+@settings(deadline=None, max_examples=sized(100, 2000))
 @given(content=st.binary(max_size=80))
 def test_any_file_is_probes_or_an_error(content: bytes, tmp_path_factory: Any) -> None:
     file = tmp_path_factory.mktemp("probes") / "own.jsonl"
