@@ -10,9 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.encoder import RunLayer, run_layer
-from clara_mlx.model.lora import AdaptedLinear, Adapters
-from clara_mlx.train.dropout import Dropout, use_dropout
+from clara_mlx.model.lora import Adapters
 
 #: Adapter -> tensors by name; under `ROWS` the embedding rows of the added tokens.
 Parameters = dict[str, dict[str, mx.array]]
@@ -21,7 +19,7 @@ ROWS = "memory_rows"
 _ROWS_KEY = "embed_tokens.weight"
 
 
-def of(model: Any, adapters: Adapters, trained: tuple[str, ...], *, rows: bool) -> Parameters:
+def collect(model: Any, adapters: Adapters, trained: tuple[str, ...], *, rows: bool) -> Parameters:
     """The trained arrays of a model, as float32 copies.
 
     Args:
@@ -38,14 +36,14 @@ def of(model: Any, adapters: Adapters, trained: tuple[str, ...], *, rows: bool) 
         for name, tensors in names.items()
     }
     mx.eval(parameters)
-    in_order: Parameters = ordered(parameters)
+    in_order: Parameters = sort_by_key(parameters)
     return in_order
 
 
-def ordered(tree: Any) -> Any:
+def sort_by_key(tree: Any) -> Any:
     """Nested dicts in the order of their keys, so that sums over them don't depend on a file."""
     if isinstance(tree, dict):
-        return {key: ordered(tree[key]) for key in sorted(tree)}
+        return {key: sort_by_key(tree[key]) for key in sorted(tree)}
     return tree
 
 
@@ -79,55 +77,6 @@ def memory_rows_only(gradients: Parameters, config: ClaraConfig) -> Parameters:
     rows = gradients[ROWS][_ROWS_KEY]
     is_memory = mx.arange(rows.shape[0]) <= max(config.memory_ids) - config.base_vocab_size
     return gradients | {ROWS: {_ROWS_KEY: mx.where(is_memory[:, None], rows, 0)}}
-
-
-def checkpointed(adapters: Adapters) -> RunLayer:
-    """Runs a block so that its activations are not kept but computed again for the gradient."""
-
-    def run(layer: Any, h: mx.array) -> mx.array:
-        name = adapters.active
-        if name is None:
-            return run_layer(layer, h)
-        # mx.checkpoint gives gradient to arguments only, so the block's trained arrays are passed.
-        adapted = [module for module in layer.modules() if isinstance(module, AdaptedLinear)]
-        own = [module.adapters[name] for module in adapted]
-        dropout = adapters.dropout
-        before = Dropout(dropout.share, dropout.key) if isinstance(dropout, Dropout) else None
-        keys_after: list[mx.array] = []
-
-        def again(tensors: list[dict[str, mx.array]], h: mx.array) -> mx.array:
-            # This is called a second time after the pass, so it sets everything that was in force.
-            masks = before and Dropout(before.share, before.key)
-            with (
-                adapters.use(name),
-                use_dropout(adapters, masks),
-                _holding(adapted, name, tensors),
-            ):
-                output = run_layer(layer, h)
-            if masks:
-                keys_after.append(masks.key)
-            return output
-
-        output: mx.array = mx.checkpoint(again)(own, h)
-        if isinstance(dropout, Dropout):
-            dropout.key = keys_after[0]  # the next block goes on from there
-        return output
-
-    return run
-
-
-@contextmanager
-def _holding(
-    modules: list[AdaptedLinear], name: str, tensors: list[dict[str, mx.array]]
-) -> Iterator[None]:
-    own = [module.adapters[name] for module in modules]
-    for module, arrays in zip(modules, tensors, strict=True):
-        module.adapters[name] = arrays
-    try:
-        yield
-    finally:
-        for module, arrays in zip(modules, own, strict=True):
-            module.adapters[name] = arrays
 
 
 def count(parameters: Parameters) -> dict[str, int]:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from clara_mlx.errors import ClaraError
 from clara_mlx.store import atomic
 from clara_mlx.train.config import TrainConfig
-from clara_mlx.train.parameters import Parameters, ordered
+from clara_mlx.train.parameters import Parameters, sort_by_key
 
 _STATE = "state-{:08d}.safetensors"
 _STATES_KEPT = 2  # the newest, and the one before in case that one can't be read
@@ -89,7 +89,7 @@ class RunFolder:
             raise ClaraError(
                 f"{states[-1]}: {error}; delete it to go on from the state before"
             ) from error
-        tree = ordered(_nest(arrays))
+        tree = sort_by_key(_nest(arrays))
         step = int(metadata["step"])
         self._drop_metrics_after(step)
         return State(step, tree["parameters"], tree["optimiser"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -14,9 +16,9 @@ from clara_mlx.model.encoder import batches, encode_batch, run_layer
 from clara_mlx.train import losses, parameters
 from clara_mlx.train.batches import padded_rows
 from clara_mlx.train.config import TrainConfig
-from clara_mlx.train.dropout import Dropout, use_dropout
 from clara_mlx.train.losses import Arrays, Network
 from clara_mlx.train.parameters import Parameters
+from clara_mlx.train.passes import Dropout, checkpointed_run_layer, use_dropout
 
 
 class DocumentLatents:
@@ -67,7 +69,7 @@ class Stepper:
             clara.network,
             clara.lora,
             clara.config.memory_tokens,
-            parameters.checkpointed(clara.lora)
+            checkpointed_run_layer(clara.lora)
             if config.method.gradient_checkpointing
             else run_layer,
         )
@@ -144,3 +146,33 @@ def add(a: Parameters, b: Parameters) -> Parameters:
     """Add two gradients."""
     sums: Parameters = tree_map(mx.add, a, b)
     return sums
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up and cosine, or a constant; the reference has both from transformers.
+
+    Attributes:
+        peak: The highest learning rate.
+        steps: Steps of the whole run.
+        kind: ``cosine`` (transformers' ``cosine_with_min_lr``) or ``constant``, without a warm-up.
+        warmup: Share of the steps in which the rate rises from 0; the first step has 0.
+        least: Share of the peak that the cosine ends with.
+    """
+
+    peak: float
+    steps: int
+    kind: Literal["cosine", "constant"]
+    warmup: float = 0.03
+    least: float = 0.1
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step; steps are counted from 0."""
+        if self.kind == "constant":
+            return self.peak
+        warm = math.ceil(self.steps * self.warmup)
+        if step < warm:
+            return self.peak * step / warm
+        progress = (step - warm) / max(1, self.steps - warm)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return self.peak * (self.least + (1 - self.least) * cosine)

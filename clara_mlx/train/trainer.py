@@ -21,8 +21,7 @@ from clara_mlx.train.data import Dataset, Example, read
 from clara_mlx.train.evaluation import Evaluator
 from clara_mlx.train.parameters import Parameters
 from clara_mlx.train.run_folder import RunFolder, State
-from clara_mlx.train.schedule import Schedule
-from clara_mlx.train.step import DocumentLatents, Stepper, add
+from clara_mlx.train.step import DocumentLatents, Schedule, Stepper, add
 
 #: Called after each step with its line of the metrics and the number of steps in the run.
 OnStep = Callable[[dict[str, Any], int], None]
@@ -90,7 +89,7 @@ class Trainer:
             clara.lora.add(
                 name, parameters.new_adapter(clara.lora.tensors(name), config.seed, name)
             )
-        trained = parameters.of(
+        trained = parameters.collect(
             clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
         )
         return cls(config, clara, train_set, held_out, trained)

@@ -71,7 +71,7 @@ def losses(file: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in metrics(file) if "loss" in line]
 
 
-def trained(file: Path) -> Run:
+def train(file: Path) -> Run:
     """A run, at its end."""
     run = Run.open(file)
     run.train()

@@ -15,11 +15,10 @@ from golden_files import GOLDEN
 from clara_mlx.train import losses, parameters
 from clara_mlx.train.batches import Collator, distinct
 from clara_mlx.train.data import Dataset, read
-from clara_mlx.train.losses import Network
+from clara_mlx.train.losses import Network, differentiable_topk
 from clara_mlx.train.parameters import ROWS, Parameters
 from clara_mlx.train.stages import stage_named
 from clara_mlx.train.step import DocumentLatents
-from clara_mlx.train.topk import differentiable_topk
 
 # As the golden README states them.
 LOSS, MSE, NORM, GRADIENT, LOGITS = 2e-5, 1e-5, 1e-4, 1e-3, 2e-4
@@ -106,7 +105,7 @@ class Case:
 
     def gradients(self, mse_weight: float) -> Parameters:
         model, adapters = self.clara.network, self.clara.lora
-        trained = parameters.of(model, adapters, self.stage.trains, rows=True)
+        trained = parameters.collect(model, adapters, self.stage.trains, rows=True)
 
         def loss(trained: Parameters) -> mx.array:
             with parameters.in_place(model, adapters, trained):

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from train_runs import QUESTIONS, losses, metrics, trained, write_config
+from train_runs import QUESTIONS, losses, metrics, train, write_config
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.folder import ModelFolder
@@ -52,12 +52,12 @@ def run_and_kill(file: Path, after: int) -> None:
 def test_sigkill_and_the_same_losses(folder: Any, tmp_path: Path) -> None:
     model = folder("c16", "instruct")
     whole = write_config(tmp_path / "whole", model, QUESTIONS, **OPTIONS)
-    trained(whole)
+    train(whole)
     killed = write_config(tmp_path / "killed", model, QUESTIONS, **OPTIONS)
     run_and_kill(killed, after=1)  # before the first state
     run_and_kill(killed, after=5)
     assert not (tmp_path / "killed/run/model").exists()
-    trained(killed)
+    train(killed)
     assert losses(killed) == losses(whole)
     assert [line["step"] for line in metrics(killed)] == [1, 2, 3, 3, 4, 5, 6, 6]
     timing = {"tokens_per_second", "seconds"}
@@ -72,9 +72,9 @@ def test_sigkill_and_the_same_losses(folder: Any, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_trained_again(folder: Any, tmp_path: Path) -> None:
     file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2)
-    trained(file)
+    train(file)
     before = metrics(file)
-    trained(file)
+    train(file)
     assert metrics(file) == before
     states = sorted(path.name for path in (tmp_path / "run").glob("*.safetensors"))
     assert states == ["state-00000002.safetensors"]
@@ -84,12 +84,12 @@ def test_lines_after_the_state_and_half_lines_are_dropped(folder: Any, tmp_path:
     file = write_config(
         tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=3, steps__save_every=1
     )
-    trained(file)
+    train(file)
     before = losses(file)
     (tmp_path / "run/state-00000003.safetensors").unlink()
     with (tmp_path / "run/metrics.jsonl").open("a") as log:
         log.write('{"step": 4, "lo')
-    trained(file)
+    train(file)
     assert losses(file) == before
 
 
@@ -107,21 +107,21 @@ def test_a_full_disk_leaves_the_states_before_it(
 
     monkeypatch.setattr(mx, "save_safetensors", fail)
     with pytest.raises(ClaraError, match=r"state-00000002.*No space left"):
-        trained(file)
+        train(file)
     monkeypatch.undo()
     states = (path.name for path in (tmp_path / "run").glob("*state*"))
     assert list(states) == ["state-00000001.safetensors"]
-    trained(file)
+    train(file)
     assert [step for step, _ in losses(file)] == [1, 2, 3]
 
 
 def test_another_config_does_not_go_on_there(folder: Any, tmp_path: Path) -> None:
     model = folder("c16", "instruct")
-    trained(write_config(tmp_path, model, QUESTIONS, steps__most=1))
+    train(write_config(tmp_path, model, QUESTIONS, steps__most=1))
     with pytest.raises(ClaraError, match=r"another config \(seed\)"):
-        trained(write_config(tmp_path, model, QUESTIONS, steps__most=1, seed=1))
+        train(write_config(tmp_path, model, QUESTIONS, steps__most=1, seed=1))
     # How often it is saved changes nothing that is computed.
-    trained(write_config(tmp_path, model, QUESTIONS, steps__most=1, steps__save_every=7))
+    train(write_config(tmp_path, model, QUESTIONS, steps__most=1, steps__save_every=7))
     recorded = json.loads((tmp_path / "run/config.json").read_text())
     assert recorded["steps"]["save_every"] == 7
 

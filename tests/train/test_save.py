@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, trained, write_config
+from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, train, write_config
 
 import clara_mlx
 from clara_mlx.convert import Source, verify
@@ -36,7 +36,7 @@ def test_both_forms_are_the_trained_model(
     start = folder("c16", "e2e", *options)
     fields = {"stage": "end-to-end", "method__memory_rows": True, "steps__most": 2}
     file = write_config(tmp_path, start, CANDIDATES, **fields)
-    run = trained(file)
+    run = train(file)
     model = clara_mlx.load(tmp_path / "run/model")
     if not options:  # nothing was rounded
         same(model, run.trainer.clara)
@@ -59,7 +59,7 @@ def test_both_forms_are_the_trained_model(
 
 def test_an_untrained_adapter_comes_along(folder: Any, tmp_path: Path) -> None:
     start = ModelFolder.open(folder("c16", "e2e"))
-    trained(write_config(tmp_path, start.path, CANDIDATES, stage="retrieval"))
+    train(write_config(tmp_path, start.path, CANDIDATES, stage="retrieval"))
     saved = ModelFolder.open(tmp_path / "run/model")
     for adapter in ("encoder", "decoder"):
         for name, array in start.adapter(adapter).items():
@@ -75,7 +75,7 @@ def test_an_untrained_adapter_comes_along(folder: Any, tmp_path: Path) -> None:
 def test_mlx_lm_reads_the_trained_folder(folder: Any, tmp_path: Path) -> None:
     from mlx_lm.utils import load
 
-    trained(write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2))
+    train(write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=2))
     path = tmp_path / "run/model"
     model, _ = load(str(path), adapter_path=str(path / "adapters/decoder"))
     assert mx.isfinite(model(mx.array([[1, 5, 6]]))).all().item()
@@ -125,6 +125,6 @@ def test_a_quantised_start_needs_its_checkpoint_before_training(
     with pytest.raises(CheckpointError, match="gone"):
         Run.open(file)
     file = write_config(tmp_path, moved, QUESTIONS, write_checkpoint=False, steps__most=2)
-    trained(file)
+    train(file)
     ModelFolder.open(tmp_path / "run/model")
     assert not (tmp_path / "run/checkpoint").exists()

@@ -6,7 +6,7 @@ import mlx.core as mx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.train.topk import differentiable_topk
+from clara_mlx.train.losses import differentiable_topk
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
-from train_runs import CANDIDATES, QUESTIONS, losses, metrics, trained, write_config
+from train_runs import CANDIDATES, QUESTIONS, losses, metrics, train, write_config
 
 import clara_mlx
 from clara_mlx.errors import ClaraError
@@ -19,8 +19,7 @@ from clara_mlx.train.batches import distinct
 from clara_mlx.train.config import EXAMPLE, read_config
 from clara_mlx.train.parameters import ROWS, Parameters
 from clara_mlx.train.run import Run
-from clara_mlx.train.schedule import Schedule
-from clara_mlx.train.step import Stepper, add
+from clara_mlx.train.step import Schedule, Stepper, add
 
 
 def gradient(folder: Path, model: Path, examples: Any, **fields: Any) -> tuple[float, Parameters]:
@@ -60,7 +59,7 @@ def test_four_examples_are_learnt_to_exact_answers(folder: Any, tmp_path: Path) 
         method__dropout=0.0,
         method__mse_weight=0.0,
     )
-    trained(file)
+    train(file)
     course = [loss for _, loss in losses(file)]
     assert course[-1] < 0.1 * course[0]
     assert metrics(file)[-1]["evaluation"]["exact"] == 1
@@ -79,7 +78,7 @@ def test_the_query_reasoner_learns(folder: Any, tmp_path: Path, stage: str) -> N
     """From a model without one: it starts as a copy of the encoder, whose choices are poor."""
     options = {"steps__most": 6, "method__dropout": 0.0}
     file = write_config(tmp_path, folder("c16", "instruct"), CANDIDATES, stage=stage, **options)
-    run = trained(file)
+    run = train(file)
     course = [loss for _, loss in losses(file)]
     assert course[-1] < 0.5 * course[0]
     if stage == "retrieval":  # end-to-end, the decoder can also learn the answers by heart
@@ -171,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(folder: Any, tmp_path: Path) -> 
         tmp_path, folder("c16", "instruct"), QUESTIONS, optimiser__learning_rate=1e30
     )
     with pytest.raises(ClaraError, match=r"step \d: the loss is (nan|inf)"):
-        trained(file)
+        train(file)
 
 
 # -- schedule and config -------------------------------------------------------------------------
