@@ -82,7 +82,14 @@ def plan(
         reasoner_bits=named.choices,
         clara_bits=named_clara.choices,
     )
-    asked = Setup(named.asked.bits, kv_bits, context, sequences, prefill_step, named_clara.bits)
+    asked = Setup(
+        bits=named.asked.bits,
+        kv_bits=kv_bits,
+        context=context,
+        sequences=sequences,
+        prefill_step=prefill_step,
+        clara_bits=named_clara.bits,
+    )
     nearest = planner.nearest(asked)
     if as_script:
         if nearest is None:

@@ -113,13 +113,24 @@ def serve(
         raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
     second = None
     if fallback:
-        key = os.environ.get(fallback_key)
         if not fallback_model:
             raise typer.BadParameter("a fallback needs --fallback-model")
-        second = Remote(fallback, fallback_model, key, timeout, obeys=True, images=True)
+        second = Remote(
+            url=fallback,
+            model=fallback_model,
+            key=os.environ.get(fallback_key) or None,
+            timeout=timeout,
+            obeys=True,
+            images=True,
+        )
     settings = Settings(
         reasoner=Remote(
-            reasoner, reasoner_model, REASONER_KEY.read() or None, timeout, obeys, images
+            url=reasoner,
+            model=reasoner_model,
+            key=REASONER_KEY.read() or None,
+            timeout=timeout,
+            obeys=obeys,
+            images=images,
         ),
         fallback=second,
         name=name,

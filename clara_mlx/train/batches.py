@@ -28,8 +28,8 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Puts examples into steps.
+class Batching:
+    """Puts examples into steps, each of several micro-batches.
 
     Attributes:
         batch_size: Most examples of an optimiser step.

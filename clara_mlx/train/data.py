@@ -157,7 +157,13 @@ def _record(raw: Any, where: str) -> Record:
     ):
         raise ValueError(f"pos_index {positives!r} is not a list of numbers of its documents")
     pairs = (("", _answers(raw)[0]),) if paraphrase else _pairs(raw)
-    return Record(where, documents, pairs, tuple(dict.fromkeys(positives)), paraphrase)
+    return Record(
+        where=where,
+        documents=documents,
+        pairs=pairs,
+        positives=tuple(dict.fromkeys(positives)),
+        paraphrase=paraphrase,
+    )
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
@@ -215,14 +221,14 @@ class _Reader:
     def add(self, record: Record) -> None:
         """Add a record's examples, or its problem."""
         try:
-            examples = self._examples(record)
+            examples = self._make_examples(record)
         except ClaraError as error:
             self.problems.append(f"{record.where}: {error}")
             return
         self.groups.setdefault(examples[0].documents, []).extend(examples)
 
-    def _examples(self, record: Record) -> list[Example]:
-        """The examples of a record.
+    def _make_examples(self, record: Record) -> list[Example]:
+        """Make the examples of a record, and number its documents.
 
         Raises:
             ClaraError: The stage can't use the record, or something in it is too long.
@@ -239,7 +245,6 @@ class _Reader:
             if self._stage.decodes and len(documents) < self._top_k:
                 raise ClaraError(f"{len(documents)} different documents, but top_k {self._top_k}")
         positives = {number for i in record.positives for number in numbered[i]}
-        common = (record.where, tuple(documents))
         examples = []
         for question, answer, prompts in self._questions(record, len(documents)):
             for prompt in prompts:
@@ -248,9 +253,17 @@ class _Reader:
                         f"prompt and answer have {len(prompt.ids)} tokens, but at most "
                         f"{self._max_length} are allowed (max_length, and the model's window)"
                     )
-            query = self._query(question) if self._stage.chooses else []
+            query = self._encode_query(question) if self._stage.chooses else []
             examples.append(
-                Example(*common, question, answer, tuple(sorted(positives)), query, prompts)
+                Example(
+                    where=record.where,
+                    documents=tuple(documents),
+                    question=question,
+                    answer=answer,
+                    positives=tuple(sorted(positives)),
+                    query=query,
+                    prompts=prompts,
+                )
             )
         return examples
 
@@ -275,7 +288,7 @@ class _Reader:
                 made = prompts.answer(question, slots, answer) if self._stage.decodes else None
                 yield question, answer, (made,) if made else ()
 
-    def _query(self, question: str) -> list[int]:
+    def _encode_query(self, question: str) -> list[int]:
         ids = self._tokenizer.encode(question)
         if len(ids) > self._config.doc_max_length:
             raise ClaraError(

@@ -11,7 +11,7 @@ from clara_mlx.evaluate.metrics import exact
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.decoder import Decoder
 from clara_mlx.model.prompts import DecoderPrompt
-from clara_mlx.train.batches import Collator, Plan, distinct
+from clara_mlx.train.batches import Batching, Collator, distinct
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example
 from clara_mlx.train.parameters import Parameters
@@ -47,9 +47,14 @@ class Evaluator:
         self._latents = latents
         self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.eos_id)
         every = config.steps.micro_batch_size
-        plan = Plan(len(dataset.examples), every, min(every, len(dataset.examples)), seed=0)
-        self._micros = [micro for step in plan.epoch(dataset, 0) for micro in step]
         examples = dataset.examples
+        batching = Batching(
+            batch_size=len(examples),
+            micro_batch_size=every,
+            questions_per_document=min(every, len(examples)),
+            seed=0,
+        )
+        self._micros = [micro for step in batching.epoch(dataset, 0) for micro in step]
         stride = max(1, len(examples) // max(1, config.steps.evaluation_answers))
         self._asked = examples[::stride][: config.steps.evaluation_answers]
 

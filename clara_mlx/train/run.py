@@ -59,7 +59,7 @@ class Run:
         return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
 
     def describe(self) -> dict[str, Any]:
-        """The plan of the run, as JSON values."""
+        """What the run will do, as JSON values."""
         return asdict(self.trainer.describe())
 
     def train(self, on_step: OnStep | None = None) -> Result:

@@ -15,7 +15,7 @@ import mlx.core as mx
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import Clara
 from clara_mlx.train import parameters
-from clara_mlx.train.batches import Collator, Plan, distinct
+from clara_mlx.train.batches import Batching, Collator, distinct
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example, read
 from clara_mlx.train.evaluation import Evaluator
@@ -29,7 +29,7 @@ OnStep = Callable[[dict[str, Any], int], None]
 
 @dataclass(frozen=True)
 class Description:
-    """The plan of a run."""
+    """What a run will do."""
 
     stage: str
     steps: int
@@ -66,7 +66,7 @@ class Trainer:
         self.train_set = train_set
         self.held_out = held_out
         self.parameters = trained
-        self._plan = Plan(
+        self._batching = Batching(
             batch_size=config.batch_size,
             micro_batch_size=config.steps.micro_batch_size,
             questions_per_document=config.data.questions_per_document,
@@ -99,11 +99,11 @@ class Trainer:
         for epoch in range(self.config.steps.epochs):
             if most is not None and steps >= most:
                 break
-            steps += len(self._plan.epoch(self.train_set, epoch))
+            steps += len(self._batching.epoch(self.train_set, epoch))
         return steps if most is None else min(steps, most)
 
     def describe(self) -> Description:
-        """The plan of the run."""
+        """What the run will do."""
         data, examples = self.train_set, self.train_set.examples
         return Description(
             stage=self.config.stage,
@@ -182,7 +182,7 @@ class Trainer:
 
     def _steps(self) -> Iterator[list[list[Example]]]:
         for epoch in range(self.config.steps.epochs):
-            yield from self._plan.epoch(self.train_set, epoch)
+            yield from self._batching.epoch(self.train_set, epoch)
 
     def _step(
         self,

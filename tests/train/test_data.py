@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.train.batches import Collator, Plan, distinct
+from clara_mlx.train.batches import Batching, Collator, distinct
 from clara_mlx.train.data import Dataset, read
 from clara_mlx.train.stages import stage_named
 
@@ -124,24 +124,24 @@ def many(load: Any) -> Dataset:
 
 
 def test_an_epoch_has_every_example_once_and_follows_from_the_seed(many: Dataset) -> None:
-    plan = Plan(batch_size=12, micro_batch_size=5, questions_per_document=3, seed=1)
-    epoch = plan.epoch(many, 4)
+    batching = Batching(batch_size=12, micro_batch_size=5, questions_per_document=3, seed=1)
+    epoch = batching.epoch(many, 4)
     shown = [(e.where, e.question) for step in epoch for micro in step for e in micro]
     assert sorted(shown) == sorted((e.where, e.question) for e in many.examples)
     for step in epoch:
         assert sum(map(len, step)) <= 12
         assert all(0 < len(micro) <= 5 for micro in step)
-    assert plan.epoch(many, 4) == epoch
-    assert plan.epoch(many, 5) != epoch
-    assert Plan(12, 5, 3, seed=2).epoch(many, 4) != epoch
+    assert batching.epoch(many, 4) == epoch
+    assert batching.epoch(many, 5) != epoch
+    assert Batching(12, 5, 3, seed=2).epoch(many, 4) != epoch
     # Questions about one document are neighbours, so their documents are encoded once.
     encoded = sum(len(distinct(micro)) for step in epoch for micro in step)
-    apart = Plan(12, 5, 1, seed=1).epoch(many, 4)
+    apart = Batching(12, 5, 1, seed=1).epoch(many, 4)
     assert encoded < sum(len(distinct(micro)) for step in apart for micro in step)
 
 
 def test_weights_of_a_step_sum_to_one_over_its_micro_batches(many: Dataset) -> None:
-    (step, *_) = Plan(12, 5, 3, seed=1).epoch(many, 0)
+    (step, *_) = Batching(12, 5, 3, seed=1).epoch(many, 0)
     collator = Collator(many, 4)
     batches = [collator.arrays(micro, collator.totals(step))[0] for micro in step]
     for name in ("target_weights", "document_weights"):
