@@ -26,13 +26,13 @@ _COMMANDS = re.compile(
 )
 _LOCATION = re.compile(r"(?::\d+){1,2}$|\(\d+(?:,\d+)?\)$")
 
-# The most characters of a fact, ...
+# The most characters of a fact.
 _FACT = 200
 
-# ... of the task, ...
+# The most characters of the task.
 _TASK = 400
 
-# ... and of a message that rules look at.
+# Characters of a message that rules look at.
 _LOOK = 32_768
 
 

@@ -24,6 +24,15 @@ class Installed:
     hook: ToolOutputHook
     _undo: list[Callable[[], None]] = field(default_factory=list)
 
+    def set_attribute(self, target: Any, name: str, value: Any) -> None:
+        """Set an attribute of an instance; `uninstall` restores or deletes it."""
+        if name in vars(target):
+            before = getattr(target, name)
+            self._undo.append(lambda: setattr(target, name, before))
+        else:
+            self._undo.append(lambda: delattr(target, name))
+        setattr(target, name, value)
+
     def uninstall(self) -> None:
         """Restore the loop; memories stay, and so do the memory's tools in its harness."""
         while self._undo:
@@ -59,22 +68,12 @@ def install(
     )
     hook = ToolOutputHook(manager.context.freezer, settings.session, settings.tool_output_tokens)
     installed = Installed(manager, memory, hook)
-    _set(installed, loop, "_memory_manager", manager)
-    _set(installed, config, "summarize_tool_output", False)
+    installed.set_attribute(loop, "_memory_manager", manager)
+    installed.set_attribute(config, "summarize_tool_output", False)
     harness = loop.harness
-    _set(installed, harness, "execute", _with_hook(harness.execute, hook))
+    installed.set_attribute(harness, "execute", _with_hook(harness.execute, hook))
     _register_tools(harness, memory)
     return installed
-
-
-def _set(installed: Installed, target: Any, name: str, value: Any) -> None:
-    """Set an attribute of an instance; `Installed.uninstall` restores or deletes it."""
-    if name in vars(target):
-        before = getattr(target, name)
-        installed._undo.append(lambda: setattr(target, name, before))
-    else:
-        installed._undo.append(lambda: delattr(target, name))
-    setattr(target, name, value)
 
 
 def _with_hook(execute: Callable[[Any], Any], hook: ToolOutputHook) -> Callable[[Any], Any]:

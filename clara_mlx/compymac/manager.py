@@ -46,14 +46,14 @@ _SUMMARY_SHARE = 0.25
 # `process_messages` reads the facts of this many newest messages.
 _NEWEST = 4
 
-# The most characters of a summary by the LLM client, ...
+# The most characters of a summary by the LLM client.
 _SUMMARY_CHARACTERS = 500
 
-# ... which reads this many characters of each ...
-_SUMMARISED_CHARACTERS = 500
-
-# ... of this many newest messages.
+# The number of newest messages that it summarises.
 _SUMMARISED_MESSAGES = 20
+
+# Characters of each of them that it reads.
+_SUMMARISED_CHARACTERS = 500
 
 # Words of a report that a step is done.
 _DONE = ("completed", "done", "finished", "success", "passes", "passed")

@@ -202,7 +202,7 @@ class Context:
         target: int | None,
         cached: int | None,
     ) -> Attempt | None:
-        """How to compact a view of so many tokens, down to the budget's target or another one."""
+        """Choose how to compact a view of ``tokens`` to ``target``, by default the budget's."""
         if cached is None:
             cached = cached_tokens(view.render(), tokens, self._count_message)
         return Strategy(

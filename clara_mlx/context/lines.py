@@ -14,10 +14,10 @@ from itertools import accumulate
 from math import log
 from typing import NamedTuple
 
-# Characters. A longer line is looked at in parts ...
+# Characters. A longer line is looked at in parts.
 _LONG = 3_000
 
-# ... of this many characters.
+# Characters of such a part.
 _PART = 1_000
 
 # How an answer looks, by what the question asks for.
@@ -87,22 +87,22 @@ _MOST_WORDS_IN_PATTERN = 40
 # The characters of a line, from its beginning, whose marks are its shape.
 _SHAPE_CHARACTERS = 80
 
-# This many of the best lines are shown with those around them: ...
+# The number of best lines that are shown with those around them.
 _BEST_WITH_CONTEXT = 3
 
-# ... the lines before, ...
+# Lines shown before such a line.
 _LINES_BEFORE = 1
 
-# ... and those after.
+# Lines shown after it.
 _LINES_AFTER = 3
 
 # About the characters of a line's number and its end, where it is shown.
 _NUMBER_CHARACTERS = 8
 
-# Once the chosen lines have this many characters, ...
+# Characters of chosen lines after which poor ones are left out.
 _ENOUGH_CHARACTERS = 600
 
-# ... lines below this share of the best one's score are left out.
+# A line is poor if its score is below this share of the best one's.
 _LEAST_SHARE = 0.2
 
 

@@ -16,16 +16,16 @@ from clara_mlx.context.view import View
 
 logger = logging.getLogger(__name__)
 
-# A fold may take this share of the limit ...
+# A fold may take this share of the limit.
 _FOLD_SHARE = 0.1
 
-# ... at about this many characters a token.
-_FOLD_CHARACTERS = 3
+# Characters per token of a fold, about.
+_FOLD_CHARACTERS_PER_TOKEN = 3
 
-# If nothing else fits, the newest results go as excerpts of this part of the limit each, ...
+# If nothing else fits, each of the newest results may take this part of the limit: an eighth.
 _EXCERPT_PART = 8
 
-# ... and, as the last resort, of this part.
+# The part as a last resort.
 _SHORT_EXCERPT_PART = 64
 
 #: Counts about the tokens of one message.
@@ -111,7 +111,7 @@ class Strategy:
         rivals = [in_place] if in_place else []
         deep = in_place and in_place.exchange.after <= budget.deep and budget.boundary is None
         if budget.fold and not deep:
-            # It is mostly blocks or excerpts by now, and would soon be back at the trigger.
+            # The prompt is mostly blocks or excerpts by now, and would soon be full again.
             rivals += self._folds(tried)
         full = int(budget.trigger * budget.limit)
         yield from sorted(rivals, key=lambda attempt: attempt.exchange.price(full))
@@ -121,7 +121,7 @@ class Strategy:
             yield from self._last_attempts(tried)
 
     def _attempts_in_place(self, tried: Compaction) -> Iterator[Attempt]:
-        """Blocks for old texts: the more there are behind the first change, the more it is worth"""
+        """Blocks for old texts: the more of them follow the first change, the more it is worth."""
         keep = self._budget.keep
         tried.replace_with_blocks(keep, self._before - self._target)
         yield self._measure("old texts as blocks, down to the target", tried)
@@ -161,14 +161,14 @@ class Strategy:
 
     @property
     def _fold_characters(self) -> int:
-        return int(_FOLD_SHARE * _FOLD_CHARACTERS * self._budget.limit)
+        return int(_FOLD_SHARE * _FOLD_CHARACTERS_PER_TOKEN * self._budget.limit)
 
     @property
     def _fold_target(self) -> int:
         return int(self._budget.target * self._budget.limit)
 
     def _measure(self, name: str, compaction: Compaction) -> Attempt:
-        """An attempt with what it gives and costs."""
+        """Measure what the edits so far give and cost."""
         new = compaction.view.render()
         exchange = exchange_of(
             self._view.render(),

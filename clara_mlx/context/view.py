@@ -52,6 +52,7 @@ class View:
         chains: The chain that ends with each message; see `messages.chains`.
         head: The number of messages before the first answer; they are never edited.
         edits: The edits, by the index of the message and by part.
+        folds: By the last index of what is folded: the first index, and the edit.
     """
 
     def __init__(
@@ -63,8 +64,7 @@ class View:
         self.head = head_length(messages)
         self.edits: dict[int, dict[str, Edit]] = {}
         self._calls = calls_by_result(messages)
-        # By the last index of what is folded: the first one, and the edit.
-        self._folds: dict[int, tuple[int, Edit]] = {}
+        self.folds: dict[int, tuple[int, Edit]] = {}
         # A system message ends the same chain as the message before it, and is never edited.
         self._ends = {
             chain: index
@@ -84,13 +84,13 @@ class View:
                 start = index + 1 - int(edit.part.partition(".")[2])
                 # If instructions have come in between since, the fold would hide them.
                 if start >= self.run_start(index):
-                    self._folds[index] = (start, edit)
+                    self.folds[index] = (start, edit)
 
     def copy(self) -> View:
         """A view of the same messages that can be edited by itself."""
         other = copy.copy(self)
         other.edits = {index: dict(edits) for index, edits in self.edits.items()}
-        other._folds = dict(self._folds)
+        other.folds = dict(self.folds)
         return other
 
     def run_start(self, index: int) -> int:
@@ -104,7 +104,7 @@ class View:
 
     def fold_at(self, index: int) -> int | None:
         """The last index of the widest fold that a message is in, or None."""
-        ends = [end for end, (start, _) in self._folds.items() if start <= index <= end]
+        ends = [end for end, (start, _) in self.folds.items() if start <= index <= end]
         return max(ends) if ends else None
 
     def all_edits(self) -> list[Edit]:
@@ -118,7 +118,7 @@ class View:
     def sent_indices(self) -> list[int]:
         """The indices of the messages that are sent, in order; of folded ones, the last."""
         every = range(len(self.messages))
-        if not self._folds:
+        if not self.folds:
             return list(every)
         return [index for index in every if self.fold_at(index) in (None, index)]
 
@@ -131,7 +131,7 @@ class View:
 
     def _render(self, index: int, notes: bool) -> Message:
         if self.fold_at(index) == index:
-            return {"role": "assistant", "content": _text_of(self._folds[index][1])}
+            return {"role": "assistant", "content": _text_of(self.folds[index][1])}
         message = self.messages[index]
         edits = self.edits.get(index, {})
         texts = {part: _text_of(edit) for part, edit in edits.items() if edit.block.kind == "piece"}
@@ -147,7 +147,7 @@ class View:
         """Whether something that is sent explains how to get originals back."""
         for index in self.sent_indices():
             folded = self.fold_at(index) == index
-            edits = [self._folds[index][1]] if folded else self.edits.get(index, {}).values()
+            edits = [self.folds[index][1]] if folded else self.edits.get(index, {}).values()
             if any(edit.explains for edit in edits):
                 return True
         return False

@@ -244,7 +244,7 @@ def test_budgets_that_make_no_sense(wrong: dict[str, Any]) -> None:
 
 
 def test_arguments_without_a_long_string_stay_as_they_are_written(memory: Memory) -> None:
-    """Written anew they would be shorter, and no block at all."""
+    """Written by us they would be shorter, but not a block."""
     escaped = call("a", "bash", words=["\u00e9" * 50, "\u00e8" * 50], more="\u00ea" * 100)
     messages = start()
     messages += [

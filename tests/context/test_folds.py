@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import Any
 
+import pytest
 from trajectories import SMALL, report, requests, start, step, trajectory
 
 from clara_mlx.context import Budget, Context
@@ -95,3 +97,13 @@ def test_instructions_amid_a_conversation_are_not_folded(memory: Memory) -> None
     steps.insert(3, [rule])
     for prepared in requests(Context(memory, budget=SMALL), steps)[3:]:
         assert rule in prepared.messages
+
+
+def test_the_log_names_every_attempt(memory: Memory, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "clara_mlx.context.strategy")
+    messages = start() + step(0, [report(3, 2000)])
+    assert Context(memory, budget=SMALL).prepare(messages).reason == "would not fit"
+    attempts = [record.getMessage().split(": ")[1] for record in caplog.records]
+    assert attempts[0] == "old texts as blocks, down to the target"
+    assert attempts[-1] == "blocks, and excerpts of the newest results"
+    assert len(attempts) == len(set(attempts))
