@@ -22,7 +22,7 @@ BATCH = 64  # prompts that are generated together
 
 
 class Reading(NamedTuple):
-    """What the decoder reads: a prompt, and latents (k, M, hidden) float32 if it has slots."""
+    """An input of the decoder: a prompt, and latents (k, M, hidden) float32 if it has slots."""
 
     prompt: DecoderPrompt
     latents: Any

@@ -1,4 +1,4 @@
-"""What the decoder reads in place of latents: the text itself, or as much of it as fits."""
+"""Text for the decoder to read in place of latents: all of it, or as much of it as fits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTEXTS = {
 
 
 class Contexts:
-    """Makes the contexts with a full-text index in memory, which must be closed."""
+    """Makes these texts with a full-text index in memory, which must be closed."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer

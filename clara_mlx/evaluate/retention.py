@@ -81,7 +81,7 @@ class Outcomes:
 
 
 def compare(a: Outcomes, b: Outcomes) -> dict[str, Any]:
-    """How many more probes ``a`` answers exactly than ``b``, as a share with its paired interval.
+    """Share of probes that ``a`` answers exactly less the share of ``b``, with a paired interval.
 
     Only probes that both were asked count, because another tokenizer can leave out other probes.
     """

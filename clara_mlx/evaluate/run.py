@@ -31,7 +31,7 @@ COMPARED_METHODS = ("latents", "text")
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is asked.
+    """The extent of an evaluation.
 
     Attributes:
         sets: Names of `SETS`; ``own`` needs ``probes``.

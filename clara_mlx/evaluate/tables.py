@@ -113,6 +113,7 @@ def _difference_grid(report: dict[str, Any]) -> Grid:
 
 
 def _model_grid(report: dict[str, Any]) -> Grid:
+    """Every model's shares by latents and text, with the differences from the first model."""
     first, names = report["models"][0]["name"], list(report["sets"])
     against_first = {
         (entry["set"], entry["of"]["model"], entry["of"]["method"]): points(entry["exact"])

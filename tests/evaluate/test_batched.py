@@ -38,7 +38,7 @@ def readings(clara: Clara, count: int) -> list[tuple[str, Reading]]:
 
 
 def one_by_one(clara: Clara, question: str, latents: np.ndarray[Any, Any], tokens: int) -> str:
-    """What the tokens of `Clara.answer` are as a text."""
+    """The tokens of `Clara.answer`, decoded as one text."""
     responses = list(clara.stream_responses(question, latents, tokens))
     return clara.tokenizer.decode([response.token for response in responses])
 

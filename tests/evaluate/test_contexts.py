@@ -1,4 +1,4 @@
-"""What baselines read: exactly as many positions as the latents take, and the right lines."""
+"""Baselines read exactly as many positions as the latents take, and the right lines."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_best_line_comes_first(clara: Callable[..., Clara], contexts: Contex
     # A line that does not fit is cut, and the budget is used up to the last token that fits.
     cut = contexts.ids("bm25", TEXT, question, size - 3)
     assert cut == tokenizer.encode(line)[: size - 3]
-    # More room: the next best ("test" of tests/test_io.py) stands before it, as in the text.
+    # More room: the next best ("test" of tests/test_io.py) comes before it, as in the text.
     both = "\n".join(TEXT.split("\n")[1:3])
     room = len(tokenizer.encode(both))
     assert contexts.ids("bm25", TEXT, question, room) == tokenizer.encode(both)

@@ -171,7 +171,7 @@ def test_splits_share_no_numbers(train: list[Output], test: list[Output]) -> Non
 
 
 def test_splits_share_no_long_answers(train: list[Output], test: list[Output]) -> None:
-    """What both splits answer is a tool's own word or a small number, percent or status."""
+    """Answers in both splits are a tool's own words or small numbers, percentages or statuses."""
 
     def answers(outputs: list[Output]) -> set[str]:
         return {probe.answer for output in outputs for probe in output.probes}

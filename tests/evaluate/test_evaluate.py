@@ -290,7 +290,7 @@ def test_wrong_arguments(
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"format": true}', '{"format": 99, "retention": []}']
 )
-def test_what_is_no_report_is_refused(tmp_path: Path, content: str) -> None:
+def test_what_is_not_a_report_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "report.json"
     file.write_text(content)
     with pytest.raises(ClaraError, match=r"report\.json: (not a report|format 99)"):

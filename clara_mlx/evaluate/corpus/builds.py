@@ -59,6 +59,7 @@ def _build_image(page: Page) -> None:
 
 
 def _build_make(page: Page) -> None:
+    """A make run that stops: a missing file, or a failing command of a target."""
     names, rng = page.names, page.rng
     page.fill(lambda: page.line(f"gcc -O2 -c {names.path('c')}"), 0, 1, 0.9)
     target = rng.choice((names.word(), f"build/{names.snake()}.o", names.kebab()))
@@ -80,6 +81,7 @@ def _build_make(page: Page) -> None:
 
 
 def _build_cmake(page: Page) -> None:
+    """The start of a cmake run, then a missing package or a built target."""
     names, rng = page.names, page.rng
     compiler = rng.choice(("GNU", "Clang"))
     page.line(

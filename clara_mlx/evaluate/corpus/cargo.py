@@ -103,6 +103,7 @@ def _write_passing_test(page: Page) -> None:
 
 
 def _cargo_panic(page: Page) -> None:
+    """A test that panics: an assertion, a message, or one of Rust's own panics."""
     names, rng = page.names, page.rng
     shown = page.fill(lambda: _write_passing_test(page), 0, 0, 0.8)
     test = f"{rng.choice(('tests', names.word()))}::{names.snake()}"
@@ -150,6 +151,7 @@ def _cargo_build(page: Page) -> None:
 
 
 def _cargo_warning(page: Page) -> None:
+    """One warning of rustc with its place, sometimes with the count of warnings."""
     names, rng = page.names, page.rng
     page.fill(lambda: _write_crate(page), 0, 0, 0.8)
     if rng.random() < 0.5:

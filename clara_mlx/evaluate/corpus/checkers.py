@@ -45,6 +45,7 @@ def _write_found(page: Page, errors: int) -> None:
 
 
 def _ruff_concise(page: Page) -> None:
+    """Several findings, one on each line, and their number."""
     names, rng = page.names, page.rng
 
     def finding() -> None:
@@ -64,6 +65,7 @@ def _ruff_concise(page: Page) -> None:
 
 
 def _ruff_one(page: Page) -> None:
+    """One finding on one line, after a log."""
     names, rng = page.names, page.rng
     write_log(page, 0.9)
     page.put(mark("error_file", names.path("py")), ":", mark("error_line", names.line()))

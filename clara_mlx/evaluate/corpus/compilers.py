@@ -53,6 +53,7 @@ def _write_passing_package(page: Page) -> None:
 
 
 def _go_failure(page: Page) -> None:
+    """One failing test and its package, after packages that pass."""
     names = page.names
     page.fill(lambda: _write_passing_package(page), 0, 0, 0.8)
     got, want = unequal_values(names, '"')
@@ -99,6 +100,7 @@ def _go_build(page: Page) -> None:
 
 
 def _go_panic(page: Page) -> None:
+    """A panic with the function, the place and the exit status."""
     names, rng = page.names, page.rng
     page.fill(lambda: _write_passing_package(page), 0, 0, 0.8)
     message = rng.choice(
@@ -133,6 +135,7 @@ def _draw_message(page: Page) -> tuple[str, str]:
 
 
 def _gcc_error(page: Page) -> None:
+    """One error, usually with its function, its source line and carets."""
     names, rng = page.names, page.rng
     page.fill(lambda: _write_compiling(page), 0, 0, 0.9)
     ending, message = _draw_message(page)
@@ -151,6 +154,7 @@ def _gcc_error(page: Page) -> None:
 
 
 def _gcc_several(page: Page) -> None:
+    """Several errors, one on each line, sometimes with the end of a make run."""
     names, rng = page.names, page.rng
 
     def finding() -> None:

@@ -139,6 +139,7 @@ def _toml_project(page: Page) -> None:
 
 
 def _toml_cargo(page: Page) -> None:
+    """The dependencies of a Cargo.toml, often with its package."""
     names, rng = page.names, page.rng
     whole = rng.random() < 0.6
     if whole:
@@ -215,6 +216,7 @@ def _json_flat(page: Page) -> None:
 
 
 def _json_nested(page: Page) -> None:
+    """Objects with two keys or more, each in an object by its name."""
     comma = _separators(",\n")
 
     def section() -> None:
@@ -246,6 +248,7 @@ def _json_line(page: Page) -> None:
 
 
 def _json_package(page: Page) -> None:
+    """A package.json: name, version and dependencies."""
     names, rng = page.names, page.rng
     comma = _separators(",\n")
 
@@ -266,6 +269,7 @@ def _json_package(page: Page) -> None:
 
 
 def _env_file(page: Page) -> None:
+    """Variables of an environment file, sometimes exported."""
     names, rng = page.names, page.rng
     used: set[str] = set()
 

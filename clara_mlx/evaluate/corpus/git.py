@@ -38,6 +38,7 @@ def _git_date(page: Page) -> str:
 
 
 def _status_long(page: Page) -> None:
+    """``git status``: the branch and its upstream, changed and untracked files."""
     names, rng = page.names, page.rng
     branch = _branch(page)
     hints = page.long or rng.random() < 0.2
@@ -79,6 +80,7 @@ def _status_long(page: Page) -> None:
 
 
 def _status_short(page: Page) -> None:
+    """``git status -sb``: the branch, then one line for each file."""
     names, rng = page.names, page.rng
     branch = _branch(page)
     page.put("## ", mark("branch", branch), "...", mark("upstream", f"origin/{branch}"))
@@ -111,6 +113,7 @@ def _status_short(page: Page) -> None:
 
 
 def _status_conflict(page: Page) -> None:
+    """``git status`` during a merge or a rebase, with one conflict."""
     names, rng = page.names, page.rng
     page.line("On branch ", mark("branch", _branch(page)))
     if rng.random() < 0.5:

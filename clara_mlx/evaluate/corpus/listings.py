@@ -129,6 +129,7 @@ def _ls_date(rng: random.Random) -> str:
 
 
 def _ls_long(page: Page) -> None:
+    """``ls -l``: files and folders with mode, owner, size and date, sometimes a link."""
     names, rng = page.names, page.rng
     human = rng.random() < 0.5
     if rng.random() < 0.7:

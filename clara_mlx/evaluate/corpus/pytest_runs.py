@@ -71,6 +71,7 @@ def _write_passing_files(page: Page, low: int, high: int, share: float) -> int:
 
 
 def _pytest_summary(page: Page) -> None:
+    """The end of a run with one failure."""
     rng = page.rng
     shown = _write_passing_files(page, 0, 0, 0.7)
     if rng.random() < 0.4:
@@ -90,6 +91,7 @@ def _pytest_summary(page: Page) -> None:
 
 
 def _pytest_failures(page: Page) -> None:
+    """The end of a run with several failures; questions name the test or its file."""
     shown = _write_passing_files(page, 0, 0, 0.6)
     if page.rng.random() < 0.5:
         page.line(_rule(page, "short test summary info"))
@@ -109,6 +111,7 @@ def _pytest_failures(page: Page) -> None:
 
 
 def _pytest_assertion(page: Page) -> None:
+    """A failed comparison with its two values and its place."""
     names, rng = page.names, page.rng
     _write_passing_files(page, 0, 0, 0.8)
     test = test_name(page.names)

@@ -72,6 +72,7 @@ def _chained(page: Page) -> None:
 
 
 def _syntax_error(page: Page) -> None:
+    """A syntax error with its source line and a caret, after a log."""
     names, rng = page.names, page.rng
     write_log(page, 0.9)
     page.line(

@@ -55,6 +55,7 @@ def _write_heading(page: Page, what: str) -> tuple[str, str]:
 
 
 def _unittest_failure(page: Page) -> None:
+    """A failed comparison, sometimes with its heading and the last lines."""
     names, rng = page.names, page.rng
     shown = page.fill(lambda: _write_passing_test(page), 0, 0, 0.8)
     if rng.random() < 0.7:
@@ -101,6 +102,7 @@ def _unittest_end(page: Page) -> None:
 
 
 def _unittest_verbose(page: Page) -> None:
+    """``unittest -v``: a test that fails or is skipped, after tests that pass."""
     names, rng = page.names, page.rng
     shown = page.fill(lambda: _write_passing_test(page), 1, 1, 0.9)
     test, case = test_name(page.names), names.camel() + "Test"

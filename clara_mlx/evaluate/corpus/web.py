@@ -50,6 +50,7 @@ def _write_deprecation(page: Page) -> None:
 
 
 def _npm_install(page: Page) -> None:
+    """Counts of installed and audited packages, after deprecation warnings."""
     names, rng = page.names, page.rng
     page.fill(lambda: _write_deprecation(page), 0, 1, 0.9)
     added = names.number(2, 1500)
@@ -71,6 +72,7 @@ def _npm_install(page: Page) -> None:
 
 
 def _npm_missing(page: Page) -> None:
+    """A package that does not exist, or a dependency that can't be resolved."""
     names = page.names
     page.fill(lambda: _write_deprecation(page), 0, 0, 0.9)
     package = names.kebab()
