@@ -1,4 +1,4 @@
-"""What training adds to a pass through the model: dropout, and activations computed twice."""
+"""Additions of training to a pass through the model: dropout, activations computed twice."""
 
 from __future__ import annotations
 

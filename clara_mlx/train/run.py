@@ -18,7 +18,7 @@ from clara_mlx.train.trainer import OnStep, Trainer
 
 @dataclass(frozen=True)
 class Result:
-    """Where a run's results are, and how it ended."""
+    """The results of a run: its folders and its last metrics."""
 
     model: Path
     checkpoint: Path | None
@@ -59,7 +59,7 @@ class Run:
         return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
 
     def describe(self) -> dict[str, Any]:
-        """What the run will do, as JSON values."""
+        """A description of the run, as JSON values."""
         return asdict(self.trainer.describe())
 
     def train(self, on_step: OnStep | None = None) -> Result:

@@ -25,7 +25,7 @@ _FREE = ("save_every", "evaluate_every", "evaluation_answers", "answer_tokens")
 
 @dataclass(frozen=True)
 class State:
-    """Where a run is: everything after ``step`` follows from this and the config."""
+    """The state of a run; with the config it decides everything after ``step``."""
 
     step: int  # optimiser steps done
     parameters: Parameters

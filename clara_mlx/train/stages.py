@@ -67,8 +67,8 @@ STAGES = {
             max_length=2048,
             batch_size=128,
         ),
-        # The query reasoner learns from the answers which documents to choose. The encoder rests,
-        # so there is no mse, and the two adapters are trained gently.
+        # The query reasoner learns from the answers which documents to choose. The encoder is not
+        # trained, so there is no mse.
         Stage(
             name="end-to-end",
             checkpoint_name="stage2",

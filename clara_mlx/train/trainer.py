@@ -29,7 +29,7 @@ OnStep = Callable[[dict[str, Any], int], None]
 
 @dataclass(frozen=True)
 class Description:
-    """What a run will do."""
+    """A run, described without training."""
 
     stage: str
     steps: int
@@ -103,7 +103,7 @@ class Trainer:
         return steps if most is None else min(steps, most)
 
     def describe(self) -> Description:
-        """What the run will do."""
+        """Describe what the run will do."""
         data, examples = self.train_set, self.train_set.examples
         return Description(
             stage=self.config.stage,

@@ -18,7 +18,7 @@ _QUESTION_CHARACTERS = 200  # of the longest question that is kept
 _BRACKETS = 20  # of a reply, at which its list is looked for
 _RETRIED = {408, 409, 429, 500, 502, 503, 504}  # HTTP statuses of servers that are busy
 _INSTRUCTIONS = (
-    "You read the output of a software tool and write questions whose exact answers stand in it: "
+    "You read the output of a software tool and write questions whose exact answers are in it: "
     "file paths, line numbers, names, values, counts, error messages. Copy each answer character "
     "by character from the output; at most 60 characters, on one line. Ask only what has exactly "
     'one answer. Reply with a JSON list of objects {"question": ..., "answer": ...} only.'

@@ -84,7 +84,8 @@ class _Reader:
     """Collects the outputs of one log and the problems in it."""
 
     def __init__(self, file: Path, skip_damaged: bool) -> None:
-        self._file, self._skip = file, skip_damaged
+        self._file = file
+        self._skip = skip_damaged
         self.outputs: list[ToolOutput] = []
         self.problems: list[str] = []
 
