@@ -14,7 +14,6 @@ from clara_mlx import Clara
 from clara_mlx.errors import PromptTooLong
 from clara_mlx.evaluate import batched
 from clara_mlx.evaluate.batched import Reading
-from clara_mlx.model.prompts import Prompts
 
 QUESTIONS = (
     "Which test failed?",
@@ -25,7 +24,7 @@ QUESTIONS = (
 
 def readings(clara: Clara, count: int) -> list[tuple[str, Reading]]:
     """Questions about one to three documents each, of all lengths."""
-    prompts = Prompts(clara.config, clara.tokenizer)
+    prompts = clara.prompts
     texts = [f"FAILED tests/test_{i}.py::test_{i * i}\n{i} passed" for i in range(count)]
     latents = np.array(clara.encode(texts))
     made = []
@@ -59,7 +58,7 @@ def test_latents_are_answered_as_one_by_one(
 
 def test_text_is_answered_as_one_by_one(clara: Callable[..., Clara]) -> None:
     model = clara("c16", "e2e")
-    prompts = Prompts(model.config, model.tokenizer)
+    prompts = model.prompts
     texts = ["", "x", "FAILED tests/test_io.py::test_load\n" * 3]
     made = [
         Reading(prompts.answer(QUESTIONS[i % 3], 0, text=model.tokenizer.encode(text)), None)
@@ -95,7 +94,7 @@ def test_answers_end_where_the_model_ends_them(
 
 def test_too_long_a_prompt_is_refused(clara: Callable[..., Clara]) -> None:
     model = clara("c16", "e2e")
-    prompts = Prompts(model.config, model.tokenizer)
+    prompts = model.prompts
     size = model.config.memory_tokens
     k = model.config.window // (size + 1)
     latents = np.zeros((k, size, model.config.hidden_size), np.float32)
