@@ -12,7 +12,9 @@ from typing import TypeVar
 
 import mlx.core as mx
 
+from clara_mlx.model.clara import Clara
 from clara_mlx.model.decoder import sources
+from clara_mlx.model.encoder import batches, encode_batch
 from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.train.data import Dataset, Example
 from clara_mlx.train.losses import Arrays
@@ -101,14 +103,45 @@ class Totals:
     questions: int
 
 
+class DocumentLatents:
+    """Latents of documents that get no gradient, computed without dropout.
+
+    Args:
+        clara: The model; its encoder is not trained meanwhile.
+        documents: The encoder inputs of all documents.
+        keep: Latents are kept, so that each document is encoded only once.
+    """
+
+    def __init__(self, clara: Clara, documents: list[list[int]], *, keep: bool) -> None:
+        self._clara = clara
+        self._documents = documents
+        self._keep = keep
+        self._kept: dict[int, mx.array] = {}
+
+    def of(self, numbers: Sequence[int]) -> mx.array:
+        """The latents (rows, M, hidden), float32; copies of the first pad the rows."""
+        known = self._kept if self._keep else {}
+        missing = [number for number in numbers if number not in known]
+        lengths = [len(self._documents[number]) for number in missing]
+        for batch in batches(lengths):
+            chosen = [missing[i] for i in batch]
+            inputs = [self._documents[number] for number in chosen]
+            with self._clara.lora.use("encoder"):
+                states = encode_batch(self._clara.network, inputs, self._clara.config.memory_tokens)
+            states = states.astype(mx.float32)
+            mx.eval(states)
+            known |= dict(zip(chosen, states, strict=True))
+        rows = [*numbers, *[numbers[0]] * (padded_rows(len(numbers)) - len(numbers))]
+        return mx.stack([known[number] for number in rows])
+
+
 class Collator:
     """Makes the arrays of micro-batches.
 
     With b examples, d distinct documents, n candidates and p labels of the longest answer:
 
     - if documents get gradient: document_ids (d, length), document_starts (d,) and
-      document_weights (d,); otherwise the trainer adds their latents (d, M, hidden), in the order
-      of `distinct`;
+      document_weights (d,); otherwise their latents (d, M, hidden);
     - if the decoder runs: ids and sources (b, length), answer_starts (b,), targets and
       target_weights (b, p);
     - if documents are chosen: query_ids (b, length), query_starts (b,), candidates and positives
@@ -119,6 +152,7 @@ class Collator:
     Args:
         dataset: The documents.
         memory_tokens: M, vectors per document.
+        latents: The documents' latents; None if documents get gradient.
         top_k: Slots of a prompt, if its documents are chosen; None if they are given.
         in_batch_negatives: Every document of a micro-batch is a candidate.
     """
@@ -128,9 +162,11 @@ class Collator:
         dataset: Dataset,
         memory_tokens: int,
         *,
+        latents: DocumentLatents | None = None,
         top_k: int | None = None,
         in_batch_negatives: bool = False,
     ) -> None:
+        self.latents = latents
         self._documents = dataset.documents
         self._memory_tokens = memory_tokens
         self._top_k = top_k
@@ -149,7 +185,9 @@ class Collator:
         place = {number: i for i, number in enumerate(numbers)}
         batch: Arrays = {}
         tokens = 0
-        if self._top_k is None:
+        if self.latents:
+            batch["latents"] = self.latents.of(numbers)
+        else:
             batch, tokens = self._encoder_arrays("document", [self._documents[n] for n in numbers])
             batch["document_weights"] = _weights(len(numbers), totals.documents)
         rows = padded_rows(len(micro))

@@ -11,11 +11,11 @@ from clara_mlx.evaluate.metrics import exact
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.decoder import Decoder
 from clara_mlx.model.prompts import DecoderPrompt
-from clara_mlx.train.batches import Batching, Collator, distinct
+from clara_mlx.train.batches import Batching, Collator, DocumentLatents
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example
 from clara_mlx.train.parameters import Parameters
-from clara_mlx.train.step import DocumentLatents, Stepper
+from clara_mlx.train.step import Stepper
 
 
 class Evaluator:
@@ -27,7 +27,6 @@ class Evaluator:
         stepper: Computes losses.
         dataset: The examples.
         collator: Makes their arrays.
-        latents: The documents' latents, in stages that don't train the encoder; None in others.
     """
 
     def __init__(
@@ -37,14 +36,12 @@ class Evaluator:
         stepper: Stepper,
         dataset: Dataset,
         collator: Collator,
-        latents: DocumentLatents | None,
     ) -> None:
         self._clara = clara
         self._config = config
         self._stepper = stepper
-        self._dataset = dataset
         self._collator = collator
-        self._latents = latents
+        self._latents = collator.latents or DocumentLatents(clara, dataset.documents, keep=False)
         self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.eos_id)
         every = config.steps.micro_batch_size
         examples = dataset.examples
@@ -70,8 +67,6 @@ class Evaluator:
         totals = self._collator.totals(self._micros)
         for micro in self._micros:
             batch, _ = self._collator.arrays(micro, totals)
-            if self._latents is not None:
-                batch["latents"] = self._latents.of(distinct(micro))
             loss, parts = self._stepper.loss(trained, batch)
             mx.eval(loss, parts)
             for name, value in ({"loss": loss} | parts).items():
@@ -108,8 +103,7 @@ class Evaluator:
         return [example.documents[i] for i in order]
 
     def _latents_of(self, numbers: Sequence[int]) -> mx.array:
-        latents = self._latents or DocumentLatents(self._clara, self._dataset.documents, keep=False)
-        return latents.of(numbers)[: len(numbers)]
+        return self._latents.of(numbers)[: len(numbers)]
 
     def _answer(self, prompt: DecoderPrompt, latents: mx.array) -> str:
         asked = DecoderPrompt(prompt.ids[: prompt.answer_from], prompt.slots)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,45 +11,12 @@ import mlx.optimizers as optim
 from mlx.utils import tree_map
 
 from clara_mlx.model.clara import Clara
-from clara_mlx.model.encoder import batches, encode_batch, run_layer
+from clara_mlx.model.encoder import run_layer
 from clara_mlx.train import losses, parameters
-from clara_mlx.train.batches import padded_rows
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.losses import Arrays, Network
 from clara_mlx.train.parameters import Parameters
 from clara_mlx.train.passes import Dropout, checkpointed_run_layer, use_dropout
-
-
-class DocumentLatents:
-    """Latents of documents that get no gradient, computed without dropout.
-
-    Args:
-        clara: The model; its encoder is not trained meanwhile.
-        documents: The encoder inputs of all documents.
-        keep: Latents are kept, so that each document is encoded only once.
-    """
-
-    def __init__(self, clara: Clara, documents: list[list[int]], *, keep: bool) -> None:
-        self._clara = clara
-        self._documents = documents
-        self._keep = keep
-        self._kept: dict[int, mx.array] = {}
-
-    def of(self, numbers: Sequence[int]) -> mx.array:
-        """The latents (rows, M, hidden), float32; copies of the first pad the rows."""
-        known = self._kept if self._keep else {}
-        missing = [number for number in numbers if number not in known]
-        lengths = [len(self._documents[number]) for number in missing]
-        for batch in batches(lengths):
-            chosen = [missing[i] for i in batch]
-            inputs = [self._documents[number] for number in chosen]
-            with self._clara.lora.use("encoder"):
-                states = encode_batch(self._clara.network, inputs, self._clara.config.memory_tokens)
-            states = states.astype(mx.float32)
-            mx.eval(states)
-            known |= dict(zip(chosen, states, strict=True))
-        rows = [*numbers, *[numbers[0]] * (padded_rows(len(numbers)) - len(numbers))]
-        return mx.stack([known[number] for number in rows])
 
 
 class Stepper:

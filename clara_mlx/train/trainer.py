@@ -15,13 +15,13 @@ import mlx.core as mx
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import Clara
 from clara_mlx.train import parameters
-from clara_mlx.train.batches import Batching, Collator, distinct
+from clara_mlx.train.batches import Batching, Collator, DocumentLatents
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example, read
 from clara_mlx.train.evaluation import Evaluator
 from clara_mlx.train.parameters import Parameters
 from clara_mlx.train.run_folder import RunFolder, State
-from clara_mlx.train.step import DocumentLatents, Schedule, Stepper, add
+from clara_mlx.train.step import Schedule, Stepper, add
 
 #: Called after each step with its line of the metrics and the number of steps in the run.
 OnStep = Callable[[dict[str, Any], int], None]
@@ -134,12 +134,11 @@ class Trainer:
             # 2) Prepare what all steps need.
             schedule = self._schedule()
             collator = self._collator(self.train_set)
-            latents = self._latents(self.train_set)
             evaluator = self._evaluator(stepper)
             line: dict[str, Any] = {"step": start}
             for number, step in enumerate(islice(self._steps(), start, self.steps), start):
                 # 3) Train one step.
-                line = self._step(stepper, collator, latents, step, number, schedule.at(number))
+                line = self._step(stepper, collator, step, number, schedule.at(number))
                 folder.log(line)
                 done = number + 1
                 # 4) Evaluate and save, if it is time to.
@@ -188,7 +187,6 @@ class Trainer:
         self,
         stepper: Stepper,
         collator: Collator,
-        latents: DocumentLatents | None,
         step: list[list[Example]],
         number: int,
         rate: float,
@@ -201,8 +199,6 @@ class Trainer:
         tokens = 0
         for i, micro in enumerate(step):
             batch, used = collator.arrays(micro, totals)
-            if latents is not None:
-                batch["latents"] = latents.of(distinct(micro))
             key = mx.random.key(random.Random(f"{self.config.seed} {number} {i}").getrandbits(63))
             loss, parts, found = stepper.gradient(self.parameters, batch, key)
             gradients = found if gradients is None else add(gradients, found)
@@ -230,20 +226,18 @@ class Trainer:
         }
 
     def _collator(self, dataset: Dataset) -> Collator:
-        config = self.config
+        memory_tokens, method = self.clara.config.memory_tokens, self.config.method
+        if not self.config.kind.chooses:
+            return Collator(dataset, memory_tokens)
+        # With trained memory rows, a document's latents change from step to step.
+        keep = method.keep_latents and not self.config.trains_rows
         return Collator(
             dataset,
-            self.clara.config.memory_tokens,
-            top_k=config.method.top_k if config.kind.chooses else None,
-            in_batch_negatives=config.method.in_batch_negatives,
+            memory_tokens,
+            latents=DocumentLatents(self.clara, dataset.documents, keep=keep),
+            top_k=method.top_k,
+            in_batch_negatives=method.in_batch_negatives,
         )
-
-    def _latents(self, dataset: Dataset) -> DocumentLatents | None:
-        if not self.config.kind.chooses:
-            return None
-        # With trained memory rows, a document's latents change from step to step.
-        keep = self.config.method.keep_latents and not self.config.trains_rows
-        return DocumentLatents(self.clara, dataset.documents, keep=keep)
 
     def _evaluator(self, stepper: Stepper) -> Evaluator | None:
         if self.held_out is None:
@@ -254,7 +248,6 @@ class Trainer:
             stepper,
             self.held_out,
             self._collator(self.held_out),
-            self._latents(self.held_out),
         )
 
 

@@ -13,12 +13,11 @@ import pytest
 from golden_files import GOLDEN
 
 from clara_mlx.train import losses, parameters
-from clara_mlx.train.batches import Collator, distinct
+from clara_mlx.train.batches import Collator, DocumentLatents
 from clara_mlx.train.data import Dataset, read
 from clara_mlx.train.losses import Network, differentiable_topk
 from clara_mlx.train.parameters import ROWS, Parameters
 from clara_mlx.train.stages import stage_named
-from clara_mlx.train.step import DocumentLatents
 
 # As the golden README states them.
 LOSS, MSE, NORM, GRADIENT, LOGITS = 2e-5, 1e-5, 1e-4, 1e-3, 2e-4
@@ -84,20 +83,20 @@ class Case:
             dataclasses.replace(example, prompts=example.prompts[:1])
             for example in self.dataset.examples
         ]
+        chosen = {
+            "top_k": top_k,
+            "latents": DocumentLatents(self.clara, self.dataset.documents, keep=False),
+        }
         self.collator = Collator(
-            self.dataset, config.memory_tokens, top_k=top_k if self.stage.chooses else None
+            self.dataset, config.memory_tokens, **(chosen if self.stage.chooses else {})
         )
         self.batch, _ = self.collator.arrays(self.micro, self.collator.totals([self.micro]))
         self.network = Network(self.clara.network, self.clara.lora, config.memory_tokens)
 
-    def latents(self) -> mx.array:
-        documents = DocumentLatents(self.clara, self.dataset.documents, keep=False)
-        return documents.of(distinct(self.micro))
-
     def loss(self, mse_weight: float) -> tuple[mx.array, dict[str, mx.array]]:
         if not self.stage.chooses:
             return losses.answers(self.network, self.batch, mse_weight=mse_weight)
-        latents = self.latents()
+        latents = self.batch["latents"]
         if self.stage.decodes:
             k = self.gold["generation_top_k"]
             return losses.end_to_end(self.network, self.batch, latents, k=k)
@@ -191,7 +190,7 @@ def check(case: Case, tag: str, found: Parameters) -> None:
 
 def test_scores_and_selection(clara: Any, tmp_path: Path) -> None:
     case = Case("stage2", clara, tmp_path)
-    scores = case.network.scores(case.batch, case.latents())[:2]
+    scores = case.network.scores(case.batch, case.batch["latents"])[:2]
     assert mx.abs(scores[:, :6] - ARRAYS["stage2.scores"]).max().item() <= 1e-5
     weights, chosen = differentiable_topk(scores, 2)
     assert chosen.tolist() == case.gold["topk_idx"]

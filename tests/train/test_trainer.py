@@ -15,7 +15,6 @@ from train_runs import CANDIDATES, QUESTIONS, losses, metrics, train, write_conf
 
 import clara_mlx
 from clara_mlx.errors import ClaraError
-from clara_mlx.train.batches import distinct
 from clara_mlx.train.config import EXAMPLE, read_config
 from clara_mlx.train.parameters import ROWS, Parameters
 from clara_mlx.train.run import Run
@@ -27,13 +26,10 @@ def gradient(folder: Path, model: Path, examples: Any, **fields: Any) -> tuple[f
     trainer = Run.open(write_config(folder, model, examples, **fields)).trainer
     stepper = Stepper(trainer.clara, trainer.config, trainer.parameters)
     collator = trainer._collator(trainer.train_set)
-    latents = trainer._latents(trainer.train_set)
     step = next(trainer._steps())
     total, sums = 0.0, None
     for i, micro in enumerate(step):
         batch, _ = collator.arrays(micro, collator.totals(step))
-        if latents is not None:
-            batch["latents"] = latents.of(distinct(micro))
         loss, _, found = stepper.gradient(trainer.parameters, batch, mx.random.key(i))
         total += loss.item()
         sums = found if sums is None else add(sums, found)
