@@ -28,7 +28,8 @@ def test_questions_come_before_the_backlog() -> None:
 
 def test_closing_the_model_cancels_what_is_left() -> None:
     model = ModelThread()
-    running = model.submit(Priority.BACKLOG, lambda: time.sleep(0.1))
+    begun, finish = threading.Event(), threading.Event()
+    running = model.submit(Priority.BACKLOG, lambda: (begun.set(), finish.wait(30)))
     left = [model.submit(Priority.BACKLOG, lambda: 1) for _ in range(3)]
     stream = model.stream(Priority.BACKLOG, lambda: iter("abc"))
     streamed: list[BaseException] = []
@@ -41,8 +42,11 @@ def test_closing_the_model_cancels_what_is_left() -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    time.sleep(0.02)
+    assert begun.wait(30)
+    while model._work.qsize() < len(left) + 1:  # the stream is queued, too
+        time.sleep(0.001)
     question = model.submit(Priority.QUESTION, lambda: "answered")
+    threading.Timer(0.05, finish.set).start()  # while the first call below waits
     model.close()
     model.close()
     reader.join(5)
