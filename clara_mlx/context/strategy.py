@@ -47,10 +47,11 @@ class Attempt:
     exchange: Exchange
 
 
+@dataclass(frozen=True)
 class Strategy:
     """Chooses how one view is compacted.
 
-    Args:
+    Attributes:
         view: The conversation; it is not changed.
         freezer: Makes the blocks.
         counter: Counts tokens.
@@ -61,27 +62,14 @@ class Strategy:
         cached: Tokens of the prompt that the server holds.
     """
 
-    def __init__(
-        self,
-        view: View,
-        freezer: Freezer,
-        counter: Counter,
-        budget: Budget,
-        tools: Sequence[Any] | None,
-        *,
-        before: int,
-        target: int,
-        cached: int,
-    ) -> None:
-        self._view = view
-        self._freezer = freezer
-        self._counter = counter
-        self._budget = budget
-        self._tools = tools
-        self._before = before
-        self._target = target
-        self._cached = cached
-        self._overflows = before > budget.limit
+    view: View
+    freezer: Freezer
+    counter: Counter
+    budget: Budget
+    tools: Sequence[Any] | None
+    before: int
+    target: int
+    cached: int
 
     def choose(self) -> Attempt | None:
         """The first attempt that is worth its price; None if there is none, and it fits anyway.
@@ -94,19 +82,19 @@ class Strategy:
             if self._is_worth_it(attempt):
                 return attempt
         if attempt and self._overflows:
-            raise ContextOverflow(attempt.exchange.after, self._budget.limit)
+            raise ContextOverflow(attempt.exchange.after, self.budget.limit)
         return None
 
     def _is_worth_it(self, attempt: Attempt) -> bool:
         """Whether to do it: if the prompt overflows, everything that makes it fit is worth it."""
         exchange = attempt.exchange
-        enough = self._overflows or exchange.frees_enough(self._budget.least)
-        return enough and exchange.after <= self._budget.limit
+        enough = self._overflows or exchange.frees_enough(self.budget.least)
+        return enough and exchange.after <= self.budget.limit
 
     def _attempts(self) -> Iterator[Attempt]:
         """Ways to shorten the conversation, from mild to hard; each goes on from the last one."""
-        budget = self._budget
-        tried = Compaction(self._view, self._freezer, self._counter)
+        budget = self.budget
+        tried = Compaction(self.view, self.freezer, self.counter)
         in_place = next(filter(self._is_worth_it, self._attempts_in_place(tried)), None)
         rivals = [in_place] if in_place else []
         deep = in_place and in_place.exchange.after <= budget.deep and budget.boundary is None
@@ -122,8 +110,8 @@ class Strategy:
 
     def _attempts_in_place(self, tried: Compaction) -> Iterator[Attempt]:
         """Blocks for old texts: the more of them follow the first change, the more it is worth."""
-        keep = self._budget.keep
-        tried.replace_with_blocks(keep, self._before - self._target)
+        keep = self.budget.keep
+        tried.replace_with_blocks(keep, self.before - self.target)
         yield self._measure("old texts as blocks, down to the target", tried)
         tried.replace_with_blocks(keep)
         yield self._measure("all old texts as blocks", tried)
@@ -135,20 +123,21 @@ class Strategy:
 
         Earlier folds stay only where the target is reached: else the next one would come too soon.
         """
+        target = int(self.budget.target * self.budget.limit)
         for name, whole in (("one fold for all", True), ("a fold after the earlier ones", False)):
             folded = blocks.copy()
-            if folded.fold(self._budget.keep, self._fold_characters, whole=whole):
+            if folded.fold(self.budget.keep, self._fold_characters, whole=whole):
                 attempt = self._measure(name, folded)
-                if whole or attempt.exchange.after <= self._fold_target:
+                if whole or attempt.exchange.after <= target:
                     yield attempt
 
     def _last_attempts(self, tried: Compaction) -> Iterator[Attempt]:
         """What is left to do if the conversation would not fit: only the newest unit is kept."""
-        limit = self._budget.limit
+        limit = self.budget.limit
         tried.replace_with_blocks(1, in_use=True, again=True)
         yield self._measure("blocks before the newest unit", tried)
         folded = tried.copy()
-        if self._budget.fold and folded.fold(1, self._fold_characters):
+        if self.budget.fold and folded.fold(1, self._fold_characters):
             yield self._measure("a fold before the newest unit", folded)
         for name, start, part in (
             ("blocks, and excerpts of the newest results", tried, _EXCERPT_PART),
@@ -160,27 +149,27 @@ class Strategy:
             yield self._measure(name, shorter)
 
     @property
-    def _fold_characters(self) -> int:
-        return int(_FOLD_SHARE * _FOLD_CHARACTERS_PER_TOKEN * self._budget.limit)
+    def _overflows(self) -> bool:
+        return self.before > self.budget.limit
 
     @property
-    def _fold_target(self) -> int:
-        return int(self._budget.target * self._budget.limit)
+    def _fold_characters(self) -> int:
+        return int(_FOLD_SHARE * _FOLD_CHARACTERS_PER_TOKEN * self.budget.limit)
 
     def _measure(self, name: str, compaction: Compaction) -> Attempt:
         """Measure what the edits so far give and cost."""
         new = compaction.view.render()
         exchange = exchange_of(
-            self._view.render(),
+            self.view.render(),
             new,
-            self._before,
-            count_prompt(self._counter, new, self._tools)[0],
-            self._cached,
-            lambda message: message_tokens(message, self._counter.text),
+            self.before,
+            count_prompt(self.counter, new, self.tools)[0],
+            self.cached,
+            lambda message: message_tokens(message, self.counter.text),
         )
         logger.debug(
             "%s: %s: %d tokens become %d; %d are read",
-            self._view.session,
+            self.view.session,
             name,
             exchange.before,
             exchange.after,
