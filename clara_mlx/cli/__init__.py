@@ -1,1 +1,1 @@
-"""The command line: one file a trade. Heavy imports are inside the commands that need them."""
+"""The command line: one file per group of commands. Heavy imports are inside the commands."""

@@ -53,8 +53,8 @@ def _options(
     pass
 
 
-for trade in (model, bench, memory, care, evaluate, train, plan, serve):  # the order of --help
-    app.add_typer(trade.commands)
+for group in (model, bench, memory, care, evaluate, train, plan, serve):  # the order of --help
+    app.add_typer(group.commands)
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Measures what compression keeps of tools' outputs: exact answers from latents and other ways."""
+"""Measures how much of a tool's output survives compression: exact answers, and search recall."""

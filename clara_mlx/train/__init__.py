@@ -1,1 +1,1 @@
-"""The stages of CLaRa training: data, losses, a resumable trainer, and saving what it made."""
+"""The stages of CLaRa training: data, losses, a resumable trainer, and saving the result."""
