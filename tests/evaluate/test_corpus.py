@@ -30,9 +30,8 @@ from clara_mlx.evaluate.corpus import (
 )
 from clara_mlx.evaluate.corpus import page as page_module
 from clara_mlx.evaluate.corpus.brief import BRIEF_WORDS
-from clara_mlx.evaluate.corpus.names import Names
+from clara_mlx.evaluate.corpus.names import FIRST_NAMES, LAST_NAMES, WORDS, Names
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
-from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 from clara_mlx.evaluate.probes.probe import Output, Probe
 from clara_mlx.evaluate.probes.questions import FORMS, make_probe
 
@@ -72,9 +71,9 @@ def parts(text: str) -> Iterator[str]:
 @cache
 def template_words() -> set[str]:
     """Every word of every text in the generator's sources except docstrings and word lists."""
-    found: set[str] = set()
+    found = set(parts((SOURCES / "messages.toml").read_text()))
     for file in SOURCES.glob("*.py"):
-        if file.name in ("brief.py", "words.py"):  # whose splits share words; the word lists
+        if file.name == "brief.py":  # whose splits share words
             continue
         nodes = list(ast.walk(ast.parse(file.read_text())))
         docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
@@ -92,8 +91,8 @@ def template_words() -> set[str]:
 def template_numbers() -> set[str]:
     return {
         number
-        for file in SOURCES.glob("*.py")
-        if file.name not in ("names.py", "words.py")
+        for file in (*SOURCES.glob("*.py"), SOURCES / "messages.toml")
+        if file.name != "names.py"
         for number in re.findall(r"\d+", file.read_text())
     }
 

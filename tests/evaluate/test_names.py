@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sizes import sized
 
-from clara_mlx.evaluate.corpus.names import PSEUDO_WORDS, Names, held_out
-from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
+from clara_mlx.evaluate.corpus.names import (
+    FIRST_NAMES,
+    LAST_NAMES,
+    PSEUDO_WORDS,
+    WORDS,
+    Names,
+    held_out,
+)
 
 SEEDS = st.integers(0, 2**32)
 

@@ -7,9 +7,8 @@ parameters has seen both words of a held-out name, but never the name.
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.names import held_out
+from clara_mlx.evaluate.corpus.names import FIRST_NAMES, LAST_NAMES, WORDS, held_out
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
-from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
 
 BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::12]
 _FIRST = FIRST_NAMES[::14]

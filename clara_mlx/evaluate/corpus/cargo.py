@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import compose
+from clara_mlx.evaluate.corpus.messages import MESSAGES, compose
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline
 
 _RUST_TYPES = ("u8", "u32", "u64", "i32", "i64", "f64", "usize", "bool", "String", "&str", "char")
-
-RUST_ERRORS: tuple[tuple[str, str], ...] = (
-    ("E0308", "mismatched types"),
-    ("E0382", "borrow of moved value: `<snake>`"),
-    ("E0382", "use of moved value: `<snake>`"),
-    ("E0425", "cannot find value `<snake>` in this scope"),
-    ("E0425", "cannot find function `<snake>` in this scope"),
-    ("E0433", "failed to resolve: use of undeclared type `<camel>`"),
-    ("E0432", "unresolved import `<snake>`"),
-    ("E0599", "no method named `<snake>` found for struct `<camel>`"),
-    ("E0277", "the trait bound `<camel>: <camel>` is not satisfied"),
-    ("E0502", "cannot borrow `<snake>` as mutable"),
-    ("E0505", "cannot move out of `<snake>` because it is borrowed"),
-    ("E0106", "missing lifetime specifier"),
-    ("E0412", "cannot find type `<camel>` in this scope"),
-    ("E0560", "struct `<camel>` has no field named `<snake>`"),
-)
-RUST_WARNINGS = (
-    "struct `<camel>` is never constructed",
-    "function `<snake>` is never used",
-    "field `<snake>` is never read",
-    "unused `Result` that must be used",
-    "variable `<mixed>` should have a snake case name",
-)
 
 
 def _write_crate(page: Page) -> None:
@@ -58,7 +34,7 @@ def _write_place(page: Page, what: str, text: str) -> tuple[str, str]:
 def _cargo_error(page: Page) -> None:
     names, rng = page.names, page.rng
     page.fill(lambda: _write_crate(page), 0, 0, 0.8)
-    code, message = rng.choice(RUST_ERRORS)
+    code, message = rng.choice(MESSAGES["rust_errors"])
     page.line(
         "error[", mark("error_code", code), "]: ", mark("error_message", compose(names, message))
     )
@@ -159,7 +135,7 @@ def _cargo_warning(page: Page) -> None:
         page.line("warning: unused variable: `", mark("unused_name", unused), "`")
         text = f"let {unused} = {names.snake()}();"
     else:
-        said = compose(names, rng.choice(RUST_WARNINGS))
+        said = compose(names, rng.choice(MESSAGES["rust_warnings"]))
         page.line("warning: ", mark("warning_message", said))
         text = f"fn {names.snake()}() {{"
     _write_place(page, "warning", text)

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import code_line, compose
+from clara_mlx.evaluate.corpus.messages import MESSAGES, code_line, compose
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline, write_log
-
-RUFF_RULES: tuple[tuple[str, str], ...] = (
-    ("F401", "`<snake>` imported but unused"),
-    ("F401", "`<word>.<camel>` imported but unused"),
-    ("F841", "Local variable `<snake>` is assigned to but never used"),
-    ("F821", "Undefined name `<snake>`"),
-    ("F811", "Redefinition of unused `<snake>`"),
-    ("B006", "Do not use mutable data structures for argument defaults"),
-    ("B007", "Loop control variable `<snake>` not used within loop body"),
-    ("B904", "Within an `except` clause, raise exceptions with `raise ... from err`"),
-    ("E711", "Comparison to `None` should be `cond is None`"),
-    ("E501", "Line too long (<wide> > 100)"),
-    ("E722", "Do not use bare `except`"),
-    ("UP006", "Use `list` instead of `List` for type annotation"),
-    ("I001", "Import block is un-sorted or un-formatted"),
-    ("N802", "Function name `<mixed>` should be lowercase"),
-    ("SIM108", "Use ternary operator `<word> = ...` instead of `if`-`else`-block"),
-    ("D103", "Missing docstring in public function"),
-    ("PLR0913", "Too many arguments in function definition (<n> > 5)"),
-    ("C901", "`<snake>` is too complex (<n> > 10)"),
-)
 
 
 def _draw_rule(page: Page) -> tuple[str, str]:
     names = page.names
-    code, message = page.rng.choice(RUFF_RULES)
+    code, message = page.rng.choice(MESSAGES["ruff"])
     message = message.replace("<n>", str(names.number(11, 19)))
     return code, compose(names, message.replace("<wide>", str(names.number(101, 190))))
 
@@ -114,27 +93,6 @@ def _ruff_format(page: Page) -> None:
     )
 
 
-MYPY_ERRORS: tuple[tuple[str, str], ...] = (
-    (
-        "assignment",
-        'Incompatible types in assignment (expression has type "<type>",'
-        ' variable has type "<type>")',
-    ),
-    ("arg-type", 'Argument 1 to "<snake>" has incompatible type "<type>"; expected "<type>"'),
-    ("return-value", 'Incompatible return value type (got "<type>", expected "<type>")'),
-    ("attr-defined", '"<camel>" has no attribute "<snake>"'),
-    ("attr-defined", 'Module "<snake>" has no attribute "<camel>"'),
-    ("name-defined", 'Name "<snake>" is not defined'),
-    ("no-untyped-def", "Function is missing a type annotation"),
-    ("union-attr", 'Item "None" of "<camel> | None" has no attribute "<snake>"'),
-    ("call-arg", 'Unexpected keyword argument "<snake>" for "<camel>"'),
-    ("call-arg", 'Missing positional argument "<snake>" in call to "<snake>"'),
-    ("index", 'Value of type "<camel> | None" is not indexable'),
-    ("return", "Missing return statement"),
-    ("override", 'Signature of "<snake>" incompatible with supertype "<camel>"'),
-    ("import-not-found", 'Cannot find implementation for module named "<snake>"'),
-    ("var-annotated", 'Need type annotation for "<snake>"'),
-)
 _TYPES = (
     "int",
     "str",
@@ -150,7 +108,7 @@ _TYPES = (
 
 def _draw_error(page: Page) -> tuple[str, str]:
     names, rng = page.names, page.rng
-    code, message = rng.choice(MYPY_ERRORS)
+    code, message = rng.choice(MESSAGES["mypy"])
     while "<type>" in message:
         drawn = rng.choice(_TYPES) if rng.random() < 0.6 else names.camel()
         message = message.replace("<type>", drawn, 1)

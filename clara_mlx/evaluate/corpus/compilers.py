@@ -2,45 +2,8 @@
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import compose, unequal_values
+from clara_mlx.evaluate.corpus.messages import MESSAGES, compose, unequal_values
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline
-
-GO_ERRORS = (
-    "undefined: <mixed>",
-    "declared and not used: <mixed>",
-    '"<word>/<word>" imported and not used',
-    "missing return",
-    "cannot use <mixed> (variable of type int) as string value",
-    "<mixed>.<camel> undefined",
-    "too many arguments in call to <mixed>",
-)
-GCC_ERRORS = (
-    "'<snake>' undeclared (first use in this function)",
-    "expected ';' before '<word>'",
-    "too few arguments to function '<snake>'",
-    "too many arguments to function '<snake>'",
-    "unknown type name '<snake>_t'",
-    "redefinition of '<snake>'",
-    "conflicting types for '<snake>'",
-    "'<word>' has no member named '<snake>'",
-    "lvalue required as left operand of assignment",
-)
-GXX_ERRORS = (
-    "'<camel>' was not declared in this scope",
-    "'<snake>' was not declared in this scope",
-    "'class <camel>' has no member named '<snake>'",
-    "no matching function for call to '<camel>::<snake>()'",
-    "expected ';' before '<word>'",
-)
-GCC_WARNINGS = (
-    ("unused variable '<snake>'", "-Wunused-variable"),
-    ("unused parameter '<snake>'", "-Wunused-parameter"),
-    ("implicit declaration of function '<snake>'", "-Wimplicit-function-declaration"),
-    ("'<snake>' may be used uninitialized", "-Wmaybe-uninitialized"),
-    ("'<snake>' defined but not used", "-Wunused-function"),
-    ("control reaches end of non-void function", "-Wreturn-type"),
-    ("comparison of integer expressions of different signedness", "-Wsign-compare"),
-)
 
 
 def _module(page: Page) -> str:
@@ -95,7 +58,7 @@ def _go_build(page: Page) -> None:
     page.line(
         *(rng.choice(("./", "./", "")), mark("error_file", names.path("go", ("internal", "cmd")))),
         *(":", mark("error_line", names.line()), ":", mark("error_column", rng.randint(1, 19))),
-        *(": ", mark("error_message", compose(names, rng.choice(GO_ERRORS)))),
+        *(": ", mark("error_message", compose(names, rng.choice(MESSAGES["go_errors"])))),
     )
 
 
@@ -130,8 +93,8 @@ def _draw_message(page: Page) -> tuple[str, str]:
     """Draw a file ending of C or C++ and an error of that language."""
     rng = page.rng
     if rng.random() < 0.6:
-        return rng.choice(("c", "c", "h")), compose(page.names, rng.choice(GCC_ERRORS))
-    return rng.choice(("cpp", "cc", "hpp")), compose(page.names, rng.choice(GXX_ERRORS))
+        return rng.choice(("c", "c", "h")), compose(page.names, rng.choice(MESSAGES["c_errors"]))
+    return rng.choice(("cpp", "cc", "hpp")), compose(page.names, rng.choice(MESSAGES["cpp_errors"]))
 
 
 def _gcc_error(page: Page) -> None:
@@ -177,7 +140,7 @@ def _gcc_several(page: Page) -> None:
 def _gcc_warning(page: Page) -> None:
     names, rng = page.names, page.rng
     page.fill(lambda: _write_compiling(page), 0, 0, 0.9)
-    message, option = rng.choice(GCC_WARNINGS)
+    message, option = rng.choice(MESSAGES["c_warnings"])
     line, text = names.line(), f"int {names.snake()} = {names.word()};"
     column, carets = underline(rng, "    " + text)
     page.line(

@@ -1,114 +1,18 @@
-"""Messages of exceptions and programs: templates with slots for names and values."""
+"""Messages of exceptions and programs: the templates in messages.toml, filled with names."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
+from importlib import resources
+from typing import Any
 
 from clara_mlx.evaluate.corpus.names import Names
 
-#: Messages by Python exception type.
-EXCEPTIONS: dict[str, tuple[str, ...]] = {
-    "ValueError": (
-        "invalid <word> '<kebab>'",
-        "unknown <word>: <kebab>",
-        "<snake> must be at least <n>, got <n>",
-        "<snake> must not be negative",
-        "could not convert string to float: '<kebab>'",
-        "invalid literal for int() with base 10: '<kebab>'",
-        "not enough values to unpack (expected 3, got 2)",
-        "<word> and <word> differ in length: <n> and <n>",
-        "'<kebab>' is not a valid <camel>",
-    ),
-    "KeyError": ("'<snake>'", "'<kebab>'", "'<mixed>'"),
-    "TypeError": (
-        "<snake>() missing 1 required positional argument: '<word>'",
-        "<snake>() got an unexpected keyword argument '<snake>'",
-        "<snake>() takes 2 positional arguments but 3 were given",
-        "'<camel>' object is not callable",
-        "'<camel>' object is not iterable",
-        "unsupported operand type(s) for +: 'int' and '<camel>'",
-        "expected str, bytes or os.PathLike object, not <camel>",
-    ),
-    "AttributeError": (
-        "'<camel>' object has no attribute '<snake>'",
-        "module '<snake>' has no attribute '<snake>'",
-        "'NoneType' object has no attribute '<snake>'",
-    ),
-    "IndexError": (
-        "list index out of range",
-        "index <n> is out of bounds for axis 0 with size <n>",
-    ),
-    "FileNotFoundError": ("[Errno 2] No such file or directory: '<path>'",),
-    "PermissionError": ("[Errno 13] Permission denied: '<path>'",),
-    "ModuleNotFoundError": ("No module named '<snake>'", "No module named '<word>.<word>'"),
-    "ImportError": ("cannot import name '<camel>' from '<snake>'",),
-    "NameError": ("name '<snake>' is not defined",),
-    "ZeroDivisionError": ("division by zero",),
-    "RuntimeError": (
-        "<word> <kebab> is already closed",
-        "<camel> is not initialised",
-        "worker <n> died while handling <kebab>",
-        "cannot <word> twice: <kebab>",
-        "event loop is closed",
-    ),
-    "TimeoutError": (
-        "no answer from <kebab> after <n> seconds",
-        "timed out waiting for <kebab>",
-    ),
-    "ConnectionError": (
-        "cannot connect to <kebab>:<n>",
-        "connection to <kebab> was lost",
-        "host <kebab> refused the connection",
-    ),
-    "OSError": ("[Errno 28] No space left on device: '<path>'",),
-    "RecursionError": ("maximum recursion depth exceeded",),
-    "UnicodeDecodeError": ("'utf-8' codec can't decode byte 0xff in position <n>",),
-    "NotImplementedError": ("<snake> of <camel>", "<camel> has no <word> yet"),
-}
-
-#: Messages of a project's own exception types.
-OWN_EXCEPTION = (
-    "<word> <kebab> not found",
-    "<word> of <kebab> is too large: <n>",
-    "missing <word> for <kebab>",
-    "cannot <word> <kebab>",
-    "<snake> expired",
-    "duplicate <word> <kebab>",
-    "<kebab> failed with status <n>",
-)
-
-#: Lines of a program's log.
-LOG = (
-    "loaded <n> rows from <path>",
-    "<word> <kebab> started",
-    "processed <n> items of <kebab>",
-    "retrying <kebab> in <n> ms",
-    "cache miss for <kebab>",
-    "connected to <kebab>",
-    "queue <kebab> has <n> entries",
-    "user <word> logged in",
-    "wrote <n> rows to <snake>",
-    "skipping <snake>: nothing to do",
-)
-
-#: Subjects of commits.
-SUBJECTS = (
-    "Fix <word> of <snake>",
-    "Add <word> to <camel>",
-    "Remove unused <word>",
-    "Rename <snake> to <snake>",
-    "Bump <kebab> to <version>",
-    "Handle empty <word> in <snake>",
-    "docs: explain <word>",
-    "fix(<word>): <word> <word>",
-    "feat: <word> for <camel>",
-    "refactor <snake>",
-    "test: cover <snake>",
-    "Speed up <word> <word>",
-    "Merge branch '<kebab>'",
-    "Revert <snake>",
-)
+_FILE = resources.files(__package__) / "messages.toml"
+MESSAGES: dict[str, Any] = tomllib.loads(_FILE.read_text("utf-8"))
+"""What programs say, by kind of program; most are templates for `compose`."""
 
 _SLOT = re.compile(r"<(\w+)>")
 
@@ -135,7 +39,7 @@ def compose(names: Names, template: str) -> str:
     return _SLOT.sub(fill, template)
 
 
-_TYPES = tuple(EXCEPTIONS)
+_EXCEPTIONS = tuple(MESSAGES["exceptions"])
 
 
 def exception(names: Names) -> tuple[str, str]:
@@ -143,13 +47,13 @@ def exception(names: Names) -> tuple[str, str]:
     rng = names.rng
     if rng.random() < 0.25:
         return names.camel() + "Error", failure(names)
-    kind = rng.choice(_TYPES)
-    return kind, compose(names, rng.choice(EXCEPTIONS[kind]))
+    kind = rng.choice(_EXCEPTIONS)
+    return kind, compose(names, rng.choice(MESSAGES["exceptions"][kind]))
 
 
 def log_message(names: Names) -> str:
     """The message of one line of a log."""
-    return compose(names, names.rng.choice(LOG))
+    return compose(names, names.rng.choice(MESSAGES["log"]))
 
 
 def times(names: Names) -> Iterator[str]:
@@ -188,7 +92,7 @@ def code_line(names: Names) -> str:
 
 def failure(names: Names) -> str:
     """The message of a program of the user's own after a failure."""
-    return compose(names, names.rng.choice(OWN_EXCEPTION))
+    return compose(names, names.rng.choice(MESSAGES["own_exceptions"]))
 
 
 def unequal_values(names: Names, quote: str = "'") -> tuple[str, str]:
@@ -210,4 +114,4 @@ def test_name(names: Names) -> str:
 
 def subject(names: Names) -> str:
     """The first line of a commit message."""
-    return compose(names, names.rng.choice(SUBJECTS))
+    return compose(names, names.rng.choice(MESSAGES["subjects"]))

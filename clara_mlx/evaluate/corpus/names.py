@@ -9,14 +9,20 @@ pronounceable or not, so that a model has to copy what it reads instead of choos
 from __future__ import annotations
 
 import random
+import tomllib
 import zlib
 from collections.abc import Callable, Sequence
-
-from clara_mlx.evaluate.corpus.words import FIRST_NAMES, LAST_NAMES, WORDS
+from importlib import resources
 
 SPLITS = ("train", "test")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 PSEUDO_WORDS = 0.25  # share of the name parts that are pseudo-words
+
+_LISTS = tomllib.loads(resources.files(__package__).joinpath("words.toml").read_text("utf-8"))
+WORDS = tuple(_LISTS["words"].split())
+FIRST_NAMES = tuple(_LISTS["first_names"].split())
+LAST_NAMES = tuple(_LISTS["last_names"].split())
+
 _CONSONANTS = "bcdfghjklmnprstvwz"
 _VOWELS = "aeiou"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

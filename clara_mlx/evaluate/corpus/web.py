@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from clara_mlx.evaluate.corpus.messages import compose
+from clara_mlx.evaluate.corpus.messages import MESSAGES, compose
 from clara_mlx.evaluate.corpus.names import MONTHS
 from clara_mlx.evaluate.corpus.page import Layout, Page, mark
 
-_STATUSES = (
-    (200, "OK"),
-    (201, "Created"),
-    (204, "No Content"),
-    (301, "Moved Permanently"),
-    (302, "Found"),
-    (304, "Not Modified"),
-    (400, "Bad Request"),
-    (401, "Unauthorized"),
-    (403, "Forbidden"),
-    (404, "Not Found"),
-    (409, "Conflict"),
-    (422, "Unprocessable Entity"),
-    (429, "Too Many Requests"),
-    (500, "Internal Server Error"),
-    (502, "Bad Gateway"),
-    (503, "Service Unavailable"),
-)
-_API_ERRORS = ("<word> <kebab> not found", "invalid <snake>", "<snake> expired")
 _METHODS = ("GET", "GET", "POST", "PUT", "DELETE", "PATCH", "HEAD")
 _MEDIA = ("application/json", "text/html; charset=utf-8", "text/plain", "application/octet-stream")
 _SCRIPTS = ("build", "test", "lint", "start", "dev", "typecheck")
-_TYPESCRIPT_ERRORS = (
-    ("TS2304", "Cannot find name '<mixed>'."),
-    ("TS2307", "Cannot find module './<kebab>'."),
-    ("TS2322", "Type 'string' is not assignable to type '<camel>'."),
-    ("TS2339", "Property '<mixed>' does not exist on type '<camel>'."),
-    ("TS2345", "Argument of type '<camel>' is not assignable."),
-    ("TS2554", "Expected 2 arguments, but got 1."),
-    ("TS6133", "'<mixed>' is declared but its value is never read."),
-    ("TS7006", "Parameter '<mixed>' implicitly has an 'any' type."),
-)
 
 
 def _write_deprecation(page: Page) -> None:
@@ -113,7 +84,7 @@ def _npm_script(page: Page) -> None:
 def _npm_typescript(page: Page) -> None:
     names, rng = page.names, page.rng
     page.fill(lambda: _write_deprecation(page), 0, 0, 0.9)
-    code, message = rng.choice(_TYPESCRIPT_ERRORS)
+    code, message = rng.choice(MESSAGES["typescript_errors"])
     path = f"src/{names.mixed(1, 2)}.{rng.choice(('ts', 'tsx'))}"
     page.line(
         *(mark("error_file", path), "(", mark("error_line", names.line()), ","),
@@ -184,7 +155,7 @@ def _host(page: Page) -> str:
 def _http_response(page: Page) -> None:
     """``curl -i``."""
     names, rng = page.names, page.rng
-    status, reason = rng.choice(_STATUSES)
+    status, reason = rng.choice(MESSAGES["http_statuses"])
     if rng.random() < 0.3:
         page.line("HTTP/2 ", mark("http_status", status))
     else:
@@ -194,7 +165,7 @@ def _http_response(page: Page) -> None:
         return
     page.line()
     if status >= 400:
-        said = compose(names, rng.choice(_API_ERRORS))
+        said = compose(names, rng.choice(MESSAGES["api_errors"]))
         page.line('{"error": "', mark("error_message", said), '"}')
     else:
         page.line('{"id": ', mark("value", names.count(99_999), key="id"), "}")
@@ -203,7 +174,7 @@ def _http_response(page: Page) -> None:
 def _http_verbose(page: Page) -> None:
     """``curl -v``."""
     names, rng = page.names, page.rng
-    status, reason = rng.choice(_STATUSES)
+    status, reason = rng.choice(MESSAGES["http_statuses"])
     page.line(
         *("> ", mark("http_method", rng.choice(_METHODS)), " ", mark("url_path", _url_path(page))),
         " HTTP/1.1",
@@ -221,7 +192,7 @@ def _http_access(page: Page) -> None:
     uvicorn = rng.random() < 0.5
 
     def request() -> None:
-        path, (status, reason) = _url_path(page), rng.choice(_STATUSES)
+        path, (status, reason) = _url_path(page), rng.choice(MESSAGES["http_statuses"])
         method = mark("method_of", rng.choice(_METHODS), path=path)
         if uvicorn:
             page.put(f'INFO:     127.0.0.1:{names.number(1024, 65000)} - "', method)
