@@ -118,11 +118,11 @@ def ways(store: Store, table: LatentTable) -> dict[str, Way]:
         return [id for id, _ in index.search(shaped(query), K, exact=exact)]
 
     def by_bits(query: Array, _: str) -> list[int]:
-        probe = table.sketcher()[1].probe(query)
+        sketched = table.sketcher()[1].sketch_query(query)
         rows = store.read(
             f"SELECT rowid FROM sketches_{table.id} "
             "WHERE bits MATCH vec_bit(?) AND k = 200 ORDER BY distance",
-            (probe.sketch.tobytes(),),
+            (sketched.sketch.tobytes(),),
         )
         ids = np.array([row[0] for row in rows])
         scores = index.cosines(table.codec.rotate_queries(shaped(query)), ids)[0]

@@ -140,7 +140,7 @@ class Compaction:
         done = False
         for end in (*filter(self._is_instruction, range(self.view.head, last)), last):
             if end > self.view.head and not self._is_instruction(end - 1):
-                start = self.view.run_start(end - 1)
+                start = self.view.stretch_start(end - 1)
                 while not whole and start < end and (fold := self.view.fold_at(start)) is not None:
                     start = fold + 1
                 done = self._fold_span(start, end, characters) or done

@@ -83,7 +83,7 @@ class View:
             if edit.block.kind == "fold":
                 start = index + 1 - int(edit.part.partition(".")[2])
                 # If instructions have come in between since, the fold would hide them.
-                if start >= self.run_start(index):
+                if start >= self.stretch_start(index):
                     self.folds[index] = (start, edit)
 
     def copy(self) -> View:
@@ -93,10 +93,10 @@ class View:
         other.folds = dict(self.folds)
         return other
 
-    def run_start(self, index: int) -> int:
-        """The first index of the run of messages without instructions that ``index`` is in.
+    def stretch_start(self, index: int) -> int:
+        """The first index of the stretch of messages without instructions that ``index`` is in.
 
-        Folds stay within runs, so that no instruction is ever folded.
+        Folds stay within such stretches, so that no instruction is ever folded.
         """
         while index > self.head and not is_instruction(self.messages[index - 1]):
             index -= 1

@@ -11,7 +11,7 @@ from clara_mlx.errors import StoreError
 from clara_mlx.store import sketch_table
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latents import LatentTable
-from clara_mlx.store.sketch import Probe, Sketcher
+from clara_mlx.store.sketch import SketchedQuery, Sketcher
 from clara_mlx.store.sketch_index import Ids, Mask, NearestFirst, SketchIndex
 
 # Blobs read and scored at a time by an exact search: bounds the memory.
@@ -64,8 +64,8 @@ class LatentIndex:
         self, query: Floats, k: int, mask: Mask | None, sure: int | None
     ) -> list[tuple[int, float]]:
         """Score the chunks that their sketches choose, and no others."""
-        probe, rotated = self._probe(self._sketcher, query)
-        nearest = NearestFirst(self._index, probe, k, mask, sure=sure)
+        sketched, rotated = self._sketch_query(self._sketcher, query)
+        nearest = NearestFirst(self._index, sketched, k, mask, sure=sure)
         while len(ids := nearest.next_ids()):
             nearest.add_scores(self.cosines(rotated, ids))
         ids, cosines = nearest.best()
@@ -93,8 +93,8 @@ class LatentIndex:
         sound = {id: blob for id, blob in blobs.items() if blob is not None}
         if sound:
             _, sketcher = self._table.sketcher()
-            probe, rotated = self._probe(sketcher, query)
-            cosines = probe.centred(self._table.codec.scores(rotated, list(sound.values())))
+            sketched, rotated = self._sketch_query(sketcher, query)
+            cosines = sketched.centred(self._table.codec.scores(rotated, list(sound.values())))
             found.update(zip(sound, cosines.tolist(), strict=True))
         return found
 
@@ -108,11 +108,11 @@ class LatentIndex:
         )
         return scores
 
-    def _probe(self, sketcher: Sketcher, query: Floats) -> tuple[Probe, Floats]:
+    def _sketch_query(self, sketcher: Sketcher, query: Floats) -> tuple[SketchedQuery, Floats]:
         """The forms of a query that the sketches and the blobs are compared with."""
-        probe = sketcher.probe(query.reshape(-1).astype(np.float32))
-        vectors = probe.vectors.reshape(-1, *self._table.shape)
-        return probe, self._table.codec.rotate_queries(vectors)
+        sketched = sketcher.sketch_query(query.reshape(-1).astype(np.float32))
+        vectors = sketched.vectors.reshape(-1, *self._table.shape)
+        return sketched, self._table.codec.rotate_queries(vectors)
 
     def _read_new_sketches(self) -> None:
         """Read the sketches added since the last search; all of them if any were removed."""

@@ -57,8 +57,8 @@ class RunningMean:
         return float(drift @ drift) > _TOLERATED_DRIFT * scatter
 
 
-class Probe:
-    """A query in the forms that a search needs; made by `Sketcher.probe`.
+class SketchedQuery:
+    """A query in the forms that a search needs; made by `Sketcher.sketch_query`.
 
     Attributes:
         sketch: The query's sketch (bits / 8,) uint8.
@@ -148,10 +148,10 @@ class Sketcher:
             sketches[start : start + step] = np.packbits(is_set, axis=1)
         return sketches
 
-    def probe(self, query: Floats) -> Probe:
+    def sketch_query(self, query: Floats) -> SketchedQuery:
         """The forms of a query (dims,) that a search needs."""
         vectors = np.stack([query, *self._means])
-        return Probe(self.sketch(query[None])[0], self.bits, vectors)
+        return SketchedQuery(self.sketch(query[None])[0], self.bits, vectors)
 
     def _rotate(self, vectors: Floats) -> Floats:
         """Rotate vectors (n, dims), and keep some of their coordinates, (n, bits)."""

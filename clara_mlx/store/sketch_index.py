@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.store.hadamard import Floats
-from clara_mlx.store.sketch import Bits, Probe
+from clara_mlx.store.sketch import Bits, SketchedQuery
 
 Ids = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]  # positions in `SketchIndex.ids`
@@ -224,16 +224,16 @@ class NearestFirst:
 
     It has some near documents scored, then all in the order of their Hamming distance. Once k are
     known, the worst of them by centred cosine says how far away the sketches of better ones can be
-    (`Probe.distance`); the search ends when all sketches within that distance are scored. Easy
-    queries end after one batch, hard ones need many. Use it so:
+    (`SketchedQuery.distance`); the search ends when all sketches within that distance are scored.
+    Easy queries end after one batch, hard ones need many. Use it like this:
 
         while len(ids := search.next_ids()):
-            search.add_scores(cosines_with(probe.vectors, ids))
+            search.add_scores(cosines_with(query.vectors, ids))
         ids, cosines = search.best()
 
     Args:
         index: The sketches, which must not change meanwhile.
-        probe: The query, from the same `Sketcher` as the sketches.
+        query: The query, from the same `Sketcher` as the sketches.
         k: Number of documents to find; fewer only if fewer are allowed.
         allowed: Which of ``index.ids`` may be found, (len(index),); all without it.
         sure: Guarantee only this many of the k; the others are the best of what was scored for
@@ -243,25 +243,25 @@ class NearestFirst:
     def __init__(
         self,
         index: SketchIndex,
-        probe: Probe,
+        query: SketchedQuery,
         k: int,
         allowed: Mask | None = None,
         *,
         sure: int | None = None,
     ) -> None:
         self._index = index
-        self._probe = probe
+        self._query = query
         self._k = max(k, 0)
         self._sure = sure
-        self._scan = Scan(index, probe.sketch, allowed)
+        self._scan = Scan(index, query.sketch, allowed)
         self._batch = max(self._k, _FIRST_BATCH)
         self._is_scored = np.zeros(len(index), bool)
         # Near rows that are not scored yet, and those of them that are being scored now.
         self._candidates = self._scan.near(self._batch) if self._k else np.empty(0, np.intp)
         self._scoring = np.empty(0, np.intp)
-        # The best rows so far, the best first, and their cosines with the probe's vectors.
+        # The best rows so far, the best first, and their cosines with the query's vectors.
         self._best = np.empty(0, np.intp)
-        self._cosines: Floats = np.empty((len(probe.vectors), 0), np.float32)
+        self._cosines: Floats = np.empty((len(query.vectors), 0), np.float32)
 
     def next_ids(self) -> Ids:
         """The documents (n,) to score next; none when the best are known."""
@@ -273,7 +273,7 @@ class NearestFirst:
         """Take in the cosines of the documents that `next_ids` gave.
 
         Args:
-            cosines: Those with the probe's vectors, (len(vectors), n), in the order of the ids;
+            cosines: Those with the query's vectors, (len(vectors), n), in the order of the ids;
                 -inf in the first row for a document that has been removed meanwhile.
         """
         self._is_scored[self._scoring] = True
@@ -285,8 +285,8 @@ class NearestFirst:
         self._best, self._cosines = best[order], cosines[:, order]
         radius = float(self._index.bits)
         if len(self._best) == self._k:
-            worst = float(self._probe.centred(self._cosines[:, : self._sure]).min())
-            radius = self._probe.distance(worst, _STOP_DEVIATIONS)
+            worst = float(self._query.centred(self._cosines[:, : self._sure]).min())
+            radius = self._query.distance(worst, _STOP_DEVIATIONS)
         rows = self._scan.within(radius)
         self._candidates = rows[~self._is_scored[rows]]
 

@@ -49,17 +49,17 @@ class Batching:
         """The steps of an epoch as lists of micro-batches; every example occurs once."""
         order = random.Random(f"{self.seed} {number}")
         # 1) Units: examples that share one encoding of their documents.
-        units = []
+        bundles = []
         for group in dataset.groups:
             mixed = [_choose_prompt(e, order) for e in order.sample(group, len(group))]
             size = self.questions_per_document
-            units += [mixed[i : i + size] for i in range(0, len(mixed), size)]
-        order.shuffle(units)
-        # 2) Steps of units of about the same length.
+            bundles += [mixed[i : i + size] for i in range(0, len(mixed), size)]
+        order.shuffle(bundles)
+        # 2) Steps of bundles of about the same length.
         window = _SORTED_STEPS * max(1, self.batch_size // self.questions_per_document)
         steps: list[list[list[Example]]] = []
-        for start in range(0, len(units), window):
-            nearby = sorted(units[start : start + window], key=_length)
+        for start in range(0, len(bundles), window):
+            nearby = sorted(bundles[start : start + window], key=_length)
             steps += list(_pack(nearby, self.batch_size, self.micro_batch_size))
         order.shuffle(steps)
         return steps
@@ -72,24 +72,24 @@ def _choose_prompt(example: Example, rng: random.Random) -> Example:
     return replace(example, prompts=(rng.choice(example.prompts),))
 
 
-def _length(unit: list[Example]) -> int:
-    return max(example.tokens for example in unit)
+def _length(bundle: list[Example]) -> int:
+    return max(example.tokens for example in bundle)
 
 
 def _pack(
-    units: list[list[Example]], batch_size: int, micro_batch_size: int
+    bundles: list[list[Example]], batch_size: int, micro_batch_size: int
 ) -> Iterator[list[list[Example]]]:
-    """Pack consecutive units into steps of micro-batches; a unit is never split."""
+    """Pack consecutive bundles into steps of micro-batches; a bundle is never split."""
     step: list[list[Example]] = [[]]
     count = 0
-    for unit in units:
-        if count and count + len(unit) > batch_size:
+    for bundle in bundles:
+        if count and count + len(bundle) > batch_size:
             yield step
             step, count = [[]], 0
-        if step[-1] and len(step[-1]) + len(unit) > micro_batch_size:
+        if step[-1] and len(step[-1]) + len(bundle) > micro_batch_size:
             step.append([])
-        step[-1].extend(unit)
-        count += len(unit)
+        step[-1].extend(bundle)
+        count += len(bundle)
     if count:
         yield step
 

@@ -92,12 +92,12 @@ def test_a_probe_knows_the_centred_cosines():
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for mean in (None, running.mean):
         sketcher = Sketcher(DIMS, 512, 0, mean)
-        probe = sketcher.probe(query)
-        assert probe.vectors.shape == (1 if mean is None else 2, DIMS)
-        np.testing.assert_array_equal(probe.sketch, sketcher.sketch(query[None])[0])
+        sketched = sketcher.sketch_query(query)
+        assert sketched.vectors.shape == (1 if mean is None else 2, DIMS)
+        np.testing.assert_array_equal(sketched.sketch, sketcher.sketch(query[None])[0])
         centre = np.zeros(DIMS) if mean is None else mean
         expected = cosines((query / np.linalg.norm(query) - centre)[None], unit - centre)[0]
-        got = probe.centred(cosines(probe.vectors, vectors))
+        got = sketched.centred(cosines(sketched.vectors, vectors))
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
@@ -241,11 +241,11 @@ class Documents:
 
     def search(self, query, k, **options):
         self.scored = 0
-        probe = self.sketcher.probe(query)
-        search = NearestFirst(self.index, probe, k, **options)
+        sketched = self.sketcher.sketch_query(query)
+        search = NearestFirst(self.index, sketched, k, **options)
         while len(ids := search.next_ids()):
             self.scored += len(ids)
-            search.add_scores(cosines(probe.vectors, self.vectors[ids]))
+            search.add_scores(cosines(sketched.vectors, self.vectors[ids]))
         return search.best()
 
     def brute_force(self, query, k):
@@ -315,10 +315,10 @@ def test_none_wanted_none_scored(documents):
 
 
 def test_documents_that_vanish_are_left_out(documents):
-    probe = documents.sketcher.probe(documents.vectors[0])
-    search = NearestFirst(documents.index, probe, 10)
+    sketched = documents.sketcher.sketch_query(documents.vectors[0])
+    search = NearestFirst(documents.index, sketched, 10)
     while len(ids := search.next_ids()):
-        got = cosines(probe.vectors, documents.vectors[ids])
+        got = cosines(sketched.vectors, documents.vectors[ids])
         got[0, ids % 2 == 0] = -np.inf
         search.add_scores(got)
     ids, scores = search.best()
@@ -329,8 +329,8 @@ def test_documents_that_vanish_are_left_out(documents):
 
 def test_an_empty_index():
     sketcher = Sketcher(DIMS, 256)
-    probe = sketcher.probe(np.ones(DIMS, np.float32))
-    search = NearestFirst(SketchIndex(256), probe, 5)
+    sketched = sketcher.sketch_query(np.ones(DIMS, np.float32))
+    search = NearestFirst(SketchIndex(256), sketched, 5)
     assert len(search.next_ids()) == 0
     ids, scores = search.best()
     assert len(ids) == len(scores) == 0
