@@ -48,7 +48,7 @@ def train(
     from clara_mlx.train.run import Run
 
     run = Run.open(config)
-    plan = run.describe()
+    plan = run.trainer.describe()
     if dry_run:
         emit(plan, _format(plan), as_json)
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -13,41 +14,7 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.train.data import LongDocuments
 from clara_mlx.train.stages import Stage, stage_named
 
-EXAMPLE = """\
-stage = "instruct"              # scp, instruct, end-to-end or retrieval
-model = "clara-base"            # a model folder or hub id to start from; or the table [fresh]
-output = "runs/instruct"        # state, metrics.jsonl, and in the end model/ and checkpoint/
-seed = 0
-
-[data]
-train = ["train.jsonl"]         # lines {"docs": [...], "question": "...", "answer": "..."}
-evaluation = ["held-out.jsonl"]
-long_documents = "refuse"       # or "chunk"; they are never cut off
-questions_per_document = 4      # questions about the same documents share one encoding of them
-
-[steps]
-batch_size = 32                 # examples per optimiser step
-micro_batch_size = 8            # examples per forward pass
-epochs = 1
-evaluate_every = 200            # optimiser steps
-save_every = 50                 # optimiser steps between states to go on from
-
-[optimiser]
-learning_rate = 1e-4
-schedule = "cosine"             # or "constant"
-
-[method]
-dropout = 0.1
-gradient_checkpointing = false
-
-# Instead of model: start from a plain Mistral, with new memory tokens and empty adapters.
-# [fresh]
-# base = "mistralai/Mistral-7B-Instruct-v0.2"
-# doc_max_length = 256
-# compr_rate = 16
-# lora_r = 16
-# bits = 4                      # quantise the base (QLoRA); leave it out to keep it as it is
-"""
+EXAMPLE = files("clara_mlx.train").joinpath("example.toml").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -210,10 +177,6 @@ class TrainConfig:
         own = self.method.memory_rows
         return self.fresh is not None if own is None else own
 
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, as JSON values."""
-        return asdict(self)
-
 
 def read_config(file: Path) -> TrainConfig:
     """Read a TOML file; see `EXAMPLE`.
@@ -223,11 +186,8 @@ def read_config(file: Path) -> TrainConfig:
     """
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ClaraError(f"{file}: {error}") from error
-    try:
         config: TrainConfig = _read(TrainConfig, raw, "")
-    except ClaraError as error:
+    except (OSError, ValueError, ClaraError) as error:
         raise ClaraError(f"{file}: {error}") from error
     return _with_full_paths(config, file.absolute().parent)
 
@@ -236,18 +196,21 @@ def _with_full_paths(config: TrainConfig, folder: Path) -> TrainConfig:
     def full(path: str) -> str:
         return str(folder / Path(path).expanduser())
 
-    def if_there(path: str | None) -> str | None:  # else a hub id
-        return full(path) if path is not None and Path(full(path)).exists() else path
+    def if_there(path: str) -> str:  # else a hub id
+        return full(path) if Path(full(path)).exists() else path
 
-    raw = config.to_dict()
-    raw["output"] = full(config.output)
-    raw["model"] = if_there(config.model)
-    if config.fresh is not None:
-        raw["fresh"]["base"] = if_there(config.fresh.base)
-    for part in ("train", "evaluation"):
-        raw["data"][part] = [full(path) for path in raw["data"][part]]
-    resolved: TrainConfig = _read(TrainConfig, raw, "")
-    return resolved
+    data, fresh = config.data, config.fresh
+    return replace(
+        config,
+        output=full(config.output),
+        model=None if config.model is None else if_there(config.model),
+        fresh=fresh and replace(fresh, base=if_there(fresh.base)),
+        data=replace(
+            data,
+            train=[full(file) for file in data.train],
+            evaluation=[full(file) for file in data.evaluation],
+        ),
+    )
 
 
 def _read(kind: Any, raw: Any, where: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,7 @@ class Run:
         folder = ModelFolder.open(path)
         if config.write_checkpoint and folder.is_quantised:
             tables_of(folder)  # better before the training than after: the tables may be gone
-        return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
-
-    def describe(self) -> dict[str, Any]:
-        """A description of the run, as JSON values."""
-        return asdict(self.trainer.describe())
+        return cls(config, folder, Trainer(config, from_folder(folder)))
 
     def train(self, on_step: OnStep | None = None) -> Result:
         """Train to the end, or go on to it, then write the model folder and the checkpoint."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class RunFolder:
 
     def _record_config(self, config: TrainConfig) -> None:
         file = self.path / "config.json"
-        wanted = config.to_dict()
+        wanted = asdict(config)
         if file.exists():
             recorded = json.loads(file.read_text(encoding="utf-8"))
             different = [

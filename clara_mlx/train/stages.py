@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clara_mlx.errors import ClaraError
@@ -10,92 +10,54 @@ from clara_mlx.errors import ClaraError
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage; the defaults are those of the reference's training scripts.
+    """One stage; the defaults are those of the reference's training scripts."""
 
-    Attributes:
-        name: The name in a config.
-        checkpoint_name: The value of ``training_stage`` in a checkpoint's ``config.json``.
-        trains: The adapters that get gradient.
-        decodes: The decoder runs, with a loss on answers.
-        chooses: Questions are encoded to choose among documents, which get no gradient.
-        learning_rate: The peak of the schedule.
-        schedule: The learning rate's course.
-        mse_weight: Weight in the loss of the mse between memory tokens and the other tokens.
-        max_length: Most tokens of a prompt with its answer.
-        batch_size: Examples per optimiser step.
-    """
-
-    name: str
-    checkpoint_name: str
-    trains: tuple[str, ...]
-    decodes: bool
-    chooses: bool
-    learning_rate: float
+    name: str  # in a config
+    checkpoint_name: str  # the value of ``training_stage`` in a checkpoint's ``config.json``
+    trains: tuple[str, ...]  # the adapters that get gradient
+    decodes: bool  # the decoder runs, with a loss on answers
+    chooses: bool  # questions are encoded to choose among documents, which get no gradient
+    learning_rate: float  # the peak of the schedule
     schedule: Literal["cosine", "constant"]
-    mse_weight: float
-    max_length: int
-    batch_size: int
+    mse_weight: float  # in the loss, of the mse between memory tokens and the other tokens
+    max_length: int  # most tokens of a prompt with its answer
+    batch_size: int  # examples per optimiser step
 
+
+# Compression: the encoder learns to keep what the decoder needs for many questions.
+_SCP = Stage(
+    name="scp",
+    checkpoint_name="stage1",
+    trains=("encoder", "decoder"),
+    decodes=True,
+    chooses=False,
+    learning_rate=1e-4,
+    schedule="cosine",
+    mse_weight=0.1,
+    max_length=2048,
+    batch_size=128,
+)
+# Answers: the same, with one question for each prompt.
+_INSTRUCT = replace(_SCP, name="instruct", checkpoint_name="stage1_2")
+# The query reasoner learns from the answers which documents to choose. The encoder is not trained,
+# so there is no mse.
+_END_TO_END = Stage(
+    name="end-to-end",
+    checkpoint_name="stage2",
+    trains=("decoder", "query_reasoner"),
+    decodes=True,
+    chooses=True,
+    learning_rate=5e-6,
+    schedule="constant",
+    mse_weight=0.0,
+    max_length=1024,
+    batch_size=32,
+)
+# The query reasoner learns from examples that name the right documents; no text is written.
+_RETRIEVAL = replace(_END_TO_END, name="retrieval", trains=("query_reasoner",), decodes=False)
 
 #: By name, in the order in which a model goes through them.
-STAGES = {
-    stage.name: stage
-    for stage in (
-        # Compression: the encoder learns to keep what the decoder needs for many questions.
-        Stage(
-            name="scp",
-            checkpoint_name="stage1",
-            trains=("encoder", "decoder"),
-            decodes=True,
-            chooses=False,
-            learning_rate=1e-4,
-            schedule="cosine",
-            mse_weight=0.1,
-            max_length=2048,
-            batch_size=128,
-        ),
-        # Answers: the same, with one question for each prompt.
-        Stage(
-            name="instruct",
-            checkpoint_name="stage1_2",
-            trains=("encoder", "decoder"),
-            decodes=True,
-            chooses=False,
-            learning_rate=1e-4,
-            schedule="cosine",
-            mse_weight=0.1,
-            max_length=2048,
-            batch_size=128,
-        ),
-        # The query reasoner learns from the answers which documents to choose. The encoder is not
-        # trained, so there is no mse.
-        Stage(
-            name="end-to-end",
-            checkpoint_name="stage2",
-            trains=("decoder", "query_reasoner"),
-            decodes=True,
-            chooses=True,
-            learning_rate=5e-6,
-            schedule="constant",
-            mse_weight=0.0,
-            max_length=1024,
-            batch_size=32,
-        ),
-        # The query reasoner learns from examples that name the right documents; no text is written.
-        Stage(
-            name="retrieval",
-            checkpoint_name="stage2",
-            trains=("query_reasoner",),
-            decodes=False,
-            chooses=True,
-            learning_rate=5e-6,
-            schedule="constant",
-            mse_weight=0.0,
-            max_length=1024,
-            batch_size=32,
-        ),
-    )
-}
+STAGES = {stage.name: stage for stage in (_SCP, _INSTRUCT, _END_TO_END, _RETRIEVAL)}
 
 
 def stage_named(name: str) -> Stage:

@@ -116,21 +116,20 @@ def add(a: Parameters, b: Parameters) -> Parameters:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Warm-up and cosine, or a constant; the reference has both from transformers.
+    """Warm-up and cosine, or a constant; the reference has both from transformers."""
 
-    Attributes:
-        peak: The highest learning rate.
-        steps: Steps of the whole run.
-        kind: ``cosine`` (transformers' ``cosine_with_min_lr``) or ``constant``, without a warm-up.
-        warmup: Share of the steps in which the rate rises from 0; the first step has 0.
-        least: Share of the peak that the cosine ends with.
-    """
+    peak: float  # the highest learning rate
+    steps: int  # of the whole run
+    kind: Literal["cosine", "constant"]  # transformers' ``cosine_with_min_lr``, or no warm-up
+    warmup: float = 0.03  # share of the steps in which the rate rises from 0, its first value
+    least: float = 0.1  # share of the peak that the cosine ends with
 
-    peak: float
-    steps: int
-    kind: Literal["cosine", "constant"]
-    warmup: float = 0.03
-    least: float = 0.1
+    @classmethod
+    def of(cls, config: TrainConfig, steps: int) -> Schedule:
+        """The schedule of a run."""
+        own = config.optimiser
+        kind = own.schedule or config.kind.schedule
+        return cls(config.learning_rate, steps, kind, own.warmup, own.least)
 
     def at(self, step: int) -> float:
         """The learning rate of a step; steps are counted from 0."""

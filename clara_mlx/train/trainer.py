@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,45 +26,33 @@ from clara_mlx.train.step import Schedule, Stepper, add
 OnStep = Callable[[dict[str, Any], int], None]
 
 
-@dataclass(frozen=True)
-class Description:
-    """A run, described without training."""
-
-    stage: str
-    steps: int
-    examples: int
-    documents: int
-    groups: int
-    chunked: int
-    evaluation_examples: int
-    trained: dict[str, int]  # parameters by part
-    labels_per_epoch: int
-
-
 class Trainer:
-    """One run, ready to start or to go on; `prepare` makes it.
+    """One run, ready to start or to go on.
+
+    Reads the run's data, and gives the model the adapters that the run trains.
 
     Args:
         config: The run.
         clara: The model, which is trained in place.
-        train_set: The examples to train on.
-        held_out: The examples to evaluate on; None if there are none.
-        trained: The arrays to train.
+
+    Raises:
+        ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        clara: Clara,
-        train_set: Dataset,
-        held_out: Dataset | None,
-        trained: Parameters,
-    ) -> None:
+    def __init__(self, config: TrainConfig, clara: Clara) -> None:
         self.config = config
         self.clara = clara
-        self.train_set = train_set
-        self.held_out = held_out
-        self.parameters = trained
+        self.train_set = self._read(config.data.train)
+        self.held_out = self._read(config.data.evaluation) if config.data.evaluation else None
+        if config.kind.chooses:
+            clara.add_query_reasoner()
+        for name in config.method.reset:
+            clara.lora.add(
+                name, parameters.new_adapter(clara.lora.tensors(name), config.seed, name)
+            )
+        self.parameters = parameters.collect(
+            clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
+        )
         self._batching = Batching(
             batch_size=config.batch_size,
             micro_batch_size=config.steps.micro_batch_size,
@@ -74,25 +61,17 @@ class Trainer:
         )
         self.steps = self._count_steps()
 
-    @classmethod
-    def prepare(cls, config: TrainConfig, clara: Clara) -> Trainer:
-        """Read a run's data, and give the model the adapters that the run trains.
-
-        Raises:
-            ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
-        """
-        train_set = _read(config, clara, config.data.train)
-        held_out = _read(config, clara, config.data.evaluation) if config.data.evaluation else None
-        if config.kind.chooses:
-            clara.add_query_reasoner()
-        for name in config.method.reset:
-            clara.lora.add(
-                name, parameters.new_adapter(clara.lora.tensors(name), config.seed, name)
-            )
-        trained = parameters.collect(
-            clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
+    def _read(self, files: list[str]) -> Dataset:
+        config = self.config
+        return read(
+            [Path(file) for file in files],
+            config.kind,
+            self.clara.config,
+            self.clara.tokenizer,
+            max_length=config.max_length,
+            top_k=config.method.top_k,
+            long_documents=config.data.long_documents,
         )
-        return cls(config, clara, train_set, held_out, trained)
 
     def _count_steps(self) -> int:
         steps, most = 0, self.config.steps.most
@@ -102,20 +81,20 @@ class Trainer:
             steps += len(self._batching.epoch(self.train_set, epoch))
         return steps if most is None else min(steps, most)
 
-    def describe(self) -> Description:
-        """Describe what the run will do."""
+    def describe(self) -> dict[str, Any]:
+        """Describe what the run will do, as JSON values."""
         data, examples = self.train_set, self.train_set.examples
-        return Description(
-            stage=self.config.stage,
-            steps=self.steps,
-            examples=len(examples),
-            documents=len(data.documents),
-            groups=len(data.groups),
-            chunked=data.chunked,
-            evaluation_examples=len(self.held_out.examples) if self.held_out else 0,
-            trained=parameters.count(self.parameters),
-            labels_per_epoch=self._collator(data).totals([examples]).labels,
-        )
+        return {
+            "stage": self.config.stage,
+            "steps": self.steps,
+            "examples": len(examples),
+            "documents": len(data.documents),
+            "groups": len(data.groups),
+            "chunked": data.chunked,
+            "evaluation_examples": len(self.held_out.examples) if self.held_out else 0,
+            "trained": parameters.count(self.parameters),
+            "labels_per_epoch": self._collator(data).totals([examples]).labels,
+        }
 
     def run(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Train to the end, from the newest state if there is one; the model holds the result.
@@ -132,9 +111,11 @@ class Trainer:
             stepper = Stepper(self.clara, self.config, self.parameters)
             start = self._resume(folder, stepper)
             # 2) Prepare what all steps need.
-            schedule = self._schedule()
+            schedule = Schedule.of(self.config, self.steps)
             collator = self._collator(self.train_set)
-            evaluator = self._evaluator(stepper)
+            evaluator = self.held_out and Evaluator(
+                self.clara, self.config, stepper, self.held_out, self._collator(self.held_out)
+            )
             line: dict[str, Any] = {"step": start}
             for number, step in enumerate(islice(self._steps(), start, self.steps), start):
                 # 3) Train one step.
@@ -162,16 +143,6 @@ class Trainer:
         self.parameters = state.parameters
         stepper.optimiser.state = state.optimiser
         return state.step
-
-    def _schedule(self) -> Schedule:
-        settings = self.config.optimiser
-        return Schedule(
-            peak=self.config.learning_rate,
-            steps=self.steps,
-            kind=settings.schedule or self.config.kind.schedule,
-            warmup=settings.warmup,
-            least=settings.least,
-        )
 
     def _is_due(self, done: int, every: int) -> bool:
         return done == self.steps or (every > 0 and done % every == 0)
@@ -238,26 +209,3 @@ class Trainer:
             top_k=method.top_k,
             in_batch_negatives=method.in_batch_negatives,
         )
-
-    def _evaluator(self, stepper: Stepper) -> Evaluator | None:
-        if self.held_out is None:
-            return None
-        return Evaluator(
-            self.clara,
-            self.config,
-            stepper,
-            self.held_out,
-            self._collator(self.held_out),
-        )
-
-
-def _read(config: TrainConfig, clara: Clara, files: list[str]) -> Dataset:
-    return read(
-        [Path(file) for file in files],
-        config.kind,
-        clara.config,
-        clara.tokenizer,
-        max_length=config.max_length,
-        top_k=config.method.top_k,
-        long_documents=config.data.long_documents,
-    )
