@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import mlx.core as mx
@@ -31,19 +31,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Batching:
-    """Puts examples into steps, each of several micro-batches.
+    """Puts examples into steps, each of several micro-batches."""
 
-    Attributes:
-        batch_size: Most examples of an optimiser step.
-        micro_batch_size: Most examples of a forward pass.
-        questions_per_document: Most examples with the same documents that stay together.
-        seed: Decides the order.
-    """
-
-    batch_size: int
-    micro_batch_size: int
-    questions_per_document: int
-    seed: int
+    batch_size: int  # most examples of an optimiser step
+    micro_batch_size: int  # most examples of a forward pass
+    questions_per_document: int  # most examples with the same documents that stay together
+    seed: int  # decides the order
 
     def epoch(self, dataset: Dataset, number: int) -> list[list[list[Example]]]:
         """The steps of an epoch as lists of micro-batches; every example occurs once."""
@@ -103,31 +96,25 @@ class Totals:
     questions: int
 
 
+@dataclass
 class DocumentLatents:
-    """Latents of documents that get no gradient, computed without dropout.
+    """Latents of documents that get no gradient, computed without dropout."""
 
-    Args:
-        clara: The model; its encoder is not trained meanwhile.
-        documents: The encoder inputs of all documents.
-        keep: Latents are kept, so that each document is encoded only once.
-    """
-
-    def __init__(self, clara: Clara, documents: list[list[int]], *, keep: bool) -> None:
-        self._clara = clara
-        self._documents = documents
-        self._keep = keep
-        self._kept: dict[int, mx.array] = {}
+    clara: Clara  # its encoder is not trained meanwhile
+    documents: list[list[int]]  # the encoder inputs of all documents
+    keep: bool  # whether latents are kept, so that each document is encoded only once
+    _kept: dict[int, mx.array] = field(default_factory=dict)
 
     def of(self, numbers: Sequence[int]) -> mx.array:
         """The latents (rows, M, hidden), float32; copies of the first pad the rows."""
-        known = self._kept if self._keep else {}
+        known = self._kept if self.keep else {}
         missing = [number for number in numbers if number not in known]
-        lengths = [len(self._documents[number]) for number in missing]
+        lengths = [len(self.documents[number]) for number in missing]
         for batch in batches(lengths):
             chosen = [missing[i] for i in batch]
-            inputs = [self._documents[number] for number in chosen]
-            with self._clara.lora.use("encoder"):
-                states = encode_batch(self._clara.network, inputs, self._clara.config.memory_tokens)
+            inputs = [self.documents[number] for number in chosen]
+            with self.clara.lora.use("encoder"):
+                states = encode_batch(self.clara.network, inputs, self.clara.config.memory_tokens)
             states = states.astype(mx.float32)
             mx.eval(states)
             known |= dict(zip(chosen, states, strict=True))
@@ -135,6 +122,7 @@ class DocumentLatents:
         return mx.stack([known[number] for number in rows])
 
 
+@dataclass(frozen=True)
 class Collator:
     """Makes the arrays of micro-batches.
 
@@ -148,29 +136,13 @@ class Collator:
       (b, n), question_weights (b,).
 
     Padding rows repeat the first row with weight 0, so they can't bring in a NaN.
-
-    Args:
-        dataset: The documents.
-        memory_tokens: M, vectors per document.
-        latents: The documents' latents; None if documents get gradient.
-        top_k: Slots of a prompt, if its documents are chosen; None if they are given.
-        in_batch_negatives: Every document of a micro-batch is a candidate.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        memory_tokens: int,
-        *,
-        latents: DocumentLatents | None = None,
-        top_k: int | None = None,
-        in_batch_negatives: bool = False,
-    ) -> None:
-        self.latents = latents
-        self._documents = dataset.documents
-        self._memory_tokens = memory_tokens
-        self._top_k = top_k
-        self._in_batch = in_batch_negatives
+    dataset: Dataset
+    memory_tokens: int  # M, vectors per document
+    latents: DocumentLatents | None = None  # the documents'; None if documents get gradient
+    top_k: int | None = None  # slots of a prompt whose documents are chosen; None: they are given
+    in_batch_negatives: bool = False  # every document of a micro-batch is a candidate
 
     def totals(self, step: Sequence[Sequence[Example]]) -> Totals:
         """The totals of a step, from which the weights of its micro-batches are made."""
@@ -188,7 +160,9 @@ class Collator:
         if self.latents:
             batch["latents"] = self.latents.of(numbers)
         else:
-            batch, tokens = self._encoder_arrays("document", [self._documents[n] for n in numbers])
+            batch, tokens = self._encoder_arrays(
+                "document", [self.dataset.documents[n] for n in numbers]
+            )
             batch["document_weights"] = _weights(len(numbers), totals.documents)
         rows = padded_rows(len(micro))
         if micro[0].prompts:
@@ -205,7 +179,7 @@ class Collator:
     def _encoder_arrays(self, name: str, inputs: list[list[int]]) -> tuple[Arrays, int]:
         tokens = sum(map(len, inputs))
         inputs = _fill(inputs, padded_rows(len(inputs)))
-        starts = [len(ids) - self._memory_tokens for ids in inputs]
+        starts = [len(ids) - self.memory_tokens for ids in inputs]
         return {f"{name}_ids": _pad(inputs, 0), f"{name}_starts": mx.array(starts)}, tokens
 
     def _decoder_arrays(
@@ -215,13 +189,9 @@ class Collator:
         totals: Totals,
         rows: int,
     ) -> tuple[Arrays, int]:
-        """The decoder's arrays, and the number of its tokens without padding.
+        """The decoder's arrays of ``rows`` rows, and the number of its tokens without padding.
 
-        Args:
-            micro: The examples.
-            place: Each document's row among the micro-batch's latents.
-            totals: The counts of the whole step.
-            rows: Rows of the arrays, padding included.
+        ``place`` is each document's row among the micro-batch's latents.
         """
         prompts = [example.prompts[0] for example in micro]
         count = _round_up(max(map(_labels, prompts)), LENGTH_STEP // 2)
@@ -229,10 +199,10 @@ class Collator:
         length = max(max(starts) + count, *(len(prompt.ids) for prompt in prompts))
         vectors = []
         for row, (example, prompt) in enumerate(zip(micro, prompts, strict=True)):
-            if self._top_k is None:
+            if self.top_k is None:
                 chosen = [place[number] for number in example.documents]
             else:  # the top_k documents that are chosen for this row
-                chosen = list(range(row * self._top_k, (row + 1) * self._top_k))
+                chosen = list(range(row * self.top_k, (row + 1) * self.top_k))
             vectors.append(self._sources(prompt, chosen))
         targets = [prompt.ids[_answer_from(prompt) :] for prompt in prompts]
         weights = [[1 / totals.labels] * len(labels) for labels in targets]
@@ -246,7 +216,7 @@ class Collator:
         }, sum(len(prompt.ids) for prompt in prompts)
 
     def _sources(self, prompt: DecoderPrompt, documents: list[int]) -> list[int]:
-        m = self._memory_tokens
+        m = self.memory_tokens
         return [
             -1 if vector < 0 else documents[vector // m] * m + vector % m
             for vector in sources(prompt)
@@ -257,7 +227,7 @@ class Collator:
         candidates, positives = [], []
         for example in micro:
             own = [place[number] for number in example.documents]
-            mine = everything if self._in_batch else own
+            mine = everything if self.in_batch_negatives else own
             true = {place[number] for number in example.positives}
             candidates.append(mine)
             positives.append([i in true for i in mine])

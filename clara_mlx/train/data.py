@@ -109,15 +109,20 @@ def read(
         ClaraError: A file can't be read or has no examples, or lines are not usable; the error
             names each line with the reason.
     """
-    reader = _Reader(stage, config, tokenizer, max_length, top_k, long_documents)
+    prompts, most = Prompts(config, tokenizer), min(max_length, config.window)
+    reader = _Reader(stage, config, tokenizer, prompts, most, top_k, long_documents)
+    problems: list[str] = []
     for file in files:
-        for record in _records(file, reader.problems):
-            reader.add(record)
-    if reader.problems:
-        shown = reader.problems[:_MOST_PROBLEMS]
-        more = len(reader.problems) - len(shown)
+        for record in _records(file, problems):
+            try:
+                reader.add(record)
+            except ClaraError as error:
+                problems.append(f"{record.where}: {error}")
+    if problems:
+        shown = problems[:_MOST_PROBLEMS]
+        more = len(problems) - len(shown)
         raise ClaraError(
-            f"{len(reader.problems)} lines can't be trained on:\n  "
+            f"{len(problems)} lines can't be trained on:\n  "
             + "\n  ".join(shown)
             + (f"\n  and {more} more" if more else "")
         )
@@ -193,67 +198,49 @@ def _pairs(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(zip(questions, answers, strict=True))
 
 
+@dataclass
 class _Reader:
-    """Turns records into examples and collects the problems of those that it can't."""
+    """Turns records into examples."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: ClaraConfig,
-        tokenizer: TextTokenizer,
-        max_length: int,
-        top_k: int,
-        long_documents: LongDocuments,
-    ) -> None:
-        self._stage = stage
-        self._config = config
-        self._tokenizer = tokenizer
-        self._prompts = Prompts(config, tokenizer)
-        self._max_length = min(max_length, config.window)
-        self._top_k = top_k
-        self._long_documents = long_documents
-        self._numbers: dict[str, tuple[int, ...]] = {}
-        self.documents: list[list[int]] = []
-        self.groups: dict[tuple[int, ...], list[Example]] = {}
-        self.problems: list[str] = []
-        self.chunked = 0
+    stage: Stage
+    config: ClaraConfig
+    tokenizer: TextTokenizer
+    prompts: Prompts
+    max_length: int
+    top_k: int
+    long_documents: LongDocuments
+    numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of documents, by text
+    documents: list[list[int]] = field(default_factory=list)
+    groups: dict[tuple[int, ...], list[Example]] = field(default_factory=dict)
+    chunked: int = 0
 
     def add(self, record: Record) -> None:
-        """Add a record's examples, or its problem."""
-        try:
-            examples = self._make_examples(record)
-        except ClaraError as error:
-            self.problems.append(f"{record.where}: {error}")
-            return
-        self.groups.setdefault(examples[0].documents, []).extend(examples)
-
-    def _make_examples(self, record: Record) -> list[Example]:
-        """Make the examples of a record, and number its documents.
+        """Number the documents of a record, and add its examples.
 
         Raises:
             ClaraError: The stage can't use the record, or something in it is too long.
         """
-        if record.paraphrase and self._stage.chooses:
-            raise ClaraError(f"a paraphrase can't be used by the stage {self._stage.name}")
-        if self._stage.name == "retrieval" and not record.positives:
+        if record.paraphrase and self.stage.chooses:
+            raise ClaraError(f"a paraphrase can't be used by the stage {self.stage.name}")
+        if self.stage.name == "retrieval" and not record.positives:
             raise ClaraError("pos_index is missing or empty; this stage needs a positive")
         numbered = [self._number(text, i) for i, text in enumerate(record.documents)]
         # A document that is given twice is one candidate, but it takes two slots of a prompt.
         documents = [number for numbers in numbered for number in numbers]
-        if self._stage.chooses:
+        if self.stage.chooses:
             documents = list(dict.fromkeys(documents))
-            if self._stage.decodes and len(documents) < self._top_k:
-                raise ClaraError(f"{len(documents)} different documents, but top_k {self._top_k}")
+            if self.stage.decodes and len(documents) < self.top_k:
+                raise ClaraError(f"{len(documents)} different documents, but top_k {self.top_k}")
         positives = {number for i in record.positives for number in numbered[i]}
         examples = []
         for question, answer, prompts in self._questions(record, len(documents)):
             for prompt in prompts:
-                if len(prompt.ids) > self._max_length:
+                if len(prompt.ids) > self.max_length:
                     raise ClaraError(
                         f"prompt and answer have {len(prompt.ids)} tokens, but at most "
-                        f"{self._max_length} are allowed (max_length, and the model's window)"
+                        f"{self.max_length} are allowed (max_length, and the model's window)"
                     )
-            query = self._encode_query(question) if self._stage.chooses else []
+            query = self._encode_query(question) if self.stage.chooses else []
             examples.append(
                 Example(
                     where=record.where,
@@ -265,13 +252,13 @@ class _Reader:
                     prompts=prompts,
                 )
             )
-        return examples
+        self.groups.setdefault(tuple(documents), []).extend(examples)
 
     def _questions(
         self, record: Record, documents: int
     ) -> Iterator[tuple[str, str, tuple[DecoderPrompt, ...]]]:
         """Question, answer and prompts of each example that a record gives in this stage."""
-        prompts = self._prompts
+        prompts = self.prompts
         if record.paraphrase:
             answer = record.pairs[0][1]
             yield (
@@ -279,39 +266,39 @@ class _Reader:
                 answer,
                 tuple(prompts.paraphrase(documents, user, answer) for user in PARAPHRASE_USERS),
             )
-        elif self._stage.name == "scp":  # one prompt asks for all questions with answers
+        elif self.stage.name == "scp":  # one prompt asks for all questions with answers
             text = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in record.pairs)
             yield "", text, (prompts.questions(documents, text),)
         else:
-            slots = self._top_k if self._stage.chooses else documents
+            slots = self.top_k if self.stage.chooses else documents
             for question, answer in record.pairs:
-                made = prompts.answer(question, slots, answer) if self._stage.decodes else None
+                made = prompts.answer(question, slots, answer) if self.stage.decodes else None
                 yield question, answer, (made,) if made else ()
 
     def _encode_query(self, question: str) -> list[int]:
-        ids = self._tokenizer.encode(question)
-        if len(ids) > self._config.doc_max_length:
+        ids = self.tokenizer.encode(question)
+        if len(ids) > self.config.doc_max_length:
             raise ClaraError(
                 f"the question has {len(ids)} tokens, but the query reasoner reads "
-                f"{self._config.doc_max_length}"
+                f"{self.config.doc_max_length}"
             )
-        return self._prompts.encoder_input(ids)
+        return self.prompts.encoder_input(ids)
 
     def _number(self, text: str, position: int) -> tuple[int, ...]:
         """Numbers of a document, or of its chunks, which are added if they are new."""
-        if text not in self._numbers:
-            limit = self._config.doc_max_length
-            pieces = [self._tokenizer.encode(text)]
+        if text not in self.numbers:
+            limit = self.config.doc_max_length
+            pieces = [self.tokenizer.encode(text)]
             if len(pieces[0]) > limit:
-                if self._long_documents == "refuse":
+                if self.long_documents == "refuse":
                     raise ClaraError(
                         f"document {position} has {len(pieces[0])} tokens, but one chunk holds "
                         f'{limit}; shorten it, or set long_documents = "chunk"'
                     )
                 self.chunked += 1
-                chunks = chunking.split(text, self._tokenizer, limit)
-                pieces = [self._tokenizer.encode(text[c.start : c.end]) for c in chunks]
+                chunks = chunking.split(text, self.tokenizer, limit)
+                pieces = [self.tokenizer.encode(text[c.start : c.end]) for c in chunks]
             first = len(self.documents)
-            self.documents += [self._prompts.encoder_input(ids) for ids in pieces]
-            self._numbers[text] = tuple(range(first, len(self.documents)))
-        return self._numbers[text]
+            self.documents += [self.prompts.encoder_input(ids) for ids in pieces]
+            self.numbers[text] = tuple(range(first, len(self.documents)))
+        return self.numbers[text]

@@ -85,8 +85,7 @@ class Evaluator:
                 found += len(set(chosen) & set(example.positives))
                 positives += len(example.positives)
             if self._config.kind.decodes:
-                answer = self._answer(example.prompts[0], self._latents_of(chosen))
-                right += exact(answer, example.answer)
+                right += exact(self._answer(example, chosen), example.answer)
         figures: dict[str, Any] = {"answers": len(self._asked)}
         if self._config.kind.decodes:
             figures["exact"] = right / len(self._asked)
@@ -105,7 +104,8 @@ class Evaluator:
     def _latents_of(self, numbers: Sequence[int]) -> mx.array:
         return self._latents.of(numbers)[: len(numbers)]
 
-    def _answer(self, prompt: DecoderPrompt, latents: mx.array) -> str:
-        asked = DecoderPrompt(prompt.ids[: prompt.answer_from], prompt.slots)
-        responses = self._decoder.stream(asked, latents, self._config.steps.answer_tokens, {})
-        return "".join(response.text for response in responses)
+    def _answer(self, example: Example, documents: list[int]) -> str:
+        prompt = example.prompts[0]
+        question = DecoderPrompt(prompt.ids[: prompt.answer_from], prompt.slots)
+        latents, most = self._latents_of(documents), self._config.steps.answer_tokens
+        return "".join(r.text for r in self._decoder.stream(question, latents, most, {}))
