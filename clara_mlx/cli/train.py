@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,15 +56,6 @@ def train(
     emit(plan | result, _format(result), as_json)
 
 
-class Stage(StrEnum):
-    """The stages, as typer needs choices."""
-
-    SCP = "scp"
-    INSTRUCT = "instruct"
-    RETRIEVAL = "retrieval"
-    END_TO_END = "end-to-end"
-
-
 @commands.command()
 def examples(
     logs: Annotated[
@@ -73,7 +63,10 @@ def examples(
         typer.Argument(help="SWE-agent .traj files, chat messages (JSON, JSONL), CompyMac runs."),
     ],
     to: Annotated[Path, typer.Option(help="The JSON lines file to write.")],
-    stage: Annotated[Stage, typer.Option(help="The stage that reads them.")] = Stage.INSTRUCT,
+    stage: Annotated[
+        Literal["scp", "instruct", "retrieval", "end-to-end"],
+        typer.Option(help="The stage that reads them."),
+    ] = "instruct",
     candidates: Annotated[
         int | None,
         typer.Option(min=1, help="Documents per question (1; retrieval and end-to-end: 5)."),
@@ -102,13 +95,7 @@ def examples(
     endpoint can write more questions; a question is kept only if the output contains its answer.
     Keys, tokens and passwords are masked before anything is written or sent to the endpoint.
     """
-    from clara_mlx.train.examples import trajectories
-    from clara_mlx.train.examples.documents import (
-        Document,
-        make_documents,
-        make_records,
-        write_records,
-    )
+    from clara_mlx.train.examples import documents, trajectories
     from clara_mlx.train.examples.question_writer import QuestionWriter
 
     if to.exists() and not force:
@@ -122,18 +109,18 @@ def examples(
         outputs += read.outputs
         problems += read.problems
     api_key = os.environ[key] if key else None
-    made: dict[str, Document] = {}
+    made: dict[str, documents.Document] = {}
     with (
         QuestionWriter(endpoint, model, api_key=api_key) if endpoint else nullcontext() as writer,
         progress_bar("asking about") as progress,
     ):
         for number, output in enumerate(outputs):
             progress(number, len(outputs), output.where)
-            for document in make_documents([output], characters, writer):
+            for document in documents.make_documents([output], characters, writer):
                 made.setdefault(document.text, document)
-    several = 5 if stage in (Stage.RETRIEVAL, Stage.END_TO_END) else 1
-    records = make_records(list(made.values()), stage.value, candidates or several, seed)
-    count = write_records(records, to)
+    several = 5 if stage in ("retrieval", "end-to-end") else 1
+    records = documents.make_records(list(made.values()), stage, candidates or several, seed)
+    count = documents.write_records(records, to)
     result = {
         "outputs": len(outputs),
         "documents": len(made),

@@ -11,41 +11,29 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate.probes.from_facts import probes
 from clara_mlx.store.atomic import partial_file
 from clara_mlx.tool_outputs.rules import RULES
+from clara_mlx.train.examples.question_writer import QuestionWriter
 from clara_mlx.train.examples.trajectories import ToolOutput
 
 Stage = Literal["scp", "instruct", "retrieval", "end-to-end"]
 
 
-class Writer(Protocol):
-    """Writes questions, as `clara_mlx.train.examples.question_writer.QuestionWriter` does."""
-
-    def write(self, text: str) -> list[tuple[str, str]]:
-        """Questions about ``text``, each with an answer that is in it."""
-
-
 @dataclass(frozen=True)
 class Document:
-    """A piece of a tool output with its questions and answers.
+    """A piece of a tool output with its questions and answers."""
 
-    Attributes:
-        text: Whole lines of the output.
-        tool: The kind of output, as in `ToolOutput`.
-        pairs: Question and answer; no question occurs twice.
-    """
-
-    text: str
-    tool: str | None
-    pairs: tuple[tuple[str, str], ...]
+    text: str  # whole lines of the output
+    tool: str | None  # the kind of output, as in `ToolOutput`
+    pairs: tuple[tuple[str, str], ...]  # question and answer; no question occurs twice
 
 
 def make_documents(
-    outputs: Iterable[ToolOutput], characters: int = 800, writer: Writer | None = None
+    outputs: Iterable[ToolOutput], characters: int = 800, writer: QuestionWriter | None = None
 ) -> list[Document]:
     """Make documents that questions can be asked about; no two have the same text.
 

@@ -14,6 +14,7 @@ from typing import Any
 from clara_mlx.errors import ClaraError
 from clara_mlx.evaluate.probes.probe import ANSWER_CHARACTERS
 
+_QUESTIONS = 4  # that are asked for about a text
 _QUESTION_CHARACTERS = 200  # of the longest question that is kept
 _BRACKETS = 20  # of a reply, at which its list is looked for
 _RETRIED = {408, 409, 429, 500, 502, 503, 504}  # HTTP statuses of servers that are busy
@@ -36,7 +37,6 @@ class QuestionWriter:
         url: The API's base, such as ``http://127.0.0.1:8080/v1``.
         model: The model's name there.
         api_key: The bearer token to send; None sends none.
-        questions: Number of questions to ask for.
         timeout: Seconds that one attempt may take.
         retries: Attempts after the first, if the connection fails, times out, or the server is
             busy.
@@ -55,7 +55,6 @@ class QuestionWriter:
         model: str,
         *,
         api_key: str | None = None,
-        questions: int = 4,
         timeout: float = 60.0,
         retries: int = 3,
         pause: float = 1.0,
@@ -64,7 +63,6 @@ class QuestionWriter:
 
         self._url = f"{url.rstrip('/')}/chat/completions"
         self._model = model
-        self._questions = questions
         self._retries = retries
         self._pause = pause
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
@@ -98,7 +96,7 @@ class QuestionWriter:
                 "temperature": 0,
                 "messages": [
                     {"role": "system", "content": _INSTRUCTIONS},
-                    {"role": "user", "content": f"{self._questions} questions about:\n\n{text}"},
+                    {"role": "user", "content": f"{_QUESTIONS} questions about:\n\n{text}"},
                 ],
             }
         )

@@ -32,21 +32,13 @@ class TrajectoryError(ClaraError):
 
 @dataclass(frozen=True)
 class ToolOutput:
-    """The output of a tool during an agent's run.
+    """The output of a tool during an agent's run."""
 
-    Attributes:
-        where: ``file:line`` of the record that holds it.
-        command: The command that was run, as far as the log says.
-        text: The output with its secrets masked.
-        tool: The kind of output, one of `tool_outputs.rules.RULES`; None if it is not clear.
-        secrets: Number of secrets that were masked in the text.
-    """
-
-    where: str
-    command: str | None
-    text: str
-    tool: str | None
-    secrets: int
+    where: str  # ``file:line`` of the record that holds it
+    command: str | None  # that was run, as far as the log says
+    text: str  # the output with its secrets masked
+    tool: str | None  # the kind of output, one of `tool_outputs.rules.RULES`, if it is clear
+    secrets: int  # number of secrets that were masked in the text
 
 
 @dataclass(frozen=True)
