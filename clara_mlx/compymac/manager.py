@@ -80,8 +80,7 @@ class ClaraMemoryManager:
         keep_recent_turns: The number of newest turns (two messages each) that stay. A call is
             never separated from its results, so a turn may be longer.
         compression_threshold: The utilisation above which `process_messages` compresses.
-        max_memory_tokens: About the tokens that the summary may have; a quarter of the budget at
-            most.
+        max_memory_tokens: Tokens that the summary may have, about, up to a quarter of the budget.
         memory: The memory that keeps the originals; by default the environment's, see `Settings`,
             which is opened when it is first needed. It works without a model, too.
         settings: Settings in place of the environment's.
@@ -157,9 +156,10 @@ class ClaraMemoryManager:
         counts = {role: sum(role_of(m) == role for m in messages) for role in ("user", "tool")}
         parts = [f"{counts['tool']} tool results and {counts['user']} user messages so far"]
         for message in reversed(messages):
-            said = content_text(as_dict(message)).lower()
-            if role_of(message) == "assistant" and any(word in said for word in _DONE + _TROUBLED):
-                troubled = any(word in said for word in _TROUBLED)
+            report = content_text(as_dict(message)).lower()
+            words = [word for word in _DONE + _TROUBLED if word in report]
+            if role_of(message) == "assistant" and words:
+                troubled = any(word in _TROUBLED for word in words)
                 parts.append("the last report was of trouble" if troubled else "the last step done")
                 break
         return "; ".join(parts) + "."
@@ -183,7 +183,7 @@ class ClaraMemoryManager:
     # -- messages --------------------------------------------------------------------------------
 
     def process_messages(self, messages: list[Any], force_compress: bool = False) -> list[Any]:
-        """The messages to go on with: fewer if it was time to compress, else the same.
+        """The messages to continue with: fewer if it was time to compress, otherwise the same.
 
         Above the threshold it compresses if that is worth it (see `Exchange`). If the messages
         still exceed the budget, old texts are replaced with blocks in place.
@@ -243,14 +243,14 @@ class ClaraMemoryManager:
             if not _is_summary(message):
                 state.total_messages_compressed += 1
                 state.facts.add_message(role_of(message), content_text(message), calls_in(message))
-        fold, word, handles = self._fold(given, old, state)
+        fold, describe, handles = self._fold(given, old, state)
         shorter = [m for i, m in enumerate(messages) if i == old[0] or i not in set(old)]
-        shorter[old[0]] = like(messages[0], {"role": "assistant", "content": word(_ANY_HANDLE)})
+        shorter[old[0]] = like(messages[0], {"role": "assistant", "content": describe(_ANY_HANDLE)})
         # 3. Keep it if it is worth it.
         if least and not self._is_worth_it(given, [as_dict(m) for m in shorter], least):
             return messages
         block = self.context.freezer.freeze_as(
-            self.settings.session, fold, word, handles, kind="fold"
+            self.settings.session, fold, describe, handles, kind="fold"
         )
         shorter[old[0]] = like(messages[0], {"role": "assistant", "content": block.text})
         self.state = state
@@ -259,7 +259,7 @@ class ClaraMemoryManager:
     def _fold(
         self, given: list[Message], old: list[int], state: MemoryState
     ) -> tuple[Piece, Callable[[str], str], list[str]]:
-        """The transcript of the old messages, what words their summary, and the handles in it.
+        """The transcript of old messages, the function that words their summary, and its handles.
 
         Long texts become blocks in both.
         """
@@ -282,7 +282,7 @@ class ClaraMemoryManager:
                     texts[piece.part] = block.text
                     handles += [block.handle] if block.handle else []
             shown.append(replace_texts(message, texts))
-            # The blocks of an earlier summary go on; its facts and progress are stated once more.
+            # The blocks of an earlier summary are kept; its facts and progress are stated again.
             blocks = content_text(message).split("\n\n")[1:2] if _is_summary(message) else []
             summarised.append({"role": "assistant", "content": blocks[0]} if blocks else shown[-1])
         transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
@@ -291,12 +291,12 @@ class ClaraMemoryManager:
         room -= len(state.to_memory_message(wording.HOW_TO))
         entries = wording.fold_entries(summarised)
 
-        def word(handle: str) -> str:
+        def describe(handle: str) -> str:
             heading = wording.describe_fold(entries, handle, len(old), 0)
             blocks = wording.describe_fold(entries, handle, len(old), max(room - len(heading), 0))
             return state.to_memory_message(f"{blocks}\n{wording.HOW_TO}")
 
-        return Piece("assistant", "fold", transcript), word, handles
+        return Piece("assistant", "fold", transcript), describe, handles
 
     def _is_worth_it(self, given: list[Message], shorter: list[Message], least: float) -> bool:
         """Whether to send shorter messages: if the budget is exceeded, or if that pays."""

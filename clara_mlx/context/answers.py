@@ -22,20 +22,21 @@ _HITS = 5
 # The number of hits by words in one handle's text.
 _HITS_INSIDE = 50
 
-# Characters. Of longer texts (times their number), only lines near a hit are ranked.
+# Characters of all texts together, about, up to which every line is ranked; above, only the lines
+# near a hit are.
 _RANK_EVERY_LINE = 1_000_000
 
 # Characters before and after a hit that are near it.
 _NEAR_HIT = 4_000
 
-# What speaks for a line in the best hit that the model read, beside its words: a share of the best
-# line's score. In the second hit it is half of that, in the third a third.
+# Bonus of a line in the best hit that the model read: this share of the best line's score is added
+# to its own. In the second hit it gets half of that, in the third hit a third.
 _IN_EVIDENCE = 0.5
 
 # The same for hits by words.
 _IN_HIT_BY_WORDS = 0.15
 
-# The same for a line that a command printed which the question names.
+# Bonus of a line that was printed by a command that the question names.
 _BY_COMMAND = 0.5
 
 # The number of newest commands that a question is compared with.
@@ -45,7 +46,7 @@ _COMMANDS = 2_000
 _RARE = 3
 
 # The number of commands whose outputs are looked at.
-_OF_COMMANDS = 2
+_COMMANDS_LOOKED_AT = 2
 
 
 def ask(
@@ -85,7 +86,7 @@ class Found:
         answer: What the model says; None without a model, or without evidence.
         evidence: The hits that the model read.
         by_words: The hits that words found.
-        by_command: Handles of what the commands that the question names had printed.
+        by_command: Handles of the outputs of commands that the question names.
     """
 
     answer: str | None
@@ -105,14 +106,18 @@ class Found:
 
     @property
     def handles(self) -> list[str]:
-        """The handles of what those commands printed, and of every hit."""
+        """The handles of those outputs, then of every hit."""
         return list(dict.fromkeys(self.by_command + [hit.handle for hit in self.hits]))
 
     def weighted_hits(self, handle: str) -> list[tuple[float, Hit]]:
-        """The best hits in one original, each with what speaks for its lines."""
+        """The best hits in one original, each with the bonus of its lines."""
         both = ((self.evidence[:_HITS], _IN_EVIDENCE), (self.by_words[:_HITS], _IN_HIT_BY_WORDS))
-        every = [(share / rank, hit) for hits, share in both for rank, hit in enumerate(hits, 1)]
-        return [(share, hit) for share, hit in every if hit.handle == handle]
+        return [
+            (bonus / rank, hit)
+            for hits, bonus in both
+            for rank, hit in enumerate(hits, 1)
+            if hit.handle == handle
+        ]
 
 
 def search(
@@ -120,7 +125,7 @@ def search(
 ) -> Found:
     """Search the memory by words, by the commands that a question names, and by the model.
 
-    What words find is given whatever the model thinks of it: it may not know such outputs. The
+    What words find is kept whatever the model says, which may not know such outputs. The
     transcripts behind folds are left out, because each of their blocks has its own original.
 
     Args:
@@ -141,11 +146,11 @@ def search(
 
 
 def _handles_by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
-    """Handles of what commands printed that share a rare word with the question, newest first."""
+    """Handles of the outputs of commands that share rare words with the question, best first."""
     newest = memory.list(where, _COMMANDS)
     commands = {one.handle: str(one.metadata.get("command") or "") for one in newest}
     best = lines.lines_sharing_words(list(commands.values()), question, _RARE)
-    return [list(commands)[index] for index in best[:_OF_COMMANDS]]
+    return [list(commands)[index] for index in best[:_COMMANDS_LOOKED_AT]]
 
 
 def quote_lines(
@@ -168,42 +173,42 @@ def quote_lines(
     """
     candidates: list[tuple[str, lines.Line]] = []
     counts: dict[str, int] = {}
-    besides: dict[int, float] = {}
+    bonuses: dict[int, float] = {}
     for handle in handles:
         try:
             original = memory.original(handle)
         except ClaraError:  # forgotten since, or damaged
             continue
         text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
-        every = lines.split_into_lines(text)
-        counts[handle] = every[-1].number
+        ranked = lines.split_into_lines(text)
+        counts[handle] = ranked[-1].number
         if len(text) * len(handles) > _RANK_EVERY_LINE:
-            every = _lines_near_hits(every, [hit for hit in found.hits if hit.handle == handle])
+            ranked = _lines_near_hits(ranked, [hit for hit in found.hits if hit.handle == handle])
         hits = found.weighted_hits(handle)
-        for line in every:
+        for line in ranked:
             if not line.text.strip() or (shown and line.text.strip() in shown):
                 continue
             end = line.start + len(line.text)
-            speaks = [share for share, hit in hits if hit.start < end and line.start < hit.end]
-            speaks += [_BY_COMMAND] * (handle in found.by_command)
-            besides[len(candidates)] = max(speaks, default=0.0)
+            bonus = [share for share, hit in hits if hit.start < end and line.start < hit.end]
+            bonus += [_BY_COMMAND] * (handle in found.by_command)
+            bonuses[len(candidates)] = max(bonus, default=0.0)
             candidates.append((handle, line))
     texts = [line.text for _, line in candidates]
-    chosen = lines.best_lines(texts, question, characters, besides)
+    chosen = lines.best_lines(texts, question, characters, bonuses)
     quotes = {}
     for handle in dict.fromkeys(candidates[index][0] for index in chosen):
-        mine = [candidates[index][1] for index in sorted(chosen) if candidates[index][0] == handle]
-        of = f"{len({line.number for line in mine})} of {counts[handle]} lines"
-        quotes[handle] = f"[{handle}: {of}]\n" + "\n".join(map(_with_number, mine))
+        quoted = [candidates[i][1] for i in sorted(chosen) if candidates[i][0] == handle]
+        share = f"{len({line.number for line in quoted})} of {counts[handle]} lines"
+        quotes[handle] = f"[{handle}: {share}]\n" + "\n".join(map(_with_number, quoted))
     return quotes
 
 
-def _lines_near_hits(every: list[lines.Line], hits: list[Hit]) -> list[lines.Line]:
+def _lines_near_hits(all_lines: list[lines.Line], hits: list[Hit]) -> list[lines.Line]:
     """The lines near a hit, in one pass over both."""
     spans = iter(sorted((hit.start - _NEAR_HIT, hit.end + _NEAR_HIT) for hit in hits))
     near: list[lines.Line] = []
     start, end = next(spans, (0, -1))
-    for line in every:
+    for line in all_lines:
         while end < line.start and (span := next(spans, None)):
             start, end = span
         if start <= line.start <= end:

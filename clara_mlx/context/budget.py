@@ -38,7 +38,7 @@ class Budget:
         least: A compaction must free at least this share of the prompt, or it is not done.
         boundary: A new tool result of more tokens than this is sent as an excerpt from the start,
             so that the rest is never prefilled. None: new results are sent whole.
-        note: Tokens that a recall note may have, at most.
+        note: The most tokens that a recall note may have.
         fold: Whether to send the oldest messages as one when blocks fill the window; else blocks
             are all that is used.
     """

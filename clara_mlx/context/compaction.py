@@ -1,4 +1,4 @@
-"""Which texts of a conversation give way to blocks, in which order, and how far it must go."""
+"""Which texts of a conversation are replaced with blocks, in which order, and how many of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from clara_mlx.context.table import Block, Edit
 from clara_mlx.context.view import View, fold_part
 from clara_mlx.errors import ClaraError
 
-# Texts go in stages: by role, and at last what is in use.
-_STAGE_OF_ROLE = {"tool": 0, "assistant": 1}
-_STAGE_OF_OTHERS = 2
-_STAGE_IN_USE = 3
+# Texts are replaced by rank, the lowest first: by role, and last of all what is in use.
+_RANK_OF_ROLE = {"tool": 0, "assistant": 1}
+_RANK_OF_OTHER_ROLES = 2
+_RANK_IN_USE = 3
 
-# Characters. A fold needs about this many for each of its messages: a handle and a command.
+# Characters that a fold needs for each of its messages, about: a handle and a command.
 _FOLDED_CHARACTERS = 65
 
-# A block is sent if its tokens are at most this share of those of the text it stands for.
-_SHORTER = 0.6
+# A block must have at most this share of the tokens of its text; else the text itself is sent.
+_LARGEST_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidate:
     Attributes:
         index: The index of its message.
         piece: The text and its place in the message.
-        saved: About the tokens that would become free.
+        saved: Tokens that would become free, about.
         excerpt: Characters of the text to show in the block; 0: none.
     """
 
@@ -63,7 +63,7 @@ class Compaction:
         self._spans = [span for span in spans if view.fold_at(span[0]) is None]
 
     def copy(self) -> Compaction:
-        """The same steps so far, to go on from separately."""
+        """The same steps so far, to continue from separately."""
         other = copy.copy(self)
         other.view = self.view.copy()
         return other
@@ -118,7 +118,7 @@ class Compaction:
                 # With header and identifiers it is about half of what is let through whole.
                 excerpt = max(wording.LEAST_CHARACTERS, longer_than // 2)
                 text = self.freezer.draft(self.view.session, piece, excerpt)
-                if now > longer_than and self._counter.text(text) <= _SHORTER * now:
+                if now > longer_than and self._counter.text(text) <= _LARGEST_SHARE * now:
                     done = self._replace(Candidate(index, piece, 0, excerpt)) or done
         return done
 
@@ -130,9 +130,9 @@ class Compaction:
 
         Args:
             keep: The number of newest units that stay.
-            characters: About the characters that such a message may have.
-            whole: Fold earlier folds, too. Else they stay as they are, and only what came after
-                them is folded: the server keeps its cache of them.
+            characters: Characters that such a message may have, about.
+            whole: Fold earlier folds, too. Otherwise they stay as they are, so that the server
+                keeps its cache of them, and only what came after them is folded.
         """
         if len(self._spans) <= keep:
             return False
@@ -181,7 +181,7 @@ class Compaction:
     # -- candidates ------------------------------------------------------------------------------
 
     def _candidates(self, keep: int, in_use: bool, again: bool) -> Iterator[Candidate]:
-        """The texts before the newest units whose blocks would be short enough, stage by stage."""
+        """The texts before the newest units whose blocks would be short enough, by rank."""
         old = [i for span in self._spans[: max(0, len(self._spans) - keep)] for i in range(*span)]
         seen = {
             edit.block.digest: edit.chain
@@ -194,9 +194,9 @@ class Compaction:
                 continue
             for piece in self.view.pieces(index):
                 if len(piece.text) >= wording.LEAST_CHARACTERS:
-                    stage = self._stage(index, piece, seen)
-                    if in_use or stage < _STAGE_IN_USE:
-                        waiting.append((stage, index, piece))
+                    rank = self._rank(index, piece, seen)
+                    if in_use or rank < _RANK_IN_USE:
+                        waiting.append((rank, index, piece))
         for _, index, piece in sorted(waiting, key=lambda one: one[:2]):
             edit = self.view.edits.get(index, {}).get(piece.part)
             if (edit and not again) or self.freezer.block_with_text(piece.text):
@@ -206,19 +206,19 @@ class Compaction:
                 continue
             now = self._counter.text(edit.block.text if edit else piece.text)
             then = self._counter.text(text)
-            if then <= _SHORTER * now:
+            if then <= _LARGEST_SHARE * now:
                 yield Candidate(index, piece, now - then)
 
     def _is_instruction(self, index: int) -> bool:
         return is_instruction(self.view.messages[index])
 
-    def _stage(self, index: int, piece: Piece, seen: dict[bytes, bytes]) -> int:
-        """When a piece goes; ``seen`` has the chain of each piece that is a block already."""
+    def _rank(self, index: int, piece: Piece, seen: dict[bytes, bytes]) -> int:
+        """When to replace a piece; ``seen`` has the chain of each piece that is a block already."""
         digest = digest_of(self.view.session, piece)
         read_again = seen.get(digest, self.view.chains[index]) != self.view.chains[index]
         if is_recalled(piece) or read_again:
-            return _STAGE_IN_USE
-        return _STAGE_OF_ROLE.get(piece.role, _STAGE_OF_OTHERS)
+            return _RANK_IN_USE
+        return _RANK_OF_ROLE.get(piece.role, _RANK_OF_OTHER_ROLES)
 
     def _replace(self, candidate: Candidate) -> bool:
         """Send a candidate as a block, unless its original could not be given back."""

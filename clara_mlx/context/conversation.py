@@ -21,8 +21,8 @@ from clara_mlx.memory import Memory
 #: utilisation; or only if the conversation would not fit.
 When = Literal["auto", "phase", "now", "never"]
 
-# Below this share of the trigger, the sum of the messages' tokens is near enough.
-_FAR = 0.8
+# Below this share of the trigger, the sum of the messages' tokens is exact enough.
+_EXACT_COUNT_FROM = 0.8
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Prepared:
         tokens: Tokens of the prompt with its tools.
         exact: Whether ``tokens`` is the reasoner's own count; else it is the sum of the parts or
             an estimate.
-        original_tokens: About the tokens of the prompt without any edit.
+        original_tokens: Tokens of the prompt without any edit, about.
         session: The conversation's name.
         exchange: What the compaction of this request gave and cost; None without one.
         compacted: Handles of what became a block, an excerpt or a fold in this request.
@@ -54,7 +54,7 @@ class Prepared:
 
 
 class Context:
-    """Makes conversations fit, and remembers in the memory's file how it did.
+    """Makes conversations fit, and records the edits that did so in the memory's file.
 
     What was decided for a conversation is found again by its content, also by another process or
     after a restart. Safe to use from several threads.
@@ -111,7 +111,8 @@ class Context:
         limit = self.budget.limit
         asked_for = compact in ("phase", "now")
         tokens, exact = self._count(view, tools, near=asked_for)
-        exchange, reason = None, "below the trigger"
+        exchange: Exchange | None = None
+        reason = "below the trigger"
         if compact == "never" and tokens <= limit:
             reason = "not asked for"
         elif asked_for or tokens > self.budget.trigger * limit:
@@ -239,10 +240,13 @@ class Context:
     def _count(
         self, view: View, tools: Sequence[Any] | None, *, near: bool = False
     ) -> tuple[int, bool]:
-        """Tokens of what is sent, and whether they are exact; they are near the trigger."""
+        """Tokens of what is sent, and whether that is the reasoner's own count.
+
+        That is asked for only near the trigger, or if the caller says that this is ``near`` it.
+        """
         messages = view.render()
         tokens = rough_tokens(messages, tools, self.counter.text)
-        if near or tokens > _FAR * self.budget.trigger * self.budget.limit:
+        if near or tokens > _EXACT_COUNT_FROM * self.budget.trigger * self.budget.limit:
             return count_prompt(self.counter, messages, tools)
         return tokens, False
 

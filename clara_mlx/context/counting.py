@@ -156,7 +156,7 @@ def count_prompt(
 def rough_tokens(
     messages: Sequence[Message], tools: Sequence[Any] | None, text: Callable[[str], int]
 ) -> int:
-    """About the tokens of a prompt: the sum over its messages, and its tools as JSON.
+    """Estimate the tokens of a prompt: the sum over its messages, and its tools as JSON.
 
     Args:
         messages: The messages.
@@ -168,7 +168,7 @@ def rough_tokens(
 
 
 def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> int:
-    """About the tokens of one message: its texts, its calls, and what a template adds to them."""
+    """Estimate the tokens of one message: its texts, its calls, and what a template adds."""
     content = message.get("content") or ""
     if not isinstance(content, str):
         content = "".join(str(part.get("text", "")) for part in content)

@@ -1,4 +1,4 @@
-"""Freezing: an original goes to the memory, and a block that is chosen once stands for it."""
+"""Freezing: a text is remembered, and a block that is chosen once and for all stands for it."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ class Freezer:
         Raises:
             StoreError: The memory can't keep the original or does not give it back exactly.
         """
-        word = _wording_of(session, piece, excerpt)
+        describe = _wording_of(session, piece, excerpt)
         if not is_recalled(piece):
-            return self.freeze_as(session, piece, word, excerpt=excerpt)
+            return self.freeze_as(session, piece, describe, excerpt=excerpt)
         digest = digest_of(session, piece, excerpt)
         mentions = self.known_handles(f"{piece.arguments}\n{piece.text}")
-        return self.table.keep(Block(digest, "piece", word(""), None, piece.text), mentions)
+        return self.table.keep(Block(digest, "piece", describe(""), None, piece.text), mentions)
 
     def freeze_as(
         self,
         session: str,
         piece: Piece,
-        word: Callable[[str], str],
+        describe: Callable[[str], str],
         mentions: Iterable[str] = (),
         *,
         kind: Kind = "piece",
@@ -79,7 +79,7 @@ class Freezer:
         Args:
             session: The conversation's name.
             piece: The text.
-            word: Makes the block's text from the original's handle.
+            describe: Makes the block's text, given the original's handle.
             mentions: Other handles that the text names.
             kind: What the block stands for.
             excerpt: Characters of the original in the block's text.
@@ -90,7 +90,7 @@ class Freezer:
             return known
         handle = self._handle_for(session, piece)
         self._remember(session, piece, handle)
-        block = self.table.keep(Block(digest, kind, word(handle), handle), mentions)
+        block = self.table.keep(Block(digest, kind, describe(handle), handle), mentions)
         if not self.can_restore(block, piece.text):
             raise StoreError(f"{self.memory.path}: {handle} does not give its original back")
         return block
@@ -177,7 +177,7 @@ class Freezer:
             return False
 
     def _remember(self, session: str, piece: Piece, handle: str) -> None:
-        """Remember a piece with its handle, unless that is done."""
+        """Remember a piece under its handle, unless it already is."""
         if self.memory.has(handle):
             return
         metadata = {"role": piece.role, "command": wording.short_command(piece.arguments)}
@@ -192,7 +192,7 @@ class Freezer:
                 handle=handle,
             )
         except StoreError:
-            if not self.memory.has(handle):  # else another thread was faster
+            if not self.memory.has(handle):  # if it has, another thread was faster
                 raise
 
 
@@ -207,12 +207,12 @@ def is_recalled(piece: Piece) -> bool:
 def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:
     """What identifies a piece's block: within a session, equal texts of equal calls share one."""
     kind = piece.part.partition(".")[0]
-    said = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
-    return _sha256(*(str(part).encode("utf-8", "surrogatepass") for part in said))
+    identity = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
+    return _sha256(*(str(part).encode("utf-8", "surrogatepass") for part in identity))
 
 
 def _wording_of(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
-    """What makes the text of a piece's block from its handle."""
+    """The function that makes the text of a piece's block from its handle."""
     if is_recalled(piece):
         number = f"r-{digest_of(session, piece).hex()[:_DIGITS]}"
         return lambda handle: wording.describe_recalled(piece, number)

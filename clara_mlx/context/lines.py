@@ -56,6 +56,7 @@ _TROUBLE = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+# Words of a question that say nothing about what it is after.
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -64,16 +65,17 @@ _STOP = frozenset(
     )
 )
 
+# Where the parts of a name meet: snake_case, camelCase.
 _PARTS = re.compile(r"_|(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"\w+")
 
 # The weights of a line's features; a word that it shares with the question weighs 1. Chosen on
 # generated logs (seeds 4 to 6 of bench/replay.py) and on captured outputs.
-_LOOKS_LIKE_ANSWER = 0.6
-_TROUBLE_ASKED_FOR = 0.6
-_TROUBLE_NOT_ASKED_FOR = 0.2
-_RARE_SHAPE = 0.5  # of a line that has another feature
-_RARE_SHAPE_ALONE = 0.02
+_LOOKS_LIKE_ANSWER = 0.6  # it has the look of what the question asks for
+_TROUBLE_ASKED_FOR = 0.6  # it tells of trouble, which the question is about
+_TROUBLE_NOT_ASKED_FOR = 0.2  # it tells of trouble, and the question is about something else
+_RARE_SHAPE = 0.5  # few lines have its shape, and it has another feature
+_RARE_SHAPE_ALONE = 0.02  # few lines have its shape, and it has no other feature
 
 # The share of its neighbours' best score that a line gets.
 _FROM_NEIGHBOURS = 0.3
@@ -96,7 +98,7 @@ _LINES_BEFORE = 1
 # Lines shown after it.
 _LINES_AFTER = 3
 
-# About the characters of a line's number and its end, where it is shown.
+# Characters that a shown line takes besides its text, about: its number, and the end of the line.
 _NUMBER_CHARACTERS = 8
 
 # Characters of chosen lines after which poor ones are left out.
@@ -138,7 +140,7 @@ def best_lines(
     lines: Sequence[str],
     question: str,
     characters: int,
-    besides: Mapping[int, float] | None = None,
+    bonuses: Mapping[int, float] | None = None,
 ) -> list[int]:
     """The indices of the lines that fit a question best, best first.
 
@@ -150,11 +152,11 @@ def best_lines(
         question: What is asked.
         characters: Characters that the lines may have together; a line that is too long is passed
             over, except the best.
-        besides: By index, what else speaks for a line, as a share of the best line's score.
+        bonuses: By index, what is added to a line's score, as a share of the best line's score.
     """
     scores = _scores(lines, question)
     best = max(scores, default=0.0)
-    for index, share in (besides or {}).items():
+    for index, share in (bonuses or {}).items():
         scores[index] += share * best
     chosen: dict[int, None] = {}
     room = characters
@@ -202,9 +204,10 @@ def _scores(lines: Sequence[str], question: str) -> list[float]:
         # Lines with nothing but a rare shape come after all that have another feature.
         weight = _RARE_SHAPE if score else _RARE_SHAPE_ALONE
         scores[index] += weight * log(1 + len(lines) / alike[shapes[index]])
-    near, own = _NEIGHBOUR_LINES, list(scores)
+    own = list(scores)
     for index, score in enumerate(own):
-        around = own[max(0, index - near) : index] + own[index + 1 : index + 1 + near]
+        before = own[max(0, index - _NEIGHBOUR_LINES) : index]
+        around = before + own[index + 1 : index + 1 + _NEIGHBOUR_LINES]
         scores[index] = score + _FROM_NEIGHBOURS * max(around, default=0.0)
     return scores
 

@@ -69,7 +69,7 @@ def units(messages: Sequence[Mapping[str, Any]], start: int = 0) -> list[tuple[i
 def calls_by_result(messages: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
     """By the index of a tool result, the name and arguments of its call.
 
-    Of several calls with one id, it is the nearest before the result.
+    If several calls have the same id, the last one before the result counts.
     """
     calls: dict[str, tuple[str, str]] = {}
     found: dict[int, tuple[str, str]] = {}

@@ -17,7 +17,7 @@ _QUESTION_CHARACTERS = 120
 
 
 def make_note(view: View, question: str, freezer: Freezer, counter: Counter, most: int) -> Edit:
-    """Choose the note of the newest message; it is the same ever after.
+    """Choose the note of the newest message; it never changes afterwards.
 
     It has the exact lines that fit the question, from this session's texts that are not shown any
     more, and the model's answer if there are such lines. It is empty if there are none.
@@ -50,5 +50,7 @@ def make_note(view: View, question: str, freezer: Freezer, counter: Counter, mos
         text = text.encode("utf-8", "replace").decode()
         if counter.text(text) <= most:
             break
-        text, quotes, room = "", {}, room // 2
+        text = ""
+        quotes = {}
+        room //= 2
     return Edit(chain, NOTE, freezer.freeze_note(chain, text, quotes))

@@ -28,7 +28,7 @@ class HiddenRounds:
         rounds: Sequence[Message],
         session: str,
     ) -> None:
-        """Keep what is behind an answer.
+        """Keep the rounds that led to an answer.
 
         Args:
             messages: The conversation as the client sent it.
@@ -37,7 +37,7 @@ class HiddenRounds:
             session: The conversation's name.
 
         Raises:
-            StoreError: A memory that the rounds quote was forgotten meanwhile.
+            StoreError: A memory that the rounds quote has just been forgotten.
         """
         chain = chains([*messages, seen], session)[-1]
         written = json.dumps(list(rounds), ensure_ascii=False)

@@ -25,16 +25,16 @@ _FOLD_CHARACTERS_PER_TOKEN = 3
 # If nothing else fits, each of the newest results may take this part of the limit: an eighth.
 _EXCERPT_PART = 8
 
-# The part as a last resort.
+# As a last resort, it may take only a sixty-fourth.
 _SHORT_EXCERPT_PART = 64
 
-#: Counts about the tokens of one message.
+#: Estimates the tokens of one message.
 CountMessage = Callable[[Message], int]
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A way to shorten a conversation, tried but not saved yet.
+    """A way to shorten a conversation, tried but not saved.
 
     Attributes:
         name: What was done, in words for the log.
@@ -58,7 +58,7 @@ class Strategy:
         budget: What the reasoner can take.
         tools: The tools that are sent with it; they count.
         before: Tokens of the prompt as it is.
-        target: Tokens that the prompt should go down to.
+        target: Tokens that the prompt should shrink to.
         cached: Tokens of the prompt that the server holds.
     """
 
@@ -72,7 +72,7 @@ class Strategy:
     cached: int
 
     def choose(self) -> Attempt | None:
-        """The first attempt that is worth its price; None if there is none, and it fits anyway.
+        """The first attempt that is worth its price; None if there is none and the prompt fits.
 
         Raises:
             ContextOverflow: The conversation exceeds the budget even after the last attempt.
@@ -86,13 +86,13 @@ class Strategy:
         return None
 
     def _is_worth_it(self, attempt: Attempt) -> bool:
-        """Whether to do it: if the prompt overflows, everything that makes it fit is worth it."""
+        """Whether an attempt pays; if the prompt overflows, anything that makes it fit does."""
         exchange = attempt.exchange
         enough = self._overflows or exchange.frees_enough(self.budget.least)
         return enough and exchange.after <= self.budget.limit
 
     def _attempts(self) -> Iterator[Attempt]:
-        """Ways to shorten the conversation, from mild to hard; each goes on from the last one."""
+        """Ways to shorten the conversation, from mild to hard; each builds on the one before."""
         budget = self.budget
         tried = Compaction(self.view, self.freezer, self.counter)
         in_place = next(filter(self._is_worth_it, self._attempts_in_place(tried)), None)
@@ -121,7 +121,7 @@ class Strategy:
     def _folds(self, blocks: Compaction) -> Iterator[Attempt]:
         """One fold for all old messages, or one that comes after the earlier folds.
 
-        Earlier folds stay only where the target is reached: else the next one would come too soon.
+        Earlier folds stay only if the target is reached; if not, the next fold would come too soon.
         """
         target = int(self.budget.target * self.budget.limit)
         for name, whole in (("one fold for all", True), ("a fold after the earlier ones", False)):
@@ -194,7 +194,7 @@ def exchange_of(
         before: Tokens of the prompt with ``old``.
         after: Tokens of the prompt with ``new``.
         cached: Tokens of ``old`` that the server holds.
-        count: Counts about the tokens of a message.
+        count: Estimates the tokens of a message.
     """
     same = next(
         (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b),
@@ -210,7 +210,7 @@ def cached_tokens(messages: Sequence[Message], tokens: int, count: CountMessage)
     Args:
         messages: The messages that were sent, and what came since.
         tokens: Tokens of the prompt with all of them.
-        count: Counts about the tokens of a message.
+        count: Estimates the tokens of a message.
     """
     fresh = 0
     for message in reversed(messages):

@@ -38,7 +38,7 @@ class Block:
 class Edit:
     """In a conversation that ends in ``chain``, the last message's ``part`` is sent as a block.
 
-    If it ``explains``, the block is followed by how originals are got back.
+    If it ``explains``, the block is followed by a note on how to get originals back.
     """
 
     chain: bytes
@@ -104,7 +104,7 @@ class BlockTable:
             )
 
     def drop_edits(self, chains: Sequence[bytes]) -> int:
-        """Delete the edits of messages, so that they are sent as they came; returns the number."""
+        """Delete the edits of messages, so that they are sent unchanged; returns the number."""
         with self._file.write() as connection:
             return sum(
                 connection.execute("DELETE FROM edits WHERE chain = ?", (chain,)).rowcount

@@ -26,6 +26,11 @@ _LINES_AROUND = 2
 # The number of lines shown if nothing matches.
 _NEAREST = 20
 
+# Characters of a line above which only the part around a match is shown, and of that part: then the
+# lines around several matches fit on a page.
+_LONG_LINE = PAGE_CHARACTERS // 8
+_PART_OF_LONG_LINE = PAGE_CHARACTERS // 16
+
 #: The tools in the form of OpenAI's API; they never change, so that prompts cache.
 SCHEMAS: tuple[dict[str, Any], ...] = (
     {
@@ -90,11 +95,17 @@ def call(
         if not isinstance(given, Mapping):
             return f"{name}: its arguments must be an object"
         if name == "ask_memory":
-            question, inside = str(given.get("question") or ""), given.get("handle")
-            return ask(memory, question, where, str(inside) if inside else None)
-        start, lines = int(given.get("start_line") or 1), int(given.get("lines") or PAGE_LINES)
-        handle, find = str(given.get("handle") or ""), given.get("find")
-        return expand(memory, handle, start, lines, str(find) if find else None)
+            question = str(given.get("question") or "")
+            handle = given.get("handle")
+            return ask(memory, question, where, str(handle) if handle else None)
+        find = given.get("find")
+        return expand(
+            memory,
+            str(given.get("handle") or ""),
+            int(given.get("start_line") or 1),
+            int(given.get("lines") or PAGE_LINES),
+            str(find) if find else None,
+        )
     except (ValueError, TypeError, ClaraError) as error:
         return f"{name} failed: {error}"
 
@@ -120,13 +131,13 @@ def expand(
     """
     original = memory.original(handle)
     text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
-    every = text.split("\n")
+    all_lines = text.split("\n")
     if find is not None:
-        return _find_lines(handle, every, find)
-    first = min(max(1, start_line), len(every))
+        return _find_lines(handle, all_lines, find)
+    first = min(max(1, start_line), len(all_lines))
     page: list[str] = []
     room = PAGE_CHARACTERS
-    for line in every[first - 1 : first - 1 + min(max(1, lines), PAGE_LINES)]:
+    for line in all_lines[first - 1 : first - 1 + min(max(1, lines), PAGE_LINES)]:
         if len(line) > room and page:
             break
         page.append(line)
@@ -137,27 +148,27 @@ def expand(
         page = [page[0][:PAGE_CHARACTERS]]
     else:
         cut = ""
-    more = f"; next: start_line={last + 1}" if last < len(every) else ""
-    return "\n".join([f"[{handle} lines {first}-{last} of {len(every)}{cut}{more}]", *page])
+    more = f"; next: start_line={last + 1}" if last < len(all_lines) else ""
+    return "\n".join([f"[{handle} lines {first}-{last} of {len(all_lines)}{cut}{more}]", *page])
 
 
-def _find_lines(handle: str, every: list[str], find: str) -> str:
+def _find_lines(handle: str, lines: list[str], find: str) -> str:
     """The lines that contain a text, with those around them; if none does, the nearest ones."""
-    matches = [i for i, line in enumerate(every) if find in line]
+    matches = [i for i, line in enumerate(lines) if find in line]
     if matches:
-        head = f"{len(matches)} of {len(every)} lines contain {find!r}"
+        head = f"{len(matches)} of {len(lines)} lines contain {find!r}"
     else:
         # A model often quotes inexactly.
-        matches = lines_sharing_words(every, find)[:_NEAREST]
-        head = f"none of {len(every)} lines contains {find!r}"
+        matches = lines_sharing_words(lines, find)[:_NEAREST]
+        head = f"none of {len(lines)} lines contains {find!r}"
         if matches:
             head += f"; these {len(matches)} share most of its words"
     shown: dict[int, str] = {}
     room = PAGE_CHARACTERS
     done = 0
     for match in matches:
-        near = range(max(0, match - _LINES_AROUND), min(len(every), match + _LINES_AROUND + 1))
-        new = {i: _part_around(every[i], find) for i in near if i not in shown}
+        near = range(max(0, match - _LINES_AROUND), min(len(lines), match + _LINES_AROUND + 1))
+        new = {i: _part_around(lines[i], find) for i in near if i not in shown}
         taken = sum(len(f"{i + 1}: {line}\n") for i, line in new.items())
         if taken > room:
             break
@@ -171,7 +182,7 @@ def _find_lines(handle: str, every: list[str], find: str) -> str:
 
 def _part_around(line: str, find: str) -> str:
     """A line, or the part of a very long one around the text that was looked for."""
-    if len(line) <= PAGE_CHARACTERS // 8:
+    if len(line) <= _LONG_LINE:
         return line
-    at = max(0, line.find(find) - PAGE_CHARACTERS // 32)
-    return f"...{line[at : at + PAGE_CHARACTERS // 16]}..."
+    start = max(0, line.find(find) - _PART_OF_LONG_LINE // 2)
+    return f"...{line[start : start + _PART_OF_LONG_LINE]}..."

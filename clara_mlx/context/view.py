@@ -24,7 +24,7 @@ from clara_mlx.context.messages import (
 )
 from clara_mlx.context.table import Block, Edit
 
-#: The part of an edit that adds a note after a message's content, in place of nothing.
+#: The part of an edit that adds a note after a message's content, and replaces nothing.
 NOTE = "note"
 
 #: How every note begins.
@@ -38,8 +38,8 @@ def session_of(messages: Sequence[Mapping[str, Any]]) -> str:
     """A name for the conversation, from its first message that is not an instruction."""
     for message in messages:
         if not is_instruction(message):
-            said = f"{message.get('role')}\n{content_text(message)}"
-            return f"c-{sha256(said.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+            identity = f"{message.get('role')}\n{content_text(message)}"
+            return f"c-{sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
     return "c-empty"
 
 
@@ -116,11 +116,11 @@ class View:
         return pieces(self.messages[index], self._calls.get(index))
 
     def sent_indices(self) -> list[int]:
-        """The indices of the messages that are sent, in order; of folded ones, the last."""
-        every = range(len(self.messages))
+        """The indices of the messages that are sent, in order; of each fold, the last index."""
+        indices = range(len(self.messages))
         if not self.folds:
-            return list(every)
-        return [index for index in every if self.fold_at(index) in (None, index)]
+            return list(indices)
+        return [index for index in indices if self.fold_at(index) in (None, index)]
 
     def render(
         self, start: int = 0, end: int | None = None, *, notes: bool = True
@@ -159,7 +159,7 @@ def fold_part(count: int) -> str:
 
 
 def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
-    """The full history behind messages that were sent: every block replaced by its original.
+    """The full history behind messages that were sent: every block replaced with its original.
 
     Works from the messages and the memory alone. Text that this memory did not issue is kept.
 

@@ -37,7 +37,7 @@ _LINE = 160
 # Characters that it gives to identifiers.
 _IDENTIFIERS = 480
 
-# The lines of an output that a block shows, at most.
+# The most lines of an output that a block shows.
 _KEY_LINES = 4
 
 # The kinds of identifiers, in the order in which a block names them: what a failing run is about
@@ -70,7 +70,7 @@ def describe(piece: Piece, handle: str, excerpt: int = 0) -> str:
     Args:
         piece: The text that the block stands for.
         handle: The handle of its original.
-        excerpt: Characters of the original to show besides, from its beginning and its end.
+        excerpt: Characters of the original to quote as well, from its beginning and its end.
     """
     if piece.part.startswith("arguments"):
         return _replace_surrogates(_shorten_arguments(piece, handle))
@@ -102,8 +102,8 @@ def fold_entries(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]
     """
     entries: list[tuple[str, str]] = []
     for message in messages:
-        text, role = content_text(message).strip(), str(message.get("role"))
-        text = text.removesuffix(EXPLANATION)
+        role = str(message.get("role"))
+        text = content_text(message).strip().removesuffix(EXPLANATION)
         if text.startswith("[clara ") and FOLDED in text.partition("\n")[0]:
             # A fuller form has further lines, indented; they stay with their first.
             for full in re.split(r"\n(?!  )", text)[1:]:
@@ -129,7 +129,7 @@ def describe_fold(entries: list[tuple[str, str]], handle: str, messages: int, mo
         entries: What `fold_entries` gave.
         handle: The handle of the transcript.
         messages: The number of messages.
-        most: About the characters that the text may have.
+        most: Characters that the text may have, about.
     """
     order = sorted(range(len(entries)), key=lambda i: (_rank(entries[i][0]), -i))
     chosen: dict[int, str] = {}
@@ -139,9 +139,10 @@ def describe_fold(entries: list[tuple[str, str]], handle: str, messages: int, mo
         """Choose a form of these entries, as long as ``spare`` characters stay free."""
         nonlocal room
         for index in indices:
-            text, now = form(entries[index]), len(chosen.get(index, "")) - (index not in chosen)
-            if room - (len(text) - now) >= spare:
-                room -= len(text) - now
+            text = form(entries[index])
+            needed = len(text) - len(chosen[index]) if index in chosen else len(text) + 1
+            if room - needed >= spare:
+                room -= needed
                 chosen[index] = text
 
     first = [i for i in order if _rank(entries[i][0]) < _OTHERS]
@@ -211,8 +212,8 @@ def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
     facts = [(fact.start, fact.tells_outcome) for fact in rules.facts(heads, tool)]
     facts += [(rest + fact.start, fact.tells_outcome) for fact in rules.facts(text[rest:], tool)]
     telling = list(dict.fromkeys(_line_at(text, start) for start, tells in facts if tells))
-    every = dict.fromkeys(_line_at(text, start) for start, _ in facts)
-    others = [line for line in every if line not in telling]
+    others = list(dict.fromkeys(_line_at(text, start) for start, _ in facts))
+    others = [line for line in others if line not in telling]
     if not telling:
         return others[:1] + others[1:][1 - _KEY_LINES :]
     return telling[-_KEY_LINES:] + others[: max(0, _KEY_LINES - len(telling))]
