@@ -81,7 +81,7 @@ def inputs(count: int) -> list[list[int]]:
         for chunk in chunking.split(file.read_text(), tokenizer, LIMIT)
     ]
     chosen = lengths[:: max(1, len(lengths) // count)][:count]
-    ids = mx.random.randint(3, 32000, (len(chosen), LIMIT)).tolist()
+    ids: Any = mx.random.randint(3, 32000, (len(chosen), LIMIT)).tolist()
     memory = list(range(32000, 32000 + MEMORY))
     return [[32017, 1, *row[:length], 2, *memory] for row, length in zip(ids, chosen, strict=True)]
 

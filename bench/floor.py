@@ -36,10 +36,10 @@ def best_cosines(chunks: int, count: int) -> dict[str, list[float]]:
     best = defaultdict(list)
     for kind, vectors in queries.items():
         for query, target in zip(vectors, targets[kind], strict=True):
-            probe = sketcher.probe(query.astype(np.float32))
-            unit_probe = unit(probe.vectors)
+            sketched = sketcher.sketch_query(query.astype(np.float32))
+            directions = unit(sketched.vectors)
             top = max(
-                float(probe.centred(unit_probe @ unit(batch.astype(np.float32)).T).max())
+                float(sketched.centred(directions @ unit(batch.astype(np.float32)).T).max())
                 for batch in stored
             )
             best[kind if target < chunks // 2 else f"{kind}, never remembered"].append(top)

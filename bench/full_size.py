@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Noise:
             start = int(self._random.integers(0, self._pool.size // 2))
             piece = self._pool[start : start + count]
             count -= piece.size
-            yield memoryview(piece).cast("B")
+            yield piece.data.cast("B")
 
 
 def write_checkpoint(folder: Path) -> None:
@@ -90,7 +90,7 @@ def write_checkpoint(folder: Path) -> None:
         for name in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"model.layers.{i}.{name}.weight"] = (HIDDEN,)
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for part in range(3):  # three files, as Mistral-7B-Instruct-v0.2 has
         mine = names[part * len(names) // 3 : (part + 1) * len(names) // 3]
         file = f"model-{part + 1:05d}-of-00003.safetensors"
@@ -129,7 +129,7 @@ def write_checkpoint(folder: Path) -> None:
     write_pth(checkpoint / "decoder_first_last_layers.pth", noise_tensors(tables, noise))
 
 
-def noise_tensors(shapes: dict[str, tuple[int, ...]], noise: Noise) -> dict[str, Tensor]:
+def noise_tensors(shapes: Mapping[str, tuple[int, ...]], noise: Noise) -> dict[str, Tensor]:
     """Tensors of these shapes whose values are noise, to be written."""
     return {
         name: Tensor(shape, "bfloat16", partial(noise.blocks, int(np.prod(shape))))

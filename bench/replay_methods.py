@@ -65,11 +65,11 @@ class Truncation(Everything):
 
     def prepare(self, history: list[Message]) -> list[Message]:
         """See `Everything`."""
-        while not self._fits(sent := self._rest(history)):
+        while not self._fits(sent := self._undropped(history)):
             self._dropped += 1
         return sent
 
-    def _left(self, history: list[Message]) -> list[Message]:
+    def _undropped(self, history: list[Message]) -> list[Message]:
         head = head_length(history)
         spans = units(history, head)
         first = spans[self._dropped][0] if self._dropped < len(spans) else len(history)
@@ -111,7 +111,7 @@ class Masking(Truncation):
         sent = list(history)
         for index in outputs[: self._masked]:
             sent[index] = {**history[index], "content": self._pointer(index, history)}
-        while self._masked < len(outputs) - 1 and not self._fits(self._rest(sent)):
+        while self._masked < len(outputs) - 1 and not self._fits(self._undropped(sent)):
             more = outputs[:-1][self._masked : self._masked + self._batch]
             for index in more:
                 sent[index] = {**history[index], "content": self._pointer(index, history)}

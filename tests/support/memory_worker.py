@@ -130,7 +130,7 @@ def job_write(path: Path, rng: random.Random, seconds: float, model: str = "") -
             put(*args)
             say("put", start, time.time())
 
-        LatentTable.put = timed  # type: ignore[method-assign]
+        LatentTable.put = timed  # type: ignore[assignment, method-assign]
         memory = Memory.open(path, clara_mlx.load(model))
     store = memory._store if memory else Store(path)
     say("ready")
