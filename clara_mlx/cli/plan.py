@@ -67,7 +67,8 @@ def plan(
     All figures are computed from tensor shapes and documented limits; none is a measurement.
     """
     from clara_mlx.plan.footprint import KV_BITS
-    from clara_mlx.plan.inputs import NamedClara, NamedReasoner, mac_of
+    from clara_mlx.plan.inputs import NamedClara, NamedReasoner
+    from clara_mlx.plan.mac import mac_of
     from clara_mlx.plan.planner import Planner, Setup
     from clara_mlx.plan.script import start_script
 
@@ -75,13 +76,7 @@ def plan(
         raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")
     mac = mac_of(memory, wired_limit, reserve)
     named, named_clara = NamedReasoner(reasoner, bits, group_size), NamedClara(clara)
-    planner = Planner(
-        mac,
-        named.footprint,
-        named_clara.footprint,
-        reasoner_bits=named.choices,
-        clara_bits=named_clara.choices,
-    )
+    planner = Planner(mac, named, named_clara)
     asked = Setup(
         bits=named.asked.bits,
         kv_bits=kv_bits,

@@ -1,29 +1,17 @@
-"""The machine, the reasoner and the CLaRa that a user named, as the planner needs them."""
+"""The reasoner and the CLaRa that a user named, as the planner needs them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from shlex import join
 
-import mlx.core as mx
-
-from clara_mlx import machine
 from clara_mlx.errors import ClaraError
 from clara_mlx.plan import reasoners, shapes
 from clara_mlx.plan.footprint import ClaraFootprint, Footprint
-from clara_mlx.plan.planner import CLARA_BITS, GIB, RESERVE, Mac
 
-
-def this_machine(reserve: int = RESERVE) -> Mac:
-    """This machine, with the limit of GPU memory that MLX reports if it is a Mac."""
-    memory = machine.describe()["memory_bytes"]
-    if not mx.metal.is_available():
-        mac = Mac.of(memory, reserve=reserve)
-        return replace(mac, limit_source=f"{mac.limit_source}; this machine is not a Mac")
-    limit = int(mx.device_info()["max_recommended_working_set_size"])
-    return Mac(memory, limit, "as this Mac reports it", reserve)
+#: Bits per weight of CLaRa that `clara-mlx convert` can make.
+CLARA_BITS = (8, 6, 4)
 
 
 class NamedReasoner:
@@ -93,71 +81,40 @@ class NamedReasoner:
         return to, join(command)
 
 
-@dataclass(frozen=True)
 class NamedClara:
     """A CLaRa that is given as a model folder, or CLaRa-7B at 16x as ``q8``, ``q6`` or ``q4``.
 
     ``none`` means that CLaRa is swapped out while the reasoner runs.
+
+    Attributes:
+        bits: Bits per weight of its base; None if it is swapped out.
+        choices: Bits per weight that are possible, best first; a folder has only its own.
+
+    Raises:
+        ClaraError: There is no such folder, or it is not a model folder.
     """
 
-    name: str
-
-    def __post_init__(self) -> None:
-        if not (self.name in self._bits_by_name or self._is_folder):
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bits: int | None = None
+        self.choices: tuple[int, ...] = CLARA_BITS
+        path = Path(name).expanduser()
+        self._stored = shapes.clara_folder(path) if path.is_dir() else None
+        named = {f"q{bits}": bits for bits in CLARA_BITS}
+        if self._stored:
+            self.bits = self._stored.base.bits
+            self.choices = (self.bits,)
+        elif name in named:
+            self.bits = named[name]
+        elif name != "none":
             raise ClaraError(
-                f"{self.name}: no such model folder; name one, or "
-                f"{', '.join(self._bits_by_name)} for CLaRa-7B"
+                f"{name}: no such model folder; name one, or {', '.join(named)}, none for CLaRa-7B"
             )
-
-    @property
-    def _bits_by_name(self) -> dict[str, int | None]:
-        return {f"q{bits}": bits for bits in CLARA_BITS} | {"none": None}
-
-    @property
-    def _is_folder(self) -> bool:
-        return Path(self.name).expanduser().is_dir()
-
-    @cached_property
-    def _stored(self) -> ClaraFootprint | None:
-        return shapes.clara_folder(Path(self.name).expanduser()) if self._is_folder else None
-
-    @property
-    def bits(self) -> int | None:
-        """Bits per weight of its base; None if it is swapped out."""
-        return self._stored.base.bits if self._stored else self._bits_by_name[self.name]
-
-    @property
-    def choices(self) -> tuple[int, ...]:
-        """Bits per weight that are possible, best first; a folder has only its own."""
-        return (self._stored.base.bits,) if self._stored else CLARA_BITS
 
     def footprint(self, bits: int) -> ClaraFootprint:
         """Its footprint at a number of bits per weight."""
-        return self._stored or shapes.clara_from_config(
-            reasoners.CLARA_7B_BASE,
-            bits=bits,
-            added_tokens=reasoners.CLARA_7B_ADDED_TOKENS,
-            rank=reasoners.CLARA_7B_RANK,
-        )
+        return self._stored or shapes.clara_from_config(**reasoners.CLARA_7B, bits=bits)
 
     def folder(self, bits: int | None) -> str:
         """The model folder to serve."""
         return self.name if self._stored else f"clara-7b-q{bits or CLARA_BITS[0]}"
-
-
-def mac_of(memory: float | None, wired_limit: float | None, reserve: float) -> Mac:
-    """The Mac with this memory and limit; without any figure, this machine.
-
-    Args:
-        memory: Its memory in GB as memory is sold (2^30 bytes); None means this machine's.
-        wired_limit: The GPU's memory limit in the same GB, if it is known.
-        reserve: Memory left to macOS and other programs, in the same GB.
-
-    Raises:
-        ClaraError: The reserve or the limit exceeds the memory.
-    """
-    reserved = int(reserve * GIB)
-    if memory is None and wired_limit is None:
-        return this_machine(reserved)
-    size = machine.describe()["memory_bytes"] if memory is None else int(memory * GIB)
-    return Mac.of(size, None if wired_limit is None else int(wired_limit * GIB), reserved)

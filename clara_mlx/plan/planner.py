@@ -6,69 +6,20 @@ are in bytes and a GB is 10^9 of them, but a Mac sold with 128 GB has 128 x 2^30
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import ceil
 
-from clara_mlx.errors import ClaraError
 from clara_mlx.model.encoder import BATCH_TOKENS
-from clara_mlx.plan.footprint import KV_BITS, ClaraFootprint, Footprint
-
-GIB = 2**30
-MIB = 2**20
-
-#: Bytes left to macOS, the two servers' own processes and other programs, unless the user says.
-RESERVE = 8 * GIB
-#: Bits per weight of CLaRa that `clara-mlx convert` can make.
-CLARA_BITS = (8, 6, 4)
+from clara_mlx.plan.footprint import KV_BITS
+from clara_mlx.plan.inputs import NamedClara, NamedReasoner
+from clara_mlx.plan.mac import GIB, MIB, Mac
 
 _ANSWER_TOKENS = 1024  # that CLaRa's decoder was trained with: memory tokens, question and answer
 _SHORTEST_CONTEXT = 8192  # tokens; below it a shorter context is not offered
 _SHORTEST_STEP = 512  # tokens per pass; below it a shorter one is not offered
-
-
-@dataclass(frozen=True)
-class Mac:
-    """A Mac's unified memory."""
-
-    memory: int  # bytes
-    wired_limit: int  # bytes the GPU may keep resident (Metal's recommendedMaxWorkingSetSize)
-    limit_source: str  # where that figure comes from
-    reserve: int = RESERVE  # bytes that iogpu.wired_limit_mb should never reach into
-
-    @property
-    def ceiling(self) -> int:
-        """Bytes that both servers may take together once the wired limit is raised."""
-        return max(self.memory - self.reserve, self.wired_limit)
-
-    @classmethod
-    def of(cls, memory: int, wired_limit: int | None = None, reserve: int = RESERVE) -> Mac:
-        """A Mac with this memory, and with macOS's default limit unless another is known."""
-        if memory <= reserve:
-            raise ClaraError(
-                f"{memory / GIB:g} GB of memory leave nothing beside a reserve of "
-                f"{reserve / GIB:g} GB for macOS"
-            )
-        if wired_limit is not None:
-            if not 0 < wired_limit <= memory:
-                raise ClaraError(
-                    f"a GPU limit of {wired_limit / GIB:g} GB on {memory / GIB:g} GB of memory"
-                )
-            return cls(memory, wired_limit, "as given", reserve)
-        return cls(memory, default_wired_limit(memory), "macOS's default, as documented", reserve)
-
-
-def default_wired_limit(memory: int) -> int:
-    """macOS's default limit of GPU memory, from users' logs of ``recommendedMaxWorkingSetSize``.
-
-    It is two thirds below 36 GB (10.67 of 16, 21.33 of 32) and three quarters from there on (27 of
-    36, 72 of 96): abetlen/llama-cpp-python issue 687, ggml-org/llama.cpp pull 2011 and issue 3213,
-    ml-explore/mlx-lm issue 883. Apple documents no rule, and newer systems report more (107.5 of
-    128: antirez/ds4 pull 893), so this is a cautious figure. On a Mac, MLX reports the real one.
-    """
-    return memory * 2 // 3 if memory < 36 * GIB else memory * 3 // 4
 
 
 @dataclass(frozen=True)
@@ -109,30 +60,14 @@ class Part:
 
 
 class Planner:
-    """Computes setups of one reasoner and one CLaRa on one Mac.
+    """Computes setups of one reasoner and one CLaRa on one Mac."""
 
-    Args:
-        mac: The machine.
-        reasoner: Gives the reasoner's footprint at a number of bits per weight.
-        clara: Gives CLaRa's footprint at a number of bits per weight.
-        reasoner_bits: Numbers of bits that ``reasoner`` takes, best first.
-        clara_bits: Numbers of bits that ``clara`` takes, best first.
-    """
-
-    def __init__(
-        self,
-        mac: Mac,
-        reasoner: Callable[[int], Footprint],
-        clara: Callable[[int], ClaraFootprint],
-        *,
-        reasoner_bits: tuple[int, ...],
-        clara_bits: tuple[int, ...] = CLARA_BITS,
-    ) -> None:
+    def __init__(self, mac: Mac, reasoner: NamedReasoner, clara: NamedClara) -> None:
         self.mac = mac
-        self.reasoner = cache(reasoner)
-        self.clara = cache(clara)
-        self.reasoner_bits = reasoner_bits
-        self.clara_bits = clara_bits
+        self.reasoner = cache(reasoner.footprint)  # by bits per weight
+        self.clara = cache(clara.footprint)
+        self._reasoner_bits = reasoner.choices
+        self._clara_bits = clara.choices
 
     def parts(self, setup: Setup) -> list[Part]:
         """The shares of the memory when both servers are at their busiest.
@@ -223,9 +158,9 @@ class Planner:
         whole_cache = self.reasoner(wanted.bits).cache_problem
         clara: list[int | None] = [None]
         if wanted.clara_bits:
-            clara += [bits for bits in self.clara_bits if bits <= wanted.clara_bits]
+            clara += [bits for bits in self._clara_bits if bits <= wanted.clara_bits]
         choices = product(
-            [bits for bits in self.reasoner_bits if bits <= wanted.bits],
+            [bits for bits in self._reasoner_bits if bits <= wanted.bits],
             [16] if whole_cache else [bits for bits in KV_BITS if bits <= wanted.kv_bits],
             _halvings(wanted.context, _SHORTEST_CONTEXT),
             _halvings(wanted.sequences, 1),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shlex import join
 
-from clara_mlx.plan.planner import MIB, Planner, Setup
+from clara_mlx.plan.mac import MIB
+from clara_mlx.plan.planner import Planner, Setup
 
 _PORT = 8080  # mlx_lm.server's own default
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,19 +16,13 @@ from tiny_models import MOE, make_model
 from clara_mlx.errors import ClaraError
 from clara_mlx.plan import shapes
 from clara_mlx.plan.footprint import ClaraFootprint
-from clara_mlx.plan.inputs import NamedClara, NamedReasoner, mac_of, this_machine
-from clara_mlx.plan.planner import GIB, Mac, Planner, Setup, default_wired_limit
+from clara_mlx.plan.inputs import NamedClara, NamedReasoner
+from clara_mlx.plan.mac import GIB, default_wired_limit, mac_of
+from clara_mlx.plan.planner import Planner, Setup
 
 
 def planner(memory: float = 128, name: str = "Qwen3-235B-A22B") -> Planner:
-    named, clara = NamedReasoner(name), NamedClara("q8")
-    return Planner(
-        Mac.of(int(memory * GIB)),
-        named.footprint,
-        clara.footprint,
-        reasoner_bits=named.choices,
-        clara_bits=clara.choices,
-    )
+    return Planner(mac_of(memory), NamedReasoner(name), NamedClara("q8"))
 
 
 BIG = planner()
@@ -64,7 +59,8 @@ def test_235b_on_128_gb() -> None:
     ),
 )
 def test_the_nearest_setup(memory: int, setup: Setup) -> None:
-    here = Planner(Mac.of(memory * GIB), BIG.reasoner, BIG.clara, reasoner_bits=shapes.BITS)
+    here = copy(BIG)  # with the footprints that it has computed
+    here.mac = mac_of(memory)
     nearest = here.nearest(setup)
     assert here.total(setup) == sum(part.nbytes for part in here.parts(setup))
     if here.fits(setup):
@@ -106,7 +102,7 @@ def test_limits_of_a_mac() -> None:
         mac_of(8, None, 8)
     with pytest.raises(ClaraError, match="limit of 200 GB on 128 GB"):
         mac_of(128, 200, 8)
-    here = this_machine(reserve=0)
+    here = mac_of(None, reserve=0)
     assert 0 < here.wired_limit <= here.memory
     assert mx.metal.is_available() or "not a Mac" in here.limit_source
 
@@ -134,4 +130,4 @@ def test_bits_that_clara_can_have(folder: Callable[..., Path], tmp_path: Path) -
     with pytest.raises(ClaraError, match="no such model folder"):
         NamedClara("q5")
     with pytest.raises(ClaraError, match="not a model folder"):
-        NamedClara(str(tmp_path)).choices  # noqa: B018
+        NamedClara(str(tmp_path))

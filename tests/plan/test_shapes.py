@@ -173,12 +173,7 @@ def test_clara_from_its_settings_is_what_convert_makes(
 def test_clara_7b_is_what_full_size_measured(bits: int) -> None:
     results = json.loads((ROOT / "bench/results/full_size.json").read_text())
     measured = next(found for found in _dicts(results) if str(bits) in found)[str(bits)]
-    computed = shapes.clara_from_config(
-        reasoners.CLARA_7B_BASE,
-        bits=bits,
-        added_tokens=reasoners.CLARA_7B_ADDED_TOKENS,
-        rank=reasoners.CLARA_7B_RANK,
-    )
+    computed = shapes.clara_from_config(**reasoners.CLARA_7B, bits=bits)
     # Measured on a CPU, where the added tokens' rows are float32; MLX keeps a scalar or two.
     on_cpu = computed.weight_bytes + computed.row_bytes
     assert on_cpu <= measured["array_bytes"] <= on_cpu + 64
