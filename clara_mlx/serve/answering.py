@@ -1,8 +1,8 @@
 """The main line of the gateway: what happens to a chat request, from top to bottom.
 
 A caller's form has been read into a `ChatRequest`. Here it is prepared (`Preparer`), asked
-(`Router`), its memory calls are answered (`MemoryCalls`), and what comes back is written in the
-caller's form (`Writer`) into a `Run`, from which clients read.
+(`Router`), its memory calls are answered, and what comes back is written in the caller's form
+(`Writer`) into a `Run`, from which clients read.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from clara_mlx.context import Context
+from clara_mlx.context import Context, tools
 from clara_mlx.context.messages import Message
 from clara_mlx.context.view import session_of
 from clara_mlx.serve import payload, sse
-from clara_mlx.serve.calls import TOO_LONG, MemoryCalls
 from clara_mlx.serve.chat_form import Writer
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import Conversation, Figures
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing import Preparer, Prompt
-from clara_mlx.serve.reply import Object, Reply
+from clara_mlx.serve.reply import Call, Object, Reply
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import By, Route, Router, Switched
 from clara_mlx.serve.runs import Run
@@ -32,42 +31,33 @@ from clara_mlx.serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# What the reasoner reads in place of the results of memory calls.
+_TOO_LONG = "This does not fit beside the conversation. Ask for fewer lines, or with find."
+_ENOUGH = "The memory was asked often enough for one answer. Answer now with what you have."
+_AGAIN = "This call was answered above."
+
 
 @dataclass
 class Answer:
-    """One answer in the making.
-
-    Attributes:
-        request: The client's request.
-        session: The conversation's name.
-        run: Where headers and keep-alives go.
-        writer: Writes the answer in the client's form.
-        conversation: The conversation's figures.
-        begun: When the request arrived, by `time.perf_counter`.
-        restored: The client's messages, with the hidden rounds of earlier answers.
-        hidden: The hidden rounds of this answer so far.
-        new_results: How many messages at the end of ``hidden`` are results of the newest calls.
-        asked: The memory calls that were made.
-        route: Who answers.
-    """
+    """One answer in the making."""
 
     request: ChatRequest
-    session: str
-    run: Run
-    writer: Writer
-    conversation: Conversation
-    begun: float
-    restored: list[Message] = field(default_factory=list)
-    hidden: list[Message] = field(default_factory=list)
-    new_results: int = 0
-    asked: set[tuple[str, str]] = field(default_factory=set)
-    route: Route = field(default_factory=Route)
+    session: str  # the conversation's name
+    run: Run  # where headers and keep-alives go
+    writer: Writer  # writes the answer in the client's form
+    conversation: Conversation  # the conversation's figures
+    begun: float  # when the request arrived, by `time.perf_counter`
+    restored: list[Message]  # the client's messages, with the hidden rounds of earlier answers
+    hidden: list[Message] = field(default_factory=list)  # the hidden rounds of this answer so far
+    new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
+    asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
+    route: Route = field(default_factory=Route)  # who answers
 
     def withdraw_results(self) -> bool:
         """Replace the newest results, which do not fit, by a short notice; if there are any."""
         withdrawn = self.new_results > 0
         for message in self.hidden[len(self.hidden) - self.new_results :]:
-            message["content"] = TOO_LONG
+            message["content"] = _TOO_LONG
         self.new_results = 0
         return withdrawn
 
@@ -85,7 +75,6 @@ class Answerer:
         self._figures = figures
         self._preparer = Preparer(settings, context)
         self._observer = Observer(context, pools)
-        self._calls = MemoryCalls(context.memory, pools, figures, everything=settings.everything)
 
     async def close(self, seconds: float) -> None:
         """Finish remembering the conversations, for at most this long."""
@@ -94,24 +83,19 @@ class Answerer:
     async def answer(
         self, request: ChatRequest, session: str | None, run: Run, writer: Writer
     ) -> None:
-        """Answer a request into a run.
-
-        Args:
-            request: The request.
-            session: The conversation's name, if the client gave it one.
-            run: Where headers and keep-alives go.
-            writer: Writes the answer into the run, in the client's form.
+        """Answer a request into a run; ``session`` is the conversation's name, if it has one.
 
         Raises:
             ApiError: What the client gets instead of the answer, or after a part of it.
         """
         begun = time.perf_counter()
         session = session or session_of(request.messages)
-        answer = Answer(request, session, run, writer, self._figures.conversation(session), begun)
-        answer.conversation.requests += 1
-        answer.restored = await self._pools.prepare(
+        conversation = self._figures.conversation(session)
+        conversation.requests += 1
+        restored = await self._pools.prepare(
             lambda: self._preparer.restore_hidden_rounds(request.messages, session)
         )
+        answer = Answer(request, session, run, writer, conversation, begun, restored)
         self._choose_endpoint(answer)
         reply = await self._ask_until_answered(answer)
         await self._keep_hidden_rounds(answer, reply)
@@ -151,9 +135,7 @@ class Answerer:
             if not reply.own_calls:
                 break
             answer.conversation.memory_calls += len(reply.own_calls)
-            results = await self._calls.answer(
-                reply.own_calls, answer.session, answer.asked, enough=number >= limit
-            )
+            results = await self._answer_calls(answer, reply.own_calls, enough=number >= limit)
             if number <= limit or reply.client_calls:
                 answer.hidden += [reply.message(), *results]
                 answer.new_results = len(results)
@@ -263,6 +245,40 @@ class Answerer:
         conversation.prompt = prompt.parts + self._preparer.parts([reply.message()], [])[1:]
         if not answer.request.stream:
             answer.run.headers["x-clara-cached-reported"] = str(cached)
+
+    # -- memory calls ----------------------------------------------------------------------------
+
+    async def _answer_calls(
+        self, answer: Answer, calls: list[Call], *, enough: bool
+    ) -> list[Message]:
+        """The results of the reasoner's calls of the memory's tools, one message for each.
+
+        ``enough`` says that there were so many rounds that none of these is answered.
+        """
+        results: list[Message] = []
+        for call in calls:
+            key = (call.name, call.arguments.strip())
+            if enough:
+                text = _ENOUGH
+            elif key in answer.asked:
+                text = _AGAIN
+            else:
+                text = await self._ask_memory(answer.session, call)
+            answer.asked.add(key)
+            results.append({"role": "tool", "tool_call_id": call.id, "content": text})
+        return results
+
+    async def _ask_memory(self, session: str, call: Call) -> str:
+        where = None if self._settings.everything else {"session": session}
+        self._figures.memory_calls.labels(call.name, "reasoner").inc()
+        memory = self._context.memory
+        try:
+            return await self._pools.ask(
+                lambda: tools.call(memory, call.name, call.arguments, where=where)
+            )
+        except Exception:  # the reasoner can go on without this result
+            logger.exception("%s: the call of %s failed", session, call.name)
+            return f"{call.name} failed"
 
     # -- after the last round --------------------------------------------------------------------
 

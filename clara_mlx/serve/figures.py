@@ -30,45 +30,25 @@ PromptParts = list[tuple[bytes, int]]
 
 @dataclass
 class Conversation:
-    """Figures of one conversation since the gateway started.
+    """Figures of one conversation since the gateway started; figures of tokens are sums."""
 
-    Attributes:
-        session: The conversation's name.
-        requests: Number of requests of the client.
-        rounds: Number of prompts that were sent for them.
-        tokens_in: Tokens of the client's prompts, summed; about.
-        tokens_sent: Tokens of the prompts that were sent, as the server counted them if it said so.
-        peak_in: Tokens of the largest of the client's prompts.
-        peak_sent: Tokens of the largest prompt that was sent.
-        cached_expected: Tokens at the start of prompts that had been sent before; about.
-        cached_reported: Tokens that the server says it had cached.
-        completion_tokens: Tokens of the answers.
-        compactions: Number of compactions.
-        last_compaction: Why the newest one was done.
-        compacted: Handles of the texts that are sent as blocks, the newest 50.
-        memory_calls: Number of memory calls that the reasoner made and the gateway answered.
-        fallbacks: Number of rounds that the fallback answered.
-        updated: Time of the newest request, in seconds since 1970.
-        prompt: The newest prompt with its answer.
-    """
-
-    session: str
-    requests: int = 0
-    rounds: int = 0
-    tokens_in: int = 0
-    tokens_sent: int = 0
-    peak_in: int = 0
-    peak_sent: int = 0
-    cached_expected: int = 0
-    cached_reported: int = 0
-    completion_tokens: int = 0
+    session: str  # the conversation's name
+    requests: int = 0  # of the client
+    rounds: int = 0  # prompts that were sent for them
+    tokens_in: int = 0  # of the client's prompts; about
+    tokens_sent: int = 0  # of the prompts that were sent, by the server's count if it gave one
+    peak_in: int = 0  # tokens of the largest of the client's prompts
+    peak_sent: int = 0  # tokens of the largest prompt that was sent
+    cached_expected: int = 0  # tokens at the start of prompts that had been sent before; about
+    cached_reported: int = 0  # tokens that the server says it had cached
+    completion_tokens: int = 0  # of the answers
     compactions: int = 0
-    last_compaction: str | None = None
-    compacted: list[str] = field(default_factory=list)
-    memory_calls: int = 0
-    fallbacks: int = 0
-    updated: float = 0.0
-    prompt: PromptParts = field(default_factory=list, repr=False)
+    last_compaction: str | None = None  # why the newest one was done
+    compacted: list[str] = field(default_factory=list)  # handles of texts sent as blocks, newest 50
+    memory_calls: int = 0  # that the reasoner made and the gateway answered
+    fallbacks: int = 0  # rounds that the fallback answered
+    updated: float = 0.0  # time of the newest request, in seconds since 1970
+    prompt: PromptParts = field(default_factory=list, repr=False)  # the newest, with its answer
 
     def for_status(self) -> dict[str, Any]:
         """All figures but the prompt's digests."""

@@ -25,46 +25,27 @@ _QUESTION_CHARACTERS = 1000
 
 @dataclass(frozen=True)
 class Tools:
-    """The tools of a request.
+    """The tools of a request."""
 
-    Attributes:
-        sent: The client's tools, and ours where they are offered.
-        own: Names of the tools whose calls the gateway answers.
-    """
-
-    sent: list[Object]
-    own: frozenset[str]
+    sent: list[Object]  # the client's tools, and ours where they are offered
+    own: frozenset[str]  # names of the tools whose calls the gateway answers
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one round sends.
+    """What one round sends."""
 
-    Attributes:
-        messages: The conversation, compacted as far as necessary.
-        full: The same without any compaction, with the hidden rounds.
-        tools: The tools that come with it.
-        tokens: Number of tokens of the prompt.
-        exact: Whether ``tokens`` is the reasoner's own count.
-        tokens_in: About the tokens that the prompt would have without compaction.
-        compacted: Handles of the texts that were compacted in this round.
-        reason: Why there was a compaction, or none.
-        parts: The prompt's parts, to compare with the next prompt's.
-        overflow: The error if the prompt does not fit the reasoner, however it is compacted.
-        degraded: Whether the memory failed, so that the conversation is sent as it came.
-    """
-
-    messages: list[Message]
-    full: list[Message]
-    tools: Tools
-    tokens: int
-    exact: bool
-    tokens_in: int
-    compacted: tuple[str, ...] = ()
-    reason: str = ""
-    parts: PromptParts = field(default_factory=list, repr=False)
-    overflow: Overflow | None = None
-    degraded: bool = False
+    messages: list[Message]  # the conversation, compacted as far as necessary
+    full: list[Message]  # the same without any compaction, with the hidden rounds
+    tools: Tools  # that come with it
+    tokens: int  # of the prompt
+    exact: bool  # whether ``tokens`` is the reasoner's own count
+    tokens_in: int  # about the tokens that the prompt would have without compaction
+    compacted: tuple[str, ...] = ()  # handles of the texts that were compacted in this round
+    reason: str = ""  # why there was a compaction, or none
+    parts: PromptParts = field(default_factory=list, repr=False)  # compared with the next one's
+    overflow: Overflow | None = None  # the prompt does not fit the reasoner, however compacted
+    degraded: bool = False  # the memory failed, so the conversation is sent as it came
 
 
 class Preparer:

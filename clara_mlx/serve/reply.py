@@ -16,18 +16,13 @@ Object = dict[str, Any]
 
 @dataclass
 class Call:
-    """A tool call.
-
-    Attributes:
-        own: Whether the gateway answers it.
-        place: Its index among the calls that the client sees; None if the client does not see it.
-    """
+    """A tool call."""
 
     id: str
     name: str = ""
     arguments: str = ""
-    own: bool = False
-    place: int | None = None
+    own: bool = False  # whether the gateway answers it
+    place: int | None = None  # among the calls that the client sees, if it is one of them
 
     def as_message_part(self) -> Object:
         """The call as an entry of a message's ``tool_calls``."""
@@ -37,15 +32,10 @@ class Call:
 
 @dataclass
 class Reply:
-    """One round's answer, taken from chunks or in one piece.
+    """One round's answer, taken from chunks or in one piece."""
 
-    Args:
-        own: Names of the tools whose calls the gateway answers.
-        one_call: Whether only the first of the client's calls is passed on.
-    """
-
-    own: frozenset[str]
-    one_call: bool = False
+    own: frozenset[str]  # names of the tools whose calls the gateway answers
+    one_call: bool = False  # whether only the first of the client's calls is passed on
     content: str = ""
     reasoning: str = ""
     finish: str | None = None

@@ -15,23 +15,14 @@ _LOST_CALL = "[result of an earlier call]\n"
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat request without what clients do differently.
+    """A chat request without what clients do differently."""
 
-    Attributes:
-        messages: The conversation; see `repair`. Optional fields that were null are absent.
-        tools: The client's tools, by name, whatever order they came in.
-        options: Every other field that was given and is not null.
-        stream: Whether the answer is wanted piece by piece.
-        usage: Whether a stream is to end with the usage.
-        key: Names this request; an identical one has the same key.
-    """
-
-    messages: list[Message]
-    tools: list[dict[str, Any]]
-    options: dict[str, Any]
-    stream: bool
-    usage: bool
-    key: bytes
+    messages: list[Message]  # see `repair`; optional fields that were null are absent
+    tools: list[dict[str, Any]]  # the client's, by name, whatever order they came in
+    options: dict[str, Any]  # every other field that was given and is not null
+    stream: bool  # whether the answer is wanted piece by piece
+    usage: bool  # whether a stream is to end with the usage
+    key: bytes  # names this request; an identical one has the same key
 
     @property
     def has_images(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -27,27 +27,14 @@ MOST_TOKENS = 1024
 _MODES = ("hybrid", "latent", "text")
 
 
+@dataclass(frozen=True)
 class Rest:
-    """The routes below ``/v1/memory``.
+    """The routes below ``/v1/memory``."""
 
-    Args:
-        memory: The memory that they read from and write to.
-        pools: The threads in which its calls run.
-        body_seconds: Most seconds that the body of a request may take to arrive.
-        gateway_status: Gives the gateway's part of the status, for a session or all.
-    """
-
-    def __init__(
-        self,
-        memory: Memory,
-        pools: Pools,
-        body_seconds: float,
-        gateway_status: Callable[[str | None], dict[str, Any]],
-    ) -> None:
-        self._memory = memory
-        self._pools = pools
-        self._seconds = body_seconds
-        self._gateway_status = gateway_status
+    memory: Memory  # that they read from and write to
+    pools: Pools  # the threads in which its calls run
+    body_seconds: float  # that the body of a request may take to arrive
+    gateway_status: Callable[[str | None], dict[str, Any]]  # for a session, or all
 
     def routes(self) -> list[Route]:
         """The routes, for a Starlette application."""
@@ -66,8 +53,8 @@ class Rest:
         text = _string(given, "text", required=True)
         source, session = _string(given, "source"), _string(given, "session")
         metadata = _object(given, "metadata")
-        handle = await self._pools.write(
-            lambda: self._memory.remember(text, source=source, session=session, metadata=metadata)
+        handle = await self.pools.write(
+            lambda: self.memory.remember(text, source=source, session=session, metadata=metadata)
         )
         return Json({"handle": handle})
 
@@ -80,8 +67,8 @@ class Rest:
         mode: Any = given.get("mode", "hybrid")
         if mode not in _MODES:
             raise invalid_field("mode", f"must be one of {', '.join(_MODES)}")
-        found = await self._pools.ask(
-            lambda: self._memory.recall(query, offset + k + 1, where, mode=mode)
+        found = await self.pools.ask(
+            lambda: self.memory.recall(query, offset + k + 1, where, mode=mode)
         )
         more = offset + k if len(found) > offset + k and offset + k <= DEEPEST else None
         return Json({"hits": [asdict(hit) for hit in found[offset : offset + k]], "next": more})
@@ -92,16 +79,14 @@ class Rest:
         question, where = _string(given, "question", required=True), _object(given, "where")
         k = _integer(given, "k", 5, 1, MOST_HITS)
         most = _integer(given, "max_tokens", 128, 1, MOST_TOKENS)
-        answer = await self._pools.ask(
-            lambda: self._memory.ask(question, k, where, max_tokens=most)
-        )
+        answer = await self.pools.ask(lambda: self.memory.ask(question, k, where, max_tokens=most))
         return Json(asdict(answer))
 
     async def original(self, request: Request) -> Response:
         """The exact bytes of an original."""
         handle = request.path_params["handle"]
         await self._require(handle)
-        original = await self._pools.ask(lambda: self._memory.original(handle))
+        original = await self.pools.ask(lambda: self.memory.original(handle))
         if isinstance(original, bytes):
             content, media = original, "application/octet-stream"
         else:
@@ -119,21 +104,21 @@ class Rest:
             raise invalid_field("handle", "or a `where` with at least one condition must be given")
         if handle is not None:
             await self._require(handle)
-        count = await self._pools.write(lambda: self._memory.forget(handle, where=where))
+        count = await self.pools.write(lambda: self.memory.forget(handle, where=where))
         return Json({"forgotten": count})
 
     async def status(self, request: Request) -> Response:
         """The memory's figures and the gateway's; ``?session=`` for one conversation."""
-        figures = await self._pools.ask(self._memory.status)
-        gateway = self._gateway_status(request.query_params.get("session"))
+        figures = await self.pools.ask(self.memory.status)
+        gateway = self.gateway_status(request.query_params.get("session"))
         return Json({"memory": asdict(figures)} | gateway)
 
     async def _read(self, request: Request) -> dict[str, Any]:
-        return await read_json(request, self._seconds, lambda body: body)
+        return await read_json(request, self.body_seconds, lambda body: body)
 
     async def _require(self, handle: str) -> None:
         """Raise a 404 if no memory has this handle."""
-        if not await self._pools.ask(lambda: self._memory.has(handle)):
+        if not await self.pools.ask(lambda: self.memory.has(handle)):
             message = f"no memory has the handle {handle[:100]!r}"
             raise ApiError(404, message, code="not_found", param="handle")
 

@@ -23,39 +23,32 @@ By = Literal["reasoner", "fallback"]
 Payload = Callable[[By], Object]
 
 
+@dataclass
 class Breaker:
     """Leaves an endpoint alone for a while after it failed several times in a row.
 
     After the pause one request tries it; whether that succeeds decides about the others.
-
-    Args:
-        failures: Number of failures in a row that open the breaker.
-        pause: Seconds until a request may try the endpoint again.
-        clock: Tells the time in seconds.
     """
 
-    def __init__(
-        self, failures: int, pause: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._limit = failures
-        self._pause = pause
-        self._clock = clock
-        self._failures = 0
-        self._open_until = 0.0
-        self._trying = False
+    limit: int  # failures in a row that open the breaker
+    pause: float  # seconds until a request may try the endpoint again
+    clock: Callable[[], float] = time.monotonic
+    _failures: int = 0
+    _open_until: float = 0.0
+    _trying: bool = False
 
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:
         """Closed: requests go through. Half-open: one request tries the endpoint, or may."""
-        if self._failures < self._limit:
+        if self._failures < self.limit:
             return "closed"
-        return "half-open" if self._trying or self._clock() >= self._open_until else "open"
+        return "half-open" if self._trying or self.clock() >= self._open_until else "open"
 
     def admit(self) -> bool:
         """Let a request try the endpoint, or not; one that may must record how it went."""
         if self.state == "closed":
             return True
-        if self._trying or self._clock() < self._open_until:
+        if self._trying or self.clock() < self._open_until:
             return False
         self._trying = True
         return True
@@ -69,7 +62,7 @@ class Breaker:
         """The endpoint could not answer."""
         self._failures += 1
         self._trying = False
-        self._open_until = self._clock() + self._pause
+        self._open_until = self.clock() + self.pause
 
     def record_nothing(self) -> None:
         """The request ended before anybody knew: another one may try."""
@@ -78,18 +71,11 @@ class Breaker:
 
 @dataclass
 class Route:
-    """Where one answer comes from; all its rounds come from there.
-
-    Attributes:
-        by: Who answers.
-        reason: Why the fallback answers, if it does.
-        committed: Whether the client has seen a part of the answer, so that nobody else can go on
-            with it.
-    """
+    """Where one answer comes from; all its rounds come from there."""
 
     by: By = "reasoner"
-    reason: Reason | None = None
-    committed: bool = False
+    reason: Reason | None = None  # why the fallback answers, if it does
+    committed: bool = False  # the client has seen a part: nobody else can go on with the answer
 
 
 @dataclass(frozen=True)
@@ -97,27 +83,14 @@ class Switched:
     """An event: what came before it is void, the fallback starts from the beginning."""
 
 
+@dataclass(frozen=True)
 class Router:
-    """Asks the reasoner, and the fallback when the reasoner can't answer.
+    """Asks the reasoner, and the fallback when the reasoner can't answer."""
 
-    Args:
-        reasoner: The endpoint that is asked first.
-        fallback: The endpoint that is asked instead; without one, errors are passed on.
-        breaker: Decides whether the reasoner is asked.
-        on_switch: Called with the reason each time that the fallback takes over.
-    """
-
-    def __init__(
-        self,
-        reasoner: Endpoint,
-        fallback: Endpoint | None,
-        breaker: Breaker,
-        on_switch: Callable[[Reason], None] = lambda reason: None,
-    ) -> None:
-        self.reasoner = reasoner
-        self.fallback = fallback
-        self.breaker = breaker
-        self._on_switch = on_switch
+    reasoner: Endpoint  # asked first
+    fallback: Endpoint | None  # asked instead; without one, errors are passed on
+    breaker: Breaker  # decides whether the reasoner is asked
+    on_switch: Callable[[Reason], None]  # called with the reason when the fallback takes over
 
     async def close(self) -> None:
         """Close the connections of both."""
@@ -153,14 +126,15 @@ class Router:
                 async for event in events:
                     yield event
         except Unavailable as error:
-            raise both_failed(route, error) from error
+            reason = f"it was asked because the reasoner could not answer ({route.reason})"
+            raise Unavailable(error.reason, f"{error}; {reason}").as_api_error() from error
 
     def switch_to_fallback(self, route: Route, reason: Reason, why: str) -> None:
         """Let the fallback answer from now on."""
         route.by = "fallback"
         route.reason = reason
         logger.warning("the fallback answers (%s): %s", reason, why)
-        self._on_switch(reason)
+        self.on_switch(reason)
 
     def _admits(self, route: Route) -> bool:
         """Whether the reasoner is asked; switches if the breaker is open."""
@@ -184,9 +158,3 @@ class Router:
         if self.fallback is None or route.committed or reason is None:
             raise api_error from error
         self.switch_to_fallback(route, reason, str(error))
-
-
-def both_failed(route: Route, error: Unavailable) -> ApiError:
-    """The error for a request that the fallback could not answer either."""
-    message = f"{error}; it was asked because the reasoner could not answer ({route.reason})"
-    return Unavailable(error.reason, message).as_api_error()

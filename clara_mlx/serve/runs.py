@@ -19,33 +19,19 @@ _MOST_KEPT = 32
 
 @dataclass
 class Run:
-    """One answer as it comes; any number of listeners can follow it from its beginning.
+    """One answer as it comes; any number of listeners can follow it from its beginning."""
 
-    Attributes:
-        pieces: The pieces of a stream so far; or an answer in one piece.
-        headers: The headers for the client.
-        listeners: Number of clients that follow it now.
-        begun: Whether there is more than keep-alives.
-        served: Whether a listener has had all of it.
-        done: Whether there will be no more.
-        error: Why there is no more, if it failed.
-        started: Set when the answer begins, or ends.
-        finished_at: When it was done, by `time.monotonic`.
-        deserted_at: When the last listener left, by `time.monotonic`.
-        task: The task that makes the answer.
-    """
-
-    pieces: list[bytes] = field(default_factory=list)
-    headers: dict[str, str] = field(default_factory=dict)
-    listeners: int = 0
-    begun: bool = False
-    served: bool = False
-    done: bool = False
-    error: ApiError | None = None
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-    finished_at: float = 0.0
-    deserted_at: float | None = None
-    task: asyncio.Task[None] | None = None
+    pieces: list[bytes] = field(default_factory=list)  # of a stream so far; or one whole answer
+    headers: dict[str, str] = field(default_factory=dict)  # for the client
+    listeners: int = 0  # clients that follow it now
+    begun: bool = False  # whether there is more than keep-alives
+    served: bool = False  # whether a listener has had all of it
+    done: bool = False  # whether there will be no more
+    error: ApiError | None = None  # why there is no more, if it failed
+    started: asyncio.Event = field(default_factory=asyncio.Event)  # set when it begins, or ends
+    finished_at: float = 0.0  # when it was done, by `time.monotonic`
+    deserted_at: float | None = None  # when the last listener left, by `time.monotonic`
+    task: asyncio.Task[None] | None = None  # that makes the answer
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, piece: bytes, *, starts: bool = True) -> None:
