@@ -54,7 +54,7 @@ class Answer:
     route: Route = field(default_factory=Route)  # who answers
 
     def withdraw_results(self) -> bool:
-        """Replace the newest results, which do not fit, by a short notice; if there are any."""
+        """Put a short notice in place of the newest results; false if there are none."""
         withdrawn = self.new_results > 0
         for message in self.hidden[len(self.hidden) - self.new_results :]:
             message["content"] = _TOO_LONG
@@ -63,7 +63,7 @@ class Answer:
 
 
 class Answerer:
-    """Answers chat requests, with everything that the gateway has for it."""
+    """Answers chat requests with the reasoner, the fallback and the memory."""
 
     def __init__(
         self, settings: Settings, context: Context, router: Router, pools: Pools, figures: Figures
@@ -233,7 +233,8 @@ class Answerer:
 
     def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
         """Count the tokens of a round, and what the reasoner's server had cached of it."""
-        usage, conversation = reply.usage or {}, answer.conversation
+        usage = reply.usage or {}
+        conversation = answer.conversation
         sent = _number(usage.get("prompt_tokens")) or prompt.tokens
         completion = _number(usage.get("completion_tokens"))
         self._figures.count_round(conversation, prompt.tokens_in, sent, completion)

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application, and the server that runs it until it is told to end."""
+"""The gateway as an ASGI application, and the server that runs it until it is stopped."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 def create_server(
     settings: Settings, memory: Memory, counter: Counter | None = None
 ) -> uvicorn.Server:
-    """A uvicorn server of the gateway; `uvicorn.Server.run` runs it until it is told to end.
+    """A uvicorn server of the gateway; `uvicorn.Server.run` runs it until a signal stops it.
 
     It then takes no new connections, gives clients that wait for an answer ``settings.drain``
     seconds, and remembers what has not been remembered yet.
@@ -61,7 +61,7 @@ def create_server(
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens; its ``getsockname()`` tells the port if ``port`` is 0.
+    """A listening socket; if ``port`` is 0, its ``getsockname()`` has the port that was chosen.
 
     Raises:
         ClaraError: This machine can't listen on that address.
@@ -85,11 +85,12 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
     """The application; the caller closes the memory after the application has ended.
 
     Args:
-        settings: What the gateway was told when it started.
+        settings: The settings of the gateway.
         memory: The memory that the gateway reads from and writes to.
         counter: Counts the reasoner's tokens; without one, they are estimated.
     """
-    figures, pools = Figures(), Pools()
+    figures = Figures()
+    pools = Pools()
     breaker = Breaker(settings.failures, settings.pause)
     router = Router(
         Endpoint("the reasoner", settings.reasoner),
@@ -166,8 +167,7 @@ async def error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, ApiError):
         return error.response()
     if isinstance(error, StorageFailed):
-        message, retry = str(error), error.transient
-        return ApiError(503, message, code="memory_failed", retry=retry).response()
+        return ApiError(503, str(error), code="memory_failed", retry=error.transient).response()
     if isinstance(error, ClaraError):  # the memory refuses what the client asked for
         return ApiError(400, str(error), code="memory_error").response()
     if isinstance(error, HTTPException):

@@ -20,9 +20,11 @@ T = TypeVar("T")
 # Bytes; larger bodies are parsed in a thread, so that the event loop can serve other requests.
 _LARGE = 1 << 18
 
-# A request that was answered early is still read up to these limits, so that its client sees the
+# A request that was answered early is still read up to this many bytes, so that its client sees the
 # answer.
 _DRAIN_BYTES = 64 << 20
+
+# It is read for no more seconds than this.
 _DRAIN_SECONDS = 1.0
 
 
@@ -84,9 +86,9 @@ def _refuse_constant(name: str) -> float:
 
 
 class BodyLimit:
-    """ASGI middleware: limits the size of requests, and ends those that go on after their answer.
+    """ASGI middleware: limits the size of requests, and ends those that continue once answered.
 
-    uvicorn would read and drop the rest of a request for as long as it comes.
+    uvicorn would read and drop the rest of a request for as long as it keeps arriving.
 
     Args:
         app: The application.

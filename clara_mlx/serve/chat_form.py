@@ -143,7 +143,7 @@ class Writer:
 
     Attributes:
         text: The text of all rounds that the client has, or will get.
-        begun: Whether a chunk has been sent, so that nobody else can go on with the answer.
+        begun: Whether a chunk has been sent, so that no other model can continue the answer.
     """
 
     def __init__(self, request: ChatRequest, run: Run) -> None:
@@ -242,7 +242,7 @@ def _complete_entry(entry: Any) -> Object:
     entry = dict(entry) if isinstance(entry, dict) else {}
     # As vLLM writes a token that is only known by its number.
     entry.setdefault("token", f"token_id:{entry.get('id')}")
-    entry.setdefault("bytes", None)  # they can't be told from the tokenizer's own spelling
+    entry.setdefault("bytes", None)  # the tokenizer's own spelling does not say which they are
     top = entry.get("top_logprobs")
     entry["top_logprobs"] = [_complete_entry(e) for e in top] if isinstance(top, list) else []
     return entry

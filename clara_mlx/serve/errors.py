@@ -160,8 +160,8 @@ def error_of_event(who: str, error: Any) -> Overflow | Unavailable:
 
 
 def _says_overflow(given: dict[str, str]) -> bool:
-    code, message = given.get("code"), given.get("message", "")
-    return code == "context_length_exceeded" or bool(_OVERFLOW.search(message))
+    is_code = given.get("code") == "context_length_exceeded"
+    return is_code or bool(_OVERFLOW.search(given.get("message", "")))
 
 
 def _fields_of_body(content: bytes) -> dict[str, str]:

@@ -55,7 +55,7 @@ class Conversation:
         return {key: value for key, value in asdict(self).items() if key != "prompt"}
 
     def tokens_in_common(self, prompt: PromptParts) -> int:
-        """About the tokens at the start of a prompt that the server has from the last one."""
+        """Estimate the tokens at the start of a prompt that the server has from the last one."""
         same = 0
         for (old, _), (new, tokens) in zip(self.prompt, prompt, strict=False):
             if old != new:
@@ -123,8 +123,8 @@ class Figures:
 
     def newest(self, session: str | None = None, most: int = 20) -> list[dict[str, Any]]:
         """The figures of the newest conversations, newest first; or those of one."""
-        every = reversed(self._conversations.values())
-        chosen = [one for one in every if session in (None, one.session)]
+        newest_first = reversed(self._conversations.values())
+        chosen = [one for one in newest_first if session in (None, one.session)]
         return [conversation.for_status() for conversation in chosen[:most]]
 
     def count_compaction(self, to: Conversation, handles: Sequence[str], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Remembers conversations as they come, behind the answers."""
+"""Remembers the long texts of conversations in the background, after each answer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from clara_mlx.serve.pools import Pools
 
 logger = logging.getLogger(__name__)
 
-# Conversations that wait, and conversations whose progress is known; the oldest is dropped, and
-# then remembered at the latest when it is compacted.
-_MOST = 256
+# The most conversations that wait; the oldest is dropped, and its texts are then remembered only
+# when they are compacted.
+_MOST_WAITING = 256
+
+# The most conversations whose progress is known; one that is dropped is looked at from the start.
+_MOST_KNOWN = 256
 
 
 class Observer:
@@ -38,13 +41,13 @@ class Observer:
     def remember_soon(self, session: str, messages: list[Message]) -> None:
         """Remember a conversation's long texts when there is time."""
         self._waiting[session] = messages
-        if len(self._waiting) > _MOST:
+        if len(self._waiting) > _MOST_WAITING:
             self._waiting.popitem(last=False)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._remember_waiting())
 
     async def close(self, seconds: float) -> None:
-        """Remember what still waits; what would take longer than this is left."""
+        """Remember what still waits, for at most this many seconds."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
             self._waiting.clear()
@@ -61,7 +64,7 @@ class Observer:
                 continue
             self._done[session] = len(messages), _digest(messages[-1])
             self._done.move_to_end(session)
-            if len(self._done) > _MOST:
+            if len(self._done) > _MOST_KNOWN:
                 self._done.popitem(last=False)
 
     def _first_new(self, session: str, messages: list[Message]) -> int:

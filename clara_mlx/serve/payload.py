@@ -49,7 +49,8 @@ def for_reasoner(
         settings: The settings of the gateway.
         late_system: Whether the reasoner's template takes a system message that is not the first.
     """
-    options, sent = dict(request.options), list(prompt.messages)
+    options = dict(request.options)
+    sent = list(prompt.messages)
     if not late_system:
         sent[1:] = [{**m, "role": "user"} if is_instruction(m) else m for m in sent[1:]]
     if not settings.reasoner.obeys:

@@ -9,8 +9,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Threads that prepare conversations: SQLite and regular expressions, with little to gain from more.
 _PREPARE_THREADS = 4
+
+# Threads that ask the memory; most of their time they wait for the model.
 _ASK_THREADS = 4
+
+# Threads that write. SQLite lets one write at a time; a second one can compress its text meanwhile.
 _WRITE_THREADS = 2
 
 

@@ -19,7 +19,8 @@ from clara_mlx.serve.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# A long message is asked about by its end: this many characters of it say what it needs.
+# Characters at the end of the newest message that the memory is asked about: in a long message, the
+# end says what it needs.
 _QUESTION_CHARACTERS = 1000
 
 
@@ -37,10 +38,10 @@ class Prompt:
 
     messages: list[Message]  # the conversation, compacted as far as necessary
     full: list[Message]  # the same without any compaction, with the hidden rounds
-    tools: Tools  # that come with it
+    tools: Tools  # sent with it
     tokens: int  # of the prompt
     exact: bool  # whether ``tokens`` is the reasoner's own count
-    tokens_in: int  # about the tokens that the prompt would have without compaction
+    tokens_in: int  # that the prompt would have without compaction, about
     compacted: tuple[str, ...] = ()  # handles of the texts that were compacted in this round
     reason: str = ""  # why there was a compaction, or none
     parts: PromptParts = field(default_factory=list, repr=False)  # compared with the next one's
@@ -133,7 +134,7 @@ class Preparer:
             if question:  # what can't be brought back is no reason to fail
                 logger.warning("%s: nothing was brought back: %s", session, error)
                 return self._compact(full, tools, session)
-            # For example, the disk is full: the agent can go on without its memory.
+            # For example, the disk is full: the agent can continue without its memory.
             logger.warning("%s is sent as it came, the memory failed: %s", session, error)
             return self._as_it_came(full, tools, degraded=True)
         return Prompt(

@@ -1,4 +1,4 @@
-"""The inner form of a reasoner's answer: what the client may see of it, what is for the memory."""
+"""The inner form of a reasoner's answer: what the client may see, and the calls of the memory."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ class Reply:
 
     def _call_of(self, delta: Mapping[str, Any]) -> Call:
         """The call that a delta belongs to; servers leave out the index, the id, or repeat them."""
-        id, index = delta.get("id"), delta.get("index")
+        id = delta.get("id")
+        index = delta.get("index")
         key = index if isinstance(index, int) else (id or self._newest_key)
         known = self._calls.get(key)
         if known and id and known.name and id != known.id and delta.get("function", {}).get("name"):
@@ -147,7 +148,7 @@ class Reply:
 
 
 def under_both_names(thought: str) -> Object:
-    """A reasoning under both names that clients look for."""
+    """Reasoning text under both names that clients look for."""
     return {"reasoning": thought, "reasoning_content": thought}
 
 

@@ -15,13 +15,13 @@ from clara_mlx.serve.bodies import Json, read_json
 from clara_mlx.serve.errors import ApiError, invalid_field
 from clara_mlx.serve.pools import Pools
 
-#: Most hits of one page.
+#: The most hits of one page.
 MOST_HITS = 50
 
 #: The largest offset of a page, in hits.
 DEEPEST = 500
 
-#: Most tokens of an answer.
+#: The most tokens of an answer.
 MOST_TOKENS = 1024
 
 _MODES = ("hybrid", "latent", "text")
@@ -31,10 +31,10 @@ _MODES = ("hybrid", "latent", "text")
 class Rest:
     """The routes below ``/v1/memory``."""
 
-    memory: Memory  # that they read from and write to
-    pools: Pools  # the threads in which its calls run
-    body_seconds: float  # that the body of a request may take to arrive
-    gateway_status: Callable[[str | None], dict[str, Any]]  # for a session, or all
+    memory: Memory
+    pools: Pools  # the threads in which the memory's calls run
+    body_seconds: float  # the most that the body of a request may take to arrive
+    gateway_status: Callable[[str | None], dict[str, Any]]  # given a session, or None for all
 
     def routes(self) -> list[Route]:
         """The routes, for a Starlette application."""
@@ -51,7 +51,8 @@ class Rest:
         """``{text, source?, session?, metadata?}`` -> ``{handle}``; durable when it answers."""
         given = await self._read(request)
         text = _string(given, "text", required=True)
-        source, session = _string(given, "source"), _string(given, "session")
+        source = _string(given, "source")
+        session = _string(given, "session")
         metadata = _object(given, "metadata")
         handle = await self.pools.write(
             lambda: self.memory.remember(text, source=source, session=session, metadata=metadata)
@@ -61,7 +62,8 @@ class Rest:
     async def recall(self, request: Request) -> Response:
         """``{query, k?, offset?, where?, mode?}`` -> ``{hits, next}``, next being an offset."""
         given = await self._read(request)
-        query, where = _string(given, "query", required=True), _object(given, "where")
+        query = _string(given, "query", required=True)
+        where = _object(given, "where")
         k = _integer(given, "k", 10, 1, MOST_HITS)
         offset = _integer(given, "offset", 0, 0, DEEPEST)
         mode: Any = given.get("mode", "hybrid")
@@ -76,7 +78,8 @@ class Rest:
     async def ask(self, request: Request) -> Response:
         """``{question, k?, where?, max_tokens?}`` -> the answer with its evidence."""
         given = await self._read(request)
-        question, where = _string(given, "question", required=True), _object(given, "where")
+        question = _string(given, "question", required=True)
+        where = _object(given, "where")
         k = _integer(given, "k", 5, 1, MOST_HITS)
         most = _integer(given, "max_tokens", 128, 1, MOST_TOKENS)
         answer = await self.pools.ask(lambda: self.memory.ask(question, k, where, max_tokens=most))
@@ -88,7 +91,8 @@ class Rest:
         await self._require(handle)
         original = await self.pools.ask(lambda: self.memory.original(handle))
         if isinstance(original, bytes):
-            content, media = original, "application/octet-stream"
+            content = original
+            media = "application/octet-stream"
         else:
             content = original.encode("utf-8", "surrogatepass")
             media = "text/plain; charset=utf-8"
@@ -99,7 +103,8 @@ class Rest:
     async def forget(self, request: Request) -> Response:
         """``{handle}`` or ``{where}`` -> ``{forgotten}``: the number of memories."""
         given = await self._read(request)
-        handle, where = _string(given, "handle"), _object(given, "where")
+        handle = _string(given, "handle")
+        where = _object(given, "where")
         if (handle is None) == (where is None) or where == {}:
             raise invalid_field("handle", "or a `where` with at least one condition must be given")
         if handle is not None:

@@ -75,7 +75,7 @@ class Route:
 
     by: By = "reasoner"
     reason: Reason | None = None  # why the fallback answers, if it does
-    committed: bool = False  # the client has seen a part: nobody else can go on with the answer
+    committed: bool = False  # the client has seen a part: no other model can continue the answer
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Router:
         return True
 
     def _switch_or_raise(self, route: Route, error: Unavailable | ApiError) -> None:
-        """Switch to the fallback if it may do better, or raise what the client is to know."""
+        """Switch to the fallback if it may do better, or raise the error for the client."""
         if isinstance(error, Unavailable):
             self.breaker.record_failure()
             reason: Reason | None = error.reason

@@ -13,7 +13,7 @@ from clara_mlx.serve.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
-# Finished answers that nobody has read and that are kept for a retry, the newest.
+# The most finished answers that are kept for a retry though nobody has read them; the oldest go.
 _MOST_KEPT = 32
 
 
@@ -24,14 +24,14 @@ class Run:
     pieces: list[bytes] = field(default_factory=list)  # of a stream so far; or one whole answer
     headers: dict[str, str] = field(default_factory=dict)  # for the client
     listeners: int = 0  # clients that follow it now
-    begun: bool = False  # whether there is more than keep-alives
+    begun: bool = False  # whether anything but keep-alives was sent
     served: bool = False  # whether a listener has had all of it
     done: bool = False  # whether there will be no more
     error: ApiError | None = None  # why there is no more, if it failed
     started: asyncio.Event = field(default_factory=asyncio.Event)  # set when it begins, or ends
     finished_at: float = 0.0  # when it was done, by `time.monotonic`
     deserted_at: float | None = None  # when the last listener left, by `time.monotonic`
-    task: asyncio.Task[None] | None = None  # that makes the answer
+    task: asyncio.Task[None] | None = None  # makes the answer
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
     def send(self, piece: bytes, *, starts: bool = True) -> None:
@@ -75,7 +75,7 @@ class Runs:
     """The answers in the making, by the key of their request. Used from the event loop only.
 
     Args:
-        linger: Seconds that an answer goes on without any listener, and is kept when it is done.
+        linger: Seconds that an answer continues without any listener, and is kept when it is done.
         on_join: Called each time that a request shares another one's answer.
     """
 
@@ -110,7 +110,7 @@ class Runs:
         return run
 
     def leave(self, run: Run) -> None:
-        """Take a listener away; without any, an answer goes on for ``linger`` seconds."""
+        """Take a listener away; without any, an answer continues for ``linger`` seconds."""
         run.listeners -= 1
         if run.listeners == 0 and not run.done:
             run.deserted_at = time.monotonic()

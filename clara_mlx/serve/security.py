@@ -40,6 +40,7 @@ class Guard:
         await self.app(scope, receive, send)
 
     def _refusal(self, path: str, headers: Headers) -> ApiError | None:
+        """Why a request is refused; None if it is not."""
         host = _host_name(f"//{headers.get('host', '')}")
         if not self._is_known(host) and not (self._any_name and host):
             return ApiError(

@@ -1,4 +1,4 @@
-"""The settings of the gateway: everything it is told when it starts."""
+"""The settings of the gateway, which do not change while it runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Remote:
         model: The model's name there; ``mlx_lm.server`` calls the one it has loaded
             ``default_model``.
         key: The key for the Authorization header, which is sent if there is one.
-        timeout: Most seconds between two pieces of a stream, or until an answer in one piece.
+        timeout: The most seconds between two pieces of a stream, or until an answer in one piece.
         obeys: Whether it heeds ``response_format``, ``tool_choice`` and ``parallel_tool_calls``,
             which ``mlx_lm.server`` ignores.
         images: Whether it reads images.
@@ -65,20 +65,20 @@ class Settings:
         bring_back: Whether compacted text that a user's new message needs is added to it.
         observe: Whether long texts of conversations are remembered as they come, so that they are
             compressed before they are needed.
-        rounds: Most rounds of one answer in which memory calls are answered.
+        rounds: The most rounds of one answer in which memory calls are answered.
         host: The address to listen on; any other than a loopback address needs a token.
         port: The port to listen on; 0 chooses a free one.
         token: The bearer token that clients must send, if there is one.
         allow_hosts: Names, besides loopback's, that requests may be addressed to.
         max_body_bytes: Bytes of the largest request.
-        body_seconds: Most seconds that the body of a request may take to arrive.
+        body_seconds: The most seconds that the body of a request may take to arrive.
         keepalive: Seconds of silence after which a stream gets a comment.
         patience: Seconds after which a stream starts although it may still fail.
-        linger: Seconds that an answer goes on after its client has left; the result is kept for as
-            long, for the retry.
+        linger: Seconds that an answer continues after its client has left; the result is kept for
+            the same time, in case of a retry.
         failures: Failures of the reasoner in a row after which it is left alone.
-        pause: Seconds until the reasoner is tried again then.
-        drain: Most seconds to finish answers when the gateway ends.
+        pause: Seconds until it is then tried again.
+        drain: The most seconds to finish answers when the gateway stops.
     """
 
     reasoner: Remote

@@ -1,8 +1,8 @@
 """Server-sent events: read from an endpoint however they are cut, written for a client.
 
 httpx2 has a reader, too, but it drops comments, which are the keep-alives of a long prefill.
-sse-starlette would write, but it ends all streams as soon as the server is told to end (ours get
-their time to finish) and pings by the clock, not after silence.
+sse-starlette would write, but it ends all streams as soon as the server is stopped (ours get time
+to finish) and pings by the clock, not after silence.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ async def read_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str | Comm
 
 
 async def _read_lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
+    """The lines of a stream, without their ends."""
     # Bytes are cut at line feeds only: a piece may end inside a character, and U+2028 does not end
     # a line here.
     waiting = bytearray()
@@ -59,7 +60,8 @@ async def _read_lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
         waiting += piece
         end = waiting.find(b"\n", start)
         while end >= 0:
-            line, waiting = waiting[:end], waiting[end + 1 :]
+            line = waiting[:end]
+            waiting = waiting[end + 1 :]
             yield line.removesuffix(b"\r").decode("utf-8", "replace")
             end = waiting.find(b"\n")
         if len(waiting) > _LONGEST:

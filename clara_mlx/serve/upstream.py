@@ -1,4 +1,4 @@
-"""One OpenAI-compatible endpoint: what it answers, and in our terms why it does not."""
+"""One OpenAI-compatible endpoint: what it answers, or why it can't, as one of our errors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from clara_mlx.serve.errors import Unavailable, error_of_event, error_of_respons
 from clara_mlx.serve.reply import Object
 from clara_mlx.serve.settings import Remote, is_loopback
 
+# Seconds until an endpoint that accepts no connection counts as one that can't be reached.
 _CONNECT_SECONDS = 10.0
 
-# Connections to another machine that are kept for the next requests, and for how long.
+# Connections to another machine that are kept for the next requests.
 _KEPT_CONNECTIONS = 20
+
+# Seconds that they are kept: less than most servers keep theirs.
 _KEPT_SECONDS = 3.0
 
 # Bytes that are read of a response other than 200.
@@ -106,6 +109,7 @@ class Endpoint:
             raise Unavailable("broken", f"{self.who} broke off in its answer")
 
     def _parse_chunk(self, text: str) -> Object:
+        """The chunk in an event's data; raises the error that the data is instead."""
         try:
             chunk = json.loads(text)
         except (ValueError, RecursionError) as error:
