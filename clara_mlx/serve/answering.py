@@ -254,7 +254,7 @@ class Answerer:
     ) -> list[Message]:
         """The results of the reasoner's calls of the memory's tools, one message for each.
 
-        ``enough`` says that there were so many rounds that none of these is answered.
+        ``enough`` says that there have been too many rounds for these to be answered.
         """
         results: list[Message] = []
         for call in calls:
@@ -277,7 +277,7 @@ class Answerer:
             return await self._pools.ask(
                 lambda: tools.call(memory, call.name, call.arguments, where=where)
             )
-        except Exception:  # the reasoner can go on without this result
+        except Exception:  # the reasoner can continue without this result
             logger.exception("%s: the call of %s failed", session, call.name)
             return f"{call.name} failed"
 
@@ -296,8 +296,10 @@ class Answerer:
             if not reply.client_calls:
                 final.pop("tool_calls", None)  # those to the memory that were one too many
             rounds.append(final)
-        keep, messages = self._preparer.keep_hidden_rounds, answer.request.messages
-        await self._pools.prepare(lambda: keep(messages, seen, rounds, answer.session))
+        messages = answer.request.messages
+        await self._pools.prepare(
+            lambda: self._preparer.keep_hidden_rounds(messages, seen, rounds, answer.session)
+        )
 
     def _log(self, answer: Answer) -> None:
         figures = answer.conversation
