@@ -11,7 +11,7 @@ _RUST_HEADING = re.compile(r"(?P<level>error|warning)(?:\[(?P<code>E\d{4})\])?: 
 #  --> src/main.rs:2:22
 _RUST_ARROW = re.compile(r" *--> (?P<path>[^\s:]+):(?P<line>\d+)(?::(?P<column>\d+))?$")
 # error: could not compile `stock` (lib) due to 1 previous error
-_RUST_NOT_COMPILED = re.compile(r"error: could not compile `(?P<package>[\w-]+)`")
+_RUST_NOT_COMPILED = re.compile(r"error: could not compile `(?P<failed_package>[\w-]+)`")
 # warning: `stock` (lib) generated 2 warnings
 _RUST_WARNINGS = re.compile(
     r"warning: `(?P<package>[\w-]+)` \(.+?\) generated (?P<warnings>\d+) warnings?\b"
@@ -19,7 +19,7 @@ _RUST_WARNINGS = re.compile(
 # error: aborting due to 2 previous errors
 _RUST_ERRORS = re.compile(r"error: aborting due to (?P<errors>\d+) previous errors")
 #   |  ^^^ expected `i32`, found `&str`
-_RUST_TYPES = re.compile(r"\bexpected `(?P<expected>[^`]+)`, found `(?P<actual>[^`]+)`$")
+_RUST_TYPES = re.compile(r"\bexpected `(?P<expected_type>[^`]+)`, found `(?P<actual_type>[^`]+)`$")
 #    Compiling serde v1.0.203
 _RUST_CRATE = re.compile(
     r" +(?:Compiling|Downloaded|Checking|Adding|Locking) (?P<name>[\w-]+) v(?P<version>\d[\w.+-]*)"
@@ -27,20 +27,24 @@ _RUST_CRATE = re.compile(
 #     Finished `dev` profile [unoptimized] target(s) in 0.52s
 _RUST_FINISHED = re.compile(r" +Finished .+ target\(s\) in (?P<duration>\d[\d.]*s)$")
 # test tests::adds ... FAILED
-_RUST_TEST = re.compile(
-    r"test (?P<test>\S+)(?: - should panic)? \.\.\. (?P<outcome>FAILED|ignored)"
-)
+_RUST_FAILED = re.compile(r"test (?P<failed_test>\S+)(?: - should panic)? \.\.\. FAILED")
+# test tests::slow ... ignored
+_RUST_IGNORED = re.compile(r"test (?P<ignored_test>\S+)(?: - should panic)? \.\.\. ignored")
 # thread 'tests::adds' panicked at src/lib.rs:18:9:
 _RUST_PANIC = re.compile(
     r"thread '(?P<test>[^']+)' (?:\(\d+\) )?panicked at "
     r"(?P<path>[^\s:]+):(?P<line>\d+):(?P<column>\d+):$"
 )
 #   left: 4
-_RUST_SIDE = re.compile(r" {1,2}(?P<side>left|right): (?P<value>.+)$")
+_RUST_SIDE = re.compile(r" {1,2}(?:left: (?P<left>.+)|right: (?P<right>.+))$")
 # test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; finished in 0.02s
 _RUST_RESULT = re.compile(
     r"test result: \S+\. (?P<passed>\d+) passed; (?P<failed>\d+) failed; (?P<ignored>\d+) ignored;"
     r".*?(?: finished in (?P<duration>\d[\d.]*s))?$"
+)
+_CARGO = (
+    *(_RUST_NOT_COMPILED, _RUST_WARNINGS, _RUST_ERRORS, _RUST_FINISHED),
+    *(_RUST_FAILED, _RUST_IGNORED, _RUST_SIDE, _RUST_RESULT),
 )
 
 
@@ -49,32 +53,19 @@ def cargo(facts: Facts, lines: list[Line]) -> None:
     heading: Matched | None = None
     for number, line in enumerate(lines):
         text = line.text
-        if match := _RUST_NOT_COMPILED.match(text):
-            facts.add("failed_package", line, match, "package")
-        elif match := _RUST_WARNINGS.match(text):
-            facts.add_all(line, match, "package", "warnings")
-        elif match := _RUST_ERRORS.match(text):
-            facts.add("errors", line, match, "errors")
-        elif match := _RUST_HEADING.match(text):
+        if types := _RUST_TYPES.search(text):
+            facts.add_groups(line, types)
+        if facts.add_first(line, _CARGO):
+            continue
+        if match := _RUST_HEADING.match(text):
             heading = line, match
         elif (match := _RUST_ARROW.match(text)) and heading:
             _add_rust_finding(facts, heading, line, match)
             heading = None
         elif match := _RUST_CRATE.match(text):
             facts.add("version", line, match, "version", name=match["name"])
-        elif match := _RUST_FINISHED.match(text):
-            facts.add("duration", line, match, "duration")
-        elif match := _RUST_TEST.match(text):
-            fact = "failed_test" if match["outcome"] == "FAILED" else "ignored_test"
-            facts.add(fact, line, match, "test")
         elif match := _RUST_PANIC.match(text):
             _add_panic(facts, line, match, lines[number + 1 : number + 3])
-        elif match := _RUST_SIDE.match(text):
-            facts.add(match["side"], line, match, "value")
-        elif match := _RUST_RESULT.match(text):
-            facts.add_all(line, match, "passed", "failed", "ignored", "duration")
-        if types := _RUST_TYPES.search(text):
-            facts.add_all(line, types, expected_type="expected", actual_type="actual")
 
 
 def _add_rust_finding(facts: Facts, heading: Matched, line: Line, arrow: re.Match[str]) -> None:
@@ -106,10 +97,11 @@ def _add_panic(facts: Facts, line: Line, match: re.Match[str], following: list[L
 
 
 # --- FAIL: TestAdd (0.00s)
-_GO_FAILED_TEST = re.compile(r"--- FAIL: (?P<test>\S+) \(\d")
+_GO_FAILED_TEST = re.compile(r"--- FAIL: (?P<failed_test>\S+) \(\d")
 #     add_test.go:10: got 3, want 4
 _GO_LOG_LINE = re.compile(
-    r" {4,}(?P<path>\w+_test\.go):(?P<line>\d+): (?:got (?P<actual>\S+), want (?P<expected>\S+)$)?"
+    r" {4,}(?P<test_file>\w+_test\.go):(?P<error_line>\d+): "
+    r"(?:got (?P<actual>\S+), want (?P<expected>\S+)$)?"
 )
 # FAIL\texample.com/add\t0.003s
 _GO_PACKAGE = re.compile(
@@ -117,7 +109,7 @@ _GO_PACKAGE = re.compile(
     r"(?:\t(?P<duration>\d[\d.]*s))?"
 )
 # # example.com/add [example.com/add.test]
-_GO_BUILD_HEADING = re.compile(r"# (?P<package>[\w./~-]+)(?: \[.+\])?$")
+_GO_BUILD_HEADING = re.compile(r"# (?P<failed_package>[\w./~-]+)(?: \[.+\])?$")
 # ./add.go:7:2: undefined: total
 _GO_ERROR = re.compile(
     r"(?:\./)?(?P<path>[\w./@-]+\.go):(?P<line>\d+):(?P<column>\d+): (?P<message>.+)$"
@@ -129,7 +121,8 @@ _GO_FRAME = re.compile(r"\t(?P<path>\S+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$")
 # main.add(0x3, 0x4)
 _GO_FUNCTION = re.compile(r"(?P<function>[\w./]+\.[\w.()*]+)\(.*\)$")
 # exit status 2
-_GO_EXIT = re.compile(r"exit status (?P<status>\d+)$")
+_GO_EXIT = re.compile(r"exit status (?P<exit_status>\d+)$")
+_GO = (_GO_FAILED_TEST, _GO_LOG_LINE, _GO_BUILD_HEADING, _GO_EXIT)
 
 
 def go(facts: Facts, lines: list[Line]) -> None:
@@ -138,15 +131,10 @@ def go(facts: Facts, lines: list[Line]) -> None:
     has_frame = False  # the first frame of the panic has been read
     for number, line in enumerate(lines):
         text = line.text
-        if match := _GO_FAILED_TEST.match(text):
-            facts.add("failed_test", line, match, "test")
-        elif match := _GO_LOG_LINE.match(text):
-            facts.add_all(line, match, test_file="path", error_line="line")
-            facts.add_all(line, match, "actual", "expected")
-        elif match := _GO_PACKAGE.match(text):
-            _add_go_package(facts, line, match)
-        elif match := _GO_BUILD_HEADING.match(text):
-            facts.add("failed_package", line, match, "package")
+        if match := _GO_PACKAGE.match(text):
+            if match["outcome"] == "FAIL":
+                facts.add_all(line, match, failed_package="package", duration="duration")
+            facts.add("package_duration", line, match, "duration", name=match["package"])
         elif match := _GO_ERROR.match(text):
             facts.add_all(line, match, error_file="path", error_line="line", error_column="column")
             facts.add("error_line_in", line, match, "line", path=match["path"])
@@ -161,15 +149,8 @@ def go(facts: Facts, lines: list[Line]) -> None:
             above = lines[number - 1]
             if function := _GO_FUNCTION.match(above.text):
                 facts.add("function", above, function, "function")
-        elif match := _GO_EXIT.match(text):
-            facts.add("exit_status", line, match, "status")
-
-
-def _add_go_package(facts: Facts, line: Line, match: re.Match[str]) -> None:
-    package = match["package"]
-    if match["outcome"] == "FAIL":
-        facts.add_all(line, match, failed_package="package", duration="duration")
-    facts.add("package_duration", line, match, "duration", name=package)
+        else:
+            facts.add_first(line, _GO)
 
 
 # a.c:4:16: error: no member named 'size' [-Werror]
@@ -189,11 +170,11 @@ _LD_UNDEFINED = re.compile(
 # /usr/bin/ld: /tmp/cc1.o: in function `main':
 _LD_FUNCTION = re.compile(r".*: in function [`'\u2018](?P<function>\w+)['\u2019]:$")
 # collect2: error: ld returned 1 exit status
-_LD_FAILED = re.compile(r"collect2: error: ld returned (?P<status>\d+) exit status$")
+_LD_FAILED = re.compile(r"collect2: error: ld returned (?P<exit_status>\d+) exit status$")
 # make: *** [Makefile:4: native/types.o] Error 1
 MAKE_FAILED = re.compile(
-    r"make(?:\[\d+\])?: \*\*\* \[(?:(?P<file>[^\s:\]]+):(?P<line>\d+): )?(?P<target>[^\]]+)\] "
-    r"Error (?P<status>\d+)$"
+    r"make(?:\[\d+\])?: \*\*\* \[(?:[^\s:\]]+:(?P<makefile_line>\d+): )?(?P<target>[^\]]+)\] "
+    r"Error (?P<exit_status>\d+)$"
 )
 
 
@@ -210,12 +191,8 @@ def gcc(facts: Facts, lines: list[Line]) -> None:
         elif match := _LD_UNDEFINED.match(text):
             facts.add("error_file", line, match, "path")
             facts.add_message(line, match)
-        elif match := _LD_FUNCTION.match(text):
-            facts.add("function", line, match, "function")
-        elif match := _LD_FAILED.match(text):
-            facts.add("exit_status", line, match, "status")
-        elif match := MAKE_FAILED.match(text):
-            add_make_failure(facts, line, match)
+        else:
+            facts.add_first(line, (_LD_FUNCTION, _LD_FAILED, MAKE_FAILED))
 
 
 def _add_gcc_finding(facts: Facts, line: Line, match: re.Match[str]) -> None:
@@ -229,8 +206,3 @@ def _add_gcc_finding(facts: Facts, line: Line, match: re.Match[str]) -> None:
     facts.add("error_column_in", line, match, "column", path=path)
     facts.add_message(line, match)
     facts.add("error_message_in", line, match, "message", path=path)
-
-
-def add_make_failure(facts: Facts, line: Line, match: re.Match[str]) -> None:
-    """Add what a match of `MAKE_FAILED` says."""
-    facts.add_all(line, match, target="target", makefile_line="line", exit_status="status")

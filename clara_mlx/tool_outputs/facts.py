@@ -2,12 +2,14 @@
 
 A rule is a function with the name of its tool, such as ``pytest(facts, lines)``: it reads the lines
 of an output and adds what it finds to ``facts``. In the files of rules, the comment above a regular
-expression is a line that it matches.
+expression is a line that it matches. A tuple of expressions is for `Facts.add_first`: each of their
+groups has the name of the fact that it states.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -126,12 +128,23 @@ class Facts:
             begin, end = match.span(group)
             self.add_at((line.start + begin, line.start + end), name, match[group], **about)
 
-    def add_all(self, line: Line, match: re.Match[str], /, *same: str, **groups: str) -> None:
-        """Add several facts of one match: of groups with a fact's name, and of ``fact="group"``."""
-        for name in same:
-            self.add(name, line, match, name)
+    def add_all(self, line: Line, match: re.Match[str], /, **groups: str) -> None:
+        """Add several facts of one match, each given as ``fact="group"``."""
         for name, group in groups.items():
             self.add(name, line, match, group)
+
+    def add_groups(self, line: Line, match: re.Match[str]) -> None:
+        """Add what a match states whose groups have the names of their facts."""
+        for name in match.re.groupindex:
+            self.add(name, line, match, name)
+
+    def add_first(self, line: Line, patterns: Iterable[re.Pattern[str]]) -> bool:
+        """Add what the first pattern that matches a line states; returns whether one matches."""
+        for pattern in patterns:
+            if match := pattern.match(line.text):
+                self.add_groups(line, match)
+                return True
+        return False
 
     def add_at(self, span: tuple[int, int], name: str, text: str, /, **about: str) -> None:
         """Add a fact that follows from the characters of ``span``, printed there or not."""

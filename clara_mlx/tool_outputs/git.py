@@ -9,10 +9,11 @@ from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 # On branch main
 _BRANCH = re.compile(r"On branch (?P<branch>\S+)$")
 # Your branch is ahead of 'origin/main' by 2 commits.
-_TRACKING = re.compile(
-    r"Your branch is (?:(?:ahead of|behind) '(?P<upstream>[^']+)' by (?P<count>\d+) commits?"
-    r"|up to date with '(?P<same>[^']+)')"
-)
+_AHEAD = re.compile(r"Your branch is ahead of '(?P<upstream>[^']+)' by (?P<ahead>\d+) commits?")
+# Your branch is behind 'origin/main' by 1 commit, and can be fast-forwarded.
+_BEHIND = re.compile(r"Your branch is behind '(?P<upstream>[^']+)' by (?P<behind>\d+) commits?")
+# Your branch is up to date with 'origin/main'.
+_UP_TO_DATE = re.compile(r"Your branch is up to date with '(?P<upstream>[^']+)'")
 # ## main...origin/main [ahead 2]
 _SHORT_BRANCH = re.compile(
     r"## (?P<branch>[^\s.]+(?:\.[^\s.]+)*)(?:\.\.\.(?P<upstream>\S+))?"
@@ -48,8 +49,9 @@ _CHANGED = {
 }
 # You are currently rebasing branch 'fix' on '1ea647b'.
 _REBASING = re.compile(
-    r"You are currently rebasing branch '(?P<branch>[^']+)' on '(?P<commit>[0-9a-f]+)'\.$"
+    r"You are currently rebasing branch '(?P<rebased_branch>[^']+)' on '(?P<commit>[0-9a-f]+)'\.$"
 )
+_STATUS = (_BRANCH, _AHEAD, _BEHIND, _UP_TO_DATE, _SHORT_BRANCH, _REBASING)
 
 
 def status(facts: Facts, lines: list[Line]) -> None:
@@ -59,25 +61,15 @@ def status(facts: Facts, lines: list[Line]) -> None:
         text = line.text
         if text.startswith(("Untracked files:", "Changes ", "Unmerged ", "Ignored files:")):
             untracked = text.startswith("Untracked")
-        elif match := _BRANCH.match(text):
-            facts.add("branch", line, match, "branch")
-        elif match := _TRACKING.match(text):
-            fact = "ahead" if " ahead of " in text else "behind"
-            facts.add("upstream", line, match, "upstream")
-            facts.add("upstream", line, match, "same")
-            facts.add(fact, line, match, "count")
-        elif match := _SHORT_BRANCH.match(text):
-            facts.add_all(line, match, "branch", "upstream", "ahead", "behind")
-        elif match := _REBASING.match(text):
-            facts.add_all(line, match, rebased_branch="branch", commit="commit")
         elif match := _RENAME.match(text):
             facts.add("renamed_to", line, match, "new", path=match["old"])
         elif match := _LONG_CHANGE.match(text) or _SHORT_CHANGE.match(text):
-            fact = _CHANGED.get(match["what"], "")
-            if fact:
+            if fact := _CHANGED.get(match["what"]):
                 facts.add(fact, line, match, "path")
         elif untracked and (match := _UNTRACKED.match(text)):
             facts.add("untracked_file", line, match, "path")
+        else:
+            facts.add_first(line, _STATUS)
 
 
 # commit 1ea647bb49a5d795353e7ad85e7be4346e633cc2 (HEAD -> main)
@@ -157,8 +149,8 @@ def _add_stat(facts: Facts, lines: list[Line]) -> None:
         if match := _STAT_ROW.match(line.text):
             if not match["path"].startswith("...") and "=>" not in match["path"]:
                 facts.add("changes_in", line, match, "changes", path=match["path"])
-        elif match := _STAT_END.match(line.text):
-            facts.add_all(line, match, "changed_files", "insertions", "deletions")
+        else:
+            facts.add_first(line, (_STAT_END,))
 
 
 # +++ b/settings/app.env

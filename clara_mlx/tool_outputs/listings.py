@@ -15,13 +15,10 @@ _GREP_COUNT = re.compile(r"(?P<path>[^\s:]+):(?P<count>\d+)$")
 # 12:    def take(self):
 _GREP_NUMBERED = re.compile(r"(?P<line>\d+):(?P<text>.*)$")
 # 2 files contained matches
-_RG_TOTAL = re.compile(r"(?P<count>\d+) (?P<what>matches|files searched|files contained matches)$")
-# The units of ripgrep's totals, with the names of their facts.
-_RG_FACTS = {
-    "matches": "matches",
-    "files searched": "searched_files",
-    "files contained matches": "matched_files",
-}
+_RG_TOTAL = re.compile(
+    r"(?:(?P<matches>\d+) matches|(?P<searched_files>\d+) files searched"
+    r"|(?P<matched_files>\d+) files contained matches)$"
+)
 # pub fn total(items: &[u32]) -> u32 {
 _DEFINITION = re.compile(
     r"[ \t]*(?:(?:export |default |pub(?:\([a-z]+\))? |async |static |abstract |public |final )*"
@@ -55,7 +52,7 @@ def ripgrep(facts: Facts, lines: list[Line]) -> None:
             matched.append(line)
             _add_match(facts, line, match)
         elif match := _RG_TOTAL.match(text):
-            facts.add(_RG_FACTS[match["what"]], line, match, "count")
+            facts.add_groups(line, match)
         elif not text:
             heading = None
     if 1 < len(matched) < _COUNTABLE and len(matched) == len(printed):
@@ -67,8 +64,8 @@ def _add_match_counts(facts: Facts, lines: list[Line]) -> None:
     for line in lines:
         if match := _GREP_COUNT.match(line.text):
             facts.add("matches_in", line, match, "count", path=match["path"])
-        elif match := _RG_TOTAL.match(line.text):
-            facts.add(_RG_FACTS[match["what"]], line, match, "count")
+        else:
+            facts.add_first(line, (_RG_TOTAL,))
 
 
 def _add_match(facts: Facts, line: Line, match: re.Match[str]) -> None:
@@ -195,7 +192,7 @@ def tree(facts: Facts, lines: list[Line]) -> None:
                 span = line.start, line.start + len(line.text)
                 facts.add_at(span, "parent", folders[depth], file=name)
         elif match := _TREE_END.match(line.text):
-            facts.add_all(line, match, "directories", "files")
+            facts.add_groups(line, match)
         elif not folders and " " not in line.text and (root := _TEXT.match(line.text)):
             folders = [root["text"].rstrip("/")]
             if folders[0] != ".":

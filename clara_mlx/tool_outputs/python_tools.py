@@ -98,13 +98,14 @@ _RUFF_FOUND = re.compile(r"Found (?P<errors>\d+) errors?(?: \(\d+ fixed, \d+ rem
 # [*] 1 fixable with the `--fix` option.
 _RUFF_FIXABLE = re.compile(r"\[\*\] (?P<fixable>\d+) fixable with (?:the )?`--fix`")
 # Would reformat: inventory/price.py
-_RUFF_WOULD_REFORMAT = re.compile(r"Would reformat: (?P<path>\S+)$")
+_RUFF_WOULD_REFORMAT = re.compile(r"Would reformat: (?P<reformatted_file>\S+)$")
 _RUFF_UNFORMATTED = "unformatted: File would be reformatted"
 # 2 files would be reformatted, 5 files already formatted
 _RUFF_REFORMATTED = re.compile(
     r"(?P<reformatted>\d+) files? (?:would be )?reformatted(?:, (?P<formatted>\d+) files? "
     r"(?:already formatted|left unchanged))?$"
 )
+_RUFF = (_RUFF_FOUND, _RUFF_FIXABLE, _RUFF_WOULD_REFORMAT, _RUFF_REFORMATTED)
 
 
 def ruff(facts: Facts, lines: list[Line]) -> None:
@@ -121,16 +122,10 @@ def ruff(facts: Facts, lines: list[Line]) -> None:
         elif arrow and heading:
             _add_finding(facts, line, arrow, *heading)
             heading = None
-        elif found := _RUFF_FOUND.match(line.text):
-            facts.add("errors", line, found, "errors")
-        elif fixable := _RUFF_FIXABLE.match(line.text):
-            facts.add("fixable", line, fixable, "fixable")
-        elif reformat := _RUFF_WOULD_REFORMAT.match(line.text):
-            facts.add("reformatted_file", line, reformat, "path")
-        elif reformatted := _RUFF_REFORMATTED.match(line.text):
-            facts.add_all(line, reformatted, "reformatted", "formatted")
         elif finding := _RUFF_FINDING.match(line.text):
             heading = line, finding
+        else:
+            facts.add_first(line, _RUFF)
 
 
 def _add_finding(
@@ -151,11 +146,11 @@ def _add_finding(
 _MYPY_FINDING = re.compile(r"error: (?P<message>.+?)(?:  \[(?P<code>[a-z-]+)\])?$")
 # Found 1 error in 1 file (checked 3 source files)
 _MYPY_FOUND = re.compile(
-    r"Found (?P<errors>\d+) errors? in (?P<files>\d+) files? "
-    r"\((?:checked (?P<checked>\d+) source files?|errors prevented further checking)\)$"
+    r"Found (?P<errors>\d+) errors? in (?P<error_files>\d+) files? "
+    r"\((?:checked (?P<checked_files>\d+) source files?|errors prevented further checking)\)$"
 )
 # Success: no issues found in 3 source files
-_MYPY_SUCCESS = re.compile(r"Success: no issues found in (?P<checked>\d+) source files?$")
+_MYPY_SUCCESS = re.compile(r"Success: no issues found in (?P<checked_files>\d+) source files?$")
 
 
 def mypy(facts: Facts, lines: list[Line]) -> None:
@@ -165,9 +160,5 @@ def mypy(facts: Facts, lines: list[Line]) -> None:
             finding = _MYPY_FINDING.match(line.text, located.start("rest"))
             if finding:
                 _add_finding(facts, line, located, line, finding)
-        elif found := _MYPY_FOUND.match(line.text):
-            facts.add_all(
-                line, found, errors="errors", error_files="files", checked_files="checked"
-            )
-        elif success := _MYPY_SUCCESS.match(line.text):
-            facts.add("checked_files", line, success, "checked")
+        else:
+            facts.add_first(line, (_MYPY_FOUND, _MYPY_SUCCESS))

@@ -98,13 +98,11 @@ def pytest(facts: Facts, lines: list[Line]) -> None:
         elif match := _PYTEST_PLATFORM.match(text):
             for name in ("Python", "pytest", "pluggy"):
                 facts.add("version", line, match, name, name=name)
-        elif match := _PYTEST_ROOT.match(text):
-            facts.add("root", line, match, "root")
         elif match := _PYTEST_SLOW.match(text):
             facts.add("package_duration", line, match, "duration", name=match["test"])
             facts.add("test_file_of", line, match, "path", name=match["test"])
-        elif match := _PYTEST_COVERAGE.match(text):
-            facts.add("coverage", line, match, "coverage")
+        else:
+            facts.add_first(line, (_PYTEST_ROOT, _PYTEST_COVERAGE))
     # With -x, or tests that were deselected, fewer ran than were collected.
     if collected and int(collected[1]["ran"]) == counted:
         facts.add("ran", *collected, "ran")
@@ -160,7 +158,7 @@ def _add_place(facts: Facts, line: Line, match: re.Match[str]) -> None:
 
 def _add_e_line(facts: Facts, line: Line, alone: bool) -> None:
     if compared := _PYTEST_COMPARED.match(line.text):
-        facts.add_all(line, compared, "actual", "expected")
+        facts.add_groups(line, compared)
     elif raised := _PYTEST_E_EXCEPTION.match(line.text):
         facts.add("exception", line, raised, "kind")
         if alone:
@@ -209,7 +207,7 @@ def unittest(facts: Facts, lines: list[Line]) -> None:
             elif result["reason"]:
                 facts.add_all(line, result, skipped_test="test", skip_reason="reason")
         elif ran := _UNITTEST_RAN.match(text):
-            facts.add_all(line, ran, "ran", "duration")
+            facts.add_groups(line, ran)
         elif verdict := _UNITTEST_VERDICT.match(text):
             for fact, pattern in _UNITTEST_COUNTS:
                 if count := pattern.search(text, verdict.start("counts")):
@@ -217,7 +215,7 @@ def unittest(facts: Facts, lines: list[Line]) -> None:
         elif frame := _UNITTEST_FRAME.match(text):
             facts.add("test_file", line, frame, "path")
         elif unequal := _UNITTEST_UNEQUAL.match(text):
-            facts.add_all(line, unequal, "actual", "expected")
+            facts.add_groups(line, unequal)
     traceback(facts, lines)
 
 
