@@ -55,11 +55,6 @@ class Conversion:
         """The result as JSON values."""
         return {**asdict(self), "folder": str(self.folder)}
 
-    def add_part(self, part: str, tensors: list[_Tensor]) -> None:
-        """Record the sizes of a part that was saved."""
-        self.parameters[part] = sum(tensor.ref.size for tensor in tensors)
-        self.bytes[part] = sum(tensor.nbytes for tensor in tensors)
-
 
 def convert(
     source: Source,
@@ -100,7 +95,11 @@ def convert(
         name: _map_tensors(tensors, expand(ADAPTER, layers), dtype, None)
         for name, tensors in source.adapters.items()
     }
-    total = sum(tensor.nbytes for part in (base, *adapters.values()) for tensor in part)
+    parts = {"base": base} | {f"adapter {name}": part for name, part in adapters.items()}
+    result.parameters = {part: sum(t.ref.size for t in parts[part]) for part in parts}
+    result.bytes = {part: sum(t.nbytes for t in parts[part]) for part in parts}
+    result.bits_per_weight = 8 * result.bytes["base"] / result.parameters["base"]
+    total = sum(result.bytes.values())
     quantiser = _Quantiser(dtype, result, total, progress)
     try:
         atomic.clear_leftovers(to)
@@ -111,11 +110,9 @@ def convert(
                 # 2. Quantise and save the weights: base, adapters, exact rows.
                 _save_base(folder, base, quantiser, result)
                 for name, tensors in adapters.items():
-                    save_arrays(
-                        folder / LAYOUT.adapter.format(name), quantiser.quantise_all(tensors)
-                    )
+                    arrays = quantiser.quantise_all(tensors)
+                    save_arrays(folder / LAYOUT.adapter.format(name), arrays)
                     write_json(folder / LAYOUT.adapter_config.format(name), adapter_config(source))
-                    result.add_part(f"adapter {name}", tensors)
                 rows = source.memory_rows()
                 save_arrays(folder / LAYOUT.memory_tokens, {"embed_tokens.weight": rows})
                 result.bytes["memory-token rows"] = rows.nbytes
@@ -221,16 +218,9 @@ def _save_base(
         arrays = quantiser.quantise_all(shard)
         save_arrays(folder / file, arrays)
         weight_map |= dict.fromkeys(arrays, file)
-    result.add_part("base", tensors)
-    parameters, size = result.parameters["base"], result.bytes["base"]
-    result.bits_per_weight = 8 * size / parameters
-    write_json(
-        folder / LAYOUT.index,
-        {
-            "metadata": {"total_size": size, "total_parameters": parameters},
-            "weight_map": dict(sorted(weight_map.items())),
-        },
-    )
+    metadata = {"total_size": result.bytes["base"], "total_parameters": result.parameters["base"]}
+    index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+    write_json(folder / LAYOUT.index, index)
 
 
 def _shards(tensors: list[_Tensor]) -> list[list[_Tensor]]:

@@ -148,7 +148,7 @@ class _Archive:
                 array = mx.array(np.ascontiguousarray(view).reshape(shape))
             return array.view(mx.bfloat16) if storage.dtype == "bfloat16" else array
 
-        return TensorRef("", shape, storage.dtype, self.path, read)
+        return TensorRef(shape, storage.dtype, self.path, read)
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         entry = self._entries.get(name)

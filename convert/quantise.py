@@ -8,6 +8,7 @@ from math import prod
 import mlx.core as mx
 
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import ModelFolder
 
 # Elements compared at once: on a CPU fresh memory pages cost more than the arithmetic.
 _BLOCK_ELEMENTS = 1 << 20
@@ -27,6 +28,12 @@ class Quantisation:
                 f"can't quantise to {self.bits} bits in groups of {self.group_size}: "
                 "bits are 8, 6 or 4, and groups 32, 64 or 128"
             )
+
+    @classmethod
+    def of(cls, folder: ModelFolder) -> Quantisation | None:
+        """The quantisation of a model folder's base; None if it has none."""
+        scheme = folder.description["quantization"]
+        return cls(**scheme) if scheme else None
 
     def applies(self, shape: tuple[int, ...]) -> bool:
         """Whether mlx can quantise a tensor of this shape; mlx-lm leaves the same ones alone."""

@@ -150,11 +150,7 @@ def _locate_base(
     tables: Tensors,
     adapters: AdapterRefs,
 ) -> tuple[str, Path]:
-    """Name and folder of the base.
-
-    It is the one the user named, else the one the checkpoint names, else Mistral if all tensors
-    have Mistral's shapes.
-    """
+    """The base that the user or the checkpoint names, or Mistral if all shapes are Mistral's."""
     remedy = "name the base with --base FOLDER_OR_HUB_ID"
     if base is not None:
         return files.recorded_name(base), files.locate_folder(base, files.BASE_FILES)
@@ -177,7 +173,7 @@ def _locate_base(
 def _fits_default_base(fields: dict[str, Any], tables: Tensors, adapters: AdapterRefs) -> bool:
     """Whether a checkpoint's tensors all have the shapes that Mistral's would have."""
     try:
-        config, _ = ClaraConfig.from_dict(
+        config = ClaraConfig.from_dict(
             {
                 **fields,
                 "hidden_size": _DEFAULT_BASE_CONFIG["hidden_size"],
@@ -213,7 +209,7 @@ def _read_config(
     if "quantization" in base_config or "quantization_config" in base_config:
         raise CheckpointError(f"{base_path}: already quantised; give the original base")
     windows = [base_config.get("max_position_embeddings"), base_config.get("sliding_window")]
-    config, _ = ClaraConfig.from_dict(
+    return ClaraConfig.from_dict(
         {
             **fields,
             "hidden_size": base_config.get("hidden_size"),
@@ -224,7 +220,6 @@ def _read_config(
         },
         where=f"{path / 'config.json'} (with {base_path / 'config.json'})",
     )
-    return config
 
 
 def _check_fit(

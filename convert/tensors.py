@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -24,9 +25,8 @@ _SAFETENSORS_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 @dataclass(frozen=True)
 class TensorRef:
-    """Name, shape and dtype of a tensor in ``file``; ``read`` gives its values."""
+    """Shape and dtype of a tensor in ``file``; ``read`` gives its values."""
 
-    name: str
     shape: tuple[int, ...]
     dtype: str  # a key of ITEM_SIZES
     file: Path
@@ -69,20 +69,17 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
                     raise ValueError("a tensor's name is not plain text")
                 if len(shape) > 8 or max(shape, default=0) >= 2**31:  # mlx has 32 bits for a size
                     raise ValueError(f"{name} has an impossible shape")
-                refs[name] = TensorRef(name, shape, dtype, path, _reader(path, name))
+                refs[name] = TensorRef(shape, dtype, path, partial(_read_tensor, path, name))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: not a usable safetensors file: {error}") from error
     return refs
 
 
-def _reader(path: Path, name: str) -> Callable[[], mx.array]:
-    def read() -> mx.array:
-        try:
-            # Loaded again each time: mlx's dict of lazy arrays would keep all it has read.
-            array = load_arrays(path)[name]
-            mx.eval(array)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: {name}: {error}") from error
-        return array
-
-    return read
+def _read_tensor(path: Path, name: str) -> mx.array:
+    try:
+        # Loaded again each time: mlx's dict of lazy arrays would keep all it has read.
+        array = load_arrays(path)[name]
+        mx.eval(array)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: {name}: {error}") from error
+    return array

@@ -19,6 +19,7 @@ from clara_mlx.convert.export import (
 )
 from clara_mlx.convert.files import read_json
 from clara_mlx.convert.manifest import file_sizes, fingerprint_of, query_adapter_of
+from clara_mlx.convert.quantise import Quantisation, quantise_tensor
 from clara_mlx.convert.weight_map import TABLES
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
@@ -85,8 +86,20 @@ def save_trained(
         check_target(model, force=True)
         with atomic.partial_folder(model) as partial:
             written = _write_weights(partial, folder, adapters, rows)
-            source = _describe_source(folder, checkpoint)
-            _write_manifest(partial, folder, sorted(adapters), written, source, config, about)
+            names = sorted({*folder.adapters, *adapters})
+            hashes = {name: sha256_of(partial / name) for name in written}
+            made_from = {"from": folder.fingerprint, "sha256": hashes}
+            description = folder.description | {
+                "clara_mlx": __version__,
+                "fingerprint": fingerprint_of(made_from),
+                "config": config.to_dict(),
+                "adapters": names,
+                "query_adapter": query_adapter_of(names),
+                "source": _describe_source(folder, checkpoint),
+                "training": [*folder.description.get("training", []), {**made_from, **about}],
+                "files": file_sizes(partial),
+            }
+            write_json(partial / LAYOUT.clara, description)
             atomic.put_in_place(partial, model)
     except OSError as error:
         raise CheckpointError(f"{model}: can't be written: {error}") from error
@@ -95,18 +108,19 @@ def save_trained(
 def _write_weights(
     to: Path, folder: ModelFolder, adapters: AdapterTensors, rows: mx.array
 ) -> list[str]:
-    """Write the files that training changed, and share all others but ``clara.json``.
-
-    Returns:
-        Relative paths of the changed files.
-    """
+    """Write the files that training changed, whose names it returns, and share the others."""
     changed: dict[str, dict[str, mx.array]] = {
         LAYOUT.adapter.format(name): dict(tensors) for name, tensors in adapters.items()
     }
     if not mx.array_equal(rows, folder.memory_rows()):
         changed[LAYOUT.memory_tokens] = {"embed_tokens.weight": rows}
         shard = read_json(folder.path / LAYOUT.index)["weight_map"][_EMBEDDING]
-        changed[shard] = _replace_rows_in_shard(folder, load_arrays(folder.path / shard), rows)
+        arrays = load_arrays(folder.path / shard)
+        stored = quantise_tensor(_EMBEDDING, rows, folder.dtype, Quantisation.of(folder))
+        changed[shard] = arrays | {
+            name: mx.concatenate([arrays[name][: -len(part)], part])
+            for name, part in stored.items()
+        }
     for path in sorted(folder.path.rglob("*")):
         name = str(path.relative_to(folder.path))
         if path.is_file() and name not in changed and name != LAYOUT.clara:
@@ -131,50 +145,6 @@ def _describe_source(folder: ModelFolder, checkpoint: Path | None) -> dict[str, 
         "subfolder": None,
         "revision": None,
         "sha256": {**source["sha256"], "checkpoint": hashes},
-    }
-
-
-def _write_manifest(
-    to: Path,
-    folder: ModelFolder,
-    trained: list[str],
-    written: list[str],
-    source: dict[str, Any],
-    config: ClaraConfig,
-    about: Mapping[str, Any],
-) -> None:
-    """Write ``clara.json``: the original's, with what training changed in it."""
-    names = sorted({*folder.adapters, *trained})
-    hashes = {name: sha256_of(to / name) for name in written}
-    made_from = {"from": folder.fingerprint, "sha256": hashes}
-    description = folder.description | {
-        "clara_mlx": __version__,
-        "fingerprint": fingerprint_of(made_from),
-        "config": config.to_dict(),
-        "adapters": names,
-        "query_adapter": query_adapter_of(names),
-        "source": source,
-        "training": [*folder.description.get("training", []), {**made_from, **about}],
-        "files": file_sizes(to),
-    }
-    write_json(to / LAYOUT.clara, description)
-
-
-def _replace_rows_in_shard(
-    folder: ModelFolder, shard: dict[str, mx.array], rows: mx.array
-) -> dict[str, mx.array]:
-    """A copy of a weights file with other last embedding rows, quantised as the rest is."""
-    scheme = folder.description["quantization"]
-    path = _EMBEDDING.removesuffix(".weight")
-    rows = rows.astype(folder.dtype)
-    parts = {_EMBEDDING: rows}
-    if f"{path}.scales" in shard:
-        quantised = mx.quantize(rows, scheme["group_size"], scheme["bits"])
-        names = (_EMBEDDING, f"{path}.scales", f"{path}.biases")
-        parts = dict(zip(names, quantised, strict=True))
-    count = rows.shape[0]
-    return shard | {
-        name: mx.concatenate([shard[name][:-count], part]) for name, part in parts.items()
     }
 
 

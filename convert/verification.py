@@ -81,8 +81,7 @@ def _compare_base(
     folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
 ) -> None:
     """Quantise every tensor of the source's base again, and compare it with the stored one."""
-    described = folder.description["quantization"]
-    quantisation = Quantisation(**described) if described else None
+    quantisation = Quantisation.of(folder)
     stored: dict[str, mx.array] = {}  # lazy: read when compared
     for file in sorted(folder.path.glob("model*.safetensors")):
         stored |= load_arrays(file)
@@ -141,7 +140,8 @@ def _compare_latents(
 ) -> None:
     """Compute the cosine of each text's latents to those of the source in float32."""
     clara = from_folder(folder)
-    texts = [text for text in TEXTS if _fits(clara, text)]
+    limit = clara.config.doc_max_length
+    texts = [text for text in TEXTS if len(clara.tokenizer.encode(text)) <= limit]
     for adapter in dict.fromkeys(("encoder", folder.query_adapter)):
         exact = _float32_latents(folder, source, clara, texts, adapter, progress)
         if adapter == "encoder":
@@ -151,10 +151,6 @@ def _compare_latents(
         result.cosines[adapter] = [
             float(clara.rank(e, latent)[0]) for e, latent in zip(exact, latents, strict=True)
         ]
-
-
-def _fits(clara: Clara, text: str) -> bool:
-    return len(clara.tokenizer.encode(text)) <= clara.config.doc_max_length
 
 
 def _float32_latents(

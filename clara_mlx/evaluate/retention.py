@@ -18,7 +18,7 @@ from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
 from clara_mlx.evaluate.sets import ProbeSet
 from clara_mlx.evaluate.shares import break_down
 from clara_mlx.model.clara import Clara
-from clara_mlx.store.codec import codec
+from clara_mlx.store.codec import Codec
 
 #: Everything a decoder can be given to read, as a report prints it.
 METHODS = {
@@ -171,7 +171,7 @@ class Reader:
         latents = self._latents
         if method != "latents":
             config = self._clara.config
-            stored = codec(
+            stored = Codec(
                 method.removeprefix("latents "), config.memory_tokens, config.hidden_size
             )
             latents = {

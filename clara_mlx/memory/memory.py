@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -322,7 +321,7 @@ class Memory:
             StoreError: A line is damaged; the memories before it have been kept.
         """
         exported = exchange.read_export(lines)
-        new = [self._keep(**asdict(one)) for one in exported if not self.has(one.handle)]
+        new = [self._keep(**one) for one in exported if not self.has(one["handle"])]
         if self._compression:
             self._compression.wake()
         return len(new)

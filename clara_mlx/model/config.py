@@ -97,19 +97,18 @@ class ClaraConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any], *, where: str) -> tuple[ClaraConfig, list[str]]:
-        """Read the fields from a mapping; also return the names that were ignored.
+    def from_dict(cls, raw: Mapping[str, Any], *, where: str) -> ClaraConfig:
+        """Read the fields from a mapping, which may have others too.
 
         Raises:
             CheckpointError: a field is missing or has the wrong type; ``where`` names the file.
         """
-        names = {field.name for field in fields(cls)}
+        names = [field.name for field in fields(cls)]
         required = [field.name for field in fields(cls) if field.default is MISSING]
         missing = [name for name in required if name not in raw]
         if missing:
             raise CheckpointError(f"{where}: not a CLaRa config: it has no {', '.join(missing)}")
         try:
-            config = cls(**{name: raw[name] for name in names if name in raw})
+            return cls(**{name: raw[name] for name in names if name in raw})
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}") from error
-        return config, sorted(set(raw) - names)

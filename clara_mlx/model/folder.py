@@ -93,7 +93,7 @@ class ModelFolder:
                 "update clara-mlx or convert again"
             )
         try:
-            config, _ = ClaraConfig.from_dict(description["config"], where=str(path / LAYOUT.clara))
+            config = ClaraConfig.from_dict(description["config"], where=str(path / LAYOUT.clara))
             adapters = tuple(description["adapters"])
             query_adapter = str(description["query_adapter"])
             fingerprint = str(description["fingerprint"])

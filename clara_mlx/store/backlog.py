@@ -12,11 +12,6 @@ from clara_mlx.store.file import File
 MOST_ATTEMPTS = 3
 
 
-def mark_pending(connection: Connection, content_id: int) -> None:
-    """Put a new content into the backlog, in the transaction that stores it."""
-    connection.execute("INSERT INTO pending (content_id) VALUES (?)", (content_id,))
-
-
 def lift_marks(connection: Connection, content_ids: Iterable[int]) -> None:
     """Take contents out of the backlog, in the transaction that completes their latents."""
     connection.executemany(

@@ -25,7 +25,7 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.store import hadamard
 from clara_mlx.store.hadamard import Floats
 
-#: Names that `codec` knows; the first is the default.
+#: Names of the codecs; the first is the default.
 CODECS = ("int8", "int4", "fp16")
 
 # The largest stored value; scales map the largest value of a group to it.
@@ -51,30 +51,24 @@ _TINY = 1e-30
 _BATCH_VALUES = 1 << 20
 
 
-def codec(name: str, memory_tokens: int, hidden: int) -> Codec:
-    """The codec called ``name`` for latents (memory_tokens, hidden).
-
-    Raises:
-        ClaraError: There is no such codec, or a size is not positive.
-    """
-    if name not in CODECS:
-        raise ClaraError(f"no latent codec {name!r}; choose one of {', '.join(CODECS)}")
-    if memory_tokens < 1 or hidden < 1:
-        raise ClaraError(f"latents can't have the shape ({memory_tokens}, {hidden})")
-    return Codec(name, memory_tokens, hidden)
-
-
 class Codec:
-    """One way to write latents (memory_tokens, hidden) as a blob; made by `codec`.
+    """One way to write latents (memory_tokens, hidden) as a blob.
 
     Attributes:
         name: One of `CODECS`.
         memory_tokens: Vectors of one chunk's latents.
         hidden: Length of such a vector.
         nbytes: Size of a blob.
+
+    Raises:
+        ClaraError: There is no such codec, or a size is not positive.
     """
 
     def __init__(self, name: str, memory_tokens: int, hidden: int) -> None:
+        if name not in CODECS:
+            raise ClaraError(f"no latent codec {name!r}; choose one of {', '.join(CODECS)}")
+        if memory_tokens < 1 or hidden < 1:
+            raise ClaraError(f"latents can't have the shape ({memory_tokens}, {hidden})")
         self.name = name
         self.memory_tokens = memory_tokens
         self.hidden = hidden
@@ -228,11 +222,7 @@ class Codec:
         return cosines
 
     def _read(self, blob: bytes, values: Floats) -> Floats:
-        """Unpack a blob's values, not yet scaled, into ``values`` (groups, group).
-
-        Returns:
-            The norm and, unless fp16, the scales of the groups.
-        """
+        """Unpack a blob's values, not yet scaled, into ``values``; returns the norm and scales."""
         if len(blob) != self.nbytes:
             raise ClaraError(
                 f"a latent blob has {len(blob)} bytes, but {self.name} with "

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import IO, Any
 
 from clara_mlx.errors import Progress, StoreError
@@ -48,21 +47,8 @@ def export(
     return len(memories)
 
 
-@dataclass(frozen=True)
-class ExportedMemory:
-    """A line of an export, with its original checked; the arguments of `Store.remember`."""
-
-    handle: str
-    original: bytes
-    kind: str  # 'text' or 'bytes'
-    source: str | None
-    session: str | None
-    created_at: float  # seconds since 1970
-    metadata: dict[str, Any]
-
-
-def read_export(lines: Iterable[str]) -> Iterator[ExportedMemory]:
-    """Read the memories of an export.
+def read_export(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Read the memories of an export, as the arguments of `Store.remember` without text and spans.
 
     Raises:
         StoreError: A line is not an exported memory, or its original is damaged; the message has
@@ -80,15 +66,15 @@ def read_export(lines: Iterable[str]) -> Iterator[ExportedMemory]:
                 original = base64.b64decode(
                     fields.get("base64") or fields.get("surrogates", ""), validate=True
                 )
-            memory = ExportedMemory(
-                str(fields["handle"]),
-                original,
-                kind,
-                fields.get("source"),
-                fields.get("session"),
-                float(fields["created_at"]),
-                dict(fields.get("metadata") or {}),
-            )
+            memory = {
+                "handle": str(fields["handle"]),
+                "original": original,
+                "kind": kind,
+                "source": fields.get("source"),
+                "session": fields.get("session"),
+                "created_at": float(fields["created_at"]),
+                "metadata": dict(fields.get("metadata") or {}),
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"line {number} is not an exported memory: {error!r}") from error
         if hashlib.sha256(original).hexdigest() != fields.get("sha256"):

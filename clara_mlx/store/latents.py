@@ -18,7 +18,7 @@ import numpy as np
 from clara_mlx.errors import StoreError
 from clara_mlx.store import sketch_table
 from clara_mlx.store.backlog import lift_marks
-from clara_mlx.store.codec import codec as make_codec
+from clara_mlx.store.codec import Codec
 from clara_mlx.store.file import File
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, Bits, RunningMean, Sketcher
@@ -63,7 +63,7 @@ class LatentTable:
         self.id: int = space["id"]
         self.fingerprint: str = space["fingerprint"]
         self.shape: tuple[int, int] = (space["memory_tokens"], space["hidden"])
-        self.codec = make_codec(space["codec"], *self.shape)
+        self.codec = Codec(space["codec"], *self.shape)
         self.sketch_bits: int = space["sketch_bits"]
         self._seed: int = space["sketch_seed"]
         self._dims = self.shape[0] * self.shape[1]
@@ -87,7 +87,7 @@ class LatentTable:
             OtherModel: The file's latents are another model's.
             ClaraError: There is no such codec.
         """
-        make_codec(codec, memory_tokens, hidden)  # an unknown name fails before anything is written
+        Codec(codec, memory_tokens, hidden)  # an unknown name fails before anything is written
         bits = Sketcher(memory_tokens * hidden, _SKETCH_BITS).bits
         with file.write() as connection:
             space = connection.execute("SELECT * FROM spaces").fetchone()

@@ -9,13 +9,13 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import StoreError
 from clara_mlx.store import filters, sketch_table, words
-from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog, mark_pending
+from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
 from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
 
@@ -124,17 +124,17 @@ class Store(File):
             described = json.dumps(dict(metadata or {}), ensure_ascii=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise StoreError(f"metadata must be JSON: {error}") from error
-        # Slow work is done before the transaction, which holds up other writers.
-        is_new = self._content_id(digest, kind) is None
-        prepared = (_compress(original), _chunk_rows(text, spans)) if is_new else None
+
+        @cache
+        def prepare() -> tuple[str, bytes, list[_ChunkRow]]:
+            return *_compress(original), _chunk_rows(text, spans)
+
+        if self._content_id(digest, kind) is None:
+            prepare()  # slow, so before the transaction, which holds up other writers
         with self.write() as connection:
             content_id = self._content_id(digest, kind)
             if content_id is None:
-                # Not prepared if it was forgotten in this very moment.
-                (compression, data), rows = prepared or (
-                    _compress(original),
-                    _chunk_rows(text, spans),
-                )
+                compression, data, rows = prepare()
                 content_id = connection.execute(
                     "INSERT INTO contents (sha256, kind, length, compression, data) "
                     "VALUES (?, ?, ?, ?, ?)",
@@ -142,7 +142,7 @@ class Store(File):
                 ).lastrowid
                 assert content_id is not None
                 _insert_chunks(connection, content_id, rows)
-                mark_pending(connection, content_id)
+                connection.execute("INSERT INTO pending (content_id) VALUES (?)", (content_id,))
             connection.execute(
                 "INSERT INTO memories (handle, content_id, source, session, created_at, metadata) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -225,24 +225,37 @@ class Store(File):
         """
         wanted, parameters = filters.condition(where)
         order = "m.id" if newest is None else f"m.id DESC LIMIT {newest:d}"
-        for row in self.read(
-            "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
-            f"WHERE {wanted} ORDER BY {order}",
-            parameters,
-        ):
-            yield _stored_memory(row)
+        yield from self._memories(f"{wanted} ORDER BY {order}", parameters)
 
     def latest_memory(
         self, content_id: int, where: Mapping[str, Any] | None
     ) -> StoredMemory | None:
         """The memory of a content that was remembered last, of those that match a filter."""
         wanted, parameters = filters.condition(where)
-        rows = self.read(
+        latest = f"m.content_id = ? AND {wanted} ORDER BY m.id DESC LIMIT 1"
+        return next(self._memories(latest, [content_id, *parameters]), None)
+
+    def _memories(self, condition: str, parameters: Sequence[Any]) -> Iterator[StoredMemory]:
+        for row in self.read(
             "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
-            f"WHERE m.content_id = ? AND {wanted} ORDER BY m.id DESC LIMIT 1",
-            [content_id, *parameters],
-        )
-        return _stored_memory(rows[0]) if rows else None
+            f"WHERE {condition}",
+            parameters,
+        ):
+            try:
+                metadata = dict(json.loads(row["metadata"]))
+            except (TypeError, ValueError) as error:
+                raise StoreError(
+                    f"the metadata of memory {row['handle']} is damaged: {error}"
+                ) from error
+            yield StoredMemory(
+                row["handle"],
+                row["kind"],
+                row["length"],
+                row["source"],
+                row["session"],
+                row["created_at"],
+                metadata,
+            )
 
     def has(self, handle: str) -> bool:
         """Whether there is a memory with this handle."""
@@ -342,20 +355,3 @@ def _drop_sketches(connection: Connection, chunk_ids: str, parameters: Sequence[
     if ids:
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
             sketch_table.remove(connection, space_id, ids)
-
-
-def _stored_memory(row: Any) -> StoredMemory:
-    """A row of memories, joined with the kind and length of its content."""
-    try:
-        metadata = dict(json.loads(row["metadata"]))
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"the metadata of memory {row['handle']} is damaged: {error}") from error
-    return StoredMemory(
-        row["handle"],
-        row["kind"],
-        row["length"],
-        row["source"],
-        row["session"],
-        row["created_at"],
-        metadata,
-    )

@@ -52,7 +52,7 @@ def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
     refs = read_base(base)
     if TABLES[0] not in refs:
         raise CheckpointError(f"{base}: no {TABLES[0]} inside; not a Mistral base")
-    config, _ = ClaraConfig.from_dict(
+    config = ClaraConfig.from_dict(
         {
             "doc_max_length": fresh.doc_max_length,
             "compr_rate": fresh.compr_rate,

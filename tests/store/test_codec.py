@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.store import hadamard
-from clara_mlx.store.codec import CODECS, Codec, codec
+from clara_mlx.store.codec import CODECS, Codec
 
 # 1 - cosine between latents and what is decoded from their blobs.
 TOLERANCE = {"int8": 1e-4, "int4": 1e-2, "fp16": 1e-6}
@@ -39,7 +39,7 @@ def scores(kept: Codec, queries: np.ndarray, blobs: list[bytes]) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(16, 4096), (4, 5120), (8, 256), (1, 64), (2, 100), (3, 7)])
 def test_what_comes_back_points_the_same_way(name, shape):
     latents = random_latents(5, *shape)
-    kept = codec(name, *shape)
+    kept = Codec(name, *shape)
     blobs = kept.encode(latents)
     assert {len(blob) for blob in blobs} == {kept.nbytes}
     decoded = kept.decode(blobs)
@@ -52,7 +52,7 @@ def test_what_comes_back_points_the_same_way(name, shape):
 
 @pytest.mark.parametrize(("name", "size"), [("int8", 65_604), ("int4", 36_868), ("fp16", 131_076)])
 def test_sizes_at_16_x_4096(name, size):
-    assert codec(name, 16, 4096).nbytes == size
+    assert Codec(name, 16, 4096).nbytes == size
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,7 +64,7 @@ def test_sizes_at_16_x_4096(name, size):
     st.floats(1e-6, 500),
 )
 def test_scores_are_the_cosines_of_what_is_decoded(name, n, memory_tokens, hidden, scale):
-    kept = codec(name, memory_tokens, hidden)
+    kept = Codec(name, memory_tokens, hidden)
     latents = random_latents(n, memory_tokens, hidden) * np.float32(scale)
     blobs = kept.encode(latents)
     queries = random_latents(2, memory_tokens, hidden, seed=1)
@@ -81,7 +81,7 @@ def test_scores_are_the_cosines_of_what_is_decoded(name, n, memory_tokens, hidde
 def test_ranking_is_kept(name):
     latents = random_latents(300, 8, 256)
     query = latents[7] + random_latents(1, 8, 256, seed=2)[0]
-    kept = codec(name, 8, 256)
+    kept = Codec(name, 8, 256)
     found = scores(kept, query, kept.encode(latents))
     exact = cosines(latents, np.broadcast_to(query, latents.shape))
     shared = set(np.argsort(-found)[:10]) & set(np.argsort(-exact)[:10])
@@ -90,7 +90,7 @@ def test_ranking_is_kept(name):
 
 @pytest.mark.parametrize("name", CODECS)
 def test_zeros_and_constants(name):
-    kept = codec(name, 2, 128)
+    kept = Codec(name, 2, 128)
     latents = np.zeros((3, 2, 128), np.float32)
     latents[1] = 3.5
     latents[2, 0, 5] = -2
@@ -108,12 +108,12 @@ def test_values_that_cannot_be_stored(name, bad):
     latents = random_latents(2, 2, 128)
     latents[1, 0, 3] = bad
     with pytest.raises(ClaraError, match="not finite, or too large"):
-        codec(name, 2, 128).encode(latents)
+        Codec(name, 2, 128).encode(latents)
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_blobs_of_another_length(name):
-    kept = codec(name, 2, 128)
+    kept = Codec(name, 2, 128)
     (blob,) = kept.encode(random_latents(1, 2, 128))
     query = random_latents(1, 2, 128)[0]
     for wrong in (b"", blob[:-1], blob + b"\0"):
@@ -125,17 +125,17 @@ def test_blobs_of_another_length(name):
 
 def test_an_unknown_codec_names_the_known_ones():
     with pytest.raises(ClaraError, match=r"'int5'.*int8, int4, fp16"):
-        codec("int5", 2, 128)
+        Codec("int5", 2, 128)
 
 
 def test_other_shapes_are_refused():
-    kept = codec("int8", 2, 128)
+    kept = Codec("int8", 2, 128)
     with pytest.raises(ClaraError, match="shape"):
         kept.encode(np.zeros((1, 3, 128), np.float32))
     with pytest.raises(ClaraError, match="shape"):
         scores(kept, np.zeros(256, np.float32), [])
     with pytest.raises(ClaraError, match="shape"):
-        codec("int8", 0, 128)
+        Codec("int8", 0, 128)
 
 
 @pytest.mark.parametrize("n", [1, 2, 64, 128, 4096, 8192])
