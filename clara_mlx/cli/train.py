@@ -52,7 +52,7 @@ def train(
         emit(plan, _format(plan), as_json)
         return
     with _step_bar() as on_step:
-        result = run.train(on_step).to_dict()
+        result = run.train(on_step)
     emit(plan | result, _format(result), as_json)
 
 

@@ -17,25 +17,17 @@ Offer = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True)
 class Remote:
-    """An OpenAI-compatible endpoint.
+    """An OpenAI-compatible endpoint."""
 
-    Attributes:
-        url: The base URL; ``/v1`` is added if it has no path.
-        model: The model's name there; ``mlx_lm.server`` calls the one it has loaded
-            ``default_model``.
-        key: The key for the Authorization header, which is sent if there is one.
-        timeout: The most seconds between two pieces of a stream, or until an answer in one piece.
-        obeys: Whether it heeds ``response_format``, ``tool_choice`` and ``parallel_tool_calls``,
-            which ``mlx_lm.server`` ignores.
-        images: Whether it reads images.
-    """
-
-    url: str
+    url: str  # the base URL; ``/v1`` is added if it has no path
+    # The model's name there; ``mlx_lm.server`` calls the one it has loaded ``default_model``.
     model: str = "default_model"
-    key: str | None = field(default=None, repr=False)
-    timeout: float = 900.0
+    key: str | None = field(default=None, repr=False)  # for the Authorization header
+    timeout: float = 900.0  # the most seconds between two pieces, or until a whole answer
+    # Whether it heeds ``response_format``, ``tool_choice`` and ``parallel_tool_calls``, which
+    # ``mlx_lm.server`` ignores.
     obeys: bool = False
-    images: bool = False
+    images: bool = False  # whether it reads images
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -53,55 +45,35 @@ class Remote:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that `create_app` needs besides a memory.
+    """Everything that `create_app` needs besides a memory."""
 
-    Attributes:
-        reasoner: The model behind the gateway.
-        fallback: The model that answers when the reasoner can't.
-        name: The model's name for clients.
-        budget: The window of the reasoner, and when to compact.
-        offer: When the memory's tools are offered.
-        everything: Whether `ask_memory` searches all memories, not only the conversation's.
-        bring_back: Whether compacted text that a user's new message needs is added to it.
-        observe: Whether long texts of conversations are remembered as they come, so that they are
-            compressed before they are needed.
-        rounds: The most rounds of one answer in which memory calls are answered.
-        host: The address to listen on; any other than a loopback address needs a token.
-        port: The port to listen on; 0 chooses a free one.
-        token: The bearer token that clients must send, if there is one.
-        allow_hosts: Names, besides loopback's, that requests may be addressed to.
-        max_body_bytes: Bytes of the largest request.
-        body_seconds: The most seconds that the body of a request may take to arrive.
-        keepalive: Seconds of silence after which a stream gets a comment.
-        patience: Seconds after which a stream starts although it may still fail.
-        linger: Seconds that an answer continues after its client has left; the result is kept for
-            the same time, in case of a retry.
-        failures: Failures of the reasoner in a row after which it is left alone.
-        pause: Seconds until it is then tried again.
-        drain: The most seconds to finish answers when the gateway stops.
-    """
-
-    reasoner: Remote
-    fallback: Remote | None = None
-    name: str = "reasoner"
-    budget: Budget = field(default_factory=Budget)
-    offer: Offer = "auto"
-    everything: bool = False
-    bring_back: bool = True
+    reasoner: Remote  # the model behind the gateway
+    fallback: Remote | None = None  # the model that answers when the reasoner can't
+    name: str = "reasoner"  # the model's name for clients
+    budget: Budget = field(default_factory=Budget)  # the reasoner's window, and when to compact
+    offer: Offer = "auto"  # when the memory's tools are offered
+    everything: bool = False  # whether `ask_memory` searches all memories, not one conversation's
+    bring_back: bool = True  # whether compacted text that a user's new message needs is added to it
+    # Whether long texts of conversations are remembered as they come, so that they are compressed
+    # before they are needed.
     observe: bool = True
-    rounds: int = 4
-    host: str = "127.0.0.1"
-    port: int = 8100
-    token: str | None = field(default=None, repr=False)
-    allow_hosts: tuple[str, ...] = ()
-    max_body_bytes: int = 32 << 20
-    body_seconds: float = 60.0
-    keepalive: float = 10.0
-    patience: float = 5.0
+    rounds: int = 4  # the most rounds of one answer in which memory calls are answered
+    host: str = "127.0.0.1"  # to listen on; any other than a loopback address needs a token
+    port: int = 8100  # to listen on; 0 chooses a free one
+    token: str | None = field(default=None, repr=False)  # the bearer token that clients must send
+    allow_hosts: tuple[
+        str, ...
+    ] = ()  # names, besides loopback's, that requests may be addressed to
+    max_body_bytes: int = 32 << 20  # of the largest request
+    body_seconds: float = 60.0  # the most that the body of a request may take to arrive
+    keepalive: float = 10.0  # seconds of silence after which a stream gets a comment
+    patience: float = 5.0  # seconds after which a stream starts although it may still fail
+    # Seconds that an answer continues after its client has left; the result is kept for the same
+    # time, in case of a retry.
     linger: float = 300.0
-    failures: int = 3
-    pause: float = 30.0
-    drain: float = 30.0
+    failures: int = 3  # failures of the reasoner in a row after which it is left alone
+    pause: float = 30.0  # seconds until it is then tried again
+    drain: float = 30.0  # the most seconds to finish answers when the gateway stops
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:

@@ -10,12 +10,7 @@ import mlx.core as mx
 
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.export import write_checkpoint
-from clara_mlx.convert.files import (
-    BASE_FILES,
-    locate_folder,
-    read_base,
-    read_json,
-)
+from clara_mlx.convert.files import BASE_FILES, locate_folder, read_base, read_json
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.vocabulary import read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import ADAPTER, TABLES, dimensions, expand
@@ -48,6 +43,7 @@ def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
     """Write a checkpoint of a base with added tokens and two empty adapters."""
     base = locate_folder(fresh.base, BASE_FILES)
     base_config = read_json(base / "config.json")
+    where = str(base / "config.json")
     tokenizer = read_tokenizer(base, base)
     refs = read_base(base)
     if TABLES[0] not in refs:
@@ -62,15 +58,13 @@ def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
             "window": 1,  # the conversion takes the base's own
             "training_stage": "stage1",
         },
-        where=str(base / "config.json"),
+        where=where,
     )
     tables = {}
     for name in TABLES:
         ref = refs.get(name) or refs[TABLES[0]]  # a tied lm_head is the embedding
         tables[name] = _add_rows(ref.read(), config, fresh.row_spread, seed, name)
-    sizes = dimensions(
-        base_config, config.vocab_size, config.lora_r, where=str(base / "config.json")
-    )
+    sizes = dimensions(base_config, config.vocab_size, config.lora_r, where=where)
     shapes = adapter_shapes(sizes)
     dtype = tables[TABLES[0]].dtype
     adapters = {

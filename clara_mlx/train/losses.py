@@ -28,19 +28,12 @@ Arrays = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class Network:
-    """A model, and the passes through it that losses are made of.
+    """A model, and the passes through it that losses are made of."""
 
-    Attributes:
-        model: The mlx-lm model with adapted layers and memory-token rows.
-        adapters: Its adapters, of which each pass activates one.
-        memory_tokens: M, vectors per document.
-        run: Computes a block, plainly or with activation checkpointing.
-    """
-
-    model: Any
-    adapters: Adapters
-    memory_tokens: int
-    run: RunLayer = run_layer
+    model: Any  # the mlx-lm model with adapted layers and memory-token rows
+    adapters: Adapters  # of which each pass activates one
+    memory_tokens: int  # M, vectors per document
+    run: RunLayer = run_layer  # computes a block, plainly or with activation checkpointing
 
     def encode(self, ids: mx.array, starts: mx.array, adapter: str) -> mx.array:
         """Latents (n, M, hidden) of inputs (n, length) whose memory tokens begin at ``starts``."""

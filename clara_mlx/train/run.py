@@ -17,23 +17,6 @@ from clara_mlx.train.trainer import OnStep, Trainer
 
 
 @dataclass(frozen=True)
-class Result:
-    """The results of a run: its folders and its last metrics."""
-
-    model: Path
-    checkpoint: Path | None
-    last: dict[str, Any]  # the last step's line of the metrics, with the last evaluation
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "model": str(self.model),
-            "checkpoint": self.checkpoint and str(self.checkpoint),
-            **self.last,
-        }
-
-
-@dataclass(frozen=True)
 class Run:
     """A training run whose data is read and whose model is loaded; `open` makes it."""
 
@@ -58,8 +41,12 @@ class Run:
             tables_of(folder)  # better before the training than after: the tables may be gone
         return cls(config, folder, Trainer(config, from_folder(folder)))
 
-    def train(self, on_step: OnStep | None = None) -> Result:
-        """Train to the end, or go on to it, then write the model folder and the checkpoint."""
+    def train(self, on_step: OnStep | None = None) -> dict[str, Any]:
+        """Train to the end, or go on to it, then write the model folder and the checkpoint.
+
+        Returns:
+            Where they are, and the last step's line of the metrics with the last evaluation.
+        """
         last = self.trainer.run(on_step)
         config, output = self.config, Path(self.config.output)
         trained = dict(self.trainer.parameters)
@@ -67,16 +54,15 @@ class Run:
         described = replace(self.folder.config, training_stage=config.kind.checkpoint_name)
         if config.kind.chooses:
             described = replace(described, generation_top_k=config.method.top_k)
-        result = Result(
-            output / "model", output / "checkpoint" if config.write_checkpoint else None, last
-        )
+        model = output / "model"
+        checkpoint = output / "checkpoint" if config.write_checkpoint else None
         save_trained(
             self.folder,
             trained,
             None if rows is None else next(iter(rows.values())),
             config=described,
             about={"stage": config.stage, "steps": self.trainer.steps, "seed": config.seed},
-            model=result.model,
-            checkpoint=result.checkpoint,
+            model=model,
+            checkpoint=checkpoint,
         )
-        return result
+        return {"model": str(model), "checkpoint": checkpoint and str(checkpoint), **last}
