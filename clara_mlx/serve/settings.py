@@ -61,9 +61,7 @@ class Settings:
     host: str = "127.0.0.1"  # to listen on; any other than a loopback address needs a token
     port: int = 8100  # to listen on; 0 chooses a free one
     token: str | None = field(default=None, repr=False)  # the bearer token that clients must send
-    allow_hosts: tuple[
-        str, ...
-    ] = ()  # names, besides loopback's, that requests may be addressed to
+    allow_hosts: tuple[str, ...] = ()  # names, besides loopback's, that requests may be sent to
     max_body_bytes: int = 32 << 20  # of the largest request
     body_seconds: float = 60.0  # the most that the body of a request may take to arrive
     keepalive: float = 10.0  # seconds of silence after which a stream gets a comment
