@@ -28,9 +28,9 @@ from typing import cast
 
 from capture_commands import Command, prepare_commands
 
-from clara_mlx.evaluate.captured import Captured, read_captured
 from clara_mlx.evaluate.probes.from_facts import probes
 from clara_mlx.evaluate.probes.probe import Probe
+from clara_mlx.evaluate.sets import Captured, read_captured
 from clara_mlx.store.atomic import write_text
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.secrets import mask

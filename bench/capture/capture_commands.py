@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sample_project import FILES, SNIPPETS
 
-from clara_mlx.evaluate.captured import CaptureError
+from clara_mlx.evaluate.sets import CaptureError
 
 
 class Command(NamedTuple):

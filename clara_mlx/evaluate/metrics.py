@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+
+from clara_mlx.evaluate.cases import PLACES, THIRDS
 
 #: The definitions, as a report prints them.
 DEFINITIONS = {
@@ -66,6 +68,15 @@ def f1(answer: str, expected: str) -> float:
     return 2 * (given & wanted).total() / (given.total() + wanted.total())
 
 
+def scores(answers: Sequence[str], expected: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """For each answer, whether it is exactly right (1.0, else 0.0), and its F1."""
+    pairs = list(zip(answers, expected, strict=True))
+    return {
+        "exact": np.array([float(exact(*pair)) for pair in pairs]),
+        "f1": np.array([f1(*pair) for pair in pairs]),
+    }
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean over probes and the bounds of its 95% interval; None for a single document."""
@@ -73,10 +84,6 @@ class Estimate:
     mean: float
     low: float | None
     high: float | None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """The estimate ready for JSON."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
 def share(documents: Sequence[int], values: Any) -> Estimate:
@@ -134,3 +141,45 @@ def _mean_and_variance(documents: Sequence[int], values: Any) -> tuple[float, fl
         return mean, None
     surplus = np.bincount(which, figures - mean)  # of each document over what the mean predicts
     return mean, float(clusters / (clusters - 1) * np.sum(surplus**2) / len(figures) ** 2)
+
+
+def break_down(
+    counted: str,
+    documents: Sequence[int],
+    figures: Mapping[str, Any],
+    groups: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Means with intervals over all probes, and by each dimension's groups, ready for JSON.
+
+    Args:
+        counted: The name of what is counted: ``probes`` or ``queries``.
+        documents: The number of the document that each of n probes is about.
+        figures: For each figure an array (n,) with values from 0 to 1.
+        groups: For each dimension the group that each of n probes is in.
+    """
+
+    def shares(which: list[int]) -> dict[str, Any]:
+        chosen = [documents[i] for i in which]
+        means = {name: asdict(share(chosen, values[which])) for name, values in figures.items()}
+        return {counted: len(which), "documents": len(set(chosen)), **means}
+
+    by = {
+        dimension: {
+            name: shares([i for i, other in enumerate(names) if other == name])
+            for name in in_report_order(dimension, set(names))
+        }
+        for dimension, names in groups.items()
+    }
+    return {"all": shares(list(range(len(documents)))), "by": by}
+
+
+def in_report_order(dimension: str, names: set[str]) -> list[str]:
+    """The names of one dimension's groups in the order of a report."""
+    orders = {"third": THIRDS, "place": PLACES}
+    if dimension in orders:
+        return [name for name in orders[dimension] if name in names]
+    if dimension == "ratio":
+        return sorted(
+            names, key=lambda name: int(name.removeprefix("over ").split(" ")[0].rstrip("x"))
+        )
+    return sorted(names)

@@ -6,7 +6,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from clara_mlx.evaluate.probes.probe import Output, Probe
 
@@ -26,23 +25,6 @@ FORMS = {
 
 _NAME = re.compile(r"[A-Za-z_][\w./-]{2,}\w")
 _COMPOUND = re.compile(r"[\d_./-]|[a-z][A-Z]")  # found in identifiers and paths, not in words
-
-
-@dataclass(frozen=True)
-class Query:
-    """A probe's question, worded so that it fits one document of a memory only.
-
-    Attributes:
-        document: Number of the output among all outputs in the memory.
-        probe: The probe it was made from.
-        form: One of `FORMS`.
-        text: The query.
-    """
-
-    document: int
-    probe: Probe
-    form: str
-    text: str
 
 
 def names_in(text: str) -> set[str]:
@@ -76,8 +58,10 @@ class Composer:
         for output in outputs:
             self._documents.update(names_in(output.text))
 
-    def query(self, document: int, probe: Probe, chunk: str) -> Query | None:
-        """The query for a probe; None if nothing distinguishes its document from all others.
+    def query(self, document: int, probe: Probe, chunk: str) -> tuple[str, str] | None:
+        """The query for a probe: which of `FORMS` it has, and its text.
+
+        None if nothing distinguishes the probe's document from all others.
 
         Args:
             document: Number of the probe's output.
@@ -86,7 +70,7 @@ class Composer:
         """
         output = self._outputs[document]
         if self._unique(names_in(probe.question) & names_in(output.text)):
-            return Query(document, probe, "named", probe.question)
+            return "named", probe.question
         answer = probe.answer.lower()
         usable = [
             name
@@ -97,7 +81,7 @@ class Composer:
             return None
         chooser = random.Random(f"{self._seed} {document} {probe.question}")
         chosen = chooser.choice(distinctive(usable))
-        return Query(document, probe, "composed", compose(probe.question, output.tool, chosen))
+        return "composed", compose(probe.question, output.tool, chosen)
 
     def _unique(self, names: Iterable[str]) -> list[str]:
         """The names that occur in one document only, sorted."""

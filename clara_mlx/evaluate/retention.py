@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from clara_mlx.evaluate.batched import Reading
 from clara_mlx.evaluate.cases import Case, find_cases
 from clara_mlx.evaluate.contexts import CONTEXTS, Contexts
 from clara_mlx.evaluate.sets import ProbeSet
-from clara_mlx.evaluate.shares import break_down
 from clara_mlx.model.clara import Clara
 from clara_mlx.store.codec import Codec
 
@@ -50,25 +49,17 @@ class Outcomes:
     answers: list[str]
     positions: list[int]
 
-    @property
-    def exact(self) -> np.ndarray[Any, Any]:
-        """1.0 for each answer that is exactly right, else 0.0."""
-        pairs = zip(self.answers, self.cases, strict=True)
-        return np.array([float(metrics.exact(a, case.probe.answer)) for a, case in pairs])
-
-    @property
-    def f1(self) -> np.ndarray[Any, Any]:
-        """Token F1 of each answer."""
-        pairs = zip(self.answers, self.cases, strict=True)
-        return np.array([metrics.f1(a, case.probe.answer) for a, case in pairs])
+    def scores(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The `metrics.scores` of the answers."""
+        return metrics.scores(self.answers, [case.probe.answer for case in self.cases])
 
     def to_dict(self) -> dict[str, Any]:
         """Shares over all cases and by each of `Case.groups`, ready for JSON."""
         groups = [case.groups() for case in self.cases]
-        shares = break_down(
+        shares = metrics.break_down(
             "probes",
             [case.document for case in self.cases],
-            {"exact": self.exact, "f1": self.f1},
+            self.scores(),
             {dimension: [group[dimension] for group in groups] for dimension in groups[0]},
         )
         return {
@@ -85,12 +76,13 @@ def compare(a: Outcomes, b: Outcomes) -> dict[str, Any]:
 
     Only probes that both were asked count, because another tokenizer can leave out other probes.
     """
+    exact_a, exact_b = (outcomes.scores()["exact"] for outcomes in (a, b))
     other = {
-        (case.document, case.probe): score for case, score in zip(b.cases, b.exact, strict=True)
+        (case.document, case.probe): score for case, score in zip(b.cases, exact_b, strict=True)
     }
     pairs = [
         (case.document, score - other[case.document, case.probe])
-        for case, score in zip(a.cases, a.exact, strict=True)
+        for case, score in zip(a.cases, exact_a, strict=True)
         if (case.document, case.probe) in other
     ]
     documents, differences = zip(*pairs, strict=True) if pairs else ((), ())
@@ -99,7 +91,7 @@ def compare(a: Outcomes, b: Outcomes) -> dict[str, Any]:
         "of": {"model": a.model, "method": a.method},
         "minus": {"model": b.model, "method": b.method},
         "probes": len(pairs),
-        "exact": metrics.difference(documents, differences).to_dict(),
+        "exact": asdict(metrics.difference(documents, differences)),
     }
 
 

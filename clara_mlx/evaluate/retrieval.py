@@ -15,10 +15,9 @@ from clara_mlx.evaluate import metrics
 from clara_mlx.evaluate.batched import Reading, generate_answers
 from clara_mlx.evaluate.cases import MOST_CHUNKS, chunks_with_evidence
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, SIZES, TOOLS
-from clara_mlx.evaluate.probes.probe import Output
-from clara_mlx.evaluate.queries import FORMS, Composer, Query
+from clara_mlx.evaluate.probes.probe import Output, Probe
+from clara_mlx.evaluate.queries import FORMS, Composer
 from clara_mlx.evaluate.sets import ProbeSet, draw_outputs
-from clara_mlx.evaluate.shares import break_down
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.memory import Memory, Mode
 from clara_mlx.model import chunking
@@ -41,12 +40,25 @@ _Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class SetQuery:
-    """A query with the set it comes from and the spans of the chunks that are relevant."""
+class Query:
+    """A probe's question, worded so that it fits one document of a memory only.
 
-    query: Query
+    Attributes:
+        set: Name of the set that the probe comes from.
+        document: Number of its output among all outputs in the memory.
+        tool: The tool that printed the output.
+        probe: The probe.
+        form: One of `FORMS`.
+        text: The query.
+        relevant: Spans of the chunks that hold the evidence.
+    """
+
     set: str
+    document: int
     tool: str
+    probe: Probe
+    form: str
+    text: str
     relevant: tuple[_Span, ...]
 
 
@@ -78,7 +90,7 @@ class Haystack:
         self._texts: set[str] = set()
         self.outputs: list[Output] = []
         self.chunks = 0
-        self.queries: list[SetQuery] = []
+        self.queries: list[Query] = []
         self.unusable = 0
         documents = {
             probes.name: [self._add(output) for output in probes.outputs] for probes in sets
@@ -117,7 +129,7 @@ class Haystack:
         clara = self._clara
         return list(chunking.split(text, clara.tokenizer, clara.config.doc_max_length))
 
-    def _compose(self, composer: Composer, number: int, name: str) -> list[SetQuery]:
+    def _compose(self, composer: Composer, number: int, name: str) -> list[Query]:
         """The queries of one document; counts the probes that make none as unusable."""
         output = self.outputs[number]
         chunks = self._split(output.text)
@@ -130,7 +142,7 @@ class Haystack:
                 self.unusable += 1
                 continue
             spans = tuple((chunk.start, chunk.end) for chunk in holding)
-            composed.append(SetQuery(query, name, output.tool, spans))
+            composed.append(Query(name, number, output.tool, probe, *query, spans))
         return composed
 
 
@@ -167,14 +179,14 @@ def measure(
         for mode in get_args(Mode):
             ranks = []
             for number, asked in enumerate(queries, 1):
-                hits = memory.recall(asked.query.text, max(DEPTHS), mode=mode)
+                hits = memory.recall(asked.text, max(DEPTHS), mode=mode)
                 ranks.append(rank_of_relevant(asked, hits, documents))
                 report(number, len(queries), f"{mode} search")
             recall[mode] = recall_shares(queries, ranks)
         for k in ASK_DOCUMENTS:
             texts = []
             for number, asked in enumerate(queries, 1):
-                texts.append(memory.ask(asked.query.text, k, max_tokens=max_tokens).text)
+                texts.append(memory.ask(asked.text, k, max_tokens=max_tokens).text)
                 report(number, len(queries), f"asking {k} chunks")
             answers[f"ask, k = {k}"] = answer_shares(queries, texts)
         status = memory.status()
@@ -199,9 +211,9 @@ def answer_from_relevant_chunks(
     prompts = clara.prompts
     readings = []
     for asked in haystack.queries:
-        text = haystack.outputs[asked.query.document].text
+        text = haystack.outputs[asked.document].text
         chunks = [text[start:end] for start, end in asked.relevant]
-        prompt = prompts.answer(asked.query.text, len(chunks))
+        prompt = prompts.answer(asked.text, len(chunks))
         readings.append(Reading(prompt, np.array(clara.encode(chunks))))
     answers = [""] * len(readings)
     for done, (number, answer) in enumerate(generate_answers(clara, readings, max_tokens), 1):
@@ -210,39 +222,35 @@ def answer_from_relevant_chunks(
     return answers
 
 
-def rank_of_relevant(asked: SetQuery, hits: Sequence[Hit], documents: dict[str, int]) -> float:
+def rank_of_relevant(asked: Query, hits: Sequence[Hit], documents: dict[str, int]) -> float:
     """Rank of the first relevant hit, counted from 1; infinite if there is none."""
-    probe = asked.query.probe
+    probe = asked.probe
     whole = [span for span in asked.relevant if span[0] <= probe.start and probe.end <= span[1]]
     relevant = whole or asked.relevant
     for rank, hit in enumerate(hits, 1):
-        if documents[hit.handle] == asked.query.document and (hit.start, hit.end) in relevant:
+        if documents[hit.handle] == asked.document and (hit.start, hit.end) in relevant:
             return rank
     return float("inf")
 
 
-def recall_shares(queries: Sequence[SetQuery], ranks: Sequence[float]) -> dict[str, Any]:
+def recall_shares(queries: Sequence[Query], ranks: Sequence[float]) -> dict[str, Any]:
     """Recall at each of `DEPTHS`, given the rank of each query's first relevant hit."""
     ranked = np.array(ranks)
     return _break_down(queries, {str(depth): ranked <= depth for depth in DEPTHS})
 
 
-def answer_shares(queries: Sequence[SetQuery], texts: Sequence[str]) -> dict[str, Any]:
+def answer_shares(queries: Sequence[Query], texts: Sequence[str]) -> dict[str, Any]:
     """Shares of exact answers, their F1, and how often nothing relevant was found."""
-    pairs = [(t, asked.query.probe.answer) for t, asked in zip(texts, queries, strict=True)]
-    figures = {
-        "exact": [metrics.exact(text, answer) for text, answer in pairs],
-        "f1": [metrics.f1(text, answer) for text, answer in pairs],
-        "nothing_found": [text == NOTHING_FOUND for text in texts],
-    }
-    return _break_down(queries, {name: np.array(values) for name, values in figures.items()})
+    scores = metrics.scores(texts, [asked.probe.answer for asked in queries])
+    nothing_found = np.array([text == NOTHING_FOUND for text in texts])
+    return _break_down(queries, {**scores, "nothing_found": nothing_found})
 
 
-def _break_down(queries: Sequence[SetQuery], figures: dict[str, Any]) -> dict[str, Any]:
+def _break_down(queries: Sequence[Query], figures: dict[str, Any]) -> dict[str, Any]:
     groups = {
         "set": [asked.set for asked in queries],
-        "form": [asked.query.form for asked in queries],
+        "form": [asked.form for asked in queries],
         "tool": [asked.tool for asked in queries],
     }
-    documents = [asked.query.document for asked in queries]
-    return break_down("queries", documents, figures, groups)
+    documents = [asked.document for asked in queries]
+    return metrics.break_down("queries", documents, figures, groups)

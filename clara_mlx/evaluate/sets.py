@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.evaluate.captured import read_captured
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError, kind_of
 
@@ -30,6 +29,23 @@ _MOST_PROBLEMS = 20  # problems of one file that are listed
 
 _REQUIRED_FIELDS = {"document": str, "question": str, "answer": str}
 _OPTIONAL_FIELDS = {"tool": str, "kind": str, "start": int, "end": int}
+
+
+class CaptureError(ClaraError):
+    """Captured outputs can't be made or read."""
+
+
+@dataclass(frozen=True)
+class Captured(Output):
+    """A real output with the command that printed it; for evaluation, never for training.
+
+    Attributes:
+        command: The command line; ``python`` is the interpreter that ran the capture.
+        rewritten: Neutral folders that the text names in place of the machine's own.
+    """
+
+    command: str
+    rewritten: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,29 @@ def draw_outputs(seed: str, tools: list[str], size: str, per_tool: int) -> Itera
 def read_captured_set() -> ProbeSet:
     """Read the outputs of real commands that come with clara-mlx."""
     return ProbeSet("captured", tuple(read_captured(_CAPTURED)))
+
+
+def read_captured(file: Path) -> list[Captured]:
+    """Read captured outputs from JSON lines.
+
+    Raises:
+        CaptureError: The file can't be read, or one of its lines is not a captured output.
+    """
+    captured = []
+    try:
+        # Not by splitlines, because an output may contain U+2028.
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaptureError(f"the captured outputs in {file} can't be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            raw = json.loads(line)
+            probes = tuple(Probe(**probe) for probe in raw.pop("probes"))
+            rewritten = tuple(raw.pop("rewritten"))
+            captured.append(Captured(probes=probes, rewritten=rewritten, **raw))
+        except (ValueError, KeyError, TypeError, AttributeError, ClaraError) as error:
+            raise CaptureError(f"{file}:{number}: not a captured output: {error}") from error
+    return captured
 
 
 def read_own_set(path: Path) -> ProbeSet:

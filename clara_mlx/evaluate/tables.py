@@ -48,16 +48,14 @@ class Grid:
 
 
 def percent(estimate: dict[str, Any], sign: str = "") -> str:
-    """A share in percent with its interval, such as ``96.2 (95.0 to 97.3)``."""
+    """A share in percent with its interval, such as ``96.2 (95.0 to 97.3)``.
+
+    With ``"+"`` as the sign, a difference of shares in percentage points, such as ``+1.2``.
+    """
     mean, low, high = (estimate[name] for name in ("mean", "low", "high"))
     if low is None:
         return f"{100 * mean:{sign}.1f}"
     return f"{100 * mean:{sign}.1f} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
-
-
-def points(estimate: dict[str, Any]) -> str:
-    """A difference of shares in percentage points, with its sign and its interval."""
-    return percent(estimate, "+")
 
 
 def find_retention(
@@ -102,7 +100,7 @@ def _difference_grid(report: dict[str, Any]) -> Grid:
         of, minus = entry["of"], entry["minus"]
         if of["model"] == minus["model"] == first and of["method"].startswith("latents"):
             row = pairs.setdefault((of["method"], minus["method"]), {})
-            row[entry["set"]] = points(entry["exact"])
+            row[entry["set"]] = percent(entry["exact"], "+")
     names = list(report["sets"])
     rows = [
         (f"{of} less {minus}", *(row.get(name, "") for name in names))
@@ -116,7 +114,7 @@ def _model_grid(report: dict[str, Any]) -> Grid:
     """Every model's shares by latents and text, with the differences from the first model."""
     first, names = report["models"][0]["name"], list(report["sets"])
     against_first = {
-        (entry["set"], entry["of"]["model"], entry["of"]["method"]): points(entry["exact"])
+        (entry["set"], entry["of"]["model"], entry["of"]["method"]): percent(entry["exact"], "+")
         for entry in report["differences"]
         if entry["minus"] == {"model": first, "method": entry["of"]["method"]}
     }

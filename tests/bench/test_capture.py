@@ -19,7 +19,7 @@ from capture import (
 )
 from capture_commands import REPOSITORY_COMMANDS
 
-from clara_mlx.evaluate.captured import Captured, CaptureError, read_captured
+from clara_mlx.evaluate.sets import Captured, CaptureError, read_captured
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.rules import RULES
 from clara_mlx.tool_outputs.secrets import mask

@@ -11,8 +11,8 @@ from clara_mlx import Clara
 from clara_mlx.evaluate import cases as module
 from clara_mlx.evaluate.cases import MOST_CHUNKS, PLACES, THIRDS, find_cases
 from clara_mlx.evaluate.corpus import generate
+from clara_mlx.evaluate.metrics import in_report_order
 from clara_mlx.evaluate.probes.probe import Output, Probe
-from clara_mlx.evaluate.shares import in_report_order
 from clara_mlx.model import chunking
 
 

@@ -312,4 +312,4 @@ def test_equal_readings_are_answered_once(
     assert len([line for line in lines if "key" in line]) == 1
     text_outcomes = reader.ask("text", cache, 3)
     (gap,) = {compare(nothing, text_outcomes)["exact"]["mean"]}
-    assert gap == nothing.exact.mean() - text_outcomes.exact.mean()
+    assert gap == nothing.scores()["exact"].mean() - text_outcomes.scores()["exact"].mean()

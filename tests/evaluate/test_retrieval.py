@@ -50,8 +50,7 @@ def test_a_question_that_names_something_of_its_own_stays(tmp_path: Path) -> Non
     composer = Composer(OUTPUTS, 0)
     asked = probe("Which file has test_load?", TEXTS[0], "tests/test_io.py")
     query = composer.query(0, asked, TEXTS[0])
-    assert query is not None
-    assert (query.form, query.text) == ("named", asked.question)
+    assert query == ("named", asked.question)
 
 
 def test_a_question_that_could_mean_several_is_composed() -> None:
@@ -60,15 +59,17 @@ def test_a_question_that_could_mean_several_is_composed() -> None:
     asked = probe("Which exception?", TEXTS[0], "OSError")
     query = composer.query(0, asked, TEXTS[0])
     assert query is not None
+    form, text = query
     possible = {compose(asked.question, "pytest", n) for n in ("tests/test_io.py", "test_load")}
-    assert query.form == "composed"
-    assert query.text in possible
+    assert form == "composed"
+    assert text in possible
     assert composer.query(0, asked, TEXTS[0]) == query
     # The answer is never given away.
     asked = probe("Which test failed?", TEXTS[0], "test_load")
-    query = composer.query(0, asked, TEXTS[0])
-    assert query is not None
-    assert query.text == compose(asked.question, "pytest", "tests/test_io.py")
+    assert composer.query(0, asked, TEXTS[0]) == (
+        "composed",
+        compose(asked.question, "pytest", "tests/test_io.py"),
+    )
     # Nothing tells the last document from the others.
     assert composer.query(2, probe("How many failed?", TEXTS[2], "1"), TEXTS[2]) is None
 
@@ -82,10 +83,10 @@ def test_rank_of_the_relevant_chunk(clara: Callable[..., Clara], tmp_path: Path)
     )
     haystack = Haystack([sets.ProbeSet("own", (output,))], model, 1, 5, 0)
     (asked,) = haystack.queries
-    assert asked.query.form == "named"
+    assert asked.form == "named"
     with Memory.open(tmp_path / "m.db", model, compress=False) as memory:
         handle = memory.remember(text)
-        hits = memory.recall(asked.query.text, 10, mode="text")
+        hits = memory.recall(asked.text, 10, mode="text")
     ranks = [retrieval.rank_of_relevant(asked, hits[i:], {handle: 0}) for i in range(len(hits))]
     right = next(i for i, hit in enumerate(hits) if "OSError" in hit.text)
     assert [hits[right].start, hits[right].end] == list(asked.relevant[0])
@@ -137,15 +138,14 @@ def test_answers_come_from_the_memory(
         assert answers["all"]["queries"] == 12
     given = retrieval.answer_from_relevant_chunks(haystack, model, 3, no_progress)
     for one, answer in list(zip(haystack.queries, given, strict=True))[:4]:
-        text = haystack.outputs[one.query.document].text
+        text = haystack.outputs[one.document].text
         latents = model.encode([text[start:end] for start, end in one.relevant])
-        assert answer == model.answer(one.query.text, latents, 3)
+        assert answer == model.answer(one.text, latents, 3)
 
 
 def test_shares_by_hand() -> None:
-    query = Composer(OUTPUTS, 0).query(0, probe("Which test_load?", TEXTS[0], "OSError"), TEXTS[0])
-    assert query is not None
-    one = retrieval.SetQuery(query, "own", "pytest", ((0, 9),))
+    asked = probe("Which test_load?", TEXTS[0], "OSError")
+    one = retrieval.Query("own", 0, "pytest", asked, "named", asked.question, ((0, 9),))
     recalls = retrieval.recall_shares([one] * 4, [1, 3, 7, float("inf")])
     assert [recalls["all"][depth]["mean"] for depth in ("1", "5", "10")] == [0.25, 0.5, 0.75]
     answers = retrieval.answer_shares([one] * 4, ["OSError.", "ValueError", NOTHING_FOUND, ""])

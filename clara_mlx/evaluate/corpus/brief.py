@@ -8,7 +8,7 @@ parameters has seen both words of a held-out name, but never the name.
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.names import FIRST_NAMES, LAST_NAMES, WORDS, held_out
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, place
 
 BRIEF_WORDS = tuple(word for word in WORDS if 3 < len(word) < 7 and not held_out(word))[::12]
 _FIRST = FIRST_NAMES[::14]
@@ -60,8 +60,7 @@ def _ruff(page: Page) -> None:
         )
     )
     page.line(
-        *(mark("error_file", _path(page)), ":", mark("error_line", page.names.line())),
-        *(":", mark("error_column", page.rng.randint(1, 19)), ": ", mark("error_code", code)),
+        *(*place(page, _path(page)), ": ", mark("error_code", code)),
         *(f" {before}`", mark("unused_name", _pair(page)), f"` {after}"),
     )
     page.line("Found ", mark("errors", 1), " error.")
@@ -69,8 +68,7 @@ def _ruff(page: Page) -> None:
 
 def _gcc(page: Page) -> None:
     page.line(
-        *(mark("error_file", _path(page, "c")), ":", mark("error_line", page.names.line())),
-        *(":", mark("error_column", page.rng.randint(1, 19)), ": error: '"),
+        *(*place(page, _path(page, "c")), ": error: '"),
         *(mark("undefined_name", _pair(page)), "' undeclared (first use in this function)"),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clara_mlx.evaluate.corpus.messages import compose, failure, log_message, times
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, place
 
 
 def _rising_steps(page: Page, last: int) -> Iterator[int]:
@@ -98,25 +98,18 @@ def _build_cmake(page: Page) -> None:
         )
         page.line('  Could not find "', mark("missing_module", names.camel()), '".')
     else:
-        page.line(
-            "[",
-            mark("progress", f"{rng.randint(1, 9) * 11}%"),
-            "] Building CXX object ",
-            names.path("o"),
-        )
+        progress = mark("progress", f"{rng.randint(1, 9) * 11}%")
+        page.line("[", progress, "] Building CXX object ", names.path("o"))
         page.line("[100%] Built target ", mark("built_target", names.snake()))
 
 
 def _build_ninja(page: Page) -> None:
-    names, rng = page.names, page.rng
+    names = page.names
     step = _rising_steps(page, 18)
     page.fill(lambda: page.line(f"[{next(step)}/19] CXX {names.path('o')}"), 0, 1, 0.9)
     page.line("FAILED: ", mark("target", names.path("o", ("obj", "build"))))
-    page.line(
-        *(mark("error_file", names.path("cc")), ":", mark("error_line", names.line())),
-        *(":", mark("error_column", rng.randint(1, 19)), ": error: "),
-        mark("error_message", compose(names, "unknown type name '<camel>'")),
-    )
+    page.put(*place(page, names.path("cc")), ": error: ")
+    page.line(mark("error_message", compose(names, "unknown type name '<camel>'")))
     page.line("ninja: build stopped: subcommand failed.")
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import MESSAGES, compose
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, place, underline
 
 _RUST_TYPES = ("u8", "u32", "u64", "i32", "i64", "f64", "usize", "bool", "String", "&str", "char")
 
 
 def _write_crate(page: Page) -> None:
-    names, rng = page.names, page.rng
-    crate = names.kebab()
-    if rng.random() < 0.8:
-        page.line(f"   Compiling {crate} v", mark("version", names.version(), name=crate))
-    else:
-        page.line(f"  Downloaded {crate} v", mark("version", names.version(), name=crate))
+    crate = page.names.kebab()
+    act = "   Compiling" if page.rng.random() < 0.8 else "  Downloaded"
+    page.line(f"{act} {crate} v", mark("version", page.names.version(), name=crate))
 
 
 def _write_place(page: Page, what: str, text: str) -> tuple[str, str]:
@@ -85,8 +82,7 @@ def _cargo_panic(page: Page) -> None:
     test = f"{rng.choice(('tests', names.word()))}::{names.snake()}"
     page.line(
         *("thread '", mark("failed_test", test), "' panicked at "),
-        *(mark("error_file", names.path("rs")), ":", mark("error_line", names.line())),
-        *(":", mark("error_column", rng.randint(1, 19)), ":"),
+        *(*place(page, names.path("rs")), ":"),
     )
     kind = rng.random()
     if kind < 0.5:
@@ -109,12 +105,10 @@ def _cargo_test(page: Page) -> None:
     names, rng = page.names, page.rng
     shown = page.fill(lambda: _write_passing_test(page), 0, 1, 0.9)
     failed = rng.random() < 0.7
-    if failed:
-        page.line("test ", mark("failed_test", f"{names.word()}::{names.snake()}"), " ... FAILED")
-    else:
-        page.line("test ", mark("ignored_test", f"{names.word()}::{names.snake()}"), " ... ignored")
+    fact, outcome = ("failed_test", "FAILED") if failed else ("ignored_test", "ignored")
+    page.line("test ", mark(fact, f"{names.word()}::{names.snake()}"), f" ... {outcome}")
     page.line()
-    _write_result(page, 1 if failed else 0, shown)
+    _write_result(page, int(failed), shown)
 
 
 def _cargo_build(page: Page) -> None:

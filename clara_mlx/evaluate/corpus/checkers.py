@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import MESSAGES, code_line, compose
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline, write_log
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, place, underline, write_log
 
 
 def _draw_rule(page: Page) -> tuple[str, str]:
@@ -47,8 +47,7 @@ def _ruff_one(page: Page) -> None:
     """One finding on one line, after a log."""
     names, rng = page.names, page.rng
     write_log(page, 0.9)
-    page.put(mark("error_file", names.path("py")), ":", mark("error_line", names.line()))
-    page.put(":", mark("error_column", rng.randint(1, 19)), ": ")
+    page.put(*place(page, names.path("py")), ": ")
     if rng.random() < 0.3:
         code, after = rng.choice(
             (("F401", "imported but unused"), ("F841", "is assigned to but never used"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import MESSAGES, compose, unequal_values
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, underline
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, place, underline
 
 
 def _module(page: Page) -> str:
@@ -56,8 +56,7 @@ def _go_build(page: Page) -> None:
     page.fill(lambda: _write_passing_package(page), 0, 0, 0.8)
     page.line("# ", mark("failed_package", _module(page)))
     page.line(
-        *(rng.choice(("./", "./", "")), mark("error_file", names.path("go", ("internal", "cmd")))),
-        *(":", mark("error_line", names.line()), ":", mark("error_column", rng.randint(1, 19))),
+        *(rng.choice(("./", "./", "")), *place(page, names.path("go", ("internal", "cmd")))),
         *(": ", mark("error_message", compose(names, rng.choice(MESSAGES["go_errors"])))),
     )
 

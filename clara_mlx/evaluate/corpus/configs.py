@@ -6,32 +6,18 @@ from collections.abc import Callable, Iterator
 
 from clara_mlx.evaluate.corpus.page import Layout, Marked, Page, mark
 
-# Usual settings, and the kinds of values that they take.
-_SETTINGS = {
-    "timeout": "count",
-    "retries": "count",
-    "port": "count",
-    "workers": "count",
-    "limit": "count",
-    "size": "count",
-    "batch_size": "count",
-    "max_tokens": "count",
-    "threshold": "decimal",
-    "interval": "decimal",
-    "rate": "decimal",
-    "level": "choice",
-    "mode": "choice",
-    "log_level": "choice",
-    "path": "path",
-    "cache_dir": "path",
-    "host": "host",
-    "name": "name",
-    "region": "name",
-    "model": "name",
-    "enabled": "flag",
-    "verbose": "flag",
-    "version": "version",
+# The usual keys of settings, by the kind of their value.
+_USUAL = {
+    "count": ("timeout", "retries", "port", "workers", "limit", "size", "batch_size", "max_tokens"),
+    "decimal": ("threshold", "interval", "rate"),
+    "choice": ("level", "mode", "log_level"),
+    "path": ("path", "cache_dir"),
+    "host": ("host",),
+    "name": ("name", "region", "model"),
+    "flag": ("enabled", "verbose"),
+    "version": ("version",),
 }
+_SETTINGS = tuple((key, kind) for kind, keys in _USUAL.items() for key in keys)
 _CHOICES = ("debug", "info", "warning", "error", "strict", "auto", "none", "default", "off", "fast")
 _KINDS = ("count", "count", "decimal", "flag", "choice", "name", "name", "path", "host", "version")
 
@@ -41,39 +27,39 @@ def _setting(page: Page) -> tuple[str, str]:
     names, rng = page.names, page.rng
     draw = rng.random()
     if draw < 0.4:
-        return rng.choice(tuple(_SETTINGS.items()))
+        return rng.choice(_SETTINGS)
     if draw < 0.6:
-        usual, kind = rng.choice(tuple(_SETTINGS.items()))
+        usual, kind = rng.choice(_SETTINGS)
         return f"{names.word()}_{usual}", kind
     return names.snake(), rng.choice(_KINDS)
 
 
-def _value(page: Page, kind: str) -> tuple[str, bool]:
-    """Draw a value of a kind; also says whether it is text, which some formats quote."""
+def _value(page: Page, kind: str) -> tuple[str, str]:
+    """Draw a value of a kind, and the quotation mark that some formats write on either side."""
     names, rng = page.names, page.rng
     if kind == "count":
-        return str(names.count(100_000)), False
+        return str(names.count(100_000)), ""
     if kind == "decimal":
-        return names.decimal(0, 10, rng.choice((1, 2, 3))), False
+        return names.decimal(0, 10, rng.choice((1, 2, 3))), ""
     if kind == "flag":
-        return rng.choice(("true", "false")), False
+        return rng.choice(("true", "false")), ""
     if kind == "choice":
-        return rng.choice(_CHOICES), True
+        return rng.choice(_CHOICES), '"'
     if kind == "name":
-        return names.kebab(), True
+        return names.kebab(), '"'
     if kind == "path":
         top = rng.choice(("var", "etc", "opt", "srv", "tmp"))
-        return f"/{top}/{names.word()}/{names.kebab()}", True
+        return f"/{top}/{names.word()}/{names.kebab()}", '"'
     if kind == "host":
         end = rng.choice(("com", "io", "net", "local"))
-        return f"{names.kebab()}.{names.word()}.{end}", True
-    return names.version(), True
+        return f"{names.kebab()}.{names.word()}.{end}", '"'
+    return names.version(), '"'
 
 
 def _write_entries(
     page: Page,
     section: str | None,
-    write: Callable[[str, Marked, bool], object],
+    write: Callable[[str, Marked, str], object],
     counts: tuple[int, int],
     share: float = 1.0,
 ) -> None:
@@ -85,17 +71,13 @@ def _write_entries(
         while key in used:
             key, kind = page.names.snake(2, 2), "name"
         used.add(key)
-        value, text = _value(page, kind)
+        value, quote = _value(page, kind)
         marked = mark("value", value, key=key)
         if section is not None:
             marked = mark("value_in", marked, key=key, section=section)
-        write(key, marked, text)
+        write(key, marked, quote)
 
     page.fill(entry, *counts, share)
-
-
-def _quote(text: bool) -> str:
-    return '"' if text else ""
 
 
 def _separators(comma: str) -> Iterator[str]:
@@ -112,8 +94,8 @@ def _toml_tables(page: Page) -> None:
         section = names.kebab() if rng.random() < 0.7 else f"{names.word()}.{names.word()}"
         page.line(f"[{section}]")
 
-        def write(key: str, value: Marked, text: bool) -> None:
-            page.line(f"{key} = ", _quote(text), value, _quote(text))
+        def write(key: str, value: Marked, quote: str) -> None:
+            page.line(f"{key} = ", quote, value, quote)
 
         _write_entries(page, section, write, (2, 3), 0.0)
         page.line()
@@ -187,15 +169,8 @@ def _yaml_compose(page: Page) -> None:
             page.line("    ports:")
             page.line('      - "', mark("port_of", names.number(1024, 65000), name=name), ':80"')
         if rng.random() < 0.5:
-            page.line(
-                "    restart: ",
-                mark(
-                    "value_in",
-                    rng.choice(("always", "no", "unless-stopped")),
-                    key="restart",
-                    section=name,
-                ),
-            )
+            policy = rng.choice(("always", "no", "unless-stopped"))
+            page.line("    restart: ", mark("value_in", policy, key="restart", section=name))
 
     page.fill(service, 2, 2)
 
@@ -204,14 +179,21 @@ def _yaml_flat(page: Page) -> None:
     _write_entries(page, None, lambda key, value, _: page.line(f"{key}: ", value), (4, 6))
 
 
+def _write_pairs(
+    page: Page, section: str | None, separator: str, counts: tuple[int, int], share: float = 1.0
+) -> None:
+    """Write pairs of JSON; the separator is a comma with what is between it and the next key."""
+    comma = _separators(separator)
+
+    def write(key: str, value: Marked, quote: str) -> None:
+        page.put(next(comma), f'"{key}": ', quote, value, quote)
+
+    _write_entries(page, section, write, counts, share)
+
+
 def _json_flat(page: Page) -> None:
-    comma = _separators(",\n")
-
-    def write(key: str, value: Marked, text: bool) -> None:
-        page.put(next(comma), f'  "{key}": ', _quote(text), value, _quote(text))
-
-    page.line("{")
-    _write_entries(page, None, write, (4, 5))
+    page.put("{\n  ")
+    _write_pairs(page, None, ",\n  ", (4, 5))
     page.line("\n}")
 
 
@@ -221,13 +203,8 @@ def _json_nested(page: Page) -> None:
 
     def section() -> None:
         name = page.names.mixed(1, 2)
-        inner_comma = _separators(",\n")
-
-        def write(key: str, value: Marked, text: bool) -> None:
-            page.put(next(inner_comma), f'    "{key}": ', _quote(text), value, _quote(text))
-
-        page.put(next(comma), f'  "{name}": {{\n')
-        _write_entries(page, name, write, (2, 2), 0.0)
+        page.put(next(comma), f'  "{name}": {{\n    ')
+        _write_pairs(page, name, ",\n    ", (2, 2), 0.0)
         page.put("\n  }")
 
     page.line("{")
@@ -237,13 +214,8 @@ def _json_nested(page: Page) -> None:
 
 def _json_line(page: Page) -> None:
     """Compact JSON on one line, as in an API's answer or a log."""
-    comma = _separators(", ")
-
-    def write(key: str, value: Marked, text: bool) -> None:
-        page.put(next(comma), f'"{key}": ', _quote(text), value, _quote(text))
-
     page.put("{")
-    _write_entries(page, None, write, (4, 6))
+    _write_pairs(page, None, ", ", (4, 6))
     page.put("}")
 
 

@@ -185,6 +185,19 @@ class Page:
         )
 
 
+def place(page: Page, path: str) -> tuple[str | Marked, ...]:
+    """Where an error is, to be put on a page: ``path:line:column``."""
+    line = mark("error_line", page.names.line())
+    return mark("error_file", path), ":", line, ":", mark("error_column", page.rng.randint(1, 19))
+
+
+def write_frame(page: Page, path: str) -> None:
+    """Write the line of a Python traceback that says where the error is."""
+    line, function = page.names.line(), page.names.snake()
+    page.put('  File "', mark("error_file", path), '", line ', mark("error_line", line))
+    page.line(", in ", mark("function", function))
+
+
 def write_log(page: Page, share: float) -> None:
     """Write a program's log around what matters, up to a share of the page's room."""
     lines = log_lines(page.names)

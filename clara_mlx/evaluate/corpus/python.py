@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import code_line, exception, failure
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark, write_log
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, write_frame, write_log
 
 
 def _python_path(page: Page) -> str:
     top = page.rng.choice(("", "", "/app/", f"/home/{page.names.user()}/", "/opt/"))
     return top + page.names.path("py")
+
+
+def _write_raised(page: Page) -> None:
+    write_frame(page, _python_path(page))
+    kind, message = exception(page.names)
+    page.line(mark("exception", kind), ": ", mark("error_message", message))
 
 
 def _traceback(page: Page) -> None:
@@ -25,10 +31,7 @@ def _traceback(page: Page) -> None:
     for _ in range(rng.randint(1, 6) if page.long else 0):
         page.line(f'  File "{_python_path(page)}", line {names.line()}, in {names.snake()}')
         page.line(f"    {code_line(names)}")
-    page.line(
-        *('  File "', mark("error_file", _python_path(page)), '", line '),
-        *(mark("error_line", names.line()), ", in ", mark("function", names.snake())),
-    )
+    write_frame(page, _python_path(page))
     page.line(f"    {code_line(names)}")
     kind, message = exception(names)
     if rng.random() < 0.15:
@@ -47,12 +50,7 @@ def _logged_exception(page: Page) -> None:
         *(mark("logger", names.snake()), ": ", mark("log_message", failure(names))),
     )
     page.line("Traceback (most recent call last):")
-    page.line(
-        *('  File "', mark("error_file", _python_path(page)), '", line '),
-        *(mark("error_line", names.line()), ", in ", mark("function", names.snake())),
-    )
-    kind, message = exception(names)
-    page.line(mark("exception", kind), ": ", mark("error_message", message))
+    _write_raised(page)
 
 
 def _chained(page: Page) -> None:
@@ -63,12 +61,7 @@ def _chained(page: Page) -> None:
     page.line()
     page.line("The above exception was the direct cause of the following exception:")
     page.line()
-    page.line(
-        *('  File "', mark("error_file", _python_path(page)), '", line '),
-        *(mark("error_line", names.line()), ", in ", mark("function", names.snake())),
-    )
-    kind, message = exception(names)
-    page.line(mark("exception", kind), ": ", mark("error_message", message))
+    _write_raised(page)
 
 
 def _syntax_error(page: Page) -> None:

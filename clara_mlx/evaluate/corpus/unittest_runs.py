@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from clara_mlx.evaluate.corpus.messages import exception, test_name, unequal_values
-from clara_mlx.evaluate.corpus.page import Layout, Page, mark
+from clara_mlx.evaluate.corpus.page import Layout, Page, mark, write_frame
 
 
 def _write_passing_test(page: Page) -> None:
     names = page.names
-    test = test_name(page.names)
+    test = test_name(names)
     page.line(f"{test} (tests.test_{names.word()}.{names.camel()}Test.{test}) ... ok")
 
 
@@ -42,11 +42,8 @@ def _write_last_lines(page: Page, shown: int, failures: int, errors: int = 0) ->
 
 def _write_heading(page: Page, what: str) -> tuple[str, str]:
     """Write the heading of one failure; returns the test and its module."""
-    test, module, case = (
-        test_name(page.names),
-        f"test_{page.names.word()}",
-        page.names.camel() + "Test",
-    )
+    names = page.names
+    test, module, case = test_name(names), f"test_{names.word()}", names.camel() + "Test"
     page.line(
         *(f"{what}: ", mark("failed_test", test), f" (tests.{module}."),
         *(mark("test_class", case), f".{test})"),
@@ -84,10 +81,7 @@ def _unittest_error(page: Page) -> None:
     kind, message = exception(names)
     if rng.random() < 0.5:
         page.line("Traceback (most recent call last):")
-    page.line(
-        *('  File "', mark("error_file", names.path("py")), '", line '),
-        *(mark("error_line", names.line()), ", in ", mark("function", names.snake())),
-    )
+    write_frame(page, names.path("py"))
     page.line(mark("exception", kind), ": ", mark("error_message", message))
     if rng.random() < 0.4:
         _write_last_lines(page, shown, 0, 1)
