@@ -1,4 +1,4 @@
-"""Errors that any room may raise, and the progress of long work.
+"""Errors that any room may raise, and the progress of work that takes long.
 
 Each error says what happened, where, and what to do next.
 """
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called as long work goes on.
+    """Called while work that takes long progresses.
 
-    Work of several steps also says which step it is at (``what``). Work of one step never does:
-    when it runs, a function of two arguments is enough for it.
+    Work in several steps also says which step it is at (``what``). Work in one step never does, so
+    a function of two arguments will do.
     """
 
     def __call__(self, done: int, total: int, what: str = "", /) -> None:

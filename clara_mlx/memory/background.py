@@ -34,13 +34,13 @@ LEASE_SECONDS = 60.0
 #: Seconds until the next look at the backlog when there was nothing to do.
 IDLE_SECONDS = 1.0
 
-#: Seconds until the next try after a passing failure, such as a full disk.
+#: Seconds until the next try after a transient failure, such as a full disk.
 PAUSE_SECONDS = 5.0
 
 #: Pending contents above which a writer is slowed down.
 BACKLOG = 10_000
 
-#: Seconds for which one call of a writer is held back at most.
+#: The most seconds for which one call of a writer is held back.
 BACKLOG_SECONDS = 5.0
 
 # The lease's name, as it is stored in the file.
@@ -95,7 +95,7 @@ class BackgroundCompression:
             self._thread.join()
 
     def wait(self, timeout: float | None, progress: Progress | None = None) -> None:
-        """Wait until nothing is pending but what was given up.
+        """Wait until nothing is pending except what was given up.
 
         Raises:
             StoreError: The thread failed, or ``timeout`` seconds have passed.
@@ -126,7 +126,7 @@ class BackgroundCompression:
                 except StoreError as error:
                     if not error.transient:
                         raise
-                    # The disk is full, or a writer takes long: all stays pending, so try again.
+                    # The disk is full, or a writer is slow: everything stays pending; try again.
                     self.error = error
                     self._woken.wait(PAUSE_SECONDS)
                     continue
@@ -162,7 +162,7 @@ class BackgroundCompression:
         except Exception as error:
             if _concerns_all(error):
                 raise
-            # If it was forgotten meanwhile, there is nothing to note.
+            # If it has been forgotten since, there is nothing to note.
             self._store.backlog.note_failure(content, str(error) or repr(error))
 
     def _take_lease(self) -> bool:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["latent", "text", "hybrid"]
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Memory:
@@ -141,14 +141,14 @@ class Memory:
             text: The original, which is kept byte for byte.
             source, session, metadata: Where it came from; `recall` can filter by all three.
             handle: The handle to give it, which must be new; without it, one is made.
-            progress: Called with the characters cut into chunks, which takes longest, and in all.
+            progress: Called with the characters cut into chunks so far, and in all; cutting takes
+                longest.
         """
+        given = {"source": source, "session": session, "metadata": metadata, "handle": handle}
         if isinstance(text, bytes):
-            original, kind = text, "bytes"
+            handle = self._keep(text, "bytes", progress, **given)
         else:
-            original, kind = text.encode("utf-8", "surrogatepass"), "text"
-        known = {"source": source, "session": session, "metadata": metadata, "handle": handle}
-        handle = self._keep(original, kind, progress, **known)
+            handle = self._keep(text.encode("utf-8", "surrogatepass"), "text", progress, **given)
         if self._most_bytes is not None:
             care.evict(self._store, self._most_bytes)
         if self._compression:
@@ -157,17 +157,17 @@ class Memory:
         return handle
 
     def _keep(
-        self, original: bytes, kind: str, progress: Progress | None = None, **known: Any
+        self, original: bytes, kind: str, progress: Progress | None = None, **given: Any
     ) -> str:
         """Cut an original into chunks and store both; returns its handle."""
         text = original.decode("utf-8", "surrogateescape" if kind == "bytes" else "surrogatepass")
         spans = cut(text, self.clara, progress)
-        return self._store.remember(original, text, spans, kind=kind, **known)
+        return self._store.remember(original, text, spans, kind=kind, **given)
 
     def flush(self, timeout: float | None = None, *, progress: Progress | None = None) -> None:
         """Wait until everything is compressed or given up, but no longer than ``timeout`` seconds.
 
-        ``progress`` is called with the contents compressed since the call, and those that waited.
+        ``progress`` is called with the number of contents done since the call, and in all.
 
         Raises:
             StoreError: No model compresses this file here, or the time is up.
@@ -235,7 +235,7 @@ class Memory:
         if mode == "latent":
             self._need_latents("latent search")
         if mode == "hybrid" and self._other_model:
-            _LOG.warning("only words are searched: %s", self._other_model)
+            logger.warning("only words are searched: %s", self._other_model)
         encoded = None
         latents = self._latents
         if mode != "text" and self.clara and self.model_thread and latents and latents.count():
@@ -278,7 +278,7 @@ class Memory:
     def recompress(self, progress: Progress | None = None) -> None:
         """Move the file to this model: its latents replace the other model's.
 
-        All contents are compressed again; if this is interrupted, it goes on at the next open.
+        All contents are compressed again; if this is interrupted, it is resumed at the next open.
         Meanwhile text search works as before, and latent search on what is compressed so far.
 
         Raises:

@@ -84,7 +84,7 @@ def _last_whole(ends: list[int]) -> int:
 
 
 def _boundary(text: str, start: int, end: int, least: list[int]) -> int:
-    """The best place to end a chunk that is ``text[start:end]`` at most.
+    """The best place to end a chunk that starts at ``start``, no later than ``end``.
 
     ``least`` has, for each kind of boundary, the position from which the chunk is full enough.
     """

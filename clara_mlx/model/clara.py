@@ -189,7 +189,8 @@ class Clara:
         layout = 3 + self.config.memory_tokens  # <ENC>, <s>, </s> and the memory tokens
         lengths = [chunk.tokens + layout for _, chunk in pieces]
         latents = self._encode(lengths, input_of, "encoder", progress)
-        compressed, start = [], 0
+        compressed = []
+        start = 0
         for chunks in chunked:
             compressed.append(Compressed(latents[start : start + len(chunks)], chunks))
             start += len(chunks)

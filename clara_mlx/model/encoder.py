@@ -39,7 +39,7 @@ RunLayer = Callable[[Any, mx.array], mx.array]
 
 
 def run_layer(layer: Any, h: mx.array) -> mx.array:
-    """Compute a block as it is; training replaces this by a checkpointed one."""
+    """Compute a block as it is; training replaces this function with a checkpointed one."""
     output: mx.array = layer(h, "causal")
     return output
 

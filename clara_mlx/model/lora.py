@@ -136,7 +136,8 @@ class Adapters:
         problems: list[str] = []
         fitting: dict[str, dict[str, mx.array]] = {}
         for path, layer in self._layers.items():
-            a, b = left.pop(f"{path}.lora_a", None), left.pop(f"{path}.lora_b", None)
+            a = left.pop(f"{path}.lora_a", None)
+            b = left.pop(f"{path}.lora_b", None)
             if a is None or b is None:
                 problems.append(f"missing {path}")
                 continue

@@ -68,7 +68,10 @@ class ModelThread:
         return self.submit(priority, work).result()
 
     def stream(self, priority: Priority, work: Callable[[], Iterator[T]]) -> Iterator[T]:
-        """Iterate here over what ``work`` yields in the model's thread; closing it stops that."""
+        """Iterate here over what ``work`` yields in the model's thread.
+
+        Closing the iterator stops the work.
+        """
         items: queue.Queue[Any] = queue.Queue()
         stop = threading.Event()
         end = object()
@@ -113,4 +116,4 @@ class ModelThread:
                     return
                 work.run()
         finally:
-            mx.clear_streams()  # otherwise they can abort the process at its exit, on the CPU
+            mx.clear_streams()  # on the CPU, they could abort the process when it exits

@@ -44,7 +44,7 @@ class Backlog:
                 lift_marks(connection, content_ids)
 
     def note_failure(self, content_id: int, error: str) -> None:
-        """Count a failed attempt at a content; nothing happens if it was forgotten meanwhile."""
+        """Count a failed attempt at a content; nothing happens if it has been forgotten."""
         with self._file.write() as connection:
             connection.execute(
                 "UPDATE pending SET attempts = attempts + 1, error = ? WHERE content_id = ?",
@@ -54,9 +54,9 @@ class Backlog:
     # -- the lease -------------------------------------------------------------------------------
 
     def take_lease(self, name: str, owner: str, seconds: float) -> bool:
-        """Take or renew a lease; returns whether it is the owner's now.
+        """Take or renew a lease; returns whether the owner has it now.
 
-        It is not while the lease of another owner has not expired.
+        That fails as long as the lease of another owner has not expired.
         """
         now = time.time()
         with self._file.write() as connection:

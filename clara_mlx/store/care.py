@@ -16,7 +16,7 @@ from clara_mlx.store.store import Store
 # Latents decoded at a time, to compare their sketches: bounds the memory.
 _SKETCH_BATCH = 256
 
-# Memories that one step of `evict` forgets at most.
+# The most memories that one step of `evict` forgets.
 _EVICT_BATCH = 1000
 
 
@@ -27,13 +27,13 @@ class Findings:
     checked: dict[str, int] = field(default_factory=dict)  # number of rows, by their kind
     problems: list[str] = field(default_factory=list)
     damaged_contents: list[int] = field(default_factory=list)
-    damaged_chunks: list[int] = field(default_factory=list)  # whose latents must be made again
+    damaged_chunks: list[int] = field(default_factory=list)  # their latents must be remade
 
 
 def verify(store: Store, progress: Progress | None = None) -> Findings:
     """Check every original, span, latent and index entry of a file, which reads all of it.
 
-    Goes on after damage, so that all of it is reported.
+    Continues after damage, so that all of it is reported.
     """
     findings = Findings()
 
@@ -105,7 +105,7 @@ def _check_latents(store: Store, findings: Findings, progress: Progress | None) 
     for number, id in enumerate(ids, 1):
         rows = store.read("SELECT chunk_id, crc, data FROM latents WHERE id = ?", (id,))
         if not rows:
-            findings.problems.append(f"the latents of row {id} are out of reach")
+            findings.problems.append(f"the latents of row {id} can't be read")
             continue
         (row,) = rows
         if zlib.crc32(row["data"]) != row["crc"]:

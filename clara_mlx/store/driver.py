@@ -27,8 +27,8 @@ else:
 # contentless_delete and secure-delete of FTS5.
 _LEAST_VERSION = (3, 43, 0)
 
-#: Seconds that a writer waits for others before it gives up. SQLite's waiting is not a queue: with
-#: four that write without a pause, the unluckiest waits several (bench/stress.py concurrency).
+#: Seconds that a writer waits for others before it gives up. SQLite's writers do not queue: of four
+#: that write without a pause, the unluckiest waits several seconds (bench/stress.py concurrency).
 BUSY_SECONDS = 30.0
 
 

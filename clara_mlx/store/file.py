@@ -13,7 +13,7 @@ from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store.driver import Connection, connect, driver, is_transient
 from clara_mlx.store.migrations import migrate
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class File:
@@ -95,7 +95,7 @@ class File:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A transaction that reads one moment of the file, whoever writes meanwhile."""
+        """A transaction that reads the file as it is at one moment, whoever writes."""
         with self.errors():
             connection = self.connection
             connection.execute("BEGIN")
@@ -113,7 +113,7 @@ class File:
         with self.errors():
             rows = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if rows[0][0]:
-            _LOG.warning(
+            logger.warning(
                 "%s-wal: other processes kept reading, so forgotten text may still be in it; it is "
                 "removed when they are done and `clara-mlx vacuum` runs, or when the last one "
                 "closes the file",

@@ -17,17 +17,18 @@ Where = Mapping[str, Any] | None
 
 
 def condition(where: Where) -> tuple[str, list[Any]]:
-    """The SQL condition over memories ``m`` that a filter means, and its parameters.
+    """A filter as an SQL condition over memories ``m``, and its parameters.
 
     Args:
         where: Values by key, all of which must match. ``handle``, ``source`` and ``session`` are
             compared, ``after`` and ``before`` are seconds since 1970, and any other key is looked
-            up in the metadata. A list or tuple matches with any of its values.
+            up in the metadata. A list or tuple matches any of its values.
 
     Raises:
         StoreError: A value is not a string, a number, a bool, None or a list of those.
     """
-    parts, parameters = ["1"], []
+    parts = ["1"]
+    parameters: list[Any] = []
     for key, value in (where or {}).items():
         values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
         if not all(v is None or isinstance(v, str | int | float) for v in values):

@@ -1,17 +1,17 @@
 """Search by words: BM25 among the chunks that have a query's rare words.
 
-Ranking all chunks that have any word of a query takes longest for the words that say least, because
-FTS5 visits every chunk that has one of them. So the words are sorted by the number of chunks that
-have them, the rarest first:
+If all chunks that have any word of a query were ranked, the words that say least would take
+longest, because FTS5 visits every chunk that has one of them. So the words are sorted by the number
+of chunks that have them, the rarest first:
 
-- Candidates are the chunks with any of the rarest words: as many words as have `CANDIDATES` chunks
-  together. If that gives fewer than k results, the chunks with both of the next two words join
-  them, then those with the next word alone, then all.
-- They are ranked by the BM25 of all words, without the commonest ones once the words before them
-  have `POSTINGS` chunks together.
+- Candidates are the chunks with any of the rarest words: as many words as add up to `CANDIDATES`
+  chunks. If that gives fewer than k results, the chunks with both of the next two words are added,
+  then those with the next word alone, then all.
+- They are ranked by the BM25 of as many words, the rarest first, as add up to `POSTINGS` chunks;
+  the commonest ones beyond that are left out.
 
-This is identical to ranking everything if the words of a query have fewer chunks than `CANDIDATES`;
-bench/words.py measures what it changes beyond that.
+The result is identical to ranking everything if the words of a query have fewer chunks than
+`CANDIDATES`; bench/words.py measures the difference where they have more.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def _rank(
     store: Store, match: str, candidates: str | None, k: int, where: Mapping[str, Any] | None
 ) -> list[tuple[int, float]]:
     """The k best chunks by the BM25 of one FTS5 query, of those that match another and a filter."""
-    conditions, parameters = "", list[Any]()
+    conditions = ""
+    parameters: list[Any] = []
     # With the +, FTS5 matches once and then filters; without it, once for each allowed row.
     if candidates is not None:
         conditions += " AND +rowid IN (SELECT rowid FROM chunk_text WHERE chunk_text MATCH ?)"

@@ -15,10 +15,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 # The transform is a product of small dense ones, each a stack of matrix products that BLAS does
-# fast; factors of 16 beat both 64 (more to compute) and 4 (more passes). The products are small,
-# because OpenBLAS gives large ones to several threads, which makes microseconds into milliseconds
-# on a busy machine.
+# fast; factors of 16 beat both 64 (more to compute) and 4 (more passes).
 _LARGEST_FACTOR = 16
+
+# Multiplications of one matrix product: OpenBLAS gives larger ones to several threads, which turns
+# microseconds into milliseconds on a busy machine.
 _LARGEST_PRODUCT = 1 << 17
 
 
@@ -37,7 +38,7 @@ def signs(n: int, seed: int) -> Floats:
 
 
 def random_bytes(n: int, label: str) -> npt.NDArray[np.uint8]:
-    """``n`` random bytes, shape (n,), which are the same for a label on every machine, for ever."""
+    """``n`` random bytes, shape (n,): always the same ones for a label, on every machine."""
     return np.frombuffer(hashlib.shake_256(f"clara-mlx {label}".encode()).digest(n), np.uint8)
 
 
@@ -46,7 +47,8 @@ def transform(x: Floats) -> Floats:
 
     It is its own inverse.
     """
-    shape, n = x.shape, x.shape[-1]
+    shape = x.shape
+    n = shape[-1]
     inner = min(_LARGEST_FACTOR, n)
     rows = min(n, _LARGEST_PRODUCT // inner) // inner
     x = x.reshape(-1, rows, inner) @ _matrix(inner)  # it is symmetric
@@ -58,7 +60,8 @@ def transform(x: Floats) -> Floats:
         np.matmul(
             _matrix(factor), x.reshape(split).swapaxes(1, 2), out=y.reshape(split).swapaxes(1, 2)
         )
-        x, inner = y, inner * factor
+        x = y
+        inner *= factor
     return x.reshape(shape)
 
 

@@ -50,7 +50,7 @@ class LatentIndex:
 
         Raises:
             StoreError: The sketches are damaged.
-            OtherModel: Another process has moved the file to another model meanwhile.
+            OtherModel: Another process has moved the file to another model.
         """
         with self._lock:
             self._read_new_sketches()
@@ -130,7 +130,7 @@ class LatentIndex:
             if new is None:
                 raise StoreError(
                     f"{table.file.path}: the sketches are damaged; "
-                    "`clara-mlx verify --repair` makes them again"
+                    "`clara-mlx verify --repair` remakes them"
                 )
             self._index.extend(*new)
             self._last = last

@@ -1,9 +1,10 @@
-"""The table of latents: one blob for each compressed chunk, and a sketch of it beside.
+"""The table of latents: one blob and one sketch for each compressed chunk.
 
 All latents of a file are one model's: its *space*, a row that names the model and says how latents
-and sketches are stored. Sketches are centred on the mean of the latents, which moves as they come,
-so now and then all are made again (`LatentTable.put`). Each time sketches are removed or made again
-the space's *epoch* grows, which tells every process that what it has read of them is out of date.
+and sketches are stored. Sketches are centred on the mean of the latents, which moves as latents are
+added, so now and then all sketches are remade (`LatentTable.put`). Each time sketches are removed
+or remade, the space's *epoch* grows, which tells every process that the sketches it has read are
+out of date.
 """
 
 from __future__ import annotations
@@ -29,16 +30,20 @@ _SKETCH_BITS = 8192
 # Seed of the sketches' rotation, as new spaces store it.
 _SKETCH_SEED = 20251118
 
-# The least number of latents that the mean is estimated from, if there are as many.
+# Latents that the mean is estimated from: at least this many, if there are as many.
 _MEAN_SAMPLE = 256
 
-# Latents decoded at a time for the mean, and for making sketches again: bounds the memory.
+# Latents decoded at a time for the mean: bounds the memory.
 _MEAN_BATCH = 64
+
+# Latents decoded at a time to remake sketches: bounds the memory.
 _SKETCH_BATCH = 256
 
-# Rows read by one statement; SQLite's own limit is 32,766. Their number is rounded up to steps, so
-# that there are few statements and SQLite has them in its cache.
+# Rows read by one statement; SQLite's own limit is 32,766.
 _BATCH = 9_600
+
+# The number of rows is rounded up to a multiple of this: there are fewer different statements, and
+# SQLite has them in its cache.
 _BATCH_STEP = 32
 
 
@@ -135,7 +140,7 @@ class LatentTable:
     def blobs(self, chunk_ids: Sequence[int]) -> dict[int, bytes]:
         """Blobs by chunk id, of the chunks that have latents.
 
-        Their checksums are not looked at, as that takes longer than scoring them.
+        Their checksums are not verified, which would take longer than scoring them.
         """
         return dict(map(tuple, self._rows("chunk_id, data", chunk_ids)))
 
@@ -148,7 +153,7 @@ class LatentTable:
         }
 
     def _sound_latents(self, chunk_ids: Sequence[int]) -> tuple[list[int], Floats]:
-        """The chunks that have undamaged latents, and those, flattened to (n, dims)."""
+        """The chunks that have undamaged latents, and these latents, flattened to (n, dims)."""
         blobs = {id: blob for id, blob in self.checked_blobs(chunk_ids).items() if blob is not None}
         return list(blobs), self.codec.decode(list(blobs.values())).reshape(-1, self._dims)
 
@@ -170,7 +175,7 @@ class LatentTable:
         """The epoch of the sketches, and the id of the latent added last.
 
         Raises:
-            OtherModel: Another process has moved the file to another model meanwhile.
+            OtherModel: Another process has moved the file to another model.
         """
         rows = self.file.read(
             "SELECT epoch, (SELECT coalesce(max(id), 0) FROM latents) FROM spaces "
@@ -198,10 +203,10 @@ class LatentTable:
     def put(self, chunk_ids: Sequence[int], latents: Floats, done: Sequence[int] = ()) -> None:
         """Store latents, and take the contents that they complete out of the backlog.
 
-        That is one transaction. Afterwards all sketches are made again if they are due.
+        Both happen in one transaction. Afterwards all sketches are remade if that is due.
 
         Args:
-            chunk_ids: The chunks; those that were forgotten meanwhile are left out.
+            chunk_ids: The chunks; those that have been forgotten are left out.
             latents: Their latents (n, memory_tokens, hidden).
             done: The contents whose chunks all have latents now.
 
@@ -230,7 +235,7 @@ class LatentTable:
         self._recentre_if_due()
 
     def _recentre_if_due(self) -> None:
-        """Make all sketches again if the latents have doubled and their mean has moved."""
+        """Remake all sketches if the latents have doubled and their mean has moved."""
         (row,) = self.file.read(
             "SELECT mean, mean_count, (SELECT coalesce(max(id), 0) FROM latents) AS most "
             "FROM spaces WHERE id = ?",
@@ -262,22 +267,22 @@ class LatentTable:
         return mean
 
     def _recentre(self, mean: Floats, count: int) -> None:
-        """Make all sketches again with another mean; other writers only wait for the exchange."""
+        """Remake all sketches with another mean; other writers wait only while they are swapped."""
         sketcher = Sketcher(self._dims, self.sketch_bits, self._seed, mean)
         sketches: dict[int, Bits] = {}
         self._make_missing(sketches, sketcher)
         with self.file.write() as connection:
-            self._make_missing(sketches, sketcher)  # those that came meanwhile
+            self._make_missing(sketches, sketcher)  # of latents that were added since
             sketch_table.remove(connection, self.id, list(sketches))
-            made = ((id, sketch.tobytes()) for id, sketch in sketches.items())
-            sketch_table.add(connection, self.id, made)
+            rows = ((id, sketch.tobytes()) for id, sketch in sketches.items())
+            sketch_table.add(connection, self.id, rows)
             connection.execute(
                 "UPDATE spaces SET mean = ?, mean_count = ? WHERE id = ?",
                 (mean.astype("<f4").tobytes(), count, self.id),
             )
 
     def _make_missing(self, sketches: dict[int, Bits], sketcher: Sketcher) -> None:
-        """Add the missing sketches of undamaged latents, and drop those of chunks now forgotten."""
+        """Add the missing sketches of undamaged latents, and drop those of forgotten chunks."""
         rows = self.file.read("SELECT chunk_id FROM latents WHERE space_id = ?", (self.id,))
         missing = [row[0] for row in rows if row[0] not in sketches]
         for start in range(0, len(missing), _SKETCH_BATCH):

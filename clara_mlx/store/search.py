@@ -13,7 +13,7 @@ from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.results import Hit
 from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: Reciprocal rank fusion: a hit of rank r counts 1 / (RRF + r) (Cormack et al., 2009).
 RRF = 60
@@ -72,7 +72,7 @@ def search(
         if damaged:
             by_latent = {id: score for id, score in by_latent.items() if id not in damaged}
             ranked = [(id, score) for id, score in ranked if id in by_latent or id in by_text]
-            _LOG.warning(
+            logger.warning(
                 "%s: the latents of chunks %s are damaged and were left out; `clara-mlx verify "
                 "--repair` compresses them again from the originals",
                 store.path,
@@ -83,7 +83,7 @@ def search(
     for id, score in ranked:
         if len(found) == k:
             break
-        if id not in chunks:  # forgotten meanwhile
+        if id not in chunks:  # forgotten since
             continue
         memory = store.latest_memory(chunks[id].content_id, where)
         if memory is None:
@@ -102,6 +102,7 @@ def _hit(
     cosine: float | None,
     found_by: tuple[str, ...],
 ) -> Hit:
+    """A chunk as a hit; its text and line are read from the store."""
     text = store.text(chunk.content_id)
     return Hit(
         handle=memory.handle,

@@ -29,7 +29,7 @@ _BATCH_VALUES = 1 << 20
 
 
 class RunningMean:
-    """The mean (dims,) float32 of vectors scaled to length one, updated as they come."""
+    """The mean (dims,) float32 of vectors scaled to length one, updated as they are added."""
 
     def __init__(self, dims: int) -> None:
         self.mean = np.zeros(dims, np.float32)
@@ -43,10 +43,10 @@ class RunningMean:
             self.mean += (total - len(vectors) * self.mean) / np.float32(self.count)
 
     def is_stale(self, used: Floats | None) -> bool:
-        """Whether sketches made with the mean ``used`` should be made again with this one.
+        """Whether sketches made with the mean ``used`` should be remade with this one.
 
-        Making all sketches again reads all latents, so ask only when their number has doubled
-        since the last time: the work then stays in proportion to that of adding them.
+        Remaking all sketches reads all latents, so ask only when their number has doubled since
+        the last time: the work then stays in proportion to that of adding them.
         """
         if self.count < LEAST_FOR_MEAN:
             return False
@@ -95,9 +95,10 @@ class SketchedQuery:
         return centred
 
     def distance(self, cosine: float, deviations: float) -> float:
-        """The Hamming distance below which documents of that centred cosine, or a higher one, stay.
+        """A Hamming distance that documents of at least this centred cosine hardly ever exceed.
 
-        All but those in the tail of a normal distribution, ``deviations`` standard deviations out.
+        Those that do are in the tail of a normal distribution, ``deviations`` standard deviations
+        out.
         """
         p = float(np.arccos(np.clip(cosine, -1, 1))) / np.pi
         return float(self.bits * p + deviations * np.sqrt(self.bits * p * (1 - p)))

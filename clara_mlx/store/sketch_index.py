@@ -1,7 +1,7 @@
 """The sketches of all documents in memory, and the choice of the few that are scored exactly.
 
-`NearestFirst` finds the k best by exact score: it has the nearest sketches scored first, and stops
-where no other is near enough to belong to the best.
+`NearestFirst` finds the k best by exact score: it has the documents with the nearest sketches
+scored first, and stops when the others are too far away to belong to the best, in all probability.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Mask = npt.NDArray[np.bool_]
 # A distance that is not computed yet, or of a row that is not allowed: more than any real one.
 _FAR = 0xFFFF
 
-# Words of a sketch compared in the first step, and in the second with the rows that are still near;
-# a third step compares the others.
+# Words of a sketch compared in the first step, for all rows, and in the second, for those that are
+# still near; a third step compares the rest of the words.
 _STEPS = (32, 32)
 
-# Standard deviations by which a row must be too far away to be passed over after a step.
+# A row is passed over after a step if it is too far away by this many standard deviations.
 _STEP_DEVIATIONS = 4.0
 
 # Standard deviations beyond the expected distance of an equally good document at which a search
@@ -37,15 +37,19 @@ _STEP_DEVIATIONS = 4.0
 # (bench/retrieval.py).
 _STOP_DEVIATIONS = 2.0
 
-# Rows compared with all their bits, at least, to find a few near ones.
-_LEAST_LOOK = 256
+# The fewest rows that are compared with all their bits to find a few near ones.
+_LEAST_COMPARED = 256
 
-# Rows compared at a time, in the first step and in the others: the best of 128 to 8192.
+# Rows compared at a time in the first step: the fastest of 128 to 8192.
 _FIRST_STEP_BLOCK = 4096
+
+# Rows compared at a time in the other steps: the fastest of 128 to 8192.
 _LATER_STEP_BLOCK = 512
 
-# Documents scored at a time: the first time, and at most.
+# Documents scored in the first batch; each later batch is twice as large.
 _FIRST_BATCH = 24
+
+# The most documents scored in one batch.
 _LARGEST_BATCH = 256
 
 
@@ -148,7 +152,7 @@ class SketchIndex:
 class Scan:
     """The Hamming distances of one query to an index, computed as far as they are needed.
 
-    The index must not change meanwhile.
+    The index must not change in the meantime.
 
     Attributes:
         distances: (n,) uint16, valid for the rows that a method has returned.
@@ -177,8 +181,8 @@ class Scan:
         k = min(k, self._allowed)
         if k < 1:
             return np.empty(0, np.intp)
-        few = min(self._allowed, max(4 * k, _LEAST_LOOK))
-        radius = np.searchsorted(np.cumsum(np.bincount(self._after[0])), few)
+        compared = min(self._allowed, max(4 * k, _LEAST_COMPARED))
+        radius = np.searchsorted(np.cumsum(np.bincount(self._after[0])), compared)
         rows = np.flatnonzero(self._after[0] <= radius)
         for step in range(1, self._index.steps):
             self._compare(step, rows)
@@ -222,7 +226,7 @@ class Scan:
 class NearestFirst:
     """Finds the k best documents by exact cosine, and has few of them scored.
 
-    It has some near documents scored, then all in the order of their Hamming distance. Once k are
+    It has a few near documents scored, then others in the order of their distance. Once k are
     known, the worst of them by centred cosine says how far away the sketches of better ones can be
     (`SketchedQuery.distance`); the search ends when all sketches within that distance are scored.
     Easy queries end after one batch, hard ones need many. Use it like this:
@@ -274,7 +278,7 @@ class NearestFirst:
 
         Args:
             cosines: Those with the query's vectors, (len(vectors), n), in the order of the ids;
-                -inf in the first row for a document that has been removed meanwhile.
+                -inf in the first row for a document that has been removed since.
         """
         self._is_scored[self._scoring] = True
         best = np.concatenate([self._best, self._scoring])

@@ -11,7 +11,7 @@ from clara_mlx.store.driver import Connection
 from clara_mlx.store.sketch import Bits
 from clara_mlx.store.sketch_index import Ids
 
-# Rows that vec0 keeps together; of 128 to 1024, they all search alike.
+# Rows that vec0 keeps together; from 128 to 1024, searches are equally fast.
 _ROWS_TOGETHER = 256
 
 
@@ -84,7 +84,7 @@ def read_new(
 def _read_all(connection: Connection, space_id: int, bits: int) -> tuple[Ids, Bits] | None:
     """The whole table, from the tables in which vec0 0.1.9 keeps its rows together.
 
-    Row by row it takes several times as long. The layout is in sqlite-vec's ARCHITECTURE.md.
+    Reading row by row takes several times as long. The layout is in sqlite-vec's ARCHITECTURE.md.
     """
     rows = connection.execute(
         f"SELECT c.validity, c.rowids, v.vectors FROM sketches_{space_id}_chunks c "

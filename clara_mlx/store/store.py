@@ -32,11 +32,12 @@ _BATCH = 10_000
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
 
+# Compression of originals, from 1 (fast) to 9 (small): zlib's own default.
 _ZLIB_LEVEL = 6
 
 
 class Gone(StoreError):
-    """A content that existed a moment ago was forgotten meanwhile."""
+    """A content that existed a moment ago has been forgotten."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Store(File):
         handle = handle or f"m-{secrets.token_hex(5)}"
         created_at = time.time() if created_at is None else created_at
         try:
-            described = json.dumps(dict(metadata or {}), ensure_ascii=True, allow_nan=False)
+            metadata_json = json.dumps(dict(metadata or {}), ensure_ascii=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise StoreError(f"metadata must be JSON: {error}") from error
 
@@ -146,7 +147,7 @@ class Store(File):
             connection.execute(
                 "INSERT INTO memories (handle, content_id, source, session, created_at, metadata) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                (handle, content_id, source, session, created_at, described),
+                (handle, content_id, source, session, created_at, metadata_json),
             )
         return handle
 
@@ -349,9 +350,9 @@ def _insert_chunks(connection: Connection, content_id: int, rows: list[_ChunkRow
         )
 
 
-def _drop_sketches(connection: Connection, chunk_ids: str, parameters: Sequence[Any] = ()) -> None:
+def _drop_sketches(connection: Connection, query: str, parameters: Sequence[Any] = ()) -> None:
     """Remove the sketches of the chunks that a query selects; no foreign key does that."""
-    ids = [row[0] for row in connection.execute(chunk_ids, parameters).fetchall()]
+    ids = [row[0] for row in connection.execute(query, parameters).fetchall()]
     if ids:
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
             sketch_table.remove(connection, space_id, ids)
