@@ -110,8 +110,9 @@ def convert(
                 # 2. Quantise and save the weights: base, adapters, exact rows.
                 _save_base(folder, base, quantiser, result)
                 for name, tensors in adapters.items():
-                    arrays = quantiser.quantise_all(tensors)
-                    save_arrays(folder / LAYOUT.adapter.format(name), arrays)
+                    save_arrays(
+                        folder / LAYOUT.adapter.format(name), quantiser.quantise_all(tensors)
+                    )
                     write_json(folder / LAYOUT.adapter_config.format(name), adapter_config(source))
                 rows = source.memory_rows()
                 save_arrays(folder / LAYOUT.memory_tokens, {"embed_tokens.weight": rows})

@@ -16,6 +16,7 @@ import numpy as np
 from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread, Priority
+from clara_mlx.store import atomic
 from clara_mlx.store.latents import LatentTable, OtherModel
 from clara_mlx.store.store import Store, StoredChunk
 
@@ -226,13 +227,7 @@ def _concerns_all(error: Exception) -> bool:
 
 def _has_died(owner: str) -> bool:
     """Whether a lease's owner was a process of this machine that has ended."""
-    host, pid, _ = owner.split(" ") if owner.count(" ") == 2 else ("", "0", "")
-    if host != _HOST:
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        pass
+    match owner.split(" "):
+        case [host, pid, _] if host == _HOST and pid.isdigit():
+            return not atomic.is_alive(int(pid))
     return False

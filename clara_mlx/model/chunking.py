@@ -70,17 +70,12 @@ def _cuts(text: str, token_ends: list[int], limit: int, is_last: bool) -> list[i
             if is_last or not cuts:
                 cuts.append(len(text))
             break  # the rest belongs to the next block's first chunk
-        # The last token doesn't fit; it may share its character with the one before.
-        end = max(_last_whole(ends), start + 1)
+        # The last token doesn't fit; it may share its character with those before.
+        whole = bisect_left(ends, ends[-1])
+        end = ends[whole - 1] if whole else start + 1
         start = _boundary(text, start, end, [ends[int(room * full)] for _, full in _BOUNDARIES])
         cuts.append(start)
     return cuts
-
-
-def _last_whole(ends: list[int]) -> int:
-    """End of the last character that ends before the last token does; 0 if there is none."""
-    before = bisect_left(ends, ends[-1])
-    return ends[before - 1] if before else 0
 
 
 def _boundary(text: str, start: int, end: int, least: list[int]) -> int:

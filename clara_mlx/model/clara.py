@@ -182,7 +182,7 @@ class Clara:
             (text, chunk) for text, chunks in zip(texts, chunked, strict=True) for chunk in chunks
         ]
 
-        def input_of(i: int) -> list[int]:  # only when its batch is due: ids take more than text
+        def input_of(i: int) -> list[int]:  # late, as ids take more memory than text
             text, chunk = pieces[i]
             return self._encoder_inputs([text[chunk.start : chunk.end]], truncate=False)[0]
 
@@ -219,11 +219,7 @@ class Clara:
     ) -> mx.array:
         """Latents (n, memory_tokens, hidden) float32 of encoder inputs; evaluates each batch.
 
-        Args:
-            lengths: The number of ids of each input, by which they are sorted into batches.
-            input_of: Returns the ids of one input, given its number.
-            adapter: The adapter to encode with.
-            progress: Called with the number of inputs encoded so far, and in all.
+        ``input_of`` gives the ids of an input when its batch is due; ``lengths`` are their numbers.
         """
         memory_tokens = self.config.memory_tokens
         if not lengths:

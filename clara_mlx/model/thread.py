@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from clara_mlx.errors import ClaraError
 
@@ -22,17 +22,14 @@ class Priority(IntEnum):
     BACKLOG = 1
 
 
-class _Work(NamedTuple):
-    run: Callable[[], None]
-    future: Future[Any]
-
-
 class ModelThread:
     """A thread that runs work on the model one piece at a time: by priority, then first come."""
 
     def __init__(self) -> None:
-        # By priority and order of submission; None ends the thread.
-        self._work: queue.PriorityQueue[tuple[int, int, _Work | None]] = queue.PriorityQueue()
+        # Priority, order of submission, and the work with its future; None ends the thread.
+        self._work: queue.PriorityQueue[
+            tuple[int, int, tuple[Future[Any], Callable[[], Any]] | None]
+        ] = queue.PriorityQueue()
         self._count = itertools.count()
         self._lock = threading.Lock()
         self._closed = False
@@ -48,19 +45,10 @@ class ModelThread:
             ClaraError: The thread has been closed.
         """
         future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
-
         with self._lock:
             if self._closed:
                 raise ClaraError("the model was closed; open the memory again")
-            self._work.put((priority, next(self._count), _Work(run, future)))
+            self._work.put((priority, next(self._count), (future, work)))
         return future
 
     def run(self, priority: Priority, work: Callable[[], T]) -> T:
@@ -102,18 +90,22 @@ class ModelThread:
             self._closed = True
         self._thread.join()
         while not self._work.empty():
-            *_, work = self._work.get()
-            if work is not None:
-                work.future.cancel()
+            *_, queued = self._work.get()
+            if queued:
+                future, _ = queued
+                future.cancel()
 
     def _run_queued(self) -> None:
         import mlx.core as mx
 
         try:
-            while True:
-                _, _, work = self._work.get()
-                if work is None:
-                    return
-                work.run()
+            while queued := self._work.get()[-1]:
+                future, work = queued
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
         finally:
             mx.clear_streams()  # on the CPU, they could abort the process when it exits

@@ -104,12 +104,15 @@ def _sibling(to: Path, state: str) -> Path:
 def _is_abandoned(path: Path) -> bool:
     """Whether the process that made a sibling, named by its id, is no longer alive."""
     pid = path.name.rpartition("-")[2]
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return True
+    return not pid.isdigit() or int(pid) == os.getpid() or not is_alive(int(pid))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is running."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
         return False
-    return False
+    except PermissionError:  # another user's
+        return True
+    return True

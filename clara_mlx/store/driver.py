@@ -7,7 +7,9 @@ each other), so the choice is made once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import os
 import sqlite3
 import time
@@ -42,32 +44,19 @@ def driver() -> ModuleType:
     reasons = []
     for name in ("sqlite3", "pysqlite3"):
         try:
-            module = __import__(name)
-            _probe(module)
+            module = importlib.import_module(name)
+            if module.sqlite_version_info < _LEAST_VERSION:
+                raise ImportError(f"SQLite {module.sqlite_version} is older than 3.43")
+            with contextlib.closing(module.connect(":memory:")) as connection:
+                _load_vec(connection)
+                connection.execute("CREATE VIRTUAL TABLE probe USING fts5(x)")
             return module
-        except (ImportError, AttributeError, _Unfit, sqlite3.Error) as error:
+        except Exception as error:  # each driver has errors of its own
             reasons.append(f"{name}: {error}")
     raise StoreError(
         "no SQLite here can load sqlite-vec (" + "; ".join(reasons) + "); "
         "install one with: pip install pysqlite3"
     )
-
-
-class _Unfit(Exception):
-    """A driver lacks a feature."""
-
-
-def _probe(module: ModuleType) -> None:
-    if module.sqlite_version_info < _LEAST_VERSION:
-        raise _Unfit(f"SQLite {module.sqlite_version} is older than 3.43")
-    connection = module.connect(":memory:")
-    try:
-        _load_vec(connection)
-        connection.execute("CREATE VIRTUAL TABLE probe USING fts5(x)")
-    except module.Error as error:
-        raise _Unfit(str(error)) from error
-    finally:
-        connection.close()
 
 
 def _load_vec(connection: Connection) -> None:

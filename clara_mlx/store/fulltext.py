@@ -16,7 +16,9 @@ The result is identical to ranking everything if the words of a query have fewer
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from clara_mlx.store import filters, words
@@ -46,11 +48,7 @@ def search(
 
 
 def _rarest_first(store: Store, terms: Sequence[str]) -> tuple[list[str], list[float]]:
-    """Sort terms of an FTS5 query by the number of chunks that have them.
-
-    Returns:
-        The terms, and those numbers, which are estimates for common terms.
-    """
+    """Terms sorted by the number of chunks that have them, and those numbers, some estimated."""
     if len(terms) < 2:
         return list(terms), [0.0] * len(terms)
     ((last,),) = store.read("SELECT max(id) FROM chunks")
@@ -69,33 +67,19 @@ def _rarest_first(store: Store, terms: Sequence[str]) -> tuple[list[str], list[f
 def _plans(
     terms: Sequence[str], counts: Sequence[float], k: int
 ) -> Iterator[tuple[str | None, Sequence[str]]]:
-    """Ways to search, from few candidates to all.
-
-    Yields:
-        The FTS5 query that candidates must match, None for any term, and the terms that rank them.
-    """
-    number = _number_within(counts, CANDIDATES)
+    """From few candidates to all: the query that they must match, if any, and the ranking terms."""
+    sums = list(accumulate(counts))
+    number = bisect_right(sums, CANDIDATES)
     rare, common = terms[:number], terms[number:]
-    ranking = terms[: max(number + 2, _number_within(counts, POSTINGS))]
+    ranking = terms[: max(number + 2, bisect_right(sums, POSTINGS))]
     if common:
-        if sum(counts[:number]) >= k:
+        if rare and sums[number - 1] >= k:
             yield " OR ".join(rare), ranking
         if common[1:]:
             yield " OR ".join([*rare, f"({common[0]} AND {common[1]})"]), ranking
             yield " OR ".join([*rare, common[0]]), ranking
     if terms:
         yield None, terms
-
-
-def _number_within(counts: Sequence[float], most: float) -> int:
-    """Number of the first counts whose sum does not exceed ``most``."""
-    number = 0
-    for count in counts:
-        most -= count
-        if most < 0:
-            break
-        number += 1
-    return number
 
 
 def _rank(

@@ -23,11 +23,6 @@ _LARGEST_FACTOR = 16
 _LARGEST_PRODUCT = 1 << 17
 
 
-def power_of_two(n: int) -> int:
-    """The least power of two that is at least ``n``."""
-    return 1 << max(0, n - 1).bit_length()
-
-
 def signs(n: int, seed: int) -> Floats:
     """``n`` random signs, shape (n,) float32.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from itertools import islice
 
 from clara_mlx.store import filters, fulltext
+from clara_mlx.store.filters import Where
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.results import Hit
-from clara_mlx.store.store import Gone, Store, StoredChunk, StoredMemory
+from clara_mlx.store.store import Gone, Store
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def search(
     encoded: Floats | None,
     query: str | None,
     k: int,
-    where: Mapping[str, Any] | None,
+    where: Where,
     *,
     exact: bool = False,
 ) -> list[Hit]:
@@ -56,7 +57,11 @@ def search(
     by_text: dict[int, float] = {}
     depth = (k if encoded is None or query is None else _DEPTH * k) + _SPARE
     if encoded is not None and index is not None:
-        allowed = _matching_chunks(store, where) if where else None
+        allowed = None
+        if where:
+            condition, parameters = filters.condition(where)
+            sql = f"SELECT DISTINCT ch.id {fulltext.CHUNKS} WHERE {condition}"
+            allowed = [row[0] for row in store.read(sql, parameters)]
         by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
     if query is not None:
         by_text = dict(fulltext.search(store, query, depth, where))
@@ -78,47 +83,43 @@ def search(
                 store.path,
                 damaged,
             )
+    found_by = {"latent": by_latent, "text": by_text}
+    return list(islice(_read_hits(store, ranked, where, centred, found_by), k))
+
+
+def _read_hits(
+    store: Store,
+    ranked: list[tuple[int, float]],
+    where: Where,
+    centred: dict[int, float | None],
+    found_by: dict[str, dict[int, float]],
+) -> Iterator[Hit]:
+    """The hits of ranked chunks, without those that were forgotten since."""
     chunks = store.chunks_by_id([id for id, _ in ranked])
-    found: list[Hit] = []
     for id, score in ranked:
-        if len(found) == k:
-            break
-        if id not in chunks:  # forgotten since
+        if id not in chunks:
             continue
-        memory = store.latest_memory(chunks[id].content_id, where)
+        chunk = chunks[id]
+        memory = store.latest_memory(chunk.content_id, where)
         if memory is None:
             continue
-        ways = [way for way, ids in (("latent", by_latent), ("text", by_text)) if id in ids]
         with suppress(Gone):
-            found.append(_hit(store, chunks[id], memory, score, centred.get(id), tuple(ways)))
-    return found
-
-
-def _hit(
-    store: Store,
-    chunk: StoredChunk,
-    memory: StoredMemory,
-    score: float,
-    cosine: float | None,
-    found_by: tuple[str, ...],
-) -> Hit:
-    """A chunk as a hit; its text and line are read from the store."""
-    text = store.text(chunk.content_id)
-    return Hit(
-        handle=memory.handle,
-        score=score,
-        cosine=cosine,
-        found_by=found_by,
-        text=text[chunk.start : chunk.end],
-        start=chunk.start,
-        end=chunk.end,
-        line=text.count("\n", 0, chunk.start) + 1,
-        source=memory.source,
-        session=memory.session,
-        created_at=memory.created_at,
-        metadata=memory.metadata,
-        chunk_id=chunk.id,
-    )
+            text = store.text(chunk.content_id)
+            yield Hit(
+                handle=memory.handle,
+                score=score,
+                cosine=centred.get(id),
+                found_by=tuple(way for way, found in found_by.items() if id in found),
+                text=text[chunk.start : chunk.end],
+                start=chunk.start,
+                end=chunk.end,
+                line=text.count("\n", 0, chunk.start) + 1,
+                source=memory.source,
+                session=memory.session,
+                created_at=memory.created_at,
+                metadata=memory.metadata,
+                chunk_id=id,
+            )
 
 
 def _fuse(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple[int, float]]:
@@ -128,10 +129,3 @@ def _fuse(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple[
         for rank, id in enumerate(sorted(ranking, key=lambda id: -ranking[id]), 1):
             scores[id] = scores.get(id, 0.0) + 1 / (RRF + rank)
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
-
-
-def _matching_chunks(store: Store, where: Mapping[str, Any]) -> list[int]:
-    """Ids of all chunks of memories that match a filter."""
-    condition, parameters = filters.condition(where)
-    rows = store.read(f"SELECT DISTINCT ch.id {fulltext.CHUNKS} WHERE {condition}", parameters)
-    return [row[0] for row in rows]

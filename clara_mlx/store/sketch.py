@@ -125,7 +125,7 @@ class Sketcher:
         if mean is not None and mean.shape != (dims,):
             raise ClaraError(f"the mean has the shape {mean.shape}, not ({dims},)")
         self.dims = dims
-        self._padded = max(8, hadamard.power_of_two(dims))
+        self._padded = max(8, 1 << (dims - 1).bit_length())  # a power of two
         self.bits = min(bits, self._padded)
         self._signs = hadamard.signs(dims, seed)
         keys = hadamard.random_bytes(8 * self._padded, f"coordinates {seed}").view("<u8")

@@ -61,6 +61,7 @@ class SketchIndex:
 
     Attributes:
         bits: Length of a sketch.
+        step_bits: For each step, the number of bits that are compared when it is done.
     """
 
     def __init__(self, bits: int) -> None:
@@ -74,6 +75,7 @@ class SketchIndex:
         # sums over words run along memory; the others sketch by sketch, as few are read.
         ends = [end for end in np.cumsum(_STEPS).tolist() if end < words]
         self._ends = [*ends, words]
+        self.step_bits = [min(bits, 64 * end) for end in self._ends]
         self._head = np.empty((self._ends[0], 0), np.uint64)
         self._rest = [np.empty((0, b - a), np.uint64) for a, b in itertools.pairwise(self._ends)]
 
@@ -84,11 +86,6 @@ class SketchIndex:
     def ids(self) -> Ids:
         """The ids (n,) of the documents, in the order of all rows and masks."""
         return self._ids[: self._count]
-
-    @property
-    def steps(self) -> int:
-        """Number of steps in which sketches are compared."""
-        return len(self._ends)
 
     def extend(self, ids: Ids, sketches: Bits) -> None:
         """Add ids (n,) that are new, with their sketches (n, bits / 8)."""
@@ -117,10 +114,6 @@ class SketchIndex:
             raise ClaraError(f"sketches have the shape {sketches.shape}, not (n, {self.bits // 8})")
         padding = -sketches.shape[1] % 8
         return np.ascontiguousarray(np.pad(sketches, ((0, 0), (0, padding)))).view(np.uint64)
-
-    def bits_compared(self, step: int) -> int:
-        """Number of bits that are compared when a step is done."""
-        return min(self.bits, 64 * self._ends[step])
 
     def first_distances(self, query: Words) -> Distances:
         """Hamming distances (n,) of all sketches to a query (words,), in the words of step 0."""
@@ -170,7 +163,7 @@ class Scan:
             first[~allowed] = _FAR
             self._allowed = int(allowed.sum())
         # The distances after each step, in the words up to there.
-        self._after = [first, *(np.full(n, _FAR, np.uint16) for _ in range(1, index.steps))]
+        self._after = [first, *(np.full(n, _FAR, np.uint16) for _ in index.step_bits[1:])]
         self.distances = self._after[-1]
 
     def near(self, k: int) -> Rows:
@@ -184,7 +177,7 @@ class Scan:
         compared = min(self._allowed, max(4 * k, _LEAST_COMPARED))
         radius = np.searchsorted(np.cumsum(np.bincount(self._after[0])), compared)
         rows = np.flatnonzero(self._after[0] <= radius)
-        for step in range(1, self._index.steps):
+        for step in range(1, len(self._after)):
             self._compare(step, rows)
         return self._sorted(rows)[:k]
 
@@ -199,7 +192,7 @@ class Scan:
         at once.
         """
         rows = np.flatnonzero(self._after[0] <= self._bound(0, radius))
-        for step in range(1, self._index.steps):
+        for step in range(1, len(self._after)):
             self._compare(step, rows)
             rows = rows[self._after[step][rows] <= self._bound(step, radius)]
         return self._sorted(rows)
@@ -208,7 +201,7 @@ class Scan:
         """The distance after a step that a row within the radius hardly exceeds."""
         bits = self._index.bits
         share = min(radius / bits, 1.0)
-        seen = self._index.bits_compared(step)
+        seen = self._index.step_bits[step]
         p = min(share, 0.5)
         deviation = np.sqrt(seen * p * (1 - p) * (bits - seen) / (bits - 1))
         return min(seen * share + _STEP_DEVIATIONS * float(deviation), seen)
