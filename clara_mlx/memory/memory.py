@@ -13,7 +13,7 @@ from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread
-from clara_mlx.store import care, exchange, search
+from clara_mlx.store import care, exports, search
 from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.latent_index import LatentIndex
@@ -312,7 +312,7 @@ class Memory:
         self, file: IO[str], where: Where = None, *, progress: Progress | None = None
     ) -> int:
         """Write memories as JSON lines with their originals; returns the number of memories."""
-        return exchange.export(self._store, file, where, progress)
+        return exports.export(self._store, file, where, progress)
 
     def import_(self, lines: Iterable[str]) -> int:
         """Remember the memories of an export, handles and times included; returns how many are new.
@@ -320,7 +320,7 @@ class Memory:
         Raises:
             StoreError: A line is damaged; the memories before it have been kept.
         """
-        exported = exchange.read_export(lines)
+        exported = exports.read_export(lines)
         new = [self._keep(**one) for one in exported if not self.has(one["handle"])]
         if self._compression:
             self._compression.wake()

@@ -1,6 +1,6 @@
-"""Export and import of memories as JSON lines, one memory and its original a line.
+"""Export and import of memories as JSON lines, one memory with its original on each line.
 
-Latents are left out: they can always be made again from the originals.
+Latents are left out: they can always be computed again from the originals.
 """
 
 from __future__ import annotations
