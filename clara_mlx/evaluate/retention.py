@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,6 @@ class Reader:
         self._prompts = clara.prompts
         self.cases = find_cases(probes.outputs, clara.config, clara.tokenizer)
         self.set = probes.name
-        self._latents: dict[tuple[int, int], np.ndarray[Any, Any]] = {}  # by document and start
 
     def ask(self, method: str, cache: AnswerCache, max_tokens: int) -> Outcomes:
         """Ask every probe while the decoder reads by one of `METHODS`."""
@@ -159,7 +159,6 @@ class Reader:
 
     def _cases_with_latents(self, method: str) -> Iterator[tuple[Case, np.ndarray[Any, Any]]]:
         """Yield cases with the latents (chunks, M, hidden) float32 of their chunks."""
-        self._encode_chunks()
         latents = self._latents
         if method != "latents":
             config = self._clara.config
@@ -174,19 +173,21 @@ class Reader:
             # Nearly all cases have one chunk: for them this is a view, where a copy would be large.
             yield case, np.stack([first, *others]) if others else first[None]
 
-    def _encode_chunks(self) -> None:
-        """Compress the chunks that hold evidence, unless that was done before."""
+    @cached_property
+    def _latents(self) -> dict[tuple[int, int], np.ndarray[Any, Any]]:
+        """The latents of the chunks that hold evidence, by document and start of the chunk."""
         wanted = {
             (case.document, chunk.start): chunk for case in self.cases for chunk in case.chunks
         }
-        missing = [(key, chunk) for key, chunk in wanted.items() if key not in self._latents]
-        missing.sort(key=lambda pair: pair[1].tokens)  # batches of similar lengths pad little
-        for start in range(0, len(missing), _CHUNKS_AT_ONCE):
-            batch = missing[start : start + _CHUNKS_AT_ONCE]
+        chunks = sorted(wanted.items(), key=lambda pair: pair[1].tokens)  # pads batches little
+        latents: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
+        for start in range(0, len(chunks), _CHUNKS_AT_ONCE):
+            batch = chunks[start : start + _CHUNKS_AT_ONCE]
             texts = [
                 self._outputs[document].text[chunk.start : chunk.end]
                 for (document, _), chunk in batch
             ]
-            latents = np.array(self._clara.encode(texts))
-            self._latents.update(zip((key for key, _ in batch), latents, strict=True))
-            self._report(start + len(batch), len(missing), "compressing")
+            encoded = np.array(self._clara.encode(texts))
+            latents.update(zip((key for key, _ in batch), encoded, strict=True))
+            self._report(start + len(batch), len(chunks), "compressing")
+        return latents

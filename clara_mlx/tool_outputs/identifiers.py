@@ -8,7 +8,7 @@ matches.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -213,11 +213,6 @@ _HASH = re.compile(r"(?<![\w-])(?<!\d\.)[0-9a-f]{7,128}+(?![\w-])")
 _HASH_LENGTHS = frozenset((32, 40, 56, 64, 96, 128))  # hexadecimal digits, of MD5 to SHA-512
 
 
-def _uuids(text: str) -> Iterator[_Found]:
-    for match in _UUID.finditer(text):
-        yield *match.span(), "uuid"
-
-
 def _hashes(text: str) -> Iterator[_Found]:
     for match in _HASH.finditer(text):
         value = match[0]
@@ -266,12 +261,6 @@ _CODES = re.compile(
     re.MULTILINE,
 )
 
-
-def _codes(text: str) -> Iterator[_Found]:
-    for match in _CODES.finditer(text):
-        yield *match.span(match.lastindex or 0), "code"
-
-
 # json.JSONDecodeError
 _DOTTED_NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*+")
 _EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Failure", "Fault")
@@ -302,9 +291,11 @@ _LINE = re.compile(
 )
 
 
-def _lines(text: str) -> Iterator[_Found]:
-    for match in _LINE.finditer(text):
-        yield *match.span(), "line"
+def _every_match(pattern: re.Pattern[str], kind: Kind) -> Callable[[str], Iterator[_Found]]:
+    """A rule for a pattern that matches nothing else; where it has groups, one of them matches."""
+    return lambda text: (
+        (*match.span(match.lastindex or 0), kind) for match in pattern.finditer(text)
+    )
 
 
 # If two rules find something at the same place, the one that comes first here wins.
@@ -312,10 +303,10 @@ _RULES = (
     _urls,
     _tests,
     _paths,
-    _uuids,
+    _every_match(_UUID, "uuid"),
     _hashes,
     _versions,
-    _codes,
+    _every_match(_CODES, "code"),
     _exceptions,
-    _lines,
+    _every_match(_LINE, "line"),
 )
