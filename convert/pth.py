@@ -57,7 +57,7 @@ def read_pth(path: Path) -> dict[str, Any]:
     """
     with _errors_naming(path):
         archive = _Archive(path)
-        content = _interpret(archive.description(), archive)
+        content = _interpret(archive)
         if not isinstance(content, dict):
             raise CheckpointError("holds no dict of tensors")
     return content
@@ -118,10 +118,7 @@ class _Archive:
         order = f"{self._prefix}byteorder"
         if order in self._entries and self._bytes(order, 16) != b"little":
             raise CheckpointError("saved on a big-endian machine, which is not supported")
-
-    def description(self) -> bytes:
-        """The pickled description."""
-        return self._bytes(f"{self._prefix}data.pkl", MAX_DESCRIPTION)
+        self.description = self._bytes(descriptions[0], MAX_DESCRIPTION)  # pickled
 
     def tensor(
         self, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
@@ -185,8 +182,8 @@ class _Archive:
         return self._map(name).tobytes()
 
 
-def _interpret(description: bytes, archive: _Archive) -> Any:
-    """Interpret a description on a stack of plain values, and give the value it describes.
+def _interpret(archive: _Archive) -> Any:
+    """Interpret a file's description on a stack of plain values, and give the value it describes.
 
     Only the opcodes that torch.save writes are known. Dict keys are strings, so nothing that a
     file nests is ever hashed or compared.
@@ -220,7 +217,7 @@ def _interpret(description: bytes, archive: _Archive) -> Any:
     }
     argument: Any
     try:
-        for opcode, argument, _ in pickletools.genops(description):
+        for opcode, argument, _ in pickletools.genops(archive.description):
             match opcode.name:
                 case "PROTO" | "FRAME":
                     pass

@@ -187,7 +187,8 @@ def _fits_default_base(fields: dict[str, Any], tables: Tensors, adapters: Adapte
     sizes = weight_map.dimensions(
         _DEFAULT_BASE_CONFIG, config.vocab_size, config.lora_r, where=DEFAULT_BASE
     )
-    problems = weight_map.misfits(tables, BASE, sizes, only=TABLES)
+    lines = tuple(line for line in BASE if line.source in TABLES)
+    problems = weight_map.misfits(tables, lines, sizes)
     for tensors in adapters.values():
         problems += weight_map.misfits(tensors, ADAPTER, sizes)
     return bool(adapters) and not problems

@@ -93,12 +93,9 @@ def misfits(
     tensors: Mapping[str, TensorRef],
     table: tuple[Weight, ...],
     sizes: Mapping[str, int],
-    only: tuple[str, ...] | None = None,
 ) -> list[str]:
-    """Every tensor that is missing, unexpected or of the wrong shape; ``only`` limits the names."""
+    """Every tensor that is missing, unexpected or of the wrong shape."""
     lines = expand(table, sizes["layers"])
-    if only:
-        lines = {name: lines[name] for name in only}
     problems = [
         f"missing {name}" for name, line in lines.items() if line.target and name not in tensors
     ]

@@ -28,15 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compressed:
-    """A text as memory tokens: ``latents[i]`` is ``text[chunks[i].start:chunks[i].end]``.
+    """A text as memory tokens: ``latents[i]`` is ``text[chunks[i].start:chunks[i].end]``."""
 
-    Attributes:
-        latents: Memory tokens (chunks, memory_tokens, hidden) as float32.
-        chunks: Spans of the text in order; together they cover it exactly.
-    """
-
-    latents: mx.array
-    chunks: tuple[Chunk, ...]
+    latents: mx.array  # (chunks, memory_tokens, hidden) float32
+    chunks: tuple[Chunk, ...]  # in order; together they cover the text exactly
 
     @property
     def source_tokens(self) -> int:

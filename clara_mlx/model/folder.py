@@ -47,29 +47,17 @@ ADAPTERS = ("encoder", "decoder", "query_reasoner")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder whose description has been read and checked. Made by `open`.
-
-    Attributes:
-        path: The folder.
-        description: What ``clara.json`` says.
-        config: Token counts and ids.
-        adapters: Names of the adapters in it.
-        query_adapter: Name of the adapter that encodes questions.
-        fingerprint: Identifies checkpoint, quantisation and dtype.
-        dtype: The dtype of its weights, or the one that they had before they were quantised.
-        is_quantised: Whether the base's weights are quantised.
-        base_config: The base's ``config.json``, as mlx-lm reads it.
-    """
+    """A model folder whose description has been read and checked. Made by `open`."""
 
     path: Path
-    description: dict[str, Any]
+    description: dict[str, Any]  # what clara.json says
     config: ClaraConfig
-    adapters: tuple[str, ...]
-    query_adapter: str
-    fingerprint: str
-    dtype: mx.Dtype
-    is_quantised: bool
-    base_config: dict[str, Any]
+    adapters: tuple[str, ...]  # names of those in it
+    query_adapter: str  # the one that encodes questions
+    fingerprint: str  # of checkpoint, quantisation and dtype
+    dtype: mx.Dtype  # of its weights, or the one that they had before they were quantised
+    is_quantised: bool  # of the base
+    base_config: dict[str, Any]  # the base's config.json, as mlx-lm reads it
 
     @classmethod
     def open(cls, path: str | Path) -> ModelFolder:

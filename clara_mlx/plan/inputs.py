@@ -33,9 +33,12 @@ class NamedReasoner:
         self._known = None if self.path else reasoners.find(name)
         self._bits = bits
         self._group_size = group_size
-        self.name = (
-            self._known.name if self._known else (path.stem if path.is_file() else path.name)
-        )
+        self._as_stored = bits is None and self.path is not None
+        self.name = path.stem if path.is_file() else path.name
+        self.source = str(path)  # where its sizes are read from
+        if self._known:
+            self.name = self._known.name
+            self.source = self._known.source
 
     @cached_property
     def asked(self) -> Footprint:
@@ -43,19 +46,10 @@ class NamedReasoner:
         return self._compute(self._bits)
 
     @property
-    def _as_stored(self) -> bool:
-        return self._bits is None and self.path is not None
-
-    @property
     def choices(self) -> tuple[int, ...]:
         """Bits per weight that are possible, best first; a quantised folder has only its own."""
         fixed = self._as_stored and self.asked.bits != 16
         return (self.asked.bits,) if fixed else shapes.BITS
-
-    @property
-    def source(self) -> str:
-        """The place that its sizes were read from."""
-        return self._known.source if self._known else str(self.path)
 
     def footprint(self, bits: int) -> Footprint:
         """Its footprint at a number of bits per weight."""

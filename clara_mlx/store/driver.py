@@ -13,6 +13,7 @@ import importlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,17 @@ def use_wal(connection: Connection) -> None:
             if not is_transient(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def transaction(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[Connection]:
+    """A transaction, which is rolled back unless the block commits it."""
+    connection.execute(begin)
+    try:
+        yield connection
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def is_transient(error: Exception) -> bool:

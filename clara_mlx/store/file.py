@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import StorageFailed, StoreError
-from clara_mlx.store.driver import Connection, connect, driver, is_transient
+from clara_mlx.store.driver import Connection, connect, driver, is_transient, transaction
 from clara_mlx.store.migrations import migrate
 
 logger = logging.getLogger(__name__)
@@ -82,28 +82,15 @@ class File:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes: all of it or nothing."""
-        with self.errors():
-            connection = self.connection
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with self.errors(), transaction(self.connection) as connection:
+            yield connection
+            connection.execute("COMMIT")
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A transaction that reads the file as it is at one moment, whoever writes."""
-        with self.errors():
-            connection = self.connection
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+        with self.errors(), transaction(self.connection, "BEGIN") as connection:
+            yield connection
 
     def empty_log(self) -> None:
         """Move the write-ahead log into the file, which leaves the log empty.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store.atomic import clear_leftovers, partial_file
-from clara_mlx.store.driver import Connection, connect, driver, is_transient, use_wal
+from clara_mlx.store.driver import Connection, connect, driver, is_transient, transaction, use_wal
 
 
 def m001_create_originals(connection: Connection) -> None:
@@ -159,8 +159,7 @@ def migrate(connection: Connection, path: Path) -> None:
     use_wal(connection)
     if version == len(MIGRATIONS):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         # Another process may have come first while this one waited.
         version = _read_version(connection, path)
         if 0 < version < len(MIGRATIONS):
@@ -169,10 +168,6 @@ def migrate(connection: Connection, path: Path) -> None:
             MIGRATIONS[step](connection)
             connection.execute(f"PRAGMA user_version = {step + 1}")
         connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _read_version(connection: Connection, path: Path) -> int:
