@@ -9,6 +9,7 @@ out of date.
 
 from __future__ import annotations
 
+import json
 import threading
 import zlib
 from collections.abc import Sequence
@@ -38,13 +39,6 @@ _MEAN_BATCH = 64
 
 # Latents decoded at a time to remake sketches: bounds the memory.
 _SKETCH_BATCH = 256
-
-# Rows read by one statement; SQLite's own limit is 32,766.
-_BATCH = 9_600
-
-# The number of rows is rounded up to a multiple of this: there are fewer different statements, and
-# SQLite has them in its cache.
-_BATCH_STEP = 32
 
 
 class OtherModel(StoreError):
@@ -158,16 +152,11 @@ class LatentTable:
         return list(blobs), self.codec.decode(list(blobs.values())).reshape(-1, self._dims)
 
     def _rows(self, columns: str, chunk_ids: Sequence[int]) -> list[Any]:
-        rows: list[Any] = []
-        for start in range(0, len(chunk_ids), _BATCH):
-            batch = list(chunk_ids[start : start + _BATCH])
-            batch += batch[-1:] * (-len(batch) % _BATCH_STEP)
-            marks = ",".join("?" * len(batch))
-            rows += self.file.read(
-                f"SELECT {columns} FROM latents WHERE space_id = ? AND chunk_id IN ({marks})",
-                [self.id, *batch],
-            )
-        return rows
+        return self.file.read(
+            f"SELECT {columns} FROM latents WHERE space_id = ? "
+            "AND chunk_id IN (SELECT value FROM json_each(?))",
+            (self.id, json.dumps(list(chunk_ids))),
+        )
 
     # -- sketches --------------------------------------------------------------------------------
 

@@ -26,9 +26,6 @@ Span = tuple[int, int, int | None]
 # Start, end, tokens, and the two columns of the full-text index.
 _ChunkRow = tuple[int, int, int | None, str, str]
 
-# Ids read by one statement; SQLite's own limit on parameters is 32,766.
-_BATCH = 10_000
-
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
 
@@ -273,16 +270,12 @@ class Store(File):
 
     def chunks_by_id(self, ids: Sequence[int]) -> dict[int, StoredChunk]:
         """Chunks by their ids, without those that were forgotten."""
-        found: dict[int, StoredChunk] = {}
-        for start in range(0, len(ids), _BATCH):
-            batch = ids[start : start + _BATCH]
-            marks = ",".join("?" * len(batch))
-            for row in self.read(
-                f"SELECT id, content_id, start, end, tokens FROM chunks WHERE id IN ({marks})",
-                batch,
-            ):
-                found[row["id"]] = StoredChunk(*row)
-        return found
+        rows = self.read(
+            "SELECT id, content_id, start, end, tokens FROM chunks "
+            "WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(ids)),),
+        )
+        return {row["id"]: StoredChunk(*row) for row in rows}
 
     def figures(self) -> dict[str, Any]:
         """Path, counts and sizes, by their names in `clara_mlx.store.results.Status`."""
