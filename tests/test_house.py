@@ -94,6 +94,13 @@ def test_packages_are_listed() -> None:
     for package, folder in setuptools["package-dir"].items():
         assert (ROOT / folder / "__init__.py").is_file(), package
     assert (ROOT / "clara_mlx/convert").resolve() == ROOT / "convert"
+    data = {
+        ".".join(file.relative_to(ROOT).parts)
+        for file in (ROOT / "clara_mlx").rglob("*.*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    }
+    listed = setuptools["package-data"].items()
+    assert data == {f"{package}.{name}" for package, names in listed for name in names}
 
 
 def test_the_ground_floor_has_four_files() -> None:
