@@ -147,21 +147,23 @@ class Planner:
     def nearest(self, wanted: Setup) -> Setup | None:
         """The setup that fits and differs least from the one wanted; None if nothing fits.
 
-        It only gives something up: bits, context (down to 8,192 tokens), conversations, the length
-        of passes, or CLaRa in memory. `_cost` says how bad each of these is.
+        It only gives something up: bits, context (halved, but not below 8,192 tokens),
+        conversations, the length of passes, or CLaRa in memory. `_cost` says how bad each one is.
         """
         by_cost = sorted(self._smaller_setups(wanted), key=lambda setup: _cost(wanted, setup))
         return next(filter(self.fits, by_cost), None)
 
     def _smaller_setups(self, wanted: Setup) -> Iterator[Setup]:
         """The setup wanted, and all that have less of something."""
-        whole_cache = self.reasoner(wanted.bits).cache_problem
+        kv_bits = [bits for bits in KV_BITS if bits <= wanted.kv_bits]
+        if self.reasoner(wanted.bits).cache_problem:
+            kv_bits = [16]  # mlx-lm can't quantise this cache
         clara: list[int | None] = [None]
         if wanted.clara_bits:
             clara += [bits for bits in self._clara_bits if bits <= wanted.clara_bits]
         choices = product(
             [bits for bits in self._reasoner_bits if bits <= wanted.bits],
-            [16] if whole_cache else [bits for bits in KV_BITS if bits <= wanted.kv_bits],
+            kv_bits,
             _halvings(wanted.context, _SHORTEST_CONTEXT),
             _halvings(wanted.sequences, 1),
             _halvings(wanted.prefill_step, _SHORTEST_STEP),

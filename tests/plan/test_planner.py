@@ -45,6 +45,12 @@ def test_235b_on_128_gb() -> None:
     assert planner(BIG.smallest_memory(four) / GIB).fits(four)
 
 
+def halved(value: int, least: int) -> int:
+    while value // 2 >= least:
+        value //= 2
+    return value
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     memory=st.integers(16, 512),
@@ -66,8 +72,9 @@ def test_the_nearest_setup(memory: int, setup: Setup) -> None:
     if here.fits(setup):
         assert nearest == setup
     if nearest is None:
-        least = Setup(2, 4, min(setup.context, 8192), 1, min(setup.prefill_step, 512), None)
-        assert here.total(least) > here.mac.ceiling
+        context = halved(setup.context, 8192)
+        step = halved(setup.prefill_step, 512)
+        assert here.total(Setup(2, 4, context, 1, step, None)) > here.mac.ceiling
         return
     assert here.fits(nearest)
     for field in ("bits", "kv_bits", "context", "sequences", "prefill_step"):
