@@ -1,4 +1,4 @@
-"""The files of a folder that is being made: whether it may be made there, writing, and hashes."""
+"""What every new folder needs: a free place, enough disk, files written and sources hashed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def sha256_of(path: Path, stop: threading.Event | None = None) -> str:
 def hash_in_background(
     files: Mapping[str, Sequence[Path]],
 ) -> Iterator[Callable[[], dict[str, dict[str, str]]]]:
-    """SHA-256 of every file, computed by a thread beside the work; it ends with the block.
+    """SHA-256 of every file, computed by a thread during the block, which ends the thread.
 
     Yields a function that waits for the hashes and returns them by part and file name.
     """

@@ -230,7 +230,8 @@ def _interpret(archive: _Archive) -> Any:
                 case "GLOBAL":
                     stack.append(_check_global(argument))
                 case "STACK_GLOBAL":
-                    attribute, module = stack.pop(), stack.pop()
+                    attribute = stack.pop()
+                    module = stack.pop()
                     if not isinstance(module, str) or not isinstance(attribute, str):
                         raise CheckpointError("damaged description: a global without a name")
                     stack.append(_check_global(f"{module} {attribute}"))
@@ -258,7 +259,8 @@ def _interpret(archive: _Archive) -> Any:
                 case "SETITEMS":
                     set_items(pop_mark())
                 case "REDUCE":
-                    arguments, function = stack.pop(), stack.pop()
+                    arguments = stack.pop()
+                    function = stack.pop()
                     stack.append(_reduce(function, arguments, archive))
                 case "BUILD":  # a state dict's _metadata, which holds versions only
                     stack.pop()

@@ -140,6 +140,5 @@ def dequantise_rows(
 
 def _blocks(shape: tuple[int, ...]) -> list[slice]:
     """Slices that cut a tensor's rows into blocks of about _BLOCK_ELEMENTS elements."""
-    rows, columns = shape[0], prod(shape[1:])
-    step = max(1, _BLOCK_ELEMENTS // max(1, columns))
-    return [slice(i, i + step) for i in range(0, rows, step)]
+    step = max(1, _BLOCK_ELEMENTS // max(1, prod(shape[1:])))
+    return [slice(i, i + step) for i in range(0, shape[0], step)]

@@ -43,9 +43,9 @@ def save_trained(
 ) -> None:
     """Write what training made, as a model folder and as a Hugging Face checkpoint.
 
-    Adapters are stored in the folder's dtype, rows in its or in that of its rows, whichever is
-    wider. Of the base only the memory tokens' rows change. Unchanged files are shared with the
-    original folder where the file system can.
+    Adapters are stored in the folder's dtype, rows in that or in the dtype of the folder's own
+    rows, whichever is wider. In the base, only the memory tokens' rows change. Unchanged files are
+    shared with the original folder if the file system can do that.
 
     Args:
         folder: The model folder that training started from.

@@ -24,7 +24,8 @@ def read_tokenizer(base: Path, checkpoint: Path) -> dict[str, Any]:
 
 def _has_vocabulary(tokenizer: dict[str, Any]) -> bool:
     """Whether vocabulary and added tokens have the form that the functions below rely on."""
-    model, added = tokenizer.get("model"), tokenizer.setdefault("added_tokens", [])
+    model = tokenizer.get("model")
+    added = tokenizer.setdefault("added_tokens", [])
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     return (
         isinstance(vocabulary, dict)

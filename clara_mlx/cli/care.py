@@ -1,4 +1,4 @@
-"""The care of a memory: status, verify, vacuum, export, import, forget."""
+"""Commands that look after a memory: status, verify, vacuum, export, import, forget."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def verify(
     db: Db = DEFAULT_DB,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Have damaged latents made again from the originals."),
+        typer.Option("--repair", help="Have damaged latents computed again from the originals."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -162,7 +162,8 @@ def _read_lines(file: Path | None) -> Iterator[Iterator[str]]:
         return
     try:
         with file.open("rb") as binary, progress_bar("importing", in_bytes=True) as progress:
-            size, done = file.stat().st_size, 0
+            size = file.stat().st_size
+            done = 0
 
             def read() -> Iterator[str]:
                 nonlocal done

@@ -37,7 +37,7 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Questions to it from each set (200; quick: 20)."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 48,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of the outputs and the queries.")] = 0,
     quick: Annotated[
         bool, typer.Option("--quick", help="Use few probes, to see that it works.")
@@ -54,7 +54,7 @@ def evaluate(
     `clara-mlx evaluate clara-7b-q8 clara-7b-q4 --probes my-probes.jsonl`
 
     Writes report.json and report.html. Every answer is written to answers.jsonl at once, so an
-    interrupted run goes on where it stopped.
+    interrupted run continues where it stopped.
     """
     from clara_mlx.evaluate import report, tables
 

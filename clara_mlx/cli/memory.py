@@ -143,7 +143,7 @@ def ask(
     db: Db = DEFAULT_DB,
     model: NeededModel = None,
     k: Count = 5,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of the answer.")] = 128,
     floor: Annotated[
         float | None,
         typer.Option(help="Centred cosine, -1 to 1, below which a chunk is not relevant."),
@@ -168,8 +168,8 @@ def ask(
     assert answer is not None  # the last piece
     lines = ["\n" if answer.evidence else "", *map(_format_hit, answer.evidence)]
     if answer.evidence:
-        read, text = answer.tokens_read, answer.tokens_read + answer.tokens_saved
-        lines.append(f"{read:,} tokens read instead of {text:,}")
+        tokens = answer.tokens_read + answer.tokens_saved
+        lines.append(f"{answer.tokens_read:,} tokens read instead of {tokens:,}")
     emit(dataclasses.asdict(answer), lines, as_json)
 
 
@@ -200,7 +200,7 @@ def flush(db: Db = DEFAULT_DB, model: NeededModel = None, as_json: Json = False)
 
     `clara-mlx flush --model clara-7b-q8`
 
-    It can be interrupted at any time; the next run goes on where this one ended.
+    It can be interrupted at any time; the next run continues where this one stopped.
     """
     with (
         open_memory(db, require_model(model, "compressing"), compress=True) as memory,
@@ -221,8 +221,8 @@ def recompress(
 
     `clara-mlx recompress --model clara-7b-q4`
 
-    Originals and text search can be used meanwhile. It can be interrupted; the next run, or
-    `clara-mlx flush`, goes on.
+    Originals and text search can be used in the meantime. It can be interrupted; the next run, or
+    `clara-mlx flush`, continues it.
     """
     with (
         open_memory(db, require_model(model, "recompressing")) as memory,

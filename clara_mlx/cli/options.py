@@ -42,7 +42,7 @@ After = Annotated[datetime | None, typer.Option("--after", help="Remembered then
 Before = Annotated[datetime | None, typer.Option("--before", help="Remembered before then.")]
 Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks.")]
 
-# Keys that a filter reads as something else than metadata.
+# Keys that mean something other than metadata in a filter.
 _RESERVED = ("handle", "source", "session", "after", "before")
 
 

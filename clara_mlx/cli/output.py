@@ -105,7 +105,7 @@ def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Progress]:
     """A progress bar on standard error, if that is a terminal.
 
     Args:
-        what: The label of work that does not say which step it is at.
+        what: The label; work in several steps adds the step it is at.
         in_bytes: Progress is counted in bytes.
     """
     if not sys.stderr.isatty():

@@ -75,7 +75,8 @@ def plan(
     if kv_bits not in KV_BITS:
         raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")
     mac = mac_of(memory, wired_limit, reserve)
-    named, named_clara = NamedReasoner(reasoner, bits, group_size), NamedClara(clara)
+    named = NamedReasoner(reasoner, bits, group_size)
+    named_clara = NamedClara(clara)
     planner = Planner(mac, named, named_clara)
     asked = Setup(
         bits=named.asked.bits,
@@ -168,6 +169,7 @@ def _parts_table(planner: Planner, setup: Setup) -> Table:
 
 
 def _verdict_lines(planner: Planner, asked: Setup, nearest: Setup | None) -> list[str]:
+    """Whether the setup fits, and if not, by how much and what would."""
     mac = planner.mac
     lines = [
         f"limit of GPU memory: {_gb(mac.wired_limit)} GB ({mac.limit_source}); "
@@ -175,11 +177,11 @@ def _verdict_lines(planner: Planner, asked: Setup, nearest: Setup | None) -> lis
     ]
     if nearest == asked:
         return [*lines, f"It fits{_sysctl_in_words(planner, asked)}."]
-    over, weights = planner.total(asked) - mac.ceiling, planner.reasoner(asked.bits).weight_bytes
     lines.append(
-        f"It does not fit: {_gb(over)} GB too much. It takes a Mac with at least "
-        f"{ceil(planner.smallest_memory(asked) / 2**30):,} GB."
+        f"It does not fit: {_gb(planner.total(asked) - mac.ceiling)} GB too much. It takes a Mac "
+        f"with at least {ceil(planner.smallest_memory(asked) / 2**30):,} GB."
     )
+    weights = planner.reasoner(asked.bits).weight_bytes
     if weights > mac.ceiling:
         lines.append(f"The reasoner's weights alone are {_gb(weights)} GB.")
     if nearest is None:
@@ -197,6 +199,7 @@ def _sysctl_in_words(planner: Planner, setup: Setup) -> str:
 
 
 def _bits_table(planner: Planner, setups: Sequence[Setup]) -> Table:
+    """The setups side by side, each with CLaRa in memory and with CLaRa swapped out."""
     from rich.table import Table
 
     table = Table(

@@ -66,7 +66,7 @@ def serve(
     ] = False,
     images: Annotated[bool, typer.Option("--images", help="It reads images.")] = False,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Most seconds that it may be silent, prefill included.")
+        float, typer.Option(min=1, help="The most seconds it may be silent, prefill included.")
     ] = 900,
     fallback: Annotated[
         str | None, typer.Option(envvar=FALLBACK_URL.name, help=FALLBACK_URL.purpose)

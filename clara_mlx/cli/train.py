@@ -35,7 +35,7 @@ def train(
 
     `clara-mlx train --example > train.toml`, then `clara-mlx train train.toml`
 
-    After any interruption, the same command goes on from the newest saved state and comes to the
+    After any interruption, the same command continues from the newest saved state, and comes to the
     same losses. The config's `output` folder gets `metrics.jsonl`, a model folder `model/`, and
     `checkpoint/`, which is the same model in Hugging Face's layout.
     """
@@ -71,7 +71,9 @@ def examples(
         int | None,
         typer.Option(min=1, help="Documents per question (1; retrieval and end-to-end: 5)."),
     ] = None,
-    characters: Annotated[int, typer.Option(min=1, help="Most characters of a document.")] = 800,
+    characters: Annotated[
+        int, typer.Option(min=1, help="The most characters of a document.")
+    ] = 800,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Leave damaged records out, and list them.")
     ] = False,

@@ -89,6 +89,7 @@ class ClaraCompressor:
         return self.memory.clara, self.memory.model_thread
 
     def _compress(self, pieces: list[Piece]) -> list[CompressedText]:
+        """Keep and compress pieces: latents in batches if there is a model, blocks always."""
         latents: list[np.ndarray[Any, Any] | None] = [None] * len(pieces)
         estimate = Estimate().text
         tokens = [estimate(piece.text) for piece in pieces]
@@ -100,7 +101,8 @@ class ClaraCompressor:
                 return [(np.array(one.latents), one.source_tokens) for one in made]
 
             made = model.run(Priority.QUESTION, compress)
-            latents, tokens = [one for one, _ in made], [count for _, count in made]
+            latents = [one for one, _ in made]
+            tokens = [count for _, count in made]
         found = []
         for piece, latent, count in zip(pieces, latents, tokens, strict=True):
             block = self._freezer.freeze(self.settings.session, piece)

@@ -48,7 +48,7 @@ class ClaraKnowledgeStore:
     """A drop-in for CompyMac's ``KnowledgeStore`` and ``HybridRetriever``.
 
     Each unit is a memory: its text is kept exactly, and found by words at once and by latents as
-    soon as it is compressed. Embeddings that a unit brings along are not needed and not kept.
+    soon as it is compressed. A unit's own embedding is not needed and not kept.
     Units come back as CompyMac's own classes if those are loaded, else as ours.
 
     Args:

@@ -46,7 +46,8 @@ class Settings:
         Raises:
             ClaraError: ``CLARA_MLX_TOOL_OUTPUT_TOKENS`` is not a whole number.
         """
-        reasoner, tokens = REASONER.read(), TOOL_OUTPUT_TOKENS.read()
+        reasoner = REASONER.read()
+        tokens = TOOL_OUTPUT_TOKENS.read()
         if not tokens.isdecimal() or int(tokens) < 1:
             raise ClaraError(f"{TOOL_OUTPUT_TOKENS.name} must be a whole number, not {tokens!r}")
         return cls(

@@ -26,9 +26,11 @@ _LINES_AROUND = 2
 # The number of lines shown if nothing matches.
 _NEAREST = 20
 
-# Characters of a line above which only the part around a match is shown, and of that part: then the
-# lines around several matches fit on a page.
+# Characters of a line above which only the part around a match is shown, so that several matches
+# fit on a page.
 _LONG_LINE = PAGE_CHARACTERS // 8
+
+# Characters of that part.
 _PART_OF_LONG_LINE = PAGE_CHARACTERS // 16
 
 #: The tools in the form of OpenAI's API; they never change, so that prompts cache.

@@ -22,7 +22,7 @@ class AnswerCache:
     """Answers to readings, kept in a JSON lines file.
 
     A kept answer is used again for the same model, computed in the same way, with the same prompt,
-    latents and limit. Of a file that a killed run left, every complete line counts.
+    latents and limit. In a file that a killed run left, every complete line counts.
 
     Attributes:
         reused: Number of readings whose answer was already known when they were asked.
@@ -54,7 +54,7 @@ class AnswerCache:
             clara: The model.
             readings: What the model reads; equal readings are read once.
             max_tokens: Largest number of tokens in an answer.
-            about: What the file says about each reading, for people who look into it.
+            about: What the file says about each reading, for people who read the file.
             progress: Called as answers become known.
         """
         keys = [_key(clara, reading, max_tokens) for reading in readings]

@@ -95,7 +95,8 @@ def _common_prefix(prompts: list[list[int]]) -> int:
 
     The generator wants one token to prefill and one to start from.
     """
-    first, last = min(prompts), max(prompts)
+    first = min(prompts)  # between the first and the last in order lie all others,
+    last = max(prompts)  # so what these two share, all share
     longest = min(map(len, prompts)) - 2
     for position in range(longest):
         if first[position] != last[position]:

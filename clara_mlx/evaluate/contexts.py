@@ -68,7 +68,8 @@ class Contexts:
         for number in self._rank_lines(lines, question):
             with_all = self._encode_lines({**chosen, number: lines[number]})
             if len(with_all) <= budget:
-                chosen[number], ids = lines[number], with_all
+                chosen[number] = lines[number]
+                ids = with_all
                 continue
             for end in reversed(self._tokenizer.ends(lines[number])):
                 part = self._encode_lines({**chosen, number: lines[number][:end]})

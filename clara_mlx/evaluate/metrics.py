@@ -90,7 +90,7 @@ def share(documents: Sequence[int], values: Any) -> Estimate:
     """Mean of figures between 0 and 1, with Wilson's interval for clustered probes.
 
     Wilson (1927) gives the interval for independent probes. Korn and Graubard (1998, Survey
-    Methodology 24) replace their number by the effective one: as many independent probes as would
+    Methodology 24) put an effective number in place of theirs: as many independent probes as would
     have the variance found between documents, but never more than there are.
 
     Args:

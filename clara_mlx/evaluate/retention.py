@@ -117,7 +117,8 @@ class Reader:
 
     def ask(self, method: str, cache: AnswerCache, max_tokens: int) -> Outcomes:
         """Ask every probe while the decoder reads by one of `METHODS`."""
-        readings, positions = [], []
+        readings = []
+        positions = []
         for reading, count in self._readings(method):
             readings.append(reading)
             positions.append(count)

@@ -36,8 +36,8 @@ class Settings:
     Attributes:
         sets: Names of `SETS`; ``own`` needs ``probes``.
         probes: The file of the user's own probes.
-        per_tool: Generated outputs of each tool. Of long outputs there are a quarter, of brief ones
-            twice as many, and of the left-out tool five times as many.
+        per_tool: Generated outputs of each tool; there are a quarter as many long outputs, twice as
+            many brief ones, and five times as many of the left-out tool.
         chunks: Smallest number of chunks in the memory that is searched.
         queries: Largest number of queries to that memory from each set.
         most: Largest number of documents of a set, spread evenly over it; None for all.

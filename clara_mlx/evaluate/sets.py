@@ -191,13 +191,15 @@ def _parse_line(line: bytes) -> tuple[str, str, Probe]:
             raise ClaraError(f'"{name}" is missing')
         if name in given and type(given[name]) is not kind:
             raise ClaraError(f'"{name}" must be of type {kind.__name__}, got {given[name]!r}')
-    document, answer = given["document"], given["answer"]
+    document = given["document"]
+    answer = given["answer"]
     if not given["question"].strip():
         raise ClaraError('"question" is empty')
     if ("start" in given) != ("end" in given):
         raise ClaraError('give both "start" and "end", or neither')
     if "start" in given:
-        start, end = given["start"], given["end"]
+        start = given["start"]
+        end = given["end"]
     else:
         start = document.find(answer)
         if start < 0:

@@ -328,7 +328,8 @@ class Memory:
 
     def status(self) -> Status:
         """Counts, sizes and the progress of compression."""
-        fingerprint, compressed = None, 0
+        fingerprint = None
+        compressed = 0
         if self._latents:
             fingerprint, compressed = self._latents.fingerprint, self._latents.count()
         elif self.clara is None:

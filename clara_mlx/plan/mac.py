@@ -9,8 +9,8 @@ import mlx.core as mx
 from clara_mlx import machine
 from clara_mlx.errors import ClaraError
 
-GIB = 2**30
-MIB = 2**20
+GIB = 2**30  # bytes; a Mac's "GB" of memory
+MIB = 2**20  # bytes; the unit of iogpu.wired_limit_mb
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The models that `clara-mlx plan` knows by name: reasoners.json, which names the source of each.
 
 Of each config only the fields that decide a size are kept. The others that mlx-lm needs (rotary
-embeddings, norm epsilons) have any value, as they change no shape.
+embeddings, norm epsilons) may have any value, as they change no shape.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> An
 
 
 def _measure(model: Any, config: dict[str, Any], bits: int, group_size: int) -> Footprint:
-    """Compute the footprint of a lazy mlx-lm model; its arrays are replaced by zeros."""
+    """Compute the footprint of a lazy mlx-lm model; its arrays are replaced with zeros."""
     parameters = sum(_count_parameters(module) for module in model.modules())
     weight_bytes = tree_reduce(lambda size, array: size + array.nbytes, model.parameters(), 0)
     # A broadcast zero takes no memory, should an architecture evaluate something on the way.
@@ -237,8 +237,8 @@ def _layer_caches(cache: Any) -> Iterator[LayerCache]:
         if cache.keys is not None:  # some layers read another layer's
             _, heads, _, key_dim = cache.keys.shape
             window = cache.max_size if isinstance(cache, RotatingKVCache) else None
-            itemsize, value_dim = cache.keys.dtype.size, cache.values.shape[-1]
-            yield LayerCache(heads, key_dim, value_dim, itemsize, window)
+            value_dim = cache.values.shape[-1]
+            yield LayerCache(heads, key_dim, value_dim, cache.keys.dtype.size, window)
     elif isinstance(cache, ArraysCache):
         yield LayerCache(fixed_bytes=cache.nbytes)
     else:

@@ -37,7 +37,8 @@ def read_request(body: Mapping[str, Any], session: str | None) -> ChatRequest:
         raise invalid_field("messages", "must be a list with at least one message")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-    stream, stream_options = given.get("stream", False), given.get("stream_options", {})
+    stream = given.get("stream", False)
+    stream_options = given.get("stream_options", {})
     if not isinstance(stream, bool) or not isinstance(stream_options, dict):
         raise invalid_field("stream", "must be true or false, and stream_options an object")
     if given.get("n", 1) != 1:
@@ -58,7 +59,8 @@ def _check_message(message: Any, where: str) -> None:
     """Raise an `ApiError` that names the first field of a message that is wrong."""
     if not isinstance(message, dict):
         raise invalid_field(where, "must be an object")
-    role, content = message.get("role"), message.get("content")
+    role = message.get("role")
+    content = message.get("content")
     if role not in _ROLES:
         raise invalid_field(f"{where}.role", f"must be one of {', '.join(sorted(_ROLES))}")
     if isinstance(content, list):

@@ -123,10 +123,11 @@ class SketchIndex:
         counts = np.empty((len(self._head), _FIRST_STEP_BLOCK), np.uint8)
         for start in range(0, self._count, _FIRST_STEP_BLOCK):
             end = min(start + _FIRST_STEP_BLOCK, self._count)
-            x, c = differing[:, : end - start], counts[:, : end - start]
-            np.bitwise_xor(self._head[:, start:end], words, out=x)
-            np.bitwise_count(x, out=c)
-            np.add.reduce(c, axis=0, dtype=np.uint16, out=distances[start:end])
+            bits = differing[:, : end - start]
+            ones = counts[:, : end - start]
+            np.bitwise_xor(self._head[:, start:end], words, out=bits)
+            np.bitwise_count(bits, out=ones)
+            np.add.reduce(ones, axis=0, dtype=np.uint16, out=distances[start:end])
         return distances
 
     def add_distances(

@@ -234,6 +234,7 @@ class Store(File):
         return next(self._memories(latest, [content_id, *parameters]), None)
 
     def _memories(self, condition: str, parameters: Sequence[Any]) -> Iterator[StoredMemory]:
+        """The memories ``m`` for which an SQL condition holds, in the order that it asks for."""
         for row in self.read(
             "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
             f"WHERE {condition}",

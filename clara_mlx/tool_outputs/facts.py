@@ -45,7 +45,7 @@ OUTCOMES = frozenset(
 )
 """Names of facts that say how a run ended: what failed, why, and the counts of a last line.
 
-A header, a setting, a passing test's file and a version are facts, too, but tell no outcome.
+A header, a setting, a passing test's file and a version are facts, too, but not about the outcome.
 """
 
 
@@ -94,7 +94,7 @@ class Fact:
 
 
 def split_lines(text: str) -> list[Line]:
-    """The lines of ``text``; what a line has beyond `LINE_CHARACTERS` is not looked at."""
+    """The lines of ``text``; what a line has beyond `LINE_CHARACTERS` is left out."""
     found = []
     start = 0
     for line in text.split("\n"):

@@ -165,12 +165,14 @@ def _paths(text: str) -> Iterator[_Found]:
     for match in _WINDOWS_PATH.finditer(text):
         yield *match.span(), "path"
     for match in _PATH.finditer(text):
-        name, start, end = match[1], match.start(), match.end()
+        name = match[1]
+        start, end = match.span()
         if name[:2] in ("a/", "b/") and (
             text[start - 4 : start] in ("--- ", "+++ ", "git ")
             or text.startswith(f"a/{name[2:]} ", start - len(name) - 1)
         ):  # git's two sides of a diff
-            name, start = name[2:], start + 2
+            name = name[2:]
+            start += 2
         if not match[2]:
             bare = name.rstrip(".-,") or name
             end -= len(name) - len(bare)

@@ -56,7 +56,7 @@ def facts(text: str, tool: str | None = None) -> tuple[Fact, ...]:
 
 
 def collect(text: str, tool: str | None = None) -> Facts:
-    """As `facts`, with what the rules know besides: values not printed, and facts not read."""
+    """As `facts`, with what else the rules know: values not printed, and facts not read."""
     found = Facts()
     rule = RULES.get(tool or classify(text) or "")
     if rule is not None:

@@ -25,9 +25,9 @@ class Secret:
 
 
 def mask(text: str) -> tuple[str, list[Secret]]:
-    """The text with every secret replaced by ``[masked: KIND]``, and where the secrets were.
+    """The text with every secret replaced with ``[masked: KIND]``, and where the secrets were.
 
-    The replacement tells neither length nor characters of the secret, and masking a masked text
+    The replacement reveals neither length nor characters of the secret, and masking a masked text
     changes nothing. Places are those in the given text.
     """
     found = secrets(text)

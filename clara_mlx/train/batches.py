@@ -1,6 +1,6 @@
 """From examples to padded arrays: which examples share a step, and the arrays of the losses.
 
-Everything follows from the seed and the step's number, so that a run can go on at any step.
+Everything follows from the seed and the step's number, so that a run can be resumed at any step.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _T = TypeVar("_T")
 class Batching:
     """Puts examples into steps, each of several micro-batches."""
 
-    batch_size: int  # most examples of an optimiser step
-    micro_batch_size: int  # most examples of a forward pass
-    questions_per_document: int  # most examples with the same documents that stay together
+    batch_size: int  # the most examples of an optimiser step
+    micro_batch_size: int  # the most examples of a forward pass
+    questions_per_document: int  # the most examples with the same documents that stay together
     seed: int  # decides the order
 
     def epoch(self, dataset: Dataset, number: int) -> list[list[list[Example]]]:
         """The steps of an epoch as lists of micro-batches; every example occurs once."""
         order = random.Random(f"{self.seed} {number}")
-        # 1) Units: examples that share one encoding of their documents.
+        # 1) Bundles: examples that share one encoding of their documents.
         bundles = []
         for group in dataset.groups:
             mixed = [_choose_prompt(e, order) for e in order.sample(group, len(group))]
@@ -78,7 +78,8 @@ def _pack(
     for bundle in bundles:
         if count and count + len(bundle) > batch_size:
             yield step
-            step, count = [[]], 0
+            step = [[]]
+            count = 0
         if step[-1] and len(step[-1]) + len(bundle) > micro_batch_size:
             step.append([])
         step[-1].extend(bundle)
@@ -100,7 +101,7 @@ class Totals:
 class DocumentLatents:
     """Latents of documents that get no gradient, computed without dropout."""
 
-    clara: Clara  # its encoder is not trained meanwhile
+    clara: Clara  # whose encoder is not being trained
     documents: list[list[int]]  # the encoder inputs of all documents
     keep: bool  # whether latents are kept, so that each document is encoded only once
     _kept: dict[int, mx.array] = field(default_factory=dict)

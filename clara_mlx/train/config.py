@@ -107,8 +107,8 @@ class TrainConfig:
     method: Method = field(default_factory=Method)
 
     def __post_init__(self) -> None:
-        def check(right: bool, message: str) -> None:
-            if not right:
+        def check(ok: bool, message: str) -> None:
+            if not ok:
                 raise ClaraError(message)
 
         stage = self.kind
@@ -168,7 +168,7 @@ class TrainConfig:
 
     @property
     def max_length(self) -> int:
-        """Most tokens of a prompt with its answer."""
+        """The most tokens of a prompt with its answer."""
         return self.data.max_length or self.kind.max_length
 
     @property
@@ -193,18 +193,21 @@ def read_config(file: Path) -> TrainConfig:
 
 
 def _with_full_paths(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The config with paths that no longer depend on the folder they are relative to."""
+
     def full(path: str) -> str:
         return str(folder / Path(path).expanduser())
 
-    def if_there(path: str) -> str:  # else a hub id
+    def full_unless_hub_id(path: str) -> str:
         return full(path) if Path(full(path)).exists() else path
 
-    data, fresh = config.data, config.fresh
+    data = config.data
+    fresh = config.fresh
     return replace(
         config,
         output=full(config.output),
-        model=None if config.model is None else if_there(config.model),
-        fresh=fresh and replace(fresh, base=if_there(fresh.base)),
+        model=None if config.model is None else full_unless_hub_id(config.model),
+        fresh=fresh and replace(fresh, base=full_unless_hub_id(fresh.base)),
         data=replace(
             data,
             train=[full(file) for file in data.train],
@@ -240,6 +243,7 @@ def _read(kind: Any, raw: Any, where: str) -> Any:
 
 
 def _read_table(kind: Any, raw: Any, where: str) -> Any:
+    """A dataclass from a TOML table; unknown and missing fields are errors."""
     if not isinstance(raw, Mapping):
         raise ClaraError(f"{where.removesuffix('.')} must be a table, got {raw!r}")
     types = get_type_hints(kind)

@@ -101,7 +101,7 @@ def read(
         stage: The stage that the examples are for.
         config: The model's config; ``doc_max_length`` limits documents and questions.
         tokenizer: The model's tokenizer.
-        max_length: Most tokens of a prompt with its answer.
+        max_length: The most tokens of a prompt with its answer.
         top_k: Documents that the stage end-to-end chooses for a question.
         long_documents: What happens to documents that are too long.
 
@@ -109,8 +109,15 @@ def read(
         ClaraError: A file can't be read or has no examples, or lines are not usable; the error
             names each line with the reason.
     """
-    prompts, most = Prompts(config, tokenizer), min(max_length, config.window)
-    reader = _Reader(stage, config, tokenizer, prompts, most, top_k, long_documents)
+    reader = _Reader(
+        stage,
+        config,
+        tokenizer,
+        Prompts(config, tokenizer),
+        min(max_length, config.window),
+        top_k,
+        long_documents,
+    )
     problems: list[str] = []
     for file in files:
         for record in _records(file, problems):
@@ -132,6 +139,7 @@ def read(
 
 
 def _records(file: Path, problems: list[str]) -> Iterator[Record]:
+    """The records of a file; a line that has none is added to the problems."""
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
@@ -147,6 +155,7 @@ def _records(file: Path, problems: list[str]) -> Iterator[Record]:
 
 
 def _record(raw: Any, where: str) -> Record:
+    """A record from a line's JSON; a ValueError says what is wrong with it."""
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
     name = next((name for name in _DOCUMENTS if isinstance(raw.get(name), list)), None)
@@ -189,7 +198,8 @@ def _answers(raw: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _pairs(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    question, answers = raw.get("question"), _answers(raw)
+    question = raw.get("question")
+    answers = _answers(raw)
     questions = (question,) if isinstance(question, str) else _texts(question, "question")
     if len(questions) != len(answers):
         raise ValueError(f"{len(questions)} questions, but {len(answers)} answers")

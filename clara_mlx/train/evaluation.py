@@ -43,12 +43,12 @@ class Evaluator:
         self._collator = collator
         self._latents = collator.latents or DocumentLatents(clara, dataset.documents, keep=False)
         self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.eos_id)
-        every = config.steps.micro_batch_size
+        micro_batch_size = config.steps.micro_batch_size
         examples = dataset.examples
         batching = Batching(
             batch_size=len(examples),
-            micro_batch_size=every,
-            questions_per_document=min(every, len(examples)),
+            micro_batch_size=micro_batch_size,
+            questions_per_document=min(micro_batch_size, len(examples)),
             seed=0,
         )
         self._micros = [micro for step in batching.epoch(dataset, 0) for micro in step]
@@ -107,5 +107,7 @@ class Evaluator:
     def _answer(self, example: Example, documents: list[int]) -> str:
         prompt = example.prompts[0]
         question = DecoderPrompt(prompt.ids[: prompt.answer_from], prompt.slots)
-        latents, most = self._latents_of(documents), self._config.steps.answer_tokens
-        return "".join(r.text for r in self._decoder.stream(question, latents, most, {}))
+        responses = self._decoder.stream(
+            question, self._latents_of(documents), self._config.steps.answer_tokens, {}
+        )
+        return "".join(response.text for response in responses)

@@ -29,7 +29,8 @@ def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
     Raises:
         CheckpointError: The base is not usable; see also `clara_mlx.convert.convert`.
     """
-    checkpoint, folder = output / "start" / "checkpoint", output / "start" / "model"
+    checkpoint = output / "start" / "checkpoint"
+    folder = output / "start" / "model"
     if (folder / LAYOUT.clara).exists():
         return folder
     _write_checkpoint(fresh, checkpoint, seed)

@@ -1,4 +1,4 @@
-"""Additions of training to a pass through the model: dropout, activations computed twice."""
+"""What training adds to a pass through the model: dropout, and activations computed twice."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class Dropout:
 @contextmanager
 def use_dropout(adapters: Adapters, dropout: Dropout | None) -> Iterator[None]:
     """Apply dropout, or none, to all adapters for a block; then restore what was before."""
-    previous, adapters.dropout = adapters.dropout, dropout
+    previous = adapters.dropout
+    adapters.dropout = dropout
     try:
         yield
     finally:
@@ -70,7 +71,7 @@ def checkpointed_run_layer(adapters: Adapters) -> RunLayer:
 
         output: mx.array = mx.checkpoint(again)(own, h)
         if isinstance(dropout, Dropout):
-            dropout.key = keys_after[0]  # the next block goes on from there
+            dropout.key = keys_after[0]  # the next block continues from there
         return output
 
     return run

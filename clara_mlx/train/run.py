@@ -42,7 +42,7 @@ class Run:
         return cls(config, folder, Trainer(config, from_folder(folder)))
 
     def train(self, on_step: OnStep | None = None) -> dict[str, Any]:
-        """Train to the end, or go on to it, then write the model folder and the checkpoint.
+        """Train, or resume and train to the end, then write the model folder and the checkpoint.
 
         Returns:
             Where they are, and the last step's line of the metrics with the last evaluation.

@@ -1,4 +1,4 @@
-"""The folder of a training run: the states from which it goes on, and its metrics."""
+"""The folder of a training run: the states that it can be resumed from, and its metrics."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RunFolder:
         atomic.write_text(file, json.dumps(wanted, indent=2) + "\n")
 
     def resume(self) -> State | None:
-        """Read the state to go on from and drop the metrics after it; None at the beginning."""
+        """Read the state to resume from and drop the metrics after it; None at the beginning."""
         states = self._states()
         if not states:
             self._drop_metrics_after(0)
@@ -87,7 +87,7 @@ class RunFolder:
             arrays, metadata = loaded
         except (RuntimeError, ValueError) as error:
             raise ClaraError(
-                f"{states[-1]}: {error}; delete it to go on from the state before"
+                f"{states[-1]}: {error}; delete it to resume from the state before"
             ) from error
         tree = sort_by_key(_nest(arrays))
         step = int(metadata["step"])

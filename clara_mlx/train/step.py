@@ -81,7 +81,8 @@ class Stepper:
         method, stage = self._config.method, self._config.kind
         if not stage.chooses:
             return losses.answers(self.network, batch, mse_weight=self._config.mse_weight)
-        latents, temperature = batch["latents"], method.temperature
+        latents = batch["latents"]
+        temperature = method.temperature
         if stage.decodes:
             return losses.end_to_end(
                 self.network, batch, latents, k=method.top_k, temperature=temperature

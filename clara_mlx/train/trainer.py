@@ -27,7 +27,7 @@ OnStep = Callable[[dict[str, Any], int], None]
 
 
 class Trainer:
-    """One run, ready to start or to go on.
+    """One run, ready to start or to be resumed.
 
     Reads the run's data, and gives the model the adapters that the run trains.
 

@@ -1,4 +1,4 @@
-"""Generated tool outputs with probes, in real formats, with names and values made up by chance.
+"""Generated tool outputs with probes, in real formats, with random names and values.
 
 `generate` draws one output of one tool. Training takes ``split="train"`` and evaluation
 ``split="test"``. The two splits share no name word, pseudo-word, hash, date, version or number of
@@ -57,10 +57,10 @@ LEFT_OUT = "go"  # the tool that is never used for training
 SIZES = ("brief", "short", "long")
 SHORT_CHARACTERS = 280  # largest length of a short output
 LONG_CHARACTERS = (600, 3000)  # smallest and largest length of a long output
-FEWEST_PROBES = 3
-MOST_PROBES = 8
-_ATTEMPTS = 500  # layouts written before `generate` gives up
-_ATTEMPTS_PER_LAYOUT = 10
+FEWEST_PROBES = 3  # of an output
+MOST_PROBES = 8  # of an output; others are left out
+_ATTEMPTS = 500  # pages written before `generate` gives up
+_ATTEMPTS_PER_LAYOUT = 10  # pages written with one layout before another is drawn
 
 
 class GenerateError(ClaraError):

@@ -57,7 +57,7 @@ def log_message(names: Names) -> str:
 
 
 def times(names: Names) -> Iterator[str]:
-    """Yield times of day, each a little after the one before, going on from midnight."""
+    """Yield times of day, each a little after the one before; after midnight they start again."""
     rng = names.rng
     second = rng.randrange(60_000)
     while True:

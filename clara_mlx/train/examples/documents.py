@@ -39,7 +39,7 @@ def make_documents(
 
     Args:
         outputs: Tool outputs from `clara_mlx.train.examples.trajectories.read`, secrets masked.
-        characters: Most characters of a document; a longer line is a document of its own.
+        characters: The most characters of a document; a longer line is a document of its own.
         writer: Writes more questions; if the rules ask the same, their answer is kept.
     """
     known: dict[str, Document] = {}

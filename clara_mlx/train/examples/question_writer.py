@@ -156,12 +156,14 @@ def _find_list(reply: str) -> list[Any]:
 
 def _verbatim_pair(raw: dict[str, Any], text: str) -> tuple[str, str] | None:
     """Question and answer, if both are well formed and the text contains the answer."""
-    question, answer = raw.get("question"), raw.get("answer")
+    question = raw.get("question")
+    answer = raw.get("answer")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
     if not isinstance(question, str) or not isinstance(answer, str):
         return None
-    question, answer = " ".join(question.split()), answer.strip()
+    question = " ".join(question.split())
+    answer = answer.strip()
     fits = 0 < len(question) <= _QUESTION_CHARACTERS and 0 < len(answer) <= ANSWER_CHARACTERS
     # "42" contains "4", so the answer must be made of whole words.
     whole = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text)

@@ -136,7 +136,7 @@ class _Reader:
         """Raise an error for a damaged record, or note it if damaged records are skipped."""
         if not self._skip:
             raise TrajectoryError(
-                f"{where}: {what}; mend the record, or skip damaged ones"
+                f"{where}: {what}; repair the record, or skip damaged ones"
             ) from None
         self.problems.append(f"{where}: {what}")
 
@@ -186,7 +186,8 @@ def _skip_space(text: str, at: int) -> int:
 
 def _elements(text: str, at: int) -> Iterator[tuple[int, Any]]:
     """The elements of the list at ``at`` with their lines, up to the first damaged one."""
-    line, counted = 1, 0
+    line = 1
+    counted = 0  # the position up to which line feeds have been counted
     at = _skip_space(text, at + 1)
     while not text.startswith("]", at):
         line += text.count("\n", counted, at)
