@@ -17,6 +17,11 @@ class Progress(Protocol):
         """``done`` things of ``total`` are finished."""
 
 
+def reason(error: Exception) -> str:
+    """Why something failed; for an OSError, without the number and the path."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 class ClaraError(Exception):
     """Base of all clara-mlx errors; the CLI prints it as one line and exits with 1."""
 

@@ -9,7 +9,7 @@ from typing import Any
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
 from clara_mlx.convert.weight_map import clean_adapter_key
-from clara_mlx.errors import CheckpointError
+from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.folder import download
 
 # Files of a checkpoint that a conversion needs; its weights are .pth or safetensors.
@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if "\\ud" in text.lower():  # an escaped lone surrogate could not be written or printed
             json.dumps(content, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {reason(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return content
@@ -58,7 +58,7 @@ def locate_folder(name: str | Path, patterns: tuple[str, ...], revision: str | N
     if path_exists(path):
         if path.is_dir():
             return path
-        raise CheckpointError(f"{path}: a folder is needed, not a file")
+        raise CheckpointError(f"{path}: not a folder; name the folder that holds it")
     return download(str(name), list(patterns), revision)
 
 
@@ -77,7 +77,7 @@ def locate_checkpoint(
             if choices
             else "published CLaRa repositories need --subfolder compression-16 or compression-128"
         )
-        raise CheckpointError(f"{path}: no CLaRa checkpoint (no adapters.pth); {hint}")
+        raise CheckpointError(f"{path}: not a CLaRa checkpoint (it has no adapters.pth); {hint}")
     from_hub = root.parent.name == "snapshots"
     return path, root.name if from_hub else None
 
@@ -117,7 +117,7 @@ def _check_tensors(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
     """Refuse a dict that holds anything but tensors."""
     odd = [name for name, ref in tensors.items() if not isinstance(ref, TensorRef)]
     if odd:
-        raise CheckpointError(f"{path}: {', '.join(odd[:5])}: not tensors")
+        raise CheckpointError(f"{path}: not tensors: {', '.join(odd[:5])}")
     return tensors
 
 
@@ -129,12 +129,14 @@ def read_base(path: Path) -> dict[str, TensorRef]:
         if not isinstance(weight_map, dict) or not all(
             isinstance(name, str) and Path(name).name == name for name in weight_map.values()
         ):
-            raise CheckpointError(f"{index}: no weight_map of file names in this folder")
+            raise CheckpointError(f"{index}: it has no weight_map of file names in this folder")
         files = [path / name for name in sorted(set(weight_map.values()))]
     else:
         files = sorted(path.glob("model*.safetensors"))
     if not files:
-        raise CheckpointError(f"{path}: no model*.safetensors; the base must be in safetensors")
+        raise CheckpointError(
+            f"{path}: no model*.safetensors there; the base must be in safetensors"
+        )
     tensors: dict[str, TensorRef] = {}
     for file in files:
         tensors.update(read_safetensors(file))

@@ -13,7 +13,7 @@ import typer
 
 from clara_mlx.cli.options import DEFAULT_DB, Db, open_memory, with_filter
 from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_stdin
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.store.atomic import partial_file
 
 commands = typer.Typer()
@@ -44,7 +44,9 @@ def verify(
     db: Db = DEFAULT_DB,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Have damaged latents computed again from the originals."),
+        typer.Option(
+            "--repair", help="Drop damaged latents; they are made again from the originals."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -67,13 +69,17 @@ def verify(
         [
             table,
             *findings.problems,
-            *([f"{repaired:,} chunks will be compressed again"] if repaired else ()),
+            *(
+                [f"chunks to compress again, by `clara-mlx flush`: {repaired:,}"]
+                if repaired
+                else ()
+            ),
             "problems found" if findings.problems else "all is well",
         ],
         as_json,
     )
     if findings.problems:
-        raise ClaraError(f"{db}: {len(findings.problems)} problems")
+        raise ClaraError(f"{db}: problems found: {len(findings.problems)}")
 
 
 @commands.command()
@@ -91,7 +97,7 @@ def vacuum(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 commands.command(
     "compact",
     hidden=True,
-    help="The old name of `clara-mlx vacuum`, which is the one to use now.",
+    help="The old name of `clara-mlx vacuum`; use that instead.",
 )(vacuum)
 
 
@@ -99,7 +105,7 @@ commands.command(
 @with_filter
 def export(
     to: Annotated[
-        Path | None, typer.Argument(help="The file to write; standard output without one.")
+        Path | None, typer.Argument(help="The file to write; standard output if none is named.")
     ] = None,
     db: Db = DEFAULT_DB,
     *,
@@ -110,7 +116,8 @@ def export(
 
     `clara-mlx export memory.jsonl -s pytest`
 
-    Latents are left out, since they can be computed again. The file is complete or not there.
+    Latents are left out, since they can be computed again. The file appears only when it is
+    complete.
     """
     with open_memory(db) as memory, progress_bar("exporting") as progress:
         if to is None:
@@ -126,18 +133,19 @@ def export(
 def _new_file(to: Path) -> Iterator[IO[str]]:
     """A file that is complete or not there and, like the memory, for its owner alone."""
     if to.exists() and not to.is_file():
-        raise ClaraError(f"{to}: not a file")
+        raise ClaraError(f"{to}: not a regular file; name another one")
     try:
         with partial_file(to, private=True) as partial, partial.open("w", encoding="ascii") as file:
             yield file
     except OSError as error:
-        raise ClaraError(f"{to}: {error.strerror}") from error
+        raise ClaraError(f"{to}: {reason(error)}") from error
 
 
 @commands.command(name="import")
 def import_(
     file: Annotated[
-        Path | None, typer.Argument(help="A file that `export` wrote; standard input without one.")
+        Path | None,
+        typer.Argument(help="A file that `export` wrote; standard input if none is named."),
     ] = None,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
@@ -146,11 +154,11 @@ def import_(
 
     `clara-mlx import memory.jsonl`
 
-    Memories that the file already holds are left as they are, so an import can be repeated. A
-    damaged line ends it; the memories before that line are kept.
+    Memories that are already there are left as they are, so an import can be repeated. A damaged
+    line ends the import; the memories before that line are kept.
     """
     with _read_lines(file) as lines, open_memory(db, make=True) as memory:
-        count = memory.import_(lines)
+        count = memory.import_(lines, str(file or "standard input"))
     emit({"new": count}, [f"new memories: {count:,}"], as_json)
 
 
@@ -174,14 +182,15 @@ def _read_lines(file: Path | None) -> Iterator[Iterator[str]]:
 
             yield read()
     except OSError as error:
-        raise ClaraError(f"{file}: {error.strerror}") from error
+        raise ClaraError(f"{file}: {reason(error)}") from error
 
 
 @commands.command()
 @with_filter
 def forget(
     handles: Annotated[
-        list[str] | None, typer.Argument(help="The memories; or describe them with the options.")
+        list[str] | None,
+        typer.Argument(help="The memories' handles; or use options to choose memories."),
     ] = None,
     db: Db = DEFAULT_DB,
     *,
@@ -193,12 +202,14 @@ def forget(
 
     `clara-mlx forget -s pytest --before 2026-01-01`
 
-    Content that another memory shares stays.
+    Content that other memories share is kept.
     """
     if handles:
         where["handle"] = handles
     if not where:
-        raise ClaraError("name handles, or describe what to forget: --source, --meta, --before ...")
+        raise ClaraError(
+            "what to forget? Name handles, or choose memories: --source, --meta, --before ..."
+        )
     with open_memory(db) as memory:
         found = {stored.handle for stored in memory.list(where)}
         missing = [handle for handle in handles or () if handle not in found]

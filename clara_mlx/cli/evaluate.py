@@ -27,20 +27,21 @@ def evaluate(
     ] = "brief,held-out,long,left-out,captured",
     to: Annotated[Path, typer.Option(help="The folder for the report.")] = Path("evaluation"),
     documents: Annotated[
-        int | None, typer.Option(min=1, help="Generated outputs of each tool (40; quick: 1).")
+        int | None,
+        typer.Option(min=1, help="How many outputs of each tool to generate (40; quick: 1)."),
     ] = None,
     chunks: Annotated[
         int | None,
-        typer.Option(min=1, help="Chunks in the searched memory (5000; quick: 200)."),
+        typer.Option(min=1, help="How many chunks the searched memory holds (5000; quick: 200)."),
     ] = None,
     queries: Annotated[
         int | None,
-        typer.Option(min=1, help="Questions to it from each set (200; quick: 20)."),
+        typer.Option(min=1, help="How many questions from each set to ask it (200; quick: 20)."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of an answer.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of the outputs and the queries.")] = 0,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Use few probes, to see that it works.")
+        bool, typer.Option("--quick", help="Use few probes, to see quickly that all works.")
     ] = False,
     html: Annotated[bool, typer.Option(help="Write report.html, with plots.")] = True,
     markdown: Annotated[
@@ -62,7 +63,7 @@ def evaluate(
         typer.echo(tables.to_markdown(report.read(markdown)), nl=False)
         return
     if not models:
-        raise typer.BadParameter("name a model folder or hub id", param_hint="MODELS")
+        raise typer.BadParameter("name at least one model folder or hub id", param_hint="MODELS")
 
     from dataclasses import replace
 

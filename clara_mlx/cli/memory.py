@@ -46,29 +46,29 @@ commands = typer.Typer()
 @commands.command()
 def remember(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="The files; standard input without any.")
+        list[Path] | None, typer.Argument(help="The files; standard input if none is named.")
     ] = None,
     db: Db = DEFAULT_DB,
     source: Source = None,
     session: Session = None,
     meta: Meta = None,
     tee: Annotated[
-        bool, typer.Option("--tee", help="Pass standard input on to standard output.")
+        bool, typer.Option("--tee", help="Also copy standard input to standard output.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remember a command's output, or files; they are on the disk when it returns.
+    """Remember a command's output, or files; when it returns, they are safely on disk.
 
     `pytest 2>&1 | clara-mlx remember -s pytest`
 
-    Prints the handle that gives the exact original back. No model is loaded: text search finds the
-    memory at once, and `clara-mlx flush`, or any process that has the file open with a model,
-    compresses it. A file's path is kept as metadata.
+    Prints a handle, which gives the exact original back. No model is loaded: text search finds the
+    memory at once, and `clara-mlx flush`, or any process that compresses the memory file, makes
+    latents of it. A file's path is kept as metadata.
     """
     files = list(dict.fromkeys(files or ()))
     for file in files:
         if not os.access(file, os.R_OK) or file.is_dir():
-            raise ClaraError(f"{file}: can't be read as a file; nothing was remembered")
+            raise ClaraError(f"{file}: not a file that can be read; nothing was remembered")
     metadata = parse_metadata(meta)
     handles: dict[str, str] = {}
     with open_memory(db, make=True) as memory:  # before reading: a wrong path is noticed at once
@@ -108,11 +108,11 @@ def _decode_if_text(content: bytes) -> str | bytes:
 @commands.command()
 @with_filter
 def recall(
-    query: Annotated[str, typer.Argument(help="A question or words.")],
+    query: Annotated[str, typer.Argument(help="A question, or words to look for.")],
     db: Db = DEFAULT_DB,
     model: Model = None,
     k: Count = 5,
-    mode: Annotated[str, typer.Option(help="latent, text or hybrid.")] = "hybrid",
+    mode: Annotated[str, typer.Option(help="How to search: latent, text or hybrid.")] = "hybrid",
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare the query with every latent.")
     ] = False,
@@ -124,6 +124,8 @@ def recall(
 
     `clara-mlx recall "which test failed" -s pytest`
     """
+    if mode == "latent":
+        model = require_model(model, "latent search")
     with open_memory(db, None if mode == "text" else model) as memory:
         hits = memory.recall(query, k, where, mode=cast("Mode", mode), exact=exact)
     lines = [_format_hit(hit, f"{' + '.join(hit.found_by)} {hit.score:.4f}") for hit in hits]
@@ -156,7 +158,8 @@ def ask(
 
     `clara-mlx ask "why did the build fail?" --model clara-7b-q8`
 
-    Only compressed memories are read (see `clara-mlx flush`). The exact lines follow the answer.
+    Only compressed memories are read (see `clara-mlx flush`). The exact lines that support the
+    answer follow it.
     """
     with open_memory(db, require_model(model, "asking"), floor=floor) as memory:
         answer = None
@@ -236,5 +239,8 @@ def recompress(
 def _summarise(figures: dict[str, Any]) -> list[str]:
     lines = [f"{figures['compressed']:,} of {figures['chunks']:,} chunks are compressed"]
     if figures["failed"]:
-        lines.append(f"{figures['failed']:,} texts failed, the last with: {figures['last_error']}")
+        lines.append(
+            f"{figures['failed']:,} texts could not be compressed; the last error: "
+            f"{figures['last_error']}"
+        )
     return lines

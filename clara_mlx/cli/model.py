@@ -19,7 +19,7 @@ commands = typer.Typer()
 Base = Annotated[
     str | None,
     typer.Option(
-        help="The base model (folder or hub id). Without it: the one the checkpoint names, else "
+        help="The base model (folder or hub id); by default the one that the checkpoint names, or "
         "Mistral-7B-Instruct-v0.2 if all tensor shapes are Mistral's."
     ),
 ]
@@ -46,20 +46,18 @@ def convert(
         typer.Option("-q", "--quantise", help="Bits per weight of the base: 8, 6, 4, or none."),
     ] = "8",
     group_size: Annotated[
-        int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")
+        int, typer.Option(help="How many weights share a scale: 32, 64 or 128.")
     ] = 64,
     dtype: Annotated[
         str,
-        typer.Option(help="Type of everything not quantised: bfloat16, float16 or float32."),
+        typer.Option(help="The type of all other weights: bfloat16, float16 or float32."),
     ] = "bfloat16",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing model folder.")
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option(
-            "--verify", help="Afterwards compare the folder with its source, latents included."
-        ),
+        typer.Option("--verify", help="Then compare the folder with its source, latents included."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -67,9 +65,9 @@ def convert(
 
     `clara-mlx convert apple/CLaRa-7B-E2E --subfolder compression-16 --to clara-7b-q8`
 
-    The folder is complete or not there: an interrupted run leaves nothing under its name. Every
-    adapter of the checkpoint is converted. If any tensor is missing, unexpected or of the wrong
-    shape, the conversion ends and lists all of them.
+    The folder appears only when it is complete, so an interrupted run leaves nothing under its
+    name. Every adapter of the checkpoint is converted. If any tensors are missing, unexpected or
+    of the wrong shape, the conversion lists them all and writes nothing.
     """
     from clara_mlx.convert import Source, conversion, report
     from clara_mlx.convert.quantise import Quantisation
@@ -105,7 +103,7 @@ def inspect(
     ] = False,
     source: Annotated[
         str | None,
-        typer.Option(help="With --verify: where the checkpoint is now, if it was moved."),
+        typer.Option(help="With --verify: where the checkpoint is now, if it has moved."),
     ] = None,
     base: Base = None,
     as_json: Json = False,
@@ -136,18 +134,20 @@ def _verify(folder: str | Path, checkpoint: Source) -> Verification:
 
 def _fail_on_differences(path: str | Path, verification: Verification) -> None:
     if verification.problems:
-        raise ClaraError(f"{path}: {len(verification.problems)} differences from its source")
+        raise ClaraError(
+            f"{path}: differences from its source: {len(verification.problems)}; see the list above"
+        )
 
 
 @commands.command()
 def compress(
     model: ModelArgument,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Text files; standard input without any.")
+        list[Path] | None, typer.Argument(help="Text files; standard input if none is named.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compress text into memory tokens and show how many it became.
+    """Compress text into memory tokens and show how many there are.
 
     `git log --stat -20 | clara-mlx compress clara-7b-q8`
 
@@ -186,9 +186,9 @@ def bench(
     ] = "32,64,128,256",
     batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,4,16",
     repeats: Annotated[
-        int, typer.Option(min=1, help="Timings per figure, of which the median is shown.")
+        int, typer.Option(min=1, help="How often to measure each figure; the median is shown.")
     ] = 5,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 32,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate.")] = 32,
     as_json: Json = False,
 ) -> None:
     """Measure memory and latency on this machine: load, compress, encode a query, answer.

@@ -30,17 +30,23 @@ Model = Annotated[
     ),
 ]
 NeededModel = Annotated[str | None, typer.Option("--model", envvar=MODEL.name, help=MODEL.purpose)]
-Source = Annotated[str | None, typer.Option("-s", "--source", help="What it came from.")]
-Session = Annotated[str | None, typer.Option("--session", help="The session it belongs to.")]
+Source = Annotated[
+    str | None, typer.Option("-s", "--source", help="Where it came from, e.g. pytest.")
+]
+Session = Annotated[str | None, typer.Option("--session", help="The session that it belongs to.")]
 Meta = Annotated[
     list[str] | None,
     typer.Option(
         "-m", "--meta", help="Metadata as key=value; a value may be a number, true, null or [...]."
     ),
 ]
-After = Annotated[datetime | None, typer.Option("--after", help="Remembered then or later.")]
-Before = Annotated[datetime | None, typer.Option("--before", help="Remembered before then.")]
-Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks.")]
+After = Annotated[
+    datetime | None, typer.Option("--after", help="Only what was remembered at this time or later.")
+]
+Before = Annotated[
+    datetime | None, typer.Option("--before", help="Only what was remembered before this time.")
+]
+Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks to find.")]
 
 # Keys that mean something other than metadata in a filter.
 _RESERVED = ("handle", "source", "session", "after", "before")
@@ -58,7 +64,7 @@ def open_memory(
     """Open the memory for a block; a missing file is an error unless ``make`` allows a new one."""
     db = db.expanduser()
     if not make and not db.exists():
-        raise ClaraError(f"{db}: no memory there; `clara-mlx remember` makes one")
+        raise ClaraError(f"{db}: there is no memory file; `clara-mlx remember` makes one")
     clara = None
     if model is not None:
         from clara_mlx.model.clara import load
@@ -75,7 +81,7 @@ def open_memory(
 def require_model(model: str | None, act: str) -> str:
     """The model that was named, or an error that says how to name one."""
     if model is None:
-        raise ClaraError(f"{act} needs a model: --model FOLDER, or set {MODEL.name}")
+        raise ClaraError(f"{act} needs a model: use --model FOLDER, or set {MODEL.name}")
     return model
 
 
@@ -126,10 +132,11 @@ def parse_metadata(meta: list[str] | None) -> dict[str, Any]:
     for pair in meta or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{pair!r}: write key=value", param_hint="--meta")
+            raise typer.BadParameter(f"{pair!r} has no key: write key=value", param_hint="--meta")
         if key in _RESERVED:
             raise typer.BadParameter(
-                f"{key} can't be a key of metadata, because filters use it", param_hint="--meta"
+                f"{key!r} can't be a metadata key, because filters use it; choose another key",
+                param_hint="--meta",
             )
         found[key] = _parse_value(value)
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.errors import ClaraError, Progress
+from clara_mlx.errors import ClaraError, Progress, reason
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +27,7 @@ def read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ClaraError(f"{file}: {error.strerror}") from error
+        raise ClaraError(f"{file}: {reason(error)}") from error
 
 
 def read_stdin(*, tee: bool = False) -> bytes:
@@ -37,7 +37,7 @@ def read_stdin(*, tee: bool = False) -> bytes:
     what arrived before it is kept, even if the interrupt also stopped the command that writes it.
     """
     if sys.stdin is None or sys.stdin.isatty():
-        raise ClaraError("nothing on standard input; name files or pipe a command's output here")
+        raise ClaraError("no input: name files, or pipe a command's output into this one")
     pieces = []
     with contextlib.suppress(KeyboardInterrupt):
         while piece := sys.stdin.buffer.read1(1 << 16):  # type: ignore[union-attr]

@@ -28,33 +28,43 @@ _COMPARED_BITS = (8, 6, 4, 3, 2)
 def plan(
     memory: Annotated[
         float | None,
-        typer.Option(help="The Mac's memory in GB as it is sold (128); by default this machine's."),
+        typer.Option(help="The Mac's memory in GB as sold, e.g. 128; by default this machine's."),
     ] = None,
     reasoner: Annotated[
         str, typer.Option(help="A model folder, a config.json, or a known name.")
     ] = "Qwen3-235B-A22B",
     bits: Annotated[
         int | None,
-        typer.Option(help="The reasoner's bits per weight; by default as stored, else 4."),
+        typer.Option(help="The reasoner's bits per weight; by default as it is stored, or 4."),
     ] = None,
     group_size: Annotated[
-        int, typer.Option(help="Weights that share a scale: 32, 64 or 128.")
+        int, typer.Option(help="How many weights share a scale: 32, 64 or 128.")
     ] = 64,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of each conversation.")] = 32768,
-    kv_bits: Annotated[int, typer.Option(help="Bits of the reasoner's KV cache: 16, 8, 4.")] = 16,
-    sequences: Annotated[int, typer.Option(min=1, help="Conversations at the same time.")] = 1,
+    context: Annotated[
+        int, typer.Option(min=1, help="How many tokens each conversation has.")
+    ] = 32768,
+    kv_bits: Annotated[
+        int, typer.Option(help="Bits per value of the reasoner's KV cache: 16, 8 or 4.")
+    ] = 16,
+    sequences: Annotated[
+        int, typer.Option(min=1, help="How many conversations run at the same time.")
+    ] = 1,
     prefill_step: Annotated[
-        int, typer.Option(min=1, help="Prompt tokens per pass of the reasoner.")
+        int, typer.Option(min=1, help="How many prompt tokens the reasoner reads per pass.")
     ] = 2048,
     clara: Annotated[
         str,
-        typer.Option(help="A model folder; q8, q6 or q4 for CLaRa-7B; or none: swapped out."),
+        typer.Option(
+            help="A model folder; q8, q6 or q4 for CLaRa-7B; or none if it is swapped out."
+        ),
     ] = "q8",
     wired_limit: Annotated[
         float | None,
-        typer.Option(help="The GPU's memory limit in GB, if it is known."),
+        typer.Option(help="The GPU's memory limit in GB, if you know it."),
     ] = None,
-    reserve: Annotated[float, typer.Option(min=0, help="GB left to macOS and other programs.")] = 8,
+    reserve: Annotated[
+        float, typer.Option(min=0, help="GB to leave for macOS and other programs.")
+    ] = 8,
     as_script: Annotated[
         bool, typer.Option("--script", help="Print the commands that start both servers.")
     ] = False,
@@ -64,7 +74,7 @@ def plan(
 
     `clara-mlx plan --memory 128 --reasoner Qwen3-235B-A22B --bits 3`
 
-    All figures are computed from tensor shapes and documented limits; none is a measurement.
+    All figures are computed from tensor shapes and documented limits; nothing is measured.
     """
     from clara_mlx.plan.footprint import KV_BITS
     from clara_mlx.plan.inputs import NamedClara, NamedReasoner
@@ -89,9 +99,13 @@ def plan(
     nearest = planner.nearest(asked)
     if as_script:
         if nearest is None:
-            raise ClaraError(f"{named.name} does not fit this Mac in any way; see the tables")
+            raise ClaraError(
+                f"{named.name} does not fit this Mac in any setup; without --script, tables say why"
+            )
         if nearest != asked:
-            typer.echo(f"# This setup does not fit. The nearest that does: {_in_words(nearest)}.")
+            typer.echo(
+                f"# This setup does not fit. The nearest one that fits: {_in_words(nearest)}."
+            )
         model, made_by = named.folder(nearest.bits)
         folder = named_clara.folder(nearest.clara_bits or asked.clara_bits)
         typer.echo(start_script(planner, nearest, model, folder, made_by), nl=False)
@@ -104,7 +118,7 @@ def plan(
     ]
     notes = [f"sizes of {named.name}: {named.source}"]
     if (longest := named.asked.longest_context) and context > longest:
-        notes.append(f"note: {named.name}'s config claims a context of {longest:,} tokens")
+        notes.append(f"note: {named.name}'s config states a context of at most {longest:,} tokens")
     emit(
         {
             "basis": "computed from tensor shapes and documented limits; nothing was measured",
@@ -173,12 +187,12 @@ def _verdict_lines(planner: Planner, asked: Setup, nearest: Setup | None) -> lis
     mac = planner.mac
     lines = [
         f"limit of GPU memory: {_gb(mac.wired_limit)} GB ({mac.limit_source}); "
-        f"raised as far as {_gb(mac.reserve)} GB for macOS allow: {_gb(mac.ceiling)} GB"
+        f"at most {_gb(mac.ceiling)} GB if {_gb(mac.reserve)} GB are left for macOS"
     ]
     if nearest == asked:
         return [*lines, f"It fits{_sysctl_in_words(planner, asked)}."]
     lines.append(
-        f"It does not fit: {_gb(planner.total(asked) - mac.ceiling)} GB too much. It takes a Mac "
+        f"It does not fit: {_gb(planner.total(asked) - mac.ceiling)} GB too much. It needs a Mac "
         f"with at least {ceil(planner.smallest_memory(asked) / 2**30):,} GB."
     )
     weights = planner.reasoner(asked.bits).weight_bytes
@@ -188,8 +202,8 @@ def _verdict_lines(planner: Planner, asked: Setup, nearest: Setup | None) -> lis
         return [*lines, "Nothing smaller fits either."]
     return [
         *lines,
-        f"The nearest that fits: {_in_words(nearest)}. Together {_gb(planner.total(nearest))} GB"
-        f"{_sysctl_in_words(planner, nearest)}.",
+        f"The nearest setup that fits: {_in_words(nearest)}. "
+        f"Together {_gb(planner.total(nearest))} GB{_sysctl_in_words(planner, nearest)}.",
     ]
 
 
@@ -203,9 +217,9 @@ def _bits_table(planner: Planner, setups: Sequence[Setup]) -> Table:
     from rich.table import Table
 
     table = Table(
-        caption="sysctl: what iogpu.wired_limit_mb must be raised to", caption_justify="left"
+        caption="sysctl: the value to raise iogpu.wired_limit_mb to", caption_justify="left"
     )
-    for name in ("bits", "with scales", "weights GB", "together GB", "", "CLaRa out GB", ""):
+    for name in ("bits", "with scales", "weights GB", "together GB", "", "without CLaRa GB", ""):
         table.add_column(name, justify="right" if name else "left")
     for setup in setups:
         model = planner.reasoner(setup.bits)

@@ -38,35 +38,45 @@ def serve(
         str, typer.Option(envvar=REASONER_URL.name, help=REASONER_URL.purpose)
     ] = REASONER_URL.default,
     reasoner_model: Annotated[
-        str, typer.Option(help="The model's name there; by default mlx_lm.server's loaded model.")
+        str,
+        typer.Option(
+            help="The model's name at that API; by default the one that mlx_lm.server has loaded."
+        ),
     ] = "default_model",
     tokenizer: Annotated[
         Path | None, typer.Option(envvar=REASONER.name, help=REASONER.purpose)
     ] = None,
     template_args: Annotated[
-        str, typer.Option(help="The value of mlx_lm.server's --chat-template-args.")
+        str, typer.Option(help="The JSON that mlx_lm.server got as --chat-template-args.")
     ] = "{}",
     window: Annotated[
         int | None,
         typer.Option(
             min=1024,
-            help="Tokens the reasoner sees; by default 32,768, or fewer if its folder says so.",
+            help="Tokens that the reasoner sees; 32,768, or fewer if its folder says so.",
         ),
     ] = None,
-    reserve: Annotated[int, typer.Option(min=1, help="Tokens kept for the answer.")] = 4096,
-    trigger: Annotated[float, typer.Option(help="Share of the rest above which to compact.")] = 0.7,
-    target: Annotated[float, typer.Option(help="Share that a compaction aims at.")] = 0.4,
+    reserve: Annotated[
+        int, typer.Option(min=1, help="Tokens of the window that are kept for the answer.")
+    ] = 4096,
+    trigger: Annotated[
+        float, typer.Option(help="Compact prompts that take more than this share of the rest.")
+    ] = 0.7,
+    target: Annotated[float, typer.Option(help="Compact them to this share of the rest.")] = 0.4,
     excerpts: Annotated[
         int | None,
         typer.Option(min=256, help="Send new tool results of more tokens than this as excerpts."),
     ] = None,
     obeys: Annotated[
         bool,
-        typer.Option("--obeys", help="It heeds response_format and tool_choice; mlx_lm doesn't."),
+        typer.Option(
+            "--obeys",
+            help="The reasoner's server obeys response_format and tool_choice (not mlx_lm.server).",
+        ),
     ] = False,
-    images: Annotated[bool, typer.Option("--images", help="It reads images.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="The reasoner reads images.")] = False,
     timeout: Annotated[
-        float, typer.Option(min=1, help="The most seconds it may be silent, prefill included.")
+        float, typer.Option(min=1, help="Seconds that an API may be silent, prefill included.")
     ] = 900,
     fallback: Annotated[
         str | None, typer.Option(envvar=FALLBACK_URL.name, help=FALLBACK_URL.purpose)
@@ -75,7 +85,7 @@ def serve(
         str | None, typer.Option(envvar=FALLBACK_MODEL.name, help=FALLBACK_MODEL.purpose)
     ] = None,
     fallback_key: Annotated[
-        str, typer.Option(help="The environment variable that has its key.")
+        str, typer.Option(help="The environment variable that holds the second API's key.")
     ] = FALLBACK_KEY.name,
     name: Annotated[str, typer.Option(help="The model's name for clients.")] = "reasoner",
     tools: Annotated[
@@ -83,17 +93,22 @@ def serve(
     ] = "auto",
     everything: Annotated[
         bool,
-        typer.Option("--everything", help="The tools see all memories, not one session's."),
+        typer.Option("--everything", help="The tools see all memories, not only the session's."),
     ] = False,
     observe: Annotated[
-        bool, typer.Option(help="Remember long texts of conversations as they arrive.")
+        bool, typer.Option(help="Remember the long texts of conversations as they arrive.")
     ] = True,
     host: Annotated[
-        str, typer.Option(help=f"The address; any but a loopback address needs {TOKEN.name}.")
+        str,
+        typer.Option(
+            help=f"The address to listen on; any but a loopback address needs {TOKEN.name}."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8100,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
+    ] = 8100,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another name that requests may be addressed to.")
+        list[str] | None, typer.Option(help="Another host name that requests may use.")
     ] = None,
     db: Db = DEFAULT_DB,
     model: Model = None,
@@ -102,7 +117,7 @@ def serve(
 
     `clara-mlx serve --reasoner http://127.0.0.1:8080/v1 --tokenizer Qwen3-235B-A22B-4bit`
 
-    OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, figures at /metrics. Keys
+    OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, metrics at /metrics. Keys
     come from the environment only, because every user of the machine can see a command line:
     CLARA_MLX_REASONER_KEY, CLARA_MLX_FALLBACK_KEY, CLARA_MLX_TOKEN.
     """
@@ -114,7 +129,7 @@ def serve(
     second = None
     if fallback:
         if not fallback_model:
-            raise typer.BadParameter("a fallback needs --fallback-model")
+            raise typer.BadParameter("--fallback also needs --fallback-model")
         second = Remote(
             url=fallback,
             model=fallback_model,

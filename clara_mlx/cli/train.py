@@ -35,7 +35,7 @@ def train(
 
     `clara-mlx train --example > train.toml`, then `clara-mlx train train.toml`
 
-    After any interruption, the same command continues from the newest saved state, and comes to the
+    After any interruption, the same command continues from the newest saved state and gets to the
     same losses. The config's `output` folder gets `metrics.jsonl`, a model folder `model/`, and
     `checkpoint/`, which is the same model in Hugging Face's layout.
     """
@@ -65,7 +65,7 @@ def examples(
     to: Annotated[Path, typer.Option(help="The JSON lines file to write.")],
     stage: Annotated[
         Literal["scp", "instruct", "retrieval", "end-to-end"],
-        typer.Option(help="The stage that reads them."),
+        typer.Option(help="The stage that will read the examples."),
     ] = "instruct",
     candidates: Annotated[
         int | None,
@@ -81,11 +81,11 @@ def examples(
         str | None,
         typer.Option(help="An OpenAI-compatible API that writes more questions, e.g. http://…/v1."),
     ] = None,
-    model: Annotated[str, typer.Option(help="The model's name there.")] = "default",
+    model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "default",
     key: Annotated[
-        str | None, typer.Option(help="The environment variable that holds the API's key.")
+        str | None, typer.Option(help="The environment variable that holds the endpoint's key.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of candidates.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed for choosing candidates.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -101,9 +101,11 @@ def examples(
     from clara_mlx.train.examples.question_writer import QuestionWriter
 
     if to.exists() and not force:
-        raise ClaraError(f"{to}: exists; name another file, or use --force")
+        raise ClaraError(f"{to}: already exists; name another file, or use --force")
     if key is not None and key not in os.environ:
-        raise ClaraError(f"{key}: no such environment variable; export the API's key in it")
+        raise ClaraError(
+            f"{key}: this environment variable is not set; set it to the endpoint's key"
+        )
     outputs: list[trajectories.ToolOutput] = []
     problems: list[str] = []
     for log in logs:

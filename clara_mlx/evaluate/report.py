@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.evaluate import plots, tables
 from clara_mlx.evaluate.run import FORMAT
 from clara_mlx.store.atomic import write_text
@@ -52,7 +52,7 @@ def read(file: Path) -> dict[str, Any]:
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ClaraError(f"{file}: {error.strerror}") from error
+        raise ClaraError(f"{file}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise ClaraError(f"{file}: not a report: {error}") from error
     written = report.get("format") if isinstance(report, dict) else None

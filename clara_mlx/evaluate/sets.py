@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.evaluate.corpus import BRIEF_TOOLS, LEFT_OUT, SIZES, TOOLS, generate
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError, kind_of
 
@@ -172,7 +172,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ClaraError(f"{path}: {error.strerror}") from error
+        raise ClaraError(f"{path}: {reason(error)}") from error
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
             yield number, line

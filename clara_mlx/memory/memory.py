@@ -314,13 +314,17 @@ class Memory:
         """Write memories as JSON lines with their originals; returns the number of memories."""
         return exports.export(self._store, file, where, progress)
 
-    def import_(self, lines: Iterable[str]) -> int:
+    def import_(self, lines: Iterable[str], name: str = "the export") -> int:
         """Remember the memories of an export, handles and times included; returns how many are new.
+
+        Args:
+            lines: What `export` wrote.
+            name: What errors call the export, such as its path.
 
         Raises:
             StoreError: A line is damaged; the memories before it have been kept.
         """
-        exported = exports.read_export(lines)
+        exported = exports.read_export(lines, name)
         new = [self._keep(**one) for one in exported if not self.has(one["handle"])]
         if self._compression:
             self._compression.wake()

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from clara_mlx.errors import CheckpointError
+from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.tokenizer import TextTokenizer
 
@@ -140,7 +140,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {error}; convert the checkpoint again") from error
+        raise CheckpointError(f"{path}: {reason(error)}; convert the checkpoint again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object; convert the checkpoint again")
     return content

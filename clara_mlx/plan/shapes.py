@@ -28,7 +28,7 @@ from mlx_lm.models.cache import (
     make_prompt_cache,
 )
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.model.lora import TARGETS, dims
 from clara_mlx.plan.footprint import ClaraFootprint, Footprint, LayerCache
@@ -55,7 +55,9 @@ def read(path: Path, *, bits: int | None = None, group_size: int = 64) -> Footpr
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ClaraError(f"{file}: {error}; name a model folder or a config.json") from error
+        raise ClaraError(
+            f"{file}: {reason(error)}; name a model folder or a config.json"
+        ) from error
     if not isinstance(config, dict):
         raise ClaraError(f"{file}: not a JSON object; name a model folder or a config.json")
     if bits is not None or not any(path.glob("model*.safetensors")):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlite_vec
 
-from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.errors import StorageFailed, StoreError, reason
 
 if TYPE_CHECKING:
     Connection = sqlite3.Connection
@@ -97,7 +97,7 @@ def connect(path: Path) -> Connection:
         if connection is not None:
             connection.close()
         raise StorageFailed(
-            f"{path}: can't be opened as a memory: {error}", transient=is_transient(error)
+            f"{path}: can't be opened as a memory: {reason(error)}", transient=is_transient(error)
         ) from error
     return connection
 

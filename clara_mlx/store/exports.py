@@ -47,16 +47,17 @@ def export(
     return len(memories)
 
 
-def read_export(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def read_export(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
     """Read the memories of an export, as the arguments of `Store.remember` without text and spans.
 
     Raises:
         StoreError: A line is not an exported memory, or its original is damaged; the message has
-            the line's number.
+            the export's name and the line's number.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        where = f"{name}, line {number}"
         try:
             fields = json.loads(line)
             kind = "bytes" if "base64" in fields else "text"
@@ -76,7 +77,8 @@ def read_export(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 "metadata": dict(fields.get("metadata") or {}),
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"line {number} is not an exported memory: {error!r}") from error
+            problem = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise StoreError(f"{where}: not an exported memory: {problem}") from error
         if hashlib.sha256(original).hexdigest() != fields.get("sha256"):
-            raise StoreError(f"line {number}: its original is damaged (its SHA-256 differs)")
+            raise StoreError(f"{where}: the original is damaged (its SHA-256 differs)")
         yield memory

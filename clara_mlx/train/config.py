@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.train.data import LongDocuments
 from clara_mlx.train.stages import Stage, stage_named
 
@@ -188,7 +188,7 @@ def read_config(file: Path) -> TrainConfig:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
         config: TrainConfig = _read(TrainConfig, raw, "")
     except (OSError, ValueError, ClaraError) as error:
-        raise ClaraError(f"{file}: {error}") from error
+        raise ClaraError(f"{file}: {reason(error)}") from error
     return _with_full_paths(config, file.absolute().parent)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.model import chunking
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.prompts import PARAPHRASE_USERS, DecoderPrompt, Prompts
@@ -151,7 +151,7 @@ def _records(file: Path, problems: list[str]) -> Iterator[Record]:
                 except (ValueError, RecursionError) as error:
                     problems.append(f"{where}: {error}")
     except (OSError, UnicodeDecodeError) as error:
-        raise ClaraError(f"{file}: {error}") from error
+        raise ClaraError(f"{file}: {reason(error)}") from error
 
 
 def _record(raw: Any, where: str) -> Record:

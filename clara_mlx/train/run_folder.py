@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 from filelock import FileLock, Timeout
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.store import atomic
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.parameters import Parameters, sort_by_key
@@ -106,7 +106,7 @@ class RunFolder:
                 if self.metrics.exists():
                     atomic.sync(self.metrics)
         except OSError as error:
-            raise ClaraError(f"{target}: can't be written: {error.strerror or error}") from error
+            raise ClaraError(f"{target}: can't be written: {reason(error)}") from error
         for old in self._states()[:-_STATES_KEPT]:
             old.unlink()
 

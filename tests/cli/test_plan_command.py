@@ -29,8 +29,8 @@ def test_the_tables_say_it_plainly(cli: Cli) -> None:
     shown = cli("plan", "--memory", 128).stdout
     assert "Computed, not measured." in shown
     assert "132.3" in shown and "The reasoner's weights alone are 132.3 GB." in shown
-    assert "It does not fit: 26.8 GB too much. It takes a Mac with at least 153 GB." in shown
-    assert "The nearest that fits: 3-bit weights" in shown
+    assert "It does not fit: 26.8 GB too much. It needs a Mac with at least 153 GB." in shown
+    assert "The nearest setup that fits: 3-bit weights" in shown
     assert "after sudo sysctl iogpu.wired_limit_mb=120832" in shown
     assert "102.9" in shown and "73.5" in shown
 
@@ -85,7 +85,7 @@ def test_a_reasoner_and_a_clara_of_ones_own(
     server, gateway = commands(cli("plan", *options, "--script").stdout)
     assert server[:3] == ["mlx_lm.server", "--model", str(own)]
     assert gateway[-2:] == ["--model", str(clara)]
-    assert "claims a context of 4,096" in cli("plan", *options[:-1], 8192).stdout
+    assert "states a context of at most 4,096" in cli("plan", *options[:-1], 8192).stdout
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_cannot_be(cli: Cli) -> None:
         return str(result.output)
 
     small = ("--memory", 9, "--reasoner", "Qwen3-32B", "--bits", 2)
-    assert "does not fit this Mac in any way" in refused(*small, "--script")
+    assert "does not fit this Mac in any setup" in refused(*small, "--script")
     assert "Nothing smaller fits either." in cli("plan", *small).stdout
     assert "no known model" in refused("--reasoner", "Qwen9-1T")
     assert "7 bits" in refused("--bits", 7)

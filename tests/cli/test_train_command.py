@@ -81,11 +81,11 @@ def test_examples_from_logs_can_be_trained_on(config: Path, tmp_path: Path) -> N
 def test_examples_do_not_replace_a_file_unasked(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(json.dumps(LOG[0]) + "\n")
-    with pytest.raises(ClaraError, match="exists; name another file, or use --force"):
+    with pytest.raises(ClaraError, match="already exists; name another file, or use --force"):
         CliRunner().invoke(
             commands, ["examples", str(log), "--to", str(log)], catch_exceptions=False
         )
-    with pytest.raises(ClaraError, match="NO_SUCH_KEY: no such environment variable"):
+    with pytest.raises(ClaraError, match="NO_SUCH_KEY: this environment variable is not set"):
         CliRunner().invoke(
             commands,
             ["examples", str(log), "--to", str(tmp_path / "new"), "--key", "NO_SUCH_KEY"],

@@ -295,9 +295,9 @@ def test_export_and_import_keep_everything(memory: Memory, tmp_path: Path, clara
         assert list(copy.list()) == list(memory.list())
         for remembered in memory.list():
             assert copy.original(remembered.handle) == memory.original(remembered.handle)
-        with pytest.raises(StoreError, match="line 2: its original is damaged"):
+        with pytest.raises(StoreError, match="line 2: the original is damaged"):
             copy.import_([lines[0], lines[1].replace("flush", "flusk")])
-        with pytest.raises(StoreError, match="line 1 is not an exported memory"):
+        with pytest.raises(StoreError, match="line 1: not an exported memory"):
             copy.import_(["{}"])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.evaluate.probes.from_facts import probes
 from clara_mlx.store.atomic import partial_file
 from clara_mlx.tool_outputs.rules import RULES
@@ -127,5 +127,5 @@ def write_records(records: Iterable[dict[str, Any]], file: Path) -> int:
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
                 count += 1
     except OSError as error:
-        raise ClaraError(f"{file}: {error}") from error
+        raise ClaraError(f"{file}: {reason(error)}") from error
     return count

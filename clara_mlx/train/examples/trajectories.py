@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, reason
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.secrets import mask
 
@@ -86,7 +86,7 @@ class _Reader:
         try:
             text = self._file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise TrajectoryError(f"{self._file}: {error}") from error
+            raise TrajectoryError(f"{self._file}: {reason(error)}") from error
         conversation = _Conversation()
         for line, record in _records(text, lines=self._file.suffix == ".jsonl"):
             where = f"{self._file}:{line}"
@@ -101,14 +101,14 @@ class _Reader:
                 self._report(where, str(damage))
         if not self.outputs and not self.problems:
             raise TrajectoryError(
-                f"{self._file}: holds no tool outputs; give a SWE-agent trajectory, chat messages "
+                f"{self._file}: has no tool outputs; name a SWE-agent trajectory, chat messages "
                 "with role 'tool', or a CompyMac run"
             )
 
     def read_traces(self, database: Path) -> None:
         """Read CompyMac's traces: spans are events, inputs and outputs are files named by hash."""
         if not database.is_file():
-            raise TrajectoryError(f"{database}: no such file")
+            raise TrajectoryError(f"{database}: there is no such file")
         artifacts = database.parent / "artifacts"
         try:
             with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as db:
@@ -136,7 +136,7 @@ class _Reader:
         """Raise an error for a damaged record, or note it if damaged records are skipped."""
         if not self._skip:
             raise TrajectoryError(
-                f"{where}: {what}; repair the record, or skip damaged ones"
+                f"{where}: {what}; repair the record, or use --skip-damaged"
             ) from None
         self.problems.append(f"{where}: {what}")
 
