@@ -49,7 +49,7 @@ class ClaraKnowledgeStore:
 
     Each unit is a memory: its text is kept exactly, and found by words at once and by latents as
     soon as it is compressed. A unit's own embedding is not needed and not kept.
-    Units come back as CompyMac's own classes if those are loaded, else as ours.
+    Units come back as CompyMac's own classes if those are loaded, otherwise as ours.
 
     Args:
         backend: CompyMac's storage backend; the memory is then beside its database, as
@@ -131,7 +131,7 @@ class ClaraKnowledgeStore:
             limit: Number of results; fewer only if fewer units match.
             source_type: Only units from this type of source.
             source_id: Only units from this source.
-            use_dense: Search by latents, too; else only by words.
+            use_dense: Search by latents, too, and not only by words.
         """
         where = _where(source_type, source_id)
         result = _class("RetrievalResult", RetrievalResult)

@@ -24,7 +24,7 @@ _RANK_IN_USE = 3
 # Characters that a fold needs for each of its messages, about: a handle and a command.
 _FOLDED_CHARACTERS = 65
 
-# A block must have at most this share of the tokens of its text; else the text itself is sent.
+# A block must have at most this share of the tokens of its text; if not, the text itself is sent.
 _LARGEST_SHARE = 0.6
 
 

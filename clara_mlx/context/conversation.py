@@ -32,7 +32,7 @@ class Prepared:
     Attributes:
         messages: The messages for the reasoner.
         tokens: Tokens of the prompt with its tools.
-        exact: Whether ``tokens`` is the reasoner's own count; else it is the sum of the parts or
+        exact: Whether ``tokens`` is the reasoner's own count; if not, it is the sum of the parts or
             an estimate.
         original_tokens: Tokens of the prompt without any edit, about.
         session: The conversation's name.

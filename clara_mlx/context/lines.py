@@ -98,7 +98,7 @@ _LINES_BEFORE = 1
 # Lines shown after it.
 _LINES_AFTER = 3
 
-# Characters that a shown line takes besides its text, about: its number, and the end of the line.
+# Characters that a shown line takes in addition to its text, about: its number and the line feed.
 _NUMBER_CHARACTERS = 8
 
 # Characters of chosen lines after which poor ones are left out.

@@ -90,7 +90,7 @@ class BlockTable:
                 )
         chosen = self.block(block.digest)
         if chosen is None:
-            raise StoreError(f"{self._file.path}: memory {block.handle} was forgotten meanwhile")
+            raise StoreError(f"{self._file.path}: memory {block.handle} has been forgotten")
         return chosen
 
     def save_edits(self, edits: Sequence[Edit]) -> None:

@@ -84,7 +84,7 @@ def describe(piece: Piece, handle: str, excerpt: int = 0) -> str:
     else:
         lines.append(f"begins: {_cut(piece.text.strip(), 2 * _LINE)}")
     quoted = _excerpt(piece.text, excerpt) if excerpt else []
-    lines += identifier_lines(piece.text, besides="\n".join(lines + quoted))
+    lines += identifier_lines(piece.text, shown="\n".join(lines + quoted))
     return _replace_surrogates("\n".join(lines + quoted))
 
 
@@ -182,7 +182,7 @@ def _shortest(line: str) -> str:
 def key_lines(text: str, command: str | None = None) -> list[str]:
     """The lines of an output that say how it went, exact but for their length, in their order.
 
-    Where the rules know the tool, those are lines with facts; else the first two that tell of
+    If the rules know the tool, those are lines with facts; if not, the first two that tell of
     trouble, and the last line.
 
     Args:
@@ -229,13 +229,13 @@ def _trouble(text: str) -> list[tuple[int, str]]:
     return [_line_at(text, match.start()) for match in found]
 
 
-def identifier_lines(text: str, most: int = _IDENTIFIERS, besides: str = "") -> list[str]:
+def identifier_lines(text: str, most: int = _IDENTIFIERS, shown: str = "") -> list[str]:
     """The exact identifiers of a text, a line for each kind; those that don't fit are counted.
 
     Args:
         text: The text; of a long one, only its beginning and its end are looked at.
         most: Characters for all of them.
-        besides: What the reader sees anyway; identifiers in it are not repeated.
+        shown: What the reader sees anyway; identifiers in it are not repeated.
     """
     found = identifiers(text[:_LOOK])
     if len(text) > _LOOK:
@@ -244,19 +244,20 @@ def identifier_lines(text: str, most: int = _IDENTIFIERS, besides: str = "") -> 
     for one in found:
         kinds[one.kind].append(one.text)
     kinds["defines"] = [match[1] for match in _DEFINES.finditer(text[: 2 * _LOOK])]
-    lines, room = [], most
+    lines: list[str] = []
+    room = most
     for kind, texts in kinds.items():
-        names = [name for name in dict.fromkeys(texts) if name not in besides]
-        shown: list[str] = []
+        names = [name for name in dict.fromkeys(texts) if name not in shown]
+        chosen: list[str] = []
         for name in _from_both_ends(names):
             # Every kind gets its first name, however many the kinds before it have.
-            if len(name) + 2 > room and (shown or len(name) > _LINE):
+            if len(name) + 2 > room and (chosen or len(name) > _LINE):
                 break
-            shown.append(name)
+            chosen.append(name)
             room -= len(name) + 2
-        if shown:
-            more = f" (+{len(names) - len(shown)})" if len(shown) < len(names) else ""
-            lines.append(f"{kind}: {', '.join(sorted(shown, key=names.index))}{more}")
+        if chosen:
+            more = f" (+{len(names) - len(chosen)})" if len(chosen) < len(names) else ""
+            lines.append(f"{kind}: {', '.join(sorted(chosen, key=names.index))}{more}")
     return lines
 
 

@@ -67,7 +67,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate model folders; the report is about the first, and compares the others with it.
 
-    Answers are kept in ``folder/answers.jsonl`` as they come and are not asked for again.
+    Each answer is kept in ``folder/answers.jsonl`` at once, and not asked for again.
 
     Raises:
         ClaraError: There is no such set or model, or the probes are not usable.

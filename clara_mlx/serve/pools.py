@@ -15,7 +15,7 @@ _PREPARE_THREADS = 4
 # Threads that ask the memory; most of their time they wait for the model.
 _ASK_THREADS = 4
 
-# Threads that write. SQLite lets one write at a time; a second one can compress its text meanwhile.
+# Threads that write. SQLite lets one write at a time, while the other compresses its text.
 _WRITE_THREADS = 2
 
 

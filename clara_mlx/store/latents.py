@@ -200,7 +200,7 @@ class LatentTable:
             done: The contents whose chunks all have latents now.
 
         Raises:
-            OtherModel: Another process has moved the file to another model meanwhile.
+            OtherModel: Another process has moved the file to another model.
         """
         blobs = self.codec.encode(latents)
         crcs = [zlib.crc32(blob) for blob in blobs]

@@ -230,7 +230,7 @@ class NearestFirst:
         ids, cosines = search.best()
 
     Args:
-        index: The sketches, which must not change meanwhile.
+        index: The sketches, which must not change in the meantime.
         query: The query, from the same `Sketcher` as the sketches.
         k: Number of documents to find; fewer only if fewer are allowed.
         allowed: Which of ``index.ids`` may be found, (len(index),); all without it.
@@ -277,7 +277,7 @@ class NearestFirst:
         self._is_scored[self._scoring] = True
         best = np.concatenate([self._best, self._scoring])
         cosines = np.concatenate([self._cosines, cosines], axis=1)
-        # The best first; ties in the order of distance, as they came.
+        # The best first; ties stay in the order of distance.
         order = np.argsort(-cosines[0], kind="stable")[: self._k]
         order = order[cosines[0, order] > -np.inf]
         self._best, self._cosines = best[order], cosines[:, order]
