@@ -120,7 +120,9 @@ def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None)
     # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.
     rope = config.pop("rope_parameters", None) or {}
     if not isinstance(rope, dict):
-        raise CheckpointError(f"{source.base_path / 'config.json'}: rope_parameters is {rope!r}")
+        raise CheckpointError(
+            f"{source.base_path / 'config.json'}: rope_parameters must be an object"
+        )
     config.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
     if rope.get("rope_type", "default") != "default":
         config["rope_scaling"] = rope

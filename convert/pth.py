@@ -59,7 +59,7 @@ def read_pth(path: Path) -> dict[str, Any]:
         archive = _Archive(path)
         content = _interpret(archive)
         if not isinstance(content, dict):
-            raise CheckpointError("holds no dict of tensors")
+            raise CheckpointError("it holds no dict of tensors")
     return content
 
 
@@ -269,7 +269,7 @@ def _interpret(archive: _Archive) -> Any:
                 case "STOP":
                     return stack.pop()
                 case name:
-                    raise CheckpointError(f"refused: pickle opcode {name} is not a tensor file's")
+                    raise CheckpointError(f"refused: pickle opcode {name} is not used for tensors")
     except (ValueError, IndexError, KeyError, struct.error, OverflowError) as error:
         raise CheckpointError(f"damaged description ({type(error).__name__})") from error
     raise CheckpointError("damaged description: it does not end")

@@ -100,7 +100,7 @@ def measure_error(
         largest = max(largest, error)
         peak = max(peak, value)
     if not squares + norm < float("inf"):  # NaN fails this too
-        raise CheckpointError(f"{name}: holds values that are not finite; the file is damaged")
+        raise CheckpointError(f"{name} has values that are not finite; its file is damaged")
     return Error((squares / norm) ** 0.5 if norm else 0.0, largest / peak if peak else 0.0)
 
 

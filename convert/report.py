@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import Any
 
 from rich.console import RenderableType
@@ -33,7 +34,8 @@ def conversion(result: Conversion) -> list[RenderableType]:
         lines.insert(1, _errors(result.errors))
     if result.unquantised:
         lines.append(
-            f"not quantised, because the groups do not divide them: {', '.join(result.unquantised)}"
+            "not quantised, because their rows can't be divided into groups: "
+            f"{', '.join(result.unquantised)}"
         )
     lines.append(f"{result.seconds:.1f} s")
     return lines
@@ -53,8 +55,8 @@ def verification(result: Verification, *, errors: bool = True) -> list[Renderabl
         lines.append(_errors(result.errors))
     for adapter, cosines in result.cosines.items():
         lines.append(
-            f"cosine to the float32 latents ({adapter}): worst {min(cosines):.6f} "
-            f"of {len(cosines)} texts"
+            f"cosine to the float32 latents ({adapter}): {min(cosines):.6f} "
+            f"for the worst of {len(cosines)} texts"
         )
     lines += [f"differs: {problem}" for problem in result.problems]
     lines.append("differences found" if result.problems else "the folder agrees with its source")
@@ -86,9 +88,14 @@ def inspection(described: dict[str, Any]) -> list[RenderableType]:
     return [tensors, rest]
 
 
+def _after_key(value: Any) -> str:
+    text = _plain(value)
+    return "\n" + indent(text, "  ") if isinstance(value, dict) else f" {text}"
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return "\n".join(f"{key}:{_after_key(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "not stated" if value is None else str(value)

@@ -208,7 +208,7 @@ def _read_config(
             "supported; CLaRa's base is a Mistral"
         )
     if "quantization" in base_config or "quantization_config" in base_config:
-        raise CheckpointError(f"{base_path}: already quantised; give the original base")
+        raise CheckpointError(f"{base_path}: already quantised; name the original base with --base")
     windows = [base_config.get("max_position_embeddings"), base_config.get("sliding_window")]
     return ClaraConfig.from_dict(
         {
@@ -265,10 +265,10 @@ def _notes(
     for name, tensors in adapters.items():
         copies = [table for table in TABLES if table in tensors]
         if copies:
-            notes.append(f"{name} carries copies of {' and '.join(copies)}: left out")
+            notes.append(f"{name} has copies of {' and '.join(copies)}, which are left out")
     if "query_reasoner_adapter" not in adapters:
         notes.append(
-            "no query reasoner in this checkpoint: queries will use the encoder adapter, as "
-            "the reference starts its stage 2; the E2E checkpoints have a trained one"
+            "this checkpoint has no query reasoner: queries will use the encoder adapter, as the "
+            "reference does at the start of its stage 2; the E2E checkpoints have a trained one"
         )
     return notes

@@ -100,7 +100,7 @@ def _compare_base(
             arrays[n].shape != array.shape or arrays[n].dtype != array.dtype
             for n, array in expected.items()
         ):
-            result.problems.append(f"{name} is stored in another form than its source asks for")
+            result.problems.append(f"{name} is not stored in the form that its source needs")
             continue
         error = measure_error(name, original, arrays, quantisation)
         kind = name.split(".")[-2]

@@ -17,9 +17,9 @@ def read_tokenizer(base: Path, checkpoint: Path) -> dict[str, Any]:
         if (folder / "tokenizer.json").is_file():
             tokenizer = read_json(folder / "tokenizer.json")
             if not _has_vocabulary(tokenizer):
-                raise CheckpointError(f"{folder / 'tokenizer.json'}: it has no vocabulary of ids")
+                raise CheckpointError(f"{folder / 'tokenizer.json'}: it has no vocabulary")
             return tokenizer
-    raise CheckpointError(f"no tokenizer.json in {base}, nor in {checkpoint}")
+    raise CheckpointError(f"there is no tokenizer.json in {base} or {checkpoint}")
 
 
 def _has_vocabulary(tokenizer: dict[str, Any]) -> bool:

@@ -143,7 +143,9 @@ def dimensions(
             shown = (
                 value if value is None or isinstance(value, int | float) else type(value).__name__
             )
-            raise CheckpointError(f"{where}: {name} can't be {shown!s:.40}; not a Mistral config")
+            raise CheckpointError(
+                f"{where}: {name} can't be {shown!s:.40}; this is not a Mistral config"
+            )
         return value
 
     hidden = field("hidden_size")

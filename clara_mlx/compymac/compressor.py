@@ -85,7 +85,7 @@ class ClaraCompressor:
 
     def _model(self) -> tuple[Clara, ModelThread]:
         if self.memory.clara is None or self.memory.model_thread is None:
-            raise StoreError("this needs a model; set CLARA_MLX_MODEL")
+            raise StoreError("compressing needs a model; set CLARA_MLX_MODEL")
         return self.memory.clara, self.memory.model_thread
 
     def _compress(self, pieces: list[Piece]) -> list[CompressedText]:

@@ -109,7 +109,7 @@ class ClaraMemoryManager:
         self._read: set[bytes] = set()  # digests of the messages whose facts were extracted
         self._in_place = False  # whether messages were ever sent with blocks in place
         if memory is None and self.settings.model is None:
-            logger.info("no CLARA_MLX_MODEL: originals, handles and text search only")
+            logger.info("CLARA_MLX_MODEL is not set: only originals, handles and text search work")
 
     @property
     def context(self) -> Context:
@@ -177,7 +177,7 @@ class ClaraMemoryManager:
             answer = self.llm_client.chat(messages=[{"role": "user", "content": ask + newest}])
             return str(answer.content)[:_SUMMARY_CHARACTERS]
         except Exception as error:  # a summary is never worth a failed step
-            logger.warning("no summary from the model: %s", error)
+            logger.warning("the model gave no summary: %s", error)
             return self.generate_summary_heuristic(messages)
 
     # -- messages --------------------------------------------------------------------------------

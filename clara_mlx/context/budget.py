@@ -57,14 +57,17 @@ class Budget:
         if not 0 <= self.reserve < self.window:
             raise ClaraError(
                 f"a window of {self.window} tokens leaves no room for a prompt if {self.reserve} "
-                "are reserved for the answer"
+                "are reserved for the answer; raise the window or lower the reserve"
             )
         if not 0 < self.target < self.trigger <= 1:
             raise ClaraError(
-                f"target {self.target} and trigger {self.trigger} must be 0 < target < trigger <= 1"
+                "target and trigger must satisfy 0 < target < trigger <= 1, but they are "
+                f"{self.target} and {self.trigger}"
             )
         if self.keep < 1 or not 0 < self.least < 1:
-            raise ClaraError("keep must be at least 1, and least between 0 and 1")
+            raise ClaraError(
+                f"keep ({self.keep}) must be at least 1, and least ({self.least}) between 0 and 1"
+            )
 
     @property
     def limit(self) -> int:

@@ -90,9 +90,11 @@ class ChatTemplate:
         try:
             self._tokenizer = tokenizer_utils.load(Path(folder).expanduser())
         except (OSError, ValueError, KeyError) as error:
-            raise ClaraError(f"{folder}: the tokenizer can't be read: {error}") from error
+            raise ClaraError(f"{folder}: no usable tokenizer: {error}") from error
         if not self._tokenizer.has_chat_template:
-            raise ClaraError(f"{folder}: the tokenizer has no chat template")
+            raise ClaraError(
+                f"{folder}: the tokenizer has no chat template; name a chat model's folder"
+            )
         self._options = dict(options or {})
         # Fast tokenizers raise "Already borrowed" when threads share them.
         self._lock = threading.Lock()
@@ -134,7 +136,7 @@ class ChatTemplate:
                     **self._options,
                 )
         except Exception as error:  # templates raise what they like
-            raise ClaraError(f"the reasoner's chat template refuses these messages: {error}") from (
+            raise ClaraError(f"the reasoner's chat template rejects these messages: {error}") from (
                 error
             )
         return len(ids)

@@ -92,7 +92,9 @@ class Freezer:
         self._remember(session, piece, handle)
         block = self.table.keep(Block(digest, kind, describe(handle), handle), mentions)
         if not self.can_restore(block, piece.text):
-            raise StoreError(f"{self.memory.path}: {handle} does not give its original back")
+            raise StoreError(
+                f"{self.memory.path}: the original of {handle} is not what was remembered"
+            )
         return block
 
     def freeze_note(self, chain: bytes, text: str, mentions: Iterable[str]) -> Block:

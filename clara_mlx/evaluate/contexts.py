@@ -55,7 +55,7 @@ class Contexts:
                 return self._best_lines(text, question, budget)
             case "nothing":
                 return []
-        raise ValueError(f"no way to read called {way!r}; the ways are {', '.join(CONTEXTS)}")
+        raise ValueError(f"{way!r} is not a way to read; the ways are {', '.join(CONTEXTS)}")
 
     def _best_lines(self, text: str, question: str, budget: int) -> list[int]:
         """Ids of the lines that match the question best, in the order of the text.

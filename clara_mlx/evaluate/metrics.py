@@ -132,7 +132,7 @@ def _mean_and_variance(documents: Sequence[int], values: Any) -> tuple[float, fl
     This is the ratio estimator for clusters of unequal sizes (Cochran, Sampling Techniques, 1977).
     """
     if not documents:
-        raise ValueError("no probes, so there is no share of them")
+        raise ValueError("there are no probes to compute a share of")
     figures = np.asarray(values, np.float64)
     mean = float(figures.mean())
     _, which = np.unique(np.asarray(documents), return_inverse=True)

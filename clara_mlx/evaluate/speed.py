@@ -59,7 +59,7 @@ def measure(
     limit = clara.config.doc_max_length
     lengths = [length for length in lengths if length <= limit]
     if not lengths:
-        raise ClaraError(f"no length fits into a chunk of this model, which holds {limit} tokens")
+        raise ClaraError(f"no length fits into a chunk, which holds {limit} tokens in this model")
     total = len(lengths) * len(batches) + 4
     done = 0
 

@@ -103,7 +103,7 @@ def _difference_grid(report: dict[str, Any]) -> Grid:
             row[entry["set"]] = percent(entry["exact"], "+")
     names = list(report["sets"])
     rows = [
-        (f"{of} less {minus}", *(row.get(name, "") for name in names))
+        (f"{of} minus {minus}", *(row.get(name, "") for name in names))
         for (of, minus), row in pairs.items()
     ]
     title = "Differences on the same probes: percentage points (95% interval)"

@@ -112,7 +112,9 @@ class BackgroundCompression:
             if not self.running or self.error:
                 raise StoreError(f"compression stopped: {self.error}") from self.error
             if deadline is not None and time.monotonic() > deadline:
-                raise StoreError(f"not everything was compressed within {timeout} s")
+                raise StoreError(
+                    f"compression did not finish within {timeout:g} s; it goes on in the background"
+                )
             time.sleep(0.01)
         if progress:
             progress(total, total)

@@ -177,7 +177,7 @@ class Memory:
         if self._compression and self._compression.running:
             self._compression.wait(timeout, progress)
         elif self.backlog():
-            raise StoreError(f"{self.path}: nothing compresses here; open it with a model")
+            raise StoreError(f"{self.path}: nothing compresses the rest; open it with a model")
 
     def original(self, handle: str) -> str | bytes:
         """The exact original: text as text, bytes as bytes, checked against its SHA-256."""
@@ -202,7 +202,9 @@ class Memory:
             StoreError: Neither or both were given, or there is no such handle.
         """
         if (handle is None) == (where is None) or where == {}:
-            raise StoreError("forget one handle, or where=... with at least one condition")
+            raise StoreError(
+                "what to forget? Give a handle, or where=... with at least one condition"
+            )
         removed = self._store.forget({"handle": handle} if where is None else where)
         if handle is not None and not removed:
             raise StoreError(f"{self.path}: no memory {handle!r}")
@@ -229,13 +231,13 @@ class Memory:
             exact: Compare with every latent instead of the candidates that the sketches give.
         """
         if mode not in ("latent", "text", "hybrid"):
-            raise StoreError(f"mode must be latent, text or hybrid, got {mode!r}")
+            raise StoreError(f"mode must be latent, text or hybrid, not {mode!r}")
         if k < 1:
             raise StoreError(f"k must be at least 1, got {k}")
         if mode == "latent":
             self._need_latents("latent search")
         if mode == "hybrid" and self._other_model:
-            logger.warning("only words are searched: %s", self._other_model)
+            logger.warning("only text search is possible: %s", self._other_model)
         encoded = None
         latents = self._latents
         if mode != "text" and self.clara and self.model_thread and latents and latents.count():

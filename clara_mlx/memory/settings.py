@@ -49,6 +49,6 @@ TOKEN = Setting("CLARA_MLX_TOKEN", "The bearer token that the gateway's clients 
 SESSION = Setting("CLARA_MLX_SESSION", "The session that memories are kept under.", "compymac")
 TOOL_OUTPUT_TOKENS = Setting(
     "CLARA_MLX_TOOL_OUTPUT_TOKENS",
-    "A longer tool output becomes an excerpt with a handle as it arrives.",
+    "Longer tool outputs become excerpts with handles as they arrive.",
     "2000",
 )

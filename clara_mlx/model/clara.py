@@ -331,7 +331,7 @@ class Clara:
         self, prompt: DecoderPrompt, documents: mx.array, max_tokens: int, sampling: Sampling
     ) -> Iterator[GenerationResponse]:
         if max_tokens < 1:
-            raise ClaraError(f"max_tokens must be at least 1, got {max_tokens}")
+            raise ClaraError(f"max_tokens must be at least 1, not {max_tokens}")
         if documents.shape[0] == 0:
             raise ClaraError("no latents were given, so there is nothing to answer from")
         self.prompts.check_window(prompt, max_tokens)

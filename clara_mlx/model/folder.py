@@ -166,7 +166,7 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
     try:
         arrays = mx.load(str(path))
     except (ValueError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{path}: {error}; the file is damaged or gone") from error
+        raise CheckpointError(f"{path}: {error}; the file is damaged or missing") from error
     assert isinstance(arrays, dict)  # what mlx gives for .safetensors
     return arrays
 
@@ -193,7 +193,9 @@ def download(repo: str, patterns: list[str], revision: str | None = None) -> Pat
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
-        raise CheckpointError(f"{repo}: no such folder, and not a hub id either") from error
+        raise CheckpointError(
+            f"{repo}: neither a folder here nor a hub id; check the path"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise CheckpointError(
             f"{repo}: no such folder, not in the local hub cache, and the hub can't be reached; "

@@ -84,7 +84,7 @@ class Footprint:
             ClaraError: mlx-lm can't quantise the cache of this model.
         """
         if kv_bits != 16 and (problem := self.cache_problem):
-            raise ClaraError(f"{problem}: use 16 bits for the KV cache")
+            raise ClaraError(f"{problem}; use 16 bits for the KV cache")
         kinds = Counter(self.caches)  # most layers are alike
         return sum(n * cache.nbytes(tokens, kv_bits, step) for cache, n in kinds.items())
 

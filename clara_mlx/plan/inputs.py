@@ -102,7 +102,7 @@ class NamedClara:
             self.bits = named[name]
         elif name != "none":
             raise ClaraError(
-                f"{name}: no such model folder; name one, or {', '.join(named)}, none for CLaRa-7B"
+                f"{name}: no such model folder; name one, or use {', '.join(named)} or none"
             )
 
     def footprint(self, bits: int) -> ClaraFootprint:

@@ -49,13 +49,15 @@ def mac_of(memory: float | None, wired_limit: float | None = None, reserve: floa
         return Mac(size, limit, "as this Mac reports it", kept)
     if size <= kept:
         raise ClaraError(
-            f"{size / GIB:g} GB of memory leave nothing beside a reserve of {kept / GIB:g} GB "
+            f"{size / GIB:g} GB of memory leave nothing after a reserve of {kept / GIB:g} GB "
             "for macOS"
         )
     if wired_limit is not None:
         limit = int(wired_limit * GIB)
         if not 0 < limit <= size:
-            raise ClaraError(f"a GPU limit of {limit / GIB:g} GB on {size / GIB:g} GB of memory")
+            raise ClaraError(
+                f"a GPU limit of {limit / GIB:g} GB is impossible with {size / GIB:g} GB of memory"
+            )
         return Mac(size, limit, "as given", kept)
     source = "macOS's default, as documented"
     if is_here:

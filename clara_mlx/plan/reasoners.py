@@ -43,6 +43,6 @@ def find(name: str) -> Reasoner:
         if name.lower() in (entry.name.lower(), entry.repository.lower()):
             return entry
     raise ClaraError(
-        f"{name}: no such folder or config.json, and no known model; known are "
+        f"{name}: no such folder or config.json, and not a known model; known models are "
         f"{', '.join(REASONERS)}"
     )

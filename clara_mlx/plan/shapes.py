@@ -165,7 +165,7 @@ def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> An
 
     if bits not in BITS or group_size not in GROUP_SIZES:
         raise ClaraError(
-            f"{where}: {bits} bits in groups of {group_size}; bits are "
+            f"{where}: {bits} bits in groups of {group_size} are not possible; bits can be "
             f"{', '.join(map(str, BITS))}, and groups 32, 64 or 128"
         )
     # These fields describe files that are quantised already.

@@ -145,7 +145,11 @@ class Answerer:
             self._figures.broken_calls.inc()
         said_something = answer.writer.text or reply.client_calls or reply.reasoning
         if not said_something and (reply.own_calls or reply.has_lost_a_call):
-            what = "only asked its memory" if reply.own_calls else "made a call that is unreadable"
+            what = (
+                "only asked its memory and gave no answer"
+                if reply.own_calls
+                else "made a tool call that can't be read"
+            )
             # The same request has the same answer, unless it is sampled.
             retry = not answer.request.is_deterministic
             raise ApiError(502, f"the reasoner {what}", code="no_answer", retry=retry)
@@ -278,7 +282,7 @@ class Answerer:
                 lambda: tools.call(memory, call.name, call.arguments, where=where)
             )
         except Exception:  # the reasoner can continue without this result
-            logger.exception("%s: the call of %s failed", session, call.name)
+            logger.exception("%s: the call to %s failed", session, call.name)
             return f"{call.name} failed"
 
     # -- after the last round --------------------------------------------------------------------

@@ -124,7 +124,7 @@ def read_session(request: Request) -> str | None:
     name = request.headers.get(SESSION)
     if name is not None and not _SESSION.fullmatch(name):
         raise ApiError(
-            400, f"{SESSION} must be 1 to 128 of these: letters, digits, and . : @ / + = - _"
+            400, f"{SESSION} must be 1 to 128 letters, digits or characters of . : @ / + = - _"
         )
     return name
 

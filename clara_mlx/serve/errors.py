@@ -132,7 +132,7 @@ def error_of_response(
     if status == 408:
         return Unavailable("timeout", f"{who} timed out: {message}")
     if status in (401, 403):
-        return ApiError(502, f"{who} refuses the gateway's key: {message}", code="upstream_key")
+        return ApiError(502, f"{who} rejects the gateway's key: {message}", code="upstream_key")
     if status == 429:
         return ApiError(429, message, code=given.get("code"), retry=True, retry_after=retry_after)
     if status == 404:

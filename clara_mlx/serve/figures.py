@@ -84,7 +84,7 @@ class Figures:
         self.tokens = counter(
             "prompt_tokens",
             "Tokens of prompts: in (from clients), sent (to the reasoner or the fallback), "
-            "cached_expected and cached_reported (had been sent before, by our and its count).",
+            "cached_expected and cached_reported (sent before, as counted here and by the server).",
             "what",
         )
         self.completion_tokens = counter("completion_tokens", "Tokens of answers.")
@@ -104,8 +104,10 @@ class Figures:
             registry=registry,
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10),
         )
-        self.running = gauge("answers_running", "Answers in the making.")
-        self.breaker = gauge("breaker_open", "1 while the reasoner is left alone, 0 otherwise.")
+        self.running = gauge("answers_running", "Answers that are being made.")
+        self.breaker = gauge(
+            "breaker_open", "1 while the reasoner is not asked because it failed, 0 otherwise."
+        )
         self.pending = gauge("memory_pending", "Texts that wait for compression.")
 
     def page(self) -> bytes:

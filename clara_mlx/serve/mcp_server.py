@@ -30,7 +30,7 @@ _INSTRUCTIONS = (
     "passages; ask_memory answers a question about them; expand reads the exact text of a handle."
 )
 
-Session = Annotated[str | None, Field(description="Only this session's memories; else all.")]
+Session = Annotated[str | None, Field(description="Only this session's memories; default: all.")]
 
 
 def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
@@ -60,7 +60,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     async def ask_memory(
         question: Annotated[str, Field(description="One question.")],
         session: Session = None,
-        handle: Annotated[str | None, Field(description="Only the text behind this.")] = None,
+        handle: Annotated[str | None, Field(description="Only this handle's text.")] = None,
     ) -> str:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
@@ -112,7 +112,7 @@ def _recall_page(memory: Memory, query: str, page: int, session: str | None) -> 
     passages = _passages(hits)
     if len(passages) < len(hits):
         left = [hit.handle for hit in hits[len(passages) :]]
-        passages.append(f"(left out, too long for this page: {', '.join(left)}; see expand)")
+        passages.append(f"(left out, too long for this page: {', '.join(left)}; use expand)")
     if len(found) > last and page < PAGES:
         passages.append(f"(more: page={page + 1})")
     return "\n".join(passages)

@@ -60,7 +60,7 @@ class Observer:
             try:
                 await self._pools.write(lambda m=new, s=session: self._context.observe(m, s))  # type: ignore[misc]
             except ClaraError as error:
-                logger.warning("%s could not be remembered: %s", session, error)
+                logger.warning("%s: this conversation could not be remembered: %s", session, error)
                 continue
             self._done[session] = len(messages), _digest(messages[-1])
             self._done.move_to_end(session)

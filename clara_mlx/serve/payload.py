@@ -32,7 +32,7 @@ def unsupported_option(request: ChatRequest, remote: Remote) -> ApiError | None:
         return None
     return ApiError(
         400,
-        "response_format is not enforced by the reasoner's server: ask for the format in words",
+        "the reasoner's server does not enforce response_format; ask for the format in words",
         param="response_format",
         code="unsupported_parameter",
     )

@@ -61,7 +61,9 @@ class Preparer:
         try:
             return self._context.hidden_rounds.put_back(messages, session)
         except ClaraError as error:
-            logger.warning("%s: its hidden rounds could not be read: %s", session, error)
+            logger.warning(
+                "%s: hidden rounds of this conversation could not be read: %s", session, error
+            )
             return messages
 
     def keep_hidden_rounds(
@@ -71,7 +73,9 @@ class Preparer:
         try:
             self._context.hidden_rounds.keep(messages, seen, rounds, session)
         except ClaraError as error:
-            logger.warning("%s: its hidden rounds could not be kept: %s", session, error)
+            logger.warning(
+                "%s: hidden rounds of this conversation could not be kept: %s", session, error
+            )
 
     def compact_and_render(
         self,
@@ -132,10 +136,12 @@ class Preparer:
             return self._as_it_came(full, tools, overflow=self._overflow(error.tokens))
         except ClaraError as error:
             if question:  # what can't be brought back is no reason to fail
-                logger.warning("%s: nothing was brought back: %s", session, error)
+                logger.warning("%s: no compacted text was brought back: %s", session, error)
                 return self._compact(full, tools, session)
             # For example, the disk is full: the agent can continue without its memory.
-            logger.warning("%s is sent as it came, the memory failed: %s", session, error)
+            logger.warning(
+                "%s: the prompt is sent as it came, because the memory failed: %s", session, error
+            )
             return self._as_it_came(full, tools, degraded=True)
         return Prompt(
             messages=prepared.messages,

@@ -106,7 +106,9 @@ class Rest:
         handle = _string(given, "handle")
         where = _object(given, "where")
         if (handle is None) == (where is None) or where == {}:
-            raise invalid_field("handle", "or a `where` with at least one condition must be given")
+            raise invalid_field(
+                "handle", "or a `where` with at least one condition must be given, not both"
+            )
         if handle is not None:
             await self._require(handle)
         count = await self.pools.write(lambda: self.memory.forget(handle, where=where))

@@ -135,7 +135,7 @@ class Runs:
         except ApiError as error:
             run.end(error)
         except asyncio.CancelledError:
-            message = "the gateway is shutting down, or gave this answer up"
+            message = "the gateway is shutting down, or gave up on this answer"
             run.end(ApiError(503, message, code="shutting_down", retry=True))
             raise
         except Exception:

@@ -50,12 +50,18 @@ class Guard:
             )
         origin = headers.get("origin")
         if origin is not None and not self._is_known(_host_name(origin)):
-            return ApiError(403, f"pages of {origin[:200]} may not use this server", code="origin")
+            return ApiError(
+                403, f"web pages from {origin[:200]} may not use this server", code="origin"
+            )
         if self._token and path not in _OPEN:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             offered = given.strip().encode("utf-8", "surrogateescape")
             if scheme.lower() != "bearer" or not hmac.compare_digest(offered, self._token):
-                return ApiError(401, "this server needs its bearer token", code="invalid_api_key")
+                return ApiError(
+                    401,
+                    "send this server's bearer token: Authorization: Bearer TOKEN",
+                    code="invalid_api_key",
+                )
         return None
 
     def _is_known(self, name: str | None) -> bool:

@@ -33,7 +33,7 @@ class Remote:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ClaraError(
-                f"{self.url!r} is not the URL of a server; it looks like http://127.0.0.1:8080/v1"
+                f"{self.url!r} is not the URL of a server, such as http://127.0.0.1:8080/v1"
             )
 
     @property
@@ -81,7 +81,7 @@ class Settings:
             )
         if self.token is not None and len(self.token) < 16:
             raise ClaraError(
-                "the bearer token is too short to be a secret: use at least 16 characters"
+                "CLARA_MLX_TOKEN is too short to be a secret: use at least 16 characters"
             )
 
 

@@ -157,7 +157,8 @@ class Endpoint:
                 "timeout", f"{self.who} was silent for {self.remote.timeout:g} seconds"
             )
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-            return Unavailable("connection", f"{self.who} can't be reached: {reason}")
+            address = httpx2.URL(self.remote.base).netloc.decode()
+            return Unavailable("connection", f"{self.who} can't be reached at {address}: {reason}")
         return Unavailable("broken", f"{self.who} broke off: {reason}")
 
 

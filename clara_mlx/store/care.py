@@ -88,11 +88,13 @@ def _check_chunks(store: Store, findings: Findings, progress: Progress | None) -
     ends: dict[int, int] = {}
     for row in rows:
         if row["start"] != ends.get(row["content_id"], 0) or row["end"] <= row["start"]:
-            findings.problems.append(f"content {row['content_id']}: its chunks leave a gap")
+            findings.problems.append(
+                f"content {row['content_id']}: its chunks leave a gap or overlap"
+            )
         ends[row["content_id"]] = row["end"]
     for content_id, end in ends.items():
         if content_id not in findings.damaged_contents and len(store.text(content_id)) != end:
-            findings.problems.append(f"content {content_id}: its chunks do not cover it")
+            findings.problems.append(f"content {content_id}: its chunks do not cover its text")
     findings.checked["chunks"] = len(rows)
     (indexed,) = store.read("SELECT count(*) FROM chunk_text")
     if indexed[0] != len(rows):

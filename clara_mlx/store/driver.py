@@ -55,7 +55,7 @@ def driver() -> ModuleType:
         except Exception as error:  # each driver has errors of its own
             reasons.append(f"{name}: {error}")
     raise StoreError(
-        "no SQLite here can load sqlite-vec (" + "; ".join(reasons) + "); "
+        "no SQLite library here can load sqlite-vec (" + "; ".join(reasons) + "); "
         "install one with: pip install pysqlite3"
     )
 

@@ -283,7 +283,7 @@ class LatentTable:
 
 def _other_model(file: File, theirs: str, ours: str) -> OtherModel:
     return OtherModel(
-        f"{file.path}: its latents are those of model {theirs[:12]}, not of {ours[:12]}; "
+        f"{file.path}: its latents are from model {theirs[:12]}, not {ours[:12]}; "
         "open it with that model, or move it to this one with: clara-mlx recompress"
     )
 

@@ -179,11 +179,11 @@ def _read_version(connection: Connection, path: Path) -> int:
         "FROM sqlite_schema"
     ).fetchone()
     if tables and (version < 1 or ours < 4):
-        raise StoreError(f"{path}: a database of another program; choose another file")
+        raise StoreError(f"{path}: this is another program's database; choose another file")
     if version > len(MIGRATIONS):
         raise StoreError(
-            f"{path}: its format is {version}, this clara-mlx knows {len(MIGRATIONS)}; "
-            "update clara-mlx"
+            f"{path}: its format is {version}, but this clara-mlx reads up to "
+            f"{len(MIGRATIONS)}; update clara-mlx"
         )
     return int(version) if tables else 0
 

@@ -117,7 +117,7 @@ class TrainConfig:
             self.fresh is None or not stage.chooses,
             f"stage {stage.name} needs a model whose encoder is trained, not [fresh]",
         )
-        check(bool(self.data.train), "data.train names no file")
+        check(bool(self.data.train), "data.train must name at least one file")
         positive = {
             "data.questions_per_document": self.data.questions_per_document,
             "steps.batch_size": self.batch_size,
@@ -138,10 +138,15 @@ class TrainConfig:
             "their documents go through one forward pass",
         )
         check(0 <= self.method.dropout < 1, "method.dropout must be at least 0 and below 1")
-        check(len(self.optimiser.betas) == 2, "optimiser.betas are two numbers")
-        check(0 <= self.optimiser.warmup < 1, "optimiser.warmup is a share of the steps")
+        check(len(self.optimiser.betas) == 2, "optimiser.betas must be two numbers")
+        check(
+            0 <= self.optimiser.warmup < 1,
+            "optimiser.warmup must be at least 0 and below 1: it is a share of the steps",
+        )
         unknown = set(self.method.reset) - set(stage.trains)
-        check(not unknown, f"method.reset: stage {stage.name} trains {', '.join(stage.trains)}")
+        check(
+            not unknown, f"method.reset: stage {stage.name} trains only {', '.join(stage.trains)}"
+        )
 
     @property
     def kind(self) -> Stage:
@@ -229,7 +234,9 @@ def _read(kind: Any, raw: Any, where: str) -> Any:
         return _read(kind, raw, where)
     if get_origin(kind) is Literal:
         if raw not in options:
-            raise ClaraError(f"{name} is {raw!r}, but can be {', '.join(map(str, options))}")
+            raise ClaraError(
+                f"{name} is {raw!r}, but must be one of {', '.join(map(str, options))}"
+            )
         return raw
     if get_origin(kind) is list:
         if not isinstance(raw, list):
@@ -250,7 +257,7 @@ def _read_table(kind: Any, raw: Any, where: str) -> Any:
     unknown = sorted(set(raw) - set(types))
     if unknown:
         raise ClaraError(
-            f"unknown {', '.join(where + name for name in unknown)}; there are "
+            f"unknown: {', '.join(where + name for name in unknown)}; known are "
             f"{', '.join(where + name for name in types)}"
         )
     for entry in fields(kind):

@@ -134,7 +134,7 @@ def read(
             + (f"\n  and {more} more" if more else "")
         )
     if not reader.groups:
-        raise ClaraError(f"{', '.join(map(str, files))}: no examples inside")
+        raise ClaraError(f"{', '.join(map(str, files))}: there are no examples")
     return Dataset(reader.documents, list(reader.groups.values()), reader.chunked)
 
 
@@ -233,14 +233,14 @@ class _Reader:
         if record.paraphrase and self.stage.chooses:
             raise ClaraError(f"a paraphrase can't be used by the stage {self.stage.name}")
         if self.stage.name == "retrieval" and not record.positives:
-            raise ClaraError("pos_index is missing or empty; this stage needs a positive")
+            raise ClaraError("pos_index is missing or empty; this stage needs a positive document")
         numbered = [self._number(text, i) for i, text in enumerate(record.documents)]
         # A document that is given twice is one candidate, but it takes two slots of a prompt.
         documents = [number for numbers in numbered for number in numbers]
         if self.stage.chooses:
             documents = list(dict.fromkeys(documents))
             if self.stage.decodes and len(documents) < self.top_k:
-                raise ClaraError(f"{len(documents)} different documents, but top_k {self.top_k}")
+                raise ClaraError(f"{len(documents)} different documents, but top_k is {self.top_k}")
         positives = {number for i in record.positives for number in numbered[i]}
         examples = []
         for question, answer, prompts in self._questions(record, len(documents)):

@@ -48,7 +48,7 @@ def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
     tokenizer = read_tokenizer(base, base)
     refs = read_base(base)
     if TABLES[0] not in refs:
-        raise CheckpointError(f"{base}: no {TABLES[0]} inside; not a Mistral base")
+        raise CheckpointError(f"{base}: not a Mistral base (it has no {TABLES[0]})")
     config = ClaraConfig.from_dict(
         {
             "doc_max_length": fresh.doc_max_length,

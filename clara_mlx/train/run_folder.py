@@ -53,7 +53,9 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout as error:
-            raise ClaraError(f"{path}: another process is training there") from error
+            raise ClaraError(
+                f"{path}: another process is training there; wait, or choose another output"
+            ) from error
         try:
             folder = cls(path)
             folder._record_config(config)

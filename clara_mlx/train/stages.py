@@ -67,5 +67,5 @@ def stage_named(name: str) -> Stage:
         ClaraError: There is none.
     """
     if name not in STAGES:
-        raise ClaraError(f"stage {name!r} is none of {', '.join(STAGES)}")
+        raise ClaraError(f"stage {name!r} is not one of {', '.join(STAGES)}")
     return STAGES[name]

@@ -101,7 +101,7 @@ def test_convert_prints_its_closing_table(cli: Any, golden: Path, tmp_path: Path
     result = cli(*source, "--to", tmp_path / "a", "-q", "8", "--verify")
     for part in ("adapter decoder", "bits per weight", "licence", "q_proj", "cosine", "down_proj"):
         assert part in result.stdout
-    assert "note: no query reasoner" in result.stderr
+    assert "note: this checkpoint has no query reasoner" in result.stderr
     report = json.loads(cli(*source, "--to", tmp_path / "b", "--json", "--verify").stdout)
     assert report["adapters"] == ["decoder", "encoder"]
     assert report["errors"]["q_proj"]["rms"] < 0.02

@@ -151,7 +151,7 @@ def test_what_the_template_refuses_is_counted_roughly(folder: Path, tmp_path: Pa
         counter.prompt(refused)
     broken = call("a", "bash")
     broken["function"]["arguments"] = "{not json"
-    with pytest.raises(ClaraError, match="refuses these messages"):
+    with pytest.raises(ClaraError, match="rejects these messages"):
         counter.prompt([{"role": "assistant", "content": "", "tool_calls": [broken]}])
     with Memory.open(tmp_path / "memory.db") as memory:
         prepared = Context(memory, counter, Budget(window=9000)).prepare(refused)
@@ -159,7 +159,7 @@ def test_what_the_template_refuses_is_counted_roughly(folder: Path, tmp_path: Pa
 
 
 def test_folders_without_a_template(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ClaraError, match=r"nowhere: the tokenizer can't be read"):
+    with pytest.raises(ClaraError, match=r"nowhere: no usable tokenizer"):
         ChatTemplate(tmp_path / "nowhere")
     for name in ("tokenizer.json", "config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

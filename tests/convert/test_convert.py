@@ -99,7 +99,7 @@ def test_peft_prefixes_and_adapter_names_left_in_keys(
 
 def test_tables_copied_inside_adapters_are_left_out_and_reported(golden: Path) -> None:
     source = Source.open(golden / "c16/base", base=golden / "tiny-base")
-    assert any("encoder_adapter carries copies" in note for note in source.notes)
+    assert any("encoder_adapter has copies" in note for note in source.notes)
     assert not any(TABLE in tensors for tensors in source.adapters.values())
 
 
@@ -210,7 +210,7 @@ def test_values_that_are_not_finite(checkpoint: Path, golden: Path, tmp_path: Pa
         tables[TABLE][3, 5] = float("nan")
 
     change(checkpoint, "decoder_first_last_layers", poison)
-    with pytest.raises(CheckpointError, match=r"embed_tokens.weight: holds values .* not finite"):
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight has values .* not finite"):
         run(checkpoint, golden, tmp_path / "to", quantisation=Quantisation(8))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint"]
 

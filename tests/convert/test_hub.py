@@ -75,7 +75,7 @@ def test_missing_repositories(hub: Path, golden: Path, tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE" in done.stderr
     done = run(hub, "convert", golden / "c16/e2e", "--base", "no such/base!", "--to", "x")
     assert done.returncode == 1
-    assert "not a hub id" in done.stderr
+    assert "nor a hub id" in done.stderr
 
 
 def test_the_checkpoints_base_by_id_and_the_fall_back(

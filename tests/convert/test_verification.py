@@ -45,7 +45,7 @@ DAMAGES: dict[str, tuple[str, Callable[[dict[str, mx.array]], object]]] = {
     ),
     "missing lm_head.weight": ("model-00001-of-00001", lambda a: a.pop("lm_head.weight")),
     "unexpected more": ("model-00001-of-00001", lambda a: a.update(more=mx.zeros(1))),
-    "stored in another form": ("model-00001-of-00001", lambda a: a.pop(f"{Q}.scales")),
+    "not stored in the form": ("model-00001-of-00001", lambda a: a.pop(f"{Q}.scales")),
     "adapter decoder: model.layers.0.mlp.up_proj.lora_a": (
         "adapters/decoder/adapters",
         lambda a: a.pop("model.layers.0.mlp.up_proj.lora_a"),

@@ -198,7 +198,7 @@ def test_another_models_latents_are_never_mixed(
     compressed = memory.status().compressed
     with Memory.open(path, clara("c16", "instruct")) as other:
         assert other.recall("ledger", 3)[0].found_by == ("text",)
-        assert "only words are searched" in caplog.text
+        assert "only text search is possible" in caplog.text
         for use in (lambda: other.ask("?"), lambda: other.recall("?", mode="latent")):
             with pytest.raises(StoreError, match="recompress"):
                 use()

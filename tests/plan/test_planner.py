@@ -107,7 +107,7 @@ def test_limits_of_a_mac() -> None:
     assert mac_of(16, None, 8).ceiling == default_wired_limit(16 * GIB)
     with pytest.raises(ClaraError, match="reserve of 8 GB"):
         mac_of(8, None, 8)
-    with pytest.raises(ClaraError, match="limit of 200 GB on 128 GB"):
+    with pytest.raises(ClaraError, match="limit of 200 GB is impossible with 128 GB"):
         mac_of(128, 200, 8)
     here = mac_of(None, reserve=0)
     assert 0 < here.wired_limit <= here.memory

@@ -82,7 +82,7 @@ def test_all_bad_lines_are_named_and_what_a_stage_needs(load: Any) -> None:
         load("{", QA, "{")
     with pytest.raises(ClaraError, match="needs a positive"):
         load(QA, stage="retrieval")
-    with pytest.raises(ClaraError, match="1 different documents, but top_k 2"):
+    with pytest.raises(ClaraError, match="1 different documents, but top_k is 2"):
         load(QA, stage="end-to-end")
     paraphrase = {"docs": ["x"], "data_type": "paraphrase", "answer": "y"}
     with pytest.raises(ClaraError, match="paraphrase"):

@@ -198,15 +198,15 @@ def test_the_example_is_a_config(tmp_path: Path) -> None:
 
 # (top-level lines, tables) -> what is wrong
 BAD = {
-    ('stage = "stage1"', ""): "stage 'stage1' is none of scp",
+    ('stage = "stage1"', ""): "stage 'stage1' is not one of scp",
     ("seed = true", ""): "seed must be of type int, got True",
-    ("speed = 1", ""): "unknown speed; there are stage",
+    ("speed = 1", ""): "unknown: speed; known are stage",
     ("", '[data]\ntrain = "x"'): "data.train must be a list",
     ("", "[steps]\nbatch_size = 0"): "steps.batch_size must be above 0",
-    ("", "[steps]\nbatchsize = 4"): "unknown steps.batchsize",
-    ("", '[optimiser]\nschedule = "linear"'): "optimiser.schedule is 'linear', but can be cosine",
+    ("", "[steps]\nbatchsize = 4"): "unknown: steps.batchsize",
+    ("", '[optimiser]\nschedule = "linear"'): "optimiser.schedule is 'linear', but must be one of",
     ("", '[fresh]\nbase = "x"'): "either model or",
-    ("", '[method]\nreset = ["query_reasoner"]'): "stage instruct trains encoder, decoder",
+    ("", '[method]\nreset = ["query_reasoner"]'): "stage instruct trains only encoder, decoder",
     ("", "[method]\ndropout = 1.0"): "method.dropout",
     ("", '[data]\ntrain = ["x"]\nquestions_per_document = 99'): "more than steps.micro_batch_size",
     ("", "[steps"): "Expected",

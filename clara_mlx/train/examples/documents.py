@@ -100,7 +100,7 @@ def make_records(
         if len(others) < candidates - 1:
             raise ClaraError(
                 f"{candidates} candidates need {candidates - 1} documents of tools other than "
-                f"{document.tool}, but there are {len(others)}; read more logs, or ask for fewer"
+                f"{document.tool}, but there are {len(others)}: read more logs, or ask for fewer"
             )
         for question, answer in document.pairs:
             docs = [document.text, *rng.sample(others, candidates - 1)]
