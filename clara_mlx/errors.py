@@ -95,6 +95,6 @@ class PromptTooLong(ClaraError):
             else "the question alone is too long; shorten it or lower max_tokens"
         )
         super().__init__(
-            f"{documents} documents and the question need {count} tokens with the answer, "
+            f"the question, its answer and the documents ({documents}) need {count} tokens, "
             f"but the model's window is {window}: {remedy}"
         )

@@ -155,7 +155,7 @@ def read_own_set(path: Path) -> ProbeSet:
     if problems:
         more = len(problems) - _MOST_PROBLEMS
         lines = problems[:_MOST_PROBLEMS] + ([f"and {more} more"] if more > 0 else [])
-        raise ClaraError(f"{len(problems)} lines are not probes:\n  " + "\n  ".join(lines))
+        raise ClaraError(f"lines that are not probes: {len(problems)}\n  " + "\n  ".join(lines))
     if not documents:
         raise ClaraError(
             f'{path}: no probes; write lines like {{"document": "...", "question": "...", '

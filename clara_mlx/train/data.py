@@ -129,7 +129,7 @@ def read(
         shown = problems[:_MOST_PROBLEMS]
         more = len(problems) - len(shown)
         raise ClaraError(
-            f"{len(problems)} lines can't be trained on:\n  "
+            f"lines that can't be trained on: {len(problems)}\n  "
             + "\n  ".join(shown)
             + (f"\n  and {more} more" if more else "")
         )

@@ -134,7 +134,7 @@ def test_what_cannot_be(cli: Cli) -> None:
     small = ("--memory", 9, "--reasoner", "Qwen3-32B", "--bits", 2)
     assert "does not fit this Mac in any setup" in refused(*small, "--script")
     assert "Nothing smaller fits either." in cli("plan", *small).stdout
-    assert "no known model" in refused("--reasoner", "Qwen9-1T")
+    assert "not a known model" in refused("--reasoner", "Qwen9-1T")
     assert "7 bits" in refused("--bits", 7)
     assert "choose 16, 8 or 4" in refused("--kv-bits", 5)
     assert "sliding-window" in refused("--reasoner", "gpt-oss-120b", "--kv-bits", 8)

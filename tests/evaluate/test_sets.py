@@ -84,7 +84,7 @@ def test_own_probes(tmp_path: Path) -> None:
 )
 def test_damaged_lines_are_named(tmp_path: Path, line: Any, message: str) -> None:
     file = written(tmp_path / "own.jsonl", LINE, line)
-    with pytest.raises(ClaraError, match=r"1 lines are not probes") as error:
+    with pytest.raises(ClaraError, match=r"lines that are not probes: 1") as error:
         sets.read_own_set(file)
     assert f"{file}:2: " in str(error.value)
     assert message in str(error.value)

@@ -68,7 +68,7 @@ class Probe:
         if not 0 < len(answer) <= ANSWER_CHARACTERS or answer != answer.strip() or "\n" in answer:
             raise ProbeError(
                 f"the answer {answer!r} to {self.question!r} must be 1 to {ANSWER_CHARACTERS} "
-                "characters on one line, without blanks around it; choose a shorter fact"
+                "characters on one line, without spaces around it; choose a shorter fact"
             )
         if self.kind not in KINDS:
             raise ProbeError(
