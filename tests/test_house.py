@@ -140,3 +140,23 @@ def test_each_word_of_the_glossary_is_in_the_code() -> None:
     for word in (word for row in words for word in row.split(", ") if word not in ("word", "---")):
         spaced = word.replace(" ", r"[\s_]+")
         assert re.search(rf"(?<![a-z]){spaced}(?:s|es|ed|ing)?(?![a-z])", code), word
+
+
+def test_no_private_member_crosses_a_file() -> None:
+    """Ruff's SLF looks at attributes; this looks at imports, too, and at what a file defines."""
+    wrong = []
+    for name, file in modules():
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        own = {node.name for node in nodes if hasattr(node, "name")}
+        own |= {node.id for node in nodes if isinstance(node, ast.Name)}
+        own |= {
+            node.attr
+            for node in nodes
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("self", "cls")
+        }
+        used = {node.attr for node in nodes if isinstance(node, ast.Attribute)} - own
+        used |= {name.rpartition(".")[2] for name in imports(file) if name.startswith("clara_mlx.")}
+        wrong += [f"{name}: {each}" for each in used if re.match(r"_[^_]", each)]
+    assert not wrong

@@ -39,7 +39,7 @@ class Run:
         folder = ModelFolder.open(path)
         if config.write_checkpoint and folder.is_quantised:
             tables_of(folder)  # better before the training than after: the tables may be gone
-        return cls(config, folder, Trainer(config, from_folder(folder)))
+        return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
 
     def train(self, on_step: OnStep | None = None) -> dict[str, Any]:
         """Train, or resume and train to the end, then write the model folder and the checkpoint.

@@ -27,32 +27,29 @@ OnStep = Callable[[dict[str, Any], int], None]
 
 
 class Trainer:
-    """One run, ready to start or to be resumed.
-
-    Reads the run's data, and gives the model the adapters that the run trains.
+    """One run, ready to start or to be resumed; `prepare` makes it.
 
     Args:
         config: The run.
         clara: The model, which is trained in place.
-
-    Raises:
-        ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
+        train_set: The examples to train on.
+        held_out: The examples to evaluate on; None if there are none.
+        trained: The arrays to train.
     """
 
-    def __init__(self, config: TrainConfig, clara: Clara) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        clara: Clara,
+        train_set: Dataset,
+        held_out: Dataset | None,
+        trained: Parameters,
+    ) -> None:
         self.config = config
         self.clara = clara
-        self.train_set = self._read(config.data.train)
-        self.held_out = self._read(config.data.evaluation) if config.data.evaluation else None
-        if config.kind.chooses:
-            clara.add_query_reasoner()
-        for name in config.method.reset:
-            clara.lora.add(
-                name, parameters.new_adapter(clara.lora.tensors(name), config.seed, name)
-            )
-        self.parameters = parameters.collect(
-            clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
-        )
+        self.train_set = train_set
+        self.held_out = held_out
+        self.parameters = trained
         self._batching = Batching(
             batch_size=config.batch_size,
             micro_batch_size=config.steps.micro_batch_size,
@@ -61,17 +58,25 @@ class Trainer:
         )
         self.steps = self._count_steps()
 
-    def _read(self, files: list[str]) -> Dataset:
-        config = self.config
-        return read(
-            [Path(file) for file in files],
-            config.kind,
-            self.clara.config,
-            self.clara.tokenizer,
-            max_length=config.max_length,
-            top_k=config.method.top_k,
-            long_documents=config.data.long_documents,
+    @classmethod
+    def prepare(cls, config: TrainConfig, clara: Clara) -> Trainer:
+        """Read a run's data, and give the model the adapters that the run trains.
+
+        Raises:
+            ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
+        """
+        train_set = _read(config, clara, config.data.train)
+        held_out = _read(config, clara, config.data.evaluation) if config.data.evaluation else None
+        if config.kind.chooses:
+            clara.add_query_reasoner()
+        for name in config.method.reset:
+            clara.lora.add(
+                name, parameters.new_adapter(clara.lora.tensors(name), config.seed, name)
+            )
+        trained = parameters.collect(
+            clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
         )
+        return cls(config, clara, train_set, held_out, trained)
 
     def _count_steps(self) -> int:
         steps, most = 0, self.config.steps.most
@@ -209,3 +214,15 @@ class Trainer:
             top_k=method.top_k,
             in_batch_negatives=method.in_batch_negatives,
         )
+
+
+def _read(config: TrainConfig, clara: Clara, files: list[str]) -> Dataset:
+    return read(
+        [Path(file) for file in files],
+        config.kind,
+        clara.config,
+        clara.tokenizer,
+        max_length=config.max_length,
+        top_k=config.method.top_k,
+        long_documents=config.data.long_documents,
+    )
