@@ -36,3 +36,12 @@ def test_make_is_what_it_ran() -> None:
     assert classify(GCC, "make") == "gcc"
     assert classify("make: *** [Makefile:4: all] Error 1", "make") == "build"
     assert facts("nothing that says more") == facts("x", "no such tool") == ()
+
+
+@pytest.mark.parametrize("tool", ["env", "yaml"])
+@pytest.mark.parametrize("begins", ["\n" * 5_000, "# x\n\n\n" * 5_000, "\r\n" * 5_000])
+def test_blank_lines_and_comments_may_come_first(tool: str, begins: str) -> None:
+    """However many there are: each can be read in one way only."""
+    text = {"env": "HOST=a\nPORT=1\n", "yaml": "server:\n  host: a\n  port: 1\n"}[tool]
+    assert classify(begins[:15_000] + "no sign") is None
+    assert classify(begins[:600] + text) == tool
