@@ -34,6 +34,17 @@ _LEAST_VERSION = (3, 43, 0)
 #: that write without a pause, the unluckiest waits several seconds (bench/stress.py concurrency).
 BUSY_SECONDS = 30.0
 
+# SQLite's result codes (sqlite.org/rescode.html). The messages can't stand for them, because some
+# quote what the caller gave.
+_BUSY, _LOCKED, _IO_ERROR, _FULL, _CANT_OPEN, _TOO_BIG = 5, 6, 10, 13, 14, 18
+
+# What SQLite says of statements that can never run. Their code is that of other faults, too.
+_REQUESTS = (
+    "bad JSON path",
+    "Expression tree is too large",
+    "too many SQL variables",
+)
+
 
 @functools.cache
 def driver() -> ModuleType:
@@ -130,9 +141,28 @@ def transaction(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Itera
             connection.execute("ROLLBACK")
 
 
+def is_busy(error: Exception) -> bool:
+    """Whether another connection kept the file locked for too long."""
+    return _code(error) in (_BUSY, _LOCKED)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk is full."""
+    return _code(error) == _FULL
+
+
 def is_transient(error: Exception) -> bool:
     """Whether the same step may succeed later: another process is writing, or the disk is full."""
-    if isinstance(error, driver().OperationalError):
-        words = ("locked", "busy", "full", "disk I/O", "unable to open")
-        return any(word in str(error) for word in words)
+    if isinstance(error, driver().Error):
+        return _code(error) in (_BUSY, _LOCKED, _IO_ERROR, _FULL, _CANT_OPEN)
     return isinstance(error, OSError)
+
+
+def is_impossible(error: Exception) -> bool:
+    """Whether SQLite can't do what was asked, whatever the file holds: the caller's mistake."""
+    return _code(error) == _TOO_BIG or any(words in str(error) for words in _REQUESTS)
+
+
+def _code(error: Exception) -> int:
+    """The primary result code of a driver's error; 0 if it has none."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import StorageFailed, StoreError
-from clara_mlx.store.driver import Connection, connect, driver, is_transient, transaction
+from clara_mlx.store.driver import (
+    Connection,
+    connect,
+    driver,
+    is_busy,
+    is_full,
+    is_impossible,
+    is_transient,
+    transaction,
+)
 from clara_mlx.store.migrations import migrate
 
 logger = logging.getLogger(__name__)
@@ -67,17 +76,18 @@ class File:
             raise StoreError(f"source, session and filters must be Unicode: {error}") from error
         except OverflowError as error:  # a number of more than 64 bits
             raise StoreError(f"{self.path}: SQLite can't hold this value: {error}") from error
-        except module.OperationalError as error:
-            text = str(error)
-            if "locked" in text or "busy" in text:
+        except module.Error as error:
+            if is_impossible(error):
+                raise StoreError(f"the memory can't do this: {error}") from error
+            if is_busy(error):
                 text = "another process has been writing for too long; try again"
-            elif "full" in text:
+            elif is_full(error):
                 text = "the disk is full; nothing of this step was kept"
+            elif isinstance(error, module.OperationalError):
+                text = str(error)
+            else:
+                text = f"{error}; `clara-mlx verify` says what can still be read"
             raise StorageFailed(f"{self.path}: {text}", transient=is_transient(error)) from error
-        except module.DatabaseError as error:
-            raise StorageFailed(
-                f"{self.path}: {error}; `clara-mlx verify` says what can still be read"
-            ) from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clara_mlx.errors import StoreError
 
+#: The most values of one filter, all its lists together; SQLite takes 32,766 parameters.
+MOST_VALUES = 30_000
+
+#: The most keys of one filter; SQLite takes 1,000 conditions in a row.
+MOST_KEYS = 100
+
 # Keys with a meaning of their own; every other key is looked up in the metadata.
 _COLUMNS = {"handle": "m.handle", "source": "m.source", "session": "m.session"}
 _TIMES = {"after": "m.created_at >= ?", "before": "m.created_at < ?"}
+
+# What a JSON path can name between quotes.
+_METADATA_KEY = re.compile(r'[^"\\\0]+')
 
 #: Conditions on handle, source, session, after, before, or keys of the metadata; None matches all.
 Where = Mapping[str, Any] | None
@@ -22,37 +32,109 @@ def condition(where: Where) -> tuple[str, list[Any]]:
     Args:
         where: Values by key, all of which must match. ``handle``, ``source`` and ``session`` are
             compared, ``after`` and ``before`` are seconds since 1970, and any other key is looked
-            up in the metadata. A list or tuple matches any of its values.
+            up in the metadata. A list or tuple matches any of its values, and an empty one
+            nothing; None matches what is absent. Values of metadata match by type as JSON has
+            them: 1 and 1.0 are equal, 1 and true are not.
 
     Raises:
-        StoreError: A value is not a string, a number, a bool, None or a list of those.
+        StoreError: A key can't be one of metadata, a value can't be compared (a string, a finite
+            number, a bool, None or a list of those can), or there are too many of either.
     """
+    if where is not None and len(where) > MOST_KEYS:
+        raise StoreError(f"where: a filter has at most {MOST_KEYS} keys")
     parts = ["1"]
     parameters: list[Any] = []
     for key, value in (where or {}).items():
-        values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-        if not all(v is None or isinstance(v, str | int | float) for v in values):
-            raise StoreError(f"where: {key} can't be compared with {value!r}")
+        if not _is_text(key):
+            raise StoreError(f"where: {_shown(key)} can't be a key of metadata")
         if key in _TIMES:
-            if len(values) != 1 or not isinstance(values[0], int | float):
-                raise StoreError(f"where: {key} is a time in seconds since 1970, not {value!r}")
+            if not _is_number(value):
+                raise StoreError(
+                    f"where: {key} is a time in seconds since 1970, not {_shown(value)}"
+                )
             parts.append(_TIMES[key])
-            parameters += values
-        else:
-            parts.append(f"({' OR '.join(_equals(key, v, parameters) for v in values) or '0'})")
+            parameters.append(value)
+            continue
+        values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+        comparable = _is_text if key in _COLUMNS else _is_plain
+        for one in values:
+            if not (one is None or comparable(one)):
+                raise StoreError(f"where: {_shown(key)} can't be compared with {_shown(one)}")
+        if len(values) + len(parameters) > MOST_VALUES:
+            raise StoreError(f"where: a filter has at most {MOST_VALUES:,} values")
+        match = _match_column if key in _COLUMNS else _match_metadata
+        parts.append(f"({' OR '.join(match(key, values, parameters)) or '0'})")
     return " AND ".join(parts), parameters
 
 
-def _equals(key: str, value: Any, parameters: list[Any]) -> str:
-    """A condition for one value of a key; adds what it compares with to the parameters."""
-    if key in _COLUMNS:
-        column = _COLUMNS[key]
-    elif re.fullmatch(r'[^"\\]+', key):
-        column = "json_extract(m.metadata, ?)"
-        parameters.append(f'$."{key}"')
-    else:
-        raise StoreError(f"where: {key!r} can't be a key of metadata")
-    if value is None:
-        return f"{column} IS NULL"
-    parameters.append(int(value) if isinstance(value, bool) else value)
-    return f"{column} = ?"
+def _match_column(key: str, values: Sequence[Any], parameters: list[Any]) -> Iterable[str]:
+    """Conditions for the values of a column, strings or None; adds their parameters."""
+    if None in values:
+        yield f"{_COLUMNS[key]} IS NULL"
+    if texts := [value for value in values if value is not None]:
+        yield f"{_COLUMNS[key]} IN ({_marks(texts)})"
+        parameters += texts
+
+
+def _match_metadata(key: str, values: Sequence[Any], parameters: list[Any]) -> Iterable[str]:
+    """Conditions for the values of a key of metadata, by their types; adds their parameters."""
+    if not _METADATA_KEY.fullmatch(key):
+        raise StoreError(f"where: {_shown(key)} can't be a key of metadata")
+    path = f'$."{key}"'
+    if None in values:
+        yield "json_extract(m.metadata, ?) IS NULL"
+        parameters.append(path)
+    by_type: dict[str, list[Any]] = {}
+    for value in values:
+        if value is not None:
+            by_type.setdefault(_json_types(value), []).append(value)
+    for types, some in by_type.items():
+        yield (
+            f"(json_type(m.metadata, ?) IN ({types})"
+            f" AND json_extract(m.metadata, ?) IN ({_marks(some)}))"
+        )
+        parameters += [path, path, *some]
+
+
+def _json_types(value: Any) -> str:
+    """The types, as SQLite names those of JSON, of what can be equal to a value."""
+    if isinstance(value, bool):
+        return "'true', 'false'"
+    return "'text'" if isinstance(value, str) else "'integer', 'real'"
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a string that SQLite can hold: one without lone surrogates."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that SQLite can hold: finite, whole ones of 64 bits at most."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a string, number or bool that SQLite can hold."""
+    return isinstance(value, bool) or _is_text(value) or _is_number(value)
+
+
+def _shown(value: Any) -> str:
+    """A value for an error message, which it must not fill."""
+    if not isinstance(value, str | float | bool | None):
+        return f"this {type(value).__name__}"
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -146,8 +146,17 @@ def test_nothing_is_forgotten_by_mistake(gate: Gateway) -> None:
         {"where": []},
         {"handle": None},
         {"handle": handle, "where": {"source": "x"}},
+        {"where": {"after": True}},
+        {"where": {"before": "3000-01-01"}},
+        {"where": {"source": None, "session": 5}},
+        {"where": {"a\0b": None}},
+        {"where": {"n": list(range(40_000))}},
     ):
-        assert gate.http.post("/v1/memory/forget", json=body).status_code == 400
+        answer = gate.http.post("/v1/memory/forget", json=body)
+        assert answer.status_code == 400 and answer.headers["x-should-retry"] == "false"
+    handles = [f"m-{number}" for number in range(2000)]
+    answer = gate.http.post("/v1/memory/forget", json={"where": {"handle": handles}})
+    assert answer.json() == {"forgotten": 0}
     assert gate.memory.original(handle) == "x"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clara_mlx.errors import StorageFailed, StoreError
-from clara_mlx.store import care, driver, filters, search, sketch_table, words
+from clara_mlx.store import care, driver, search, sketch_table, words
 from clara_mlx.store.store import Store
 
 
@@ -75,7 +75,7 @@ def test_a_locked_file_and_a_full_disk_may_pass(
     other.close()
 
 
-def test_a_damaged_file_and_a_mistake_do_not_pass(store: Store) -> None:
+def test_a_damaged_file_does_not_pass(store: Store) -> None:
     remember(store, "something")
     store.empty_log()
     store.close()
@@ -85,9 +85,6 @@ def test_a_damaged_file_and_a_mistake_do_not_pass(store: Store) -> None:
     with pytest.raises(StorageFailed) as damaged:
         Store(store.path)
     assert not damaged.value.transient
-    with pytest.raises(StoreError) as mistake:
-        filters.condition({"source": object()})
-    assert not isinstance(mistake.value, StorageFailed) and not mistake.value.transient
 
 
 # -- originals -----------------------------------------------------------------------------------
@@ -169,49 +166,6 @@ def test_the_exact_name_ranks_first(store: Store) -> None:
 def test_parts() -> None:
     text = words.parts("getUserName load_index HTTPServer2 x plain")
     assert text == "get User Name load index HTTP Server 2"
-
-
-# -- filters -------------------------------------------------------------------------------------
-
-
-def test_filters_come_before_the_top_k(store: Store) -> None:
-    """k results come back whenever k match, however many better ones are filtered out."""
-    wanted = [
-        remember(store, f"needle in a long line of other words, number {i}", source="rare")
-        for i in range(3)
-    ]
-    for i in range(200):
-        remember(store, f"needle needle needle {i}", source="common")
-    assert sorted(found(store, "needle", k=3, source="rare")) == sorted(wanted)
-
-
-def test_each_filter(store: Store) -> None:
-    old = remember(store, "word a", created_at=100.0, session="s1", metadata={"ok": True, "n": 1})
-    new = remember(store, "word b", created_at=200.0, source="git", metadata={"n": 2, "x y": "z"})
-    both = {old, new}
-    for where, handles in (
-        ({"source": "git"}, {new}),
-        ({"source": None}, {old}),
-        ({"session": ["s1", "s2"]}, {old}),
-        ({"after": 150}, {new}),
-        ({"before": 150}, {old}),
-        ({"after": 100, "before": 201}, both),
-        ({"ok": True}, {old}),
-        ({"n": [1, 2]}, both),
-        ({"n": 2, "source": "git"}, {new}),
-        ({"x y": "z"}, {new}),
-        ({"missing": None}, both),
-        ({"handle": old}, {old}),
-        ({"n": []}, set()),
-    ):
-        assert set(found(store, "word", **where)) == handles, where
-        assert {m.handle for m in store.memories(where)} == handles, where
-
-
-@pytest.mark.parametrize("where", [{"a": {}}, {"after": "x"}, {"after": [1, 2]}, {'a"b': 1}])
-def test_filters_that_make_no_sense(where: dict[str, Any]) -> None:
-    with pytest.raises(StoreError, match="where"):
-        filters.condition(where)
 
 
 # -- sketches --------------------------------------------------------------------------------------
