@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 
 # Programs, with the tool whose rule reads what they print.
 _PROGRAMS = {
@@ -52,87 +53,113 @@ _FILE_TOOLS = (
     (re.compile(r"(?:^|/)METADATA$"), "pip"),
 )
 
+# [tool.ruff]
+_TOML_TABLE = re.compile(r"^\[\[?[\w.\"-]++\]\]?$", re.MULTILINE)
+# line-length = 100
+_TOML_KEY = re.compile(r"^[\w.\"-]++ *+= ", re.MULTILINE)
+# Characters between the head of a table and a key of it, at most.
+_TOML_BETWEEN = 200
+
+
+def _has_toml_table(text: str) -> bool:
+    """Whether a key with a value follows soon after the head of a table, in one pass over both."""
+    keys = _TOML_KEY.finditer(text)
+    key = next(keys, None)
+    for table in _TOML_TABLE.finditer(text):
+        while key and key.start() < table.end():
+            key = next(keys, None)
+        if key and key.start() <= table.end() + _TOML_BETWEEN:
+            return True
+    return False
+
+
 # Patterns that only one tool's output matches; the first match decides. Tools whose outputs quote
-# those of other tools come first.
-_SIGNS = tuple(
-    (tool, re.compile(pattern, re.MULTILINE))
-    for tool, pattern in (
-        ("git-diff", r"\A(?:diff --git |--- a/\S+\n\+\+\+ b/)"),
+# those of other tools come first. Each pattern reads a line, or the beginning of the text, in one
+# way only: what it repeats is possessive wherever something follows that it could take in part.
+_SIGNS: tuple[tuple[str, Callable[[str], object]], ...] = tuple(
+    (tool, re.compile(sign, re.MULTILINE).search if isinstance(sign, str) else sign)
+    for tool, sign in (
+        ("git-diff", r"\A(?:diff --git |--- a/\S++\n\+\+\+ b/)"),
         ("git-log", r"\Acommit [0-9a-f]{7,40}(?: \(.*\))?$"),
         ("git-status", r"\A(?:On branch |## \S|HEAD detached at )"),
         (
             "pytest",
-            r"^(?:FAILED|ERROR) \S+\.py(?:::| - )|^E   +\S|^=+ .* in \d[\d.]*s\b.* =+$"
-            r"|^\d+ (?:passed|failed|skipped|error)\b.* in \d[\d.]*s|^\S+\.py::\S+ [A-Z]+\b"
-            r"|^Name +Stmts +Miss +Cover|^platform \S+ -- Python |^=+ slowest ",
+            r"^(?:FAILED|ERROR) \S+\.py(?:::| - )|^E   ++\S|^=++ (?>.*? in \d[\d.]*+s\b).* =++$"
+            r"|^\d++ (?:passed|failed|skipped|error)\b.* in \d[\d.]*+s"
+            r"|^(?=\S+?\.py::\S)\S++ [A-Z]++\b"
+            r"|^Name ++Stmts ++Miss ++Cover|^platform \S++ -- Python |^=++ slowest ",
         ),
         (
             "unittest",
-            r"^Ran \d+ tests? in |^(?:FAIL|ERROR): \w+ \([\w.]+\)$|^\w+ \([\w.]+\) \.\.\. ",
+            r"^Ran \d++ tests? in |^(?:FAIL|ERROR): \w++ \([\w.]++\)$"
+            r"|^\w++ \([\w.]++\) \.\.\. ",
         ),
         (
             "cargo",
-            r"^error(?:\[E\d{4}\])?: .+\n *--> |^test result: |^warning: .+\n *--> "
-            r"|^ +(?:Compiling|Checking|Downloaded|Finished) \S+|panicked at \S+\.rs:"
-            r"|^test \S+ \.\.\. ",
+            r"^error(?:\[E\d{4}\])?: .++\n *+--> |^test result: |^warning: .++\n *+--> "
+            r"|^ ++(?:Compiling|Checking|Downloaded|Finished) \S|panicked at \S+\.rs:"
+            r"|^test \S++ \.\.\. ",
         ),
         (
             "go",
-            r"^(?:ok  |FAIL|\?   )[ \t]+[\w./-]+[\t ]|^--- FAIL: |^(?:\./)?[\w./-]+\.go:\d+:\d+: "
-            r"|^goroutine \d+ \[",
+            r"^(?:ok  |FAIL|\?   )[ \t]++[\w./-]++[\t ]|^--- FAIL: |^[\w./-]+\.go:\d++:\d++: "
+            r"|^goroutine \d++ \[",
         ),
         (
             "mypy",
-            r"^\S+\.pyi?:\d+(?::\d+)?: (?:error|note): |^Found \d+ errors? in \d+ files? \(checked"
+            r"^\S+\.pyi?:\d++(?::\d++)?: (?:error|note): "
+            r"|^Found \d++ errors? in \d++ files? \(checked"
             r"|^Success: no issues found in ",
         ),
         (
             "ruff",
-            r"^\S+:\d+:\d+: [A-Z]{1,5}\d{3,4} |^[A-Z]{1,5}\d{3,4} .+\n *--> |^Would reformat: "
-            r"|^\d+ files? would be reformatted|^All checks passed!",
+            r"^\S+:\d++:\d++: [A-Z]{1,5}\d{3,4} |^[A-Z]{1,5}\d{3,4} .++\n *+--> |^Would reformat: "
+            r"|^\d++ files? would be reformatted|^All checks passed!",
         ),
         (
             "npm",
-            r"^npm (?:error|ERR!|warn|WARN) |^(?:added \d+ packages?|audited \d+ packages?)"
-            r"|^\S+\(\d+,\d+\): error TS\d+: |^Tests: +\d+ |^  ● |^> \S+@\d\S* \S+$",
+            r"^npm (?:error|ERR!|warn|WARN) |^(?:added \d++ packages?|audited \d++ packages?)"
+            r"|^\S+\(\d++,\d++\): error TS\d++: |^Tests: ++\d++ |^  ● "
+            r"|^> (?=\S+?@\d)\S++ \S++$",
         ),
         (
             "gcc",
-            r"^[^\s:]+:\d+:\d+: (?:fatal error|error|warning): |undefined reference to [`'\u2018]"
+            r"^[^\s:]++:\d++:\d++: (?:fatal error|error|warning): "
+            r"|undefined reference to [`'\u2018]"
             r"|^collect2: error",
         ),
-        ("traceback", r"^Traceback \(most recent call last\):|^  File \"[^\"]+\", line \d+"),
+        ("traceback", r"^Traceback \(most recent call last\):|^  File \"[^\"]++\", line \d"),
         (
             "build",
-            r"^make(?:\[\d+\])?: |^#\d+ (?:\[|DONE|writing|naming)|^CMake Error|^-- The C"
-            r"|^ninja: |^Step \d+/\d+ : |^FAILED: \S+\.o$|^##\[error\]|^\[ *\d+%\] "
+            r"^make(?:\[\d++\])?: |^#\d++ (?:\[|DONE|writing|naming)|^CMake Error|^-- The C"
+            r"|^ninja: |^Step \d++/\d++ : |^FAILED: \S+\.o$|^##\[error\]|^\[ *+\d++%\] "
             r"|^failed to solve: ",
         ),
         (
             "http",
             r"\A(?:[<>*] )?HTTP/\d|^[<>] (?:HTTP/|GET |POST |PUT |DELETE |PATCH |HEAD )"
-            r"|^curl: \(\d+\)|^\S+ - \S+ \[[^\]]+\] \"[A-Z]+ |^INFO: +\S+ - \"[A-Z]+ ",
+            r"|^curl: \(\d++\)|^\S++ - \S++ \[[^\]\n]++\] \"[A-Z]++ |^INFO: ++\S++ - \"[A-Z]++ ",
         ),
-        ("tree", r"^(?:│   |    )*[├└]── "),
+        ("tree", r"^(?:│   |    )*+[├└]── "),
         (
             "pip",
-            r"\APackage +Version\b|\AMetadata-Version: |\AName: \S+\nVersion: "
+            r"\APackage ++Version\b|\AMetadata-Version: |\AName: \S++\nVersion: "
             r"|^Successfully installed \S+-\d",
         ),
         (
             "ls",
-            r"^[-dlbcps][-rwxsStT]{9}[.+@]? +\d+ |\Atotal \d|^(?:\./)\S+:\n\S"
-            r"|^ *\d[\d.]*[KMGT]?\t\S+$",
+            r"^[-dlbcps][-rwxsStT]{9}[.+@]? ++\d++ |\Atotal \d|^\./\S+:\n\S"
+            r"|^ *+\d[\d.]*+[KMGT]?\t\S++$",
         ),
-        ("git-log", r"\A[0-9a-f]{7,12} \S.*(?:\n[0-9a-f]{7,12} |\Z)"),
-        ("git-status", r"\A(?:[ MADRCU?]{2} \S+\n?)+\Z"),
-        ("git-diff", r"^ \S+ +\| +\d+ [+-]*$"),
-        ("json", r"\A\s*[{\[]\s*(?:\"|\Z|[{\[\]}])"),
+        ("git-log", r"\A[0-9a-f]{7,12} \S.*+(?:\n[0-9a-f]{7,12} |\Z)"),
+        ("git-status", r"\A(?:[ MADRCU?]{2} \S++(?:\n|\Z))++\Z"),
+        ("git-diff", r"^ \S++ ++\| ++\d++ [+-]*+$"),
+        ("json", r"\A\s*+[{\[]\s*+(?:\"|\Z|[{\[\]}])"),
         (
             "ripgrep",
-            r"\A(?:[^\s:]*[./][^\s:]*:\d+:|[^\s:]*[./][^\s:]*:\d+$|[^\s:]*[./][^\s:]*\n\d+:)",
+            r"\A(?=[^\s:./]*+[./])[^\s:]++(?::\d++(?::|$)|\n\d++:)",
         ),
-        ("toml", r"^\[\[?[\w.\"-]+\]\]?$[\s\S]{0,200}?^[\w.\"-]+ *= "),
+        ("toml", _has_toml_table),
         ("env", r"\A(?:#.*\n|[^\S\n]*+\n)*+(?:(?:export )?[A-Z][A-Z0-9_]*=.*(?:\n|\Z)){2}"),
         (
             "yaml",
@@ -156,7 +183,8 @@ def classify(text: str, command: str | None = None) -> str | None:
         command: The shell command that made it, or None if it is not known.
     """
     tool = _tool_of_command(command) if command else None
-    by_text = next((tool for tool, sign in _SIGNS if sign.search(text[:_SIGN_CHARACTERS])), None)
+    beginning = text[:_SIGN_CHARACTERS]
+    by_text = next((tool for tool, has_sign in _SIGNS if has_sign(beginning)), None)
     if tool is None:
         return by_text
     # make and npm run other tools, and git log -p and git show print diffs.
