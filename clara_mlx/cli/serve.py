@@ -123,6 +123,8 @@ def serve(
     """
     from clara_mlx.context import Budget
     from clara_mlx.serve import Remote, Settings, create_server, listening_socket
+    from clara_mlx.serve.connections import raise_file_limit
+    from clara_mlx.serve.log import quieten
 
     if tools not in ("auto", "always", "never"):
         raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
@@ -165,7 +167,8 @@ def serve(
         allow_hosts=tuple(allow_host or ()),
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request
+    quieten(logging.getLogger().handlers[0])
+    raise_file_limit()
     counter = _make_counter(tokenizer, template_args)
     with (
         listening_socket(host, port) as listening,

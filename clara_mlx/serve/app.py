@@ -1,13 +1,11 @@
-"""The gateway as an ASGI application, and the server that runs it until it is stopped."""
+"""The gateway as an ASGI application, with everything that belongs to it."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -31,54 +29,21 @@ from clara_mlx.serve.rest import Rest
 from clara_mlx.serve.route import Breaker, Router
 from clara_mlx.serve.runs import Runs
 from clara_mlx.serve.security import Guard
+from clara_mlx.serve.server import Server
 from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.upstream import Endpoint
-
-# Connections that may wait to be accepted.
-_BACKLOG = 2048
 
 _MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 
 
-def create_server(
-    settings: Settings, memory: Memory, counter: Counter | None = None
-) -> uvicorn.Server:
-    """A uvicorn server of the gateway; `uvicorn.Server.run` runs it until a signal stops it.
+def create_server(settings: Settings, memory: Memory, counter: Counter | None = None) -> Server:
+    """A server of the gateway; its ``run`` runs it until a signal stops it.
 
     It then takes no new connections, gives clients that wait for an answer ``settings.drain``
     seconds, and remembers what has not been remembered yet.
     """
-    config = uvicorn.Config(
-        create_app(settings, memory, counter),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain)),
-    )
-    return uvicorn.Server(config)
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A listening socket; if ``port`` is 0, its ``getsockname()`` has the port that was chosen.
-
-    Raises:
-        ClaraError: This machine can't listen on that address.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol must be named, or asyncio leaves Nagle's algorithm on: 40 ms for each answer.
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host.strip("[]"), port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise ClaraError(
-            f"can't listen on {host}:{port}: {error.strerror}; choose another --host or --port"
-        ) from error
-    return listening
+    app = create_app(settings, memory, counter)
+    return Server(app, settings, app.state.runs)
 
 
 def create_app(settings: Settings, memory: Memory, counter: Counter | None = None) -> Starlette:
@@ -140,7 +105,7 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
         await router.close()
         pools.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", Chat(settings, answerer, runs), methods=["POST"]),
             Route("/v1/models", models.list, methods=["GET"]),
@@ -160,6 +125,8 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
         ),
         lifespan=lifespan,
     )
+    app.state.runs = runs  # for the server, which ends them when it is stopped
+    return app
 
 
 async def error_response(request: Request, error: Exception) -> Response:

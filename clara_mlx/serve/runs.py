@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -84,6 +85,8 @@ class Runs:
         self._on_join = on_join
         self._runs: dict[bytes, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._end_at = math.inf  # when answers are ended, by the loop's clock
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -103,6 +106,9 @@ class Runs:
             run.deserted_at = None
             return run
         run = Run(listeners=1)
+        if self._is_closed:
+            run.end(_shutting_down())
+            return run
         self._runs[key] = run
         run.task = asyncio.create_task(self._work(run, work))
         self._tasks.add(run.task)
@@ -113,20 +119,26 @@ class Runs:
         """Take a listener away; without any, an answer continues for ``linger`` seconds."""
         run.listeners -= 1
         if run.listeners == 0 and not run.done:
+            if self._end_at < math.inf and run.task:
+                run.task.cancel()
+                return
             run.deserted_at = time.monotonic()
             asyncio.get_running_loop().call_later(self._linger, self._cancel_if_deserted, run)
 
     async def close(self, seconds: float) -> None:
-        """Let answers finish for this long, then cancel them."""
-        tasks = set(self._tasks)
+        """Let answers finish for this long since the first call, then end them with an error."""
+        clock = asyncio.get_running_loop().time
+        self._end_at = min(self._end_at, clock() + seconds)
         for run in self._runs.values():
             if run.task and not run.listeners:
                 run.task.cancel()  # its client has left, and there will be no retry
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        while self._tasks and (left := self._end_at - clock()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left)
+        self._is_closed = True
+        late = set(self._tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def _work(self, run: Run, work: Callable[[Run], Awaitable[Any]]) -> None:
         """Make the answer, and end the run whatever happens."""
@@ -135,8 +147,7 @@ class Runs:
         except ApiError as error:
             run.end(error)
         except asyncio.CancelledError:
-            message = "the gateway is shutting down, or gave up on this answer"
-            run.end(ApiError(503, message, code="shutting_down", retry=True))
+            run.end(_shutting_down())
             raise
         except Exception:
             logger.exception("a request failed")
@@ -163,3 +174,8 @@ class Runs:
         waiting = [key for key in finished if key in self._runs]
         for key in waiting[: max(0, len(waiting) - _MOST_KEPT)]:
             del self._runs[key]
+
+
+def _shutting_down() -> ApiError:
+    message = "the gateway is shutting down, or gave up on this answer"
+    return ApiError(503, message, code="shutting_down", retry=True)

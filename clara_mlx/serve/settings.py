@@ -63,6 +63,8 @@ class Settings:
     token: str | None = field(default=None, repr=False)  # the bearer token that clients must send
     allow_hosts: tuple[str, ...] = ()  # names, besides loopback's, that requests may be sent to
     max_body_bytes: int = 32 << 20  # of the largest request
+    connections: int = 1024  # the most that are open; fewer if the system allows few open files
+    header_seconds: float = 15.0  # until a connection's first, or next, request has its headers
     body_seconds: float = 60.0  # the most that the body of a request may take to arrive
     keepalive: float = 10.0  # seconds of silence after which a stream gets a comment
     patience: float = 5.0  # seconds after which a stream starts although it may still fail

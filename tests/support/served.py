@@ -13,10 +13,16 @@ from pathlib import Path
 
 @contextmanager
 def serving(
-    db: Path, *options: str, **environment: str
+    db: Path, *options: str, files: int | None = None, **environment: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Serve a memory on a free port; gives the base URL and the process, which is killed after."""
+    """Serve a memory on a free port; gives the base URL and the process, which is killed after.
+
+    ``files`` is the number of files that the process may open.
+    """
     code = "from clara_mlx.cli.serve import commands; commands()"
+    if files:
+        limit = f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))"
+        code = f"import resource; {limit}; {code}"
     command = [sys.executable, "-c", code, "serve", "--port", "0", "--db", str(db), *options]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
