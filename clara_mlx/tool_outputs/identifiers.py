@@ -1,8 +1,9 @@
 """Finds exact identifiers in any text: what an agent must not lose when the text is compacted.
 
 Every repetition in the regular expressions is possessive or bounded, so that the work grows
-linearly with the text, whatever it holds. The comment above an expression is a text that it
-matches.
+linearly with the text, whatever it holds. An expression begins with characters, not with a look at
+what is before them, because ``re`` skips quickly to where its first character can be; a line begins
+with the line feed before it. The comment above an expression is a text that it matches.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from clara_mlx.tool_outputs.pieces import cut_into_pieces
+
 Kind = Literal["url", "test", "path", "uuid", "hash", "version", "code", "exception", "line"]
 
 # Characters. A longer "identifier" is data, not a name; it is left out rather than cut.
 MAX_LENGTH = 512
 
-_Found = tuple[int, int, Kind]  # start, end, kind
+# Characters around a place that can matter to what is found there; two lengths of a URL do.
+_CONTEXT = 4 * MAX_LENGTH
+
+_Found = tuple[int, int]  # start, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,72 +46,84 @@ def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
         text: Any text; no character is special.
         limit: Greatest number of identifiers; the first ones are given. None: all.
     """
-    found = sorted(
-        (start, rank, -end, kind)
-        for rank, rule in enumerate(_RULES)
-        for start, end, kind in rule(text)
-        if end - start <= MAX_LENGTH
-    )
-    kept: dict[tuple[Kind, str], Identifier] = {}
+    kept: dict[tuple[int, str], Identifier] = {}
     last = 0
-    for start, _, minus_end, kind in found:
-        if start < last:
-            continue
-        last = -minus_end
-        exact = text[start:last]
-        if (kind, exact) not in kept:
-            if limit is not None and len(kept) >= limit:
-                break
-            kept[kind, exact] = Identifier(kind, exact, start, last)
+    for words, offset, first, end_of_piece in cut_into_pieces(text, _CONTEXT):
+        found: list[tuple[int, int, int]] = []
+        for rank, rule in enumerate(_RULES.values()):
+            found += [
+                (start, rank, -end)
+                for start, end in rule(words)
+                if first <= start < end_of_piece and end - start <= MAX_LENGTH
+            ]
+        for start, rank, minus_end in sorted(found):
+            if start + offset < last:
+                continue
+            last = offset - minus_end
+            exact = words[start:-minus_end]
+            if (rank, exact) not in kept:
+                if limit is not None and len(kept) >= limit:
+                    return tuple(kept.values())
+                kept[rank, exact] = Identifier(_KINDS[rank], exact, start + offset, last)
     return tuple(kept.values())
 
 
-# https://example.org/a?b=1#c
-_URL = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+://[^\s\"'<>`\\^{}|\x00-\x1f]++"
-)
+# https://
+_AFTER_SCHEME = re.compile(r"://(?<=[A-Za-z0-9+.-]{2}://)")
+# example.org/a?b=1#c
+_URL = re.compile(r"[^\s\"'<>`\\^{}|\x00-\x1f]++")
+# https
+_SCHEME = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+\Z")
+_SCHEME_CHARACTERS = 16
 
 
 def _urls(text: str) -> Iterator[_Found]:
-    for match in _URL.finditer(text):
-        start, end = match.span()
+    last = 0
+    while colon := _AFTER_SCHEME.search(text, last):
+        before = max(last, colon.start() - _SCHEME_CHARACTERS)
+        last = colon.end()
+        scheme = _SCHEME.search(text, before, colon.start())
+        rest = _URL.match(text, last) if scheme else None
+        if scheme is None or rest is None:
+            continue
+        start = scheme.start()
+        last = end = rest.end()
         if end - start > 2 * MAX_LENGTH:
             continue
-        while text[end - 1] in ".,;:!?*)]" and not (
-            text[end - 1] == ")" and text.count("(", start, end) >= text.count(")", start, end)
-        ):
+        unclosed = text.count("(", start, end) - text.count(")", start, end)
+        while text[end - 1] in ".,;:!?*)]" and not (text[end - 1] == ")" and unclosed >= 0):
             end -= 1
+            unclosed += text[end] == ")"
         if text[end - 3 : end] != "://":
-            yield start, end, "url"
+            yield start, end
 
 
 # tests/test_price.py::TestPrice::test_parse
-_PYTEST_NODE = re.compile(r"(?<![\w./@+~-])([\w./@+~-]++)::\w++(?:::\w++)*+")
+_PYTEST_NODE = re.compile(r"([\w./@+~-](?<![\w./@+~-].)[\w./@+~-]*+)::\w++(?:::\w++)*+")
 _PARAMETERS_CHARACTERS = 200  # a longer [...] after a test is not its parameters
-# --- FAIL: TestAdd/zero (0.00s)
+# \n--- FAIL: TestAdd/zero (0.00s)
 _TEST_LINE = re.compile(
-    r"^(?:test (?P<cargo>\S{1,300}+)(?: - should panic)? \.\.\. (?:ok|FAILED|ignored)"
+    r"\n(?:test (?P<cargo>\S{1,300}+)(?: - should panic)? \.\.\. (?:ok|FAILED|ignored)"
     r"|---- (?P<captured>\S{1,300}+) stdout ----"
     r"|[ \t]{0,40}+--- (?:PASS|FAIL|SKIP): (?P<go>\S{1,300}+) \("
     r"|=== (?:RUN|PAUSE|CONT|NAME)[ \t]{1,4}+(?P<run>\S{1,300}+)"
     r"|(?P<unittest>(?:(?:FAIL|ERROR): |(?=test))(?P<name>\w{1,200}+)"
-    r" \((?P<dotted>[\w.]{1,300}+)\)))",
-    re.MULTILINE,
+    r" \((?P<dotted>[\w.]{1,300}+)\)))"
 )
 
 
 def _tests(text: str) -> Iterator[_Found]:
-    for match in _PYTEST_NODE.finditer(text):
+    for match in _PYTEST_NODE.finditer(text) if ".py::" in text else ():
         if match[1].endswith(".py"):  # not a name of Rust or C++
-            yield match.start(), _end_of_parameters(text, match.end()), "test"
+            yield match.start(), _end_of_parameters(text, match.end())
     for match in _TEST_LINE.finditer(text):
         group = match.lastgroup or ""
         if group != "unittest":
-            yield *match.span(group), "test"
+            yield match.span(group)
         elif match["dotted"].endswith(f".{match['name']}"):
-            yield *match.span("dotted"), "test"
+            yield match.span("dotted")
         else:
-            yield match.start("name"), match.end("unittest"), "test"
+            yield match.start("name"), match.end("unittest")
 
 
 def _end_of_parameters(text: str, start: int) -> int:
@@ -145,14 +163,17 @@ _PRODUCT = re.compile(r"(?:Node|Vue|Next|Nuxt|Three|D3)\.js|Socket\.io")
 _QUOTED_PATH = re.compile(r'File "([^"\n]{1,500}+)", line')
 # C:\project\a.py:12
 _WINDOWS_PATH = re.compile(
-    r"(?<![A-Za-z0-9])[A-Za-z]:\\[^\s\"'<>|*?:;,()]++"
+    r":\\(?<=[A-Za-z]:\\)(?<![A-Za-z0-9][A-Za-z]:\\)[^\s\"'<>|*?:;,()]++"
     r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
 )
 # src/app.ts(12,5)
 _PATH = re.compile(
-    # Without a slash or a dot only well-known names are paths, and </a-tag> is none.
-    r"(?<![\w./@+~%-])(?!(?<=<)/[\w-]+>)"
-    r"([\w@+~%-]*+[./][\w./@+~%-]*+|(?:[A-Z][a-z]{2,8}file|LICENSE)(?![\w@+~%-]))"
+    r"([\w./@+~%-](?<![\w./@+~%-].)"
+    r"(?:(?<=[^\W\d])|(?=[\d./@+~%-]*+\w))"  # it has a letter
+    r"(?!(?<=</)[\w-]++>)"  # </a-tag> is none
+    # Without a slash or a dot only well-known names are paths.
+    r"(?:(?:(?<=[./])|[\w@+~%-]*+[./])[\w./@+~%-]*+"
+    r"|(?:(?<=[A-Z])[a-z]{2,8}file|(?<=L)ICENSE)(?![\w@+~%-])))"
     r"(:\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
 )
 
@@ -161,26 +182,40 @@ def _paths(text: str) -> Iterator[_Found]:
     """Paths with the locations written against them, without the a/ and b/ of git's diffs."""
     for match in _QUOTED_PATH.finditer(text):
         if match[1][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
-            yield *match.span(1), "path"
+            yield match.span(1)
+    last = 0
     for match in _WINDOWS_PATH.finditer(text):
-        yield *match.span(), "path"
+        if match.start() > last:
+            last = match.end()
+            yield match.start() - 1, last
+    known: dict[tuple[str, bool], bool] = {}  # a text names the same paths again and again
+    never: set[str] = set()
     for match in _PATH.finditer(text):
-        name = match[1]
+        if match[0] in never:
+            continue
+        name, location = match.groups()
         start, end = match.span()
-        if name[:2] in ("a/", "b/") and (
+        in_diff = name[:2] in ("a/", "b/") and (
             text[start - 4 : start] in ("--- ", "+++ ", "git ")
             or text.startswith(f"a/{name[2:]} ", start - len(name) - 1)
-        ):  # git's two sides of a diff
+        )
+        if in_diff:  # one of git's two sides
             name = name[2:]
             start += 2
-        if not match[2]:
+        if not location:
             bare = name.rstrip(".-,") or name
             end -= len(name) - len(bare)
             name = bare
-            if text.startswith("(", end):
-                continue  # a call: data.json()
-        if len(name) <= MAX_LENGTH and _is_path(name, bool(match[2])):
-            yield start, end, "path"
+        if len(name) > MAX_LENGTH:
+            continue
+        key = (name, location is not None)
+        if key not in known:
+            known[key] = _is_path(*key)
+        if not known[key]:
+            if not in_diff:
+                never.add(match[0])
+        elif location or not text.startswith("(", end):  # data.json() is a call
+            yield start, end
 
 
 def _is_path(name: str, located: bool) -> bool:
@@ -208,10 +243,11 @@ def _is_path(name: str, located: bool) -> bool:
 
 # 01234567-89ab-cdef-0123-456789abcdef
 _UUID = re.compile(
-    r"(?<![\w-])[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![\w-])"
+    r"[0-9A-Fa-f](?<![\w-].)[0-9A-Fa-f]{7}-"
+    r"[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(?![\w-])"
 )
 # 1ea647bb49a5d795353e7ad85e7be4346e633cc2
-_HASH = re.compile(r"(?<![\w-])(?<!\d\.)[0-9a-f]{7,128}+(?![\w-])")
+_HASH = re.compile(r"[0-9a-f](?<![\w-].)(?<!\d\..)[0-9a-f]{6,127}+(?![\w-])")
 _HASH_LENGTHS = frozenset((32, 40, 56, 64, 96, 128))  # hexadecimal digits, of MD5 to SHA-512
 
 
@@ -222,49 +258,64 @@ def _hashes(text: str) -> Iterator[_Found]:
         mixed = letters not in ("", "e") and not value.isalpha()
         full = len(value) in _HASH_LENGTHS and len(set(value)) > 4
         if mixed or full or text.endswith("commit ", 0, match.start()):
-            yield *match.span(), "hash"
+            yield match.span()
 
 
 # v1.2.3-rc.1
 _VERSION = re.compile(
-    r"(?<![\w.])(v?)(\d{1,9}+(?:\.\d{1,9}+){1,4}+)"
+    r"([v\d](?<![\w.].)(?:(?<=v)\d{1,9}+|(?<!v)\d{0,8}+)(?:\.\d{1,9}+){1,4}+)"
     r"((?:[-+.]?(?:alpha|beta|pre|a|b|rc|dev|post)[.-]?\d{0,9}+){0,3}(?:[+-][0-9A-Za-z.-]{1,60}+)?)"
     r"(?![\w%])(?!\.\w)"
 )
 # version:
-_BEFORE_VERSION = re.compile(r"(?:[=<>~!]=|[@^~]|(?i:\bversion:?) ?)$")
+_BEFORE_VERSION = re.compile(
+    r"(?<=[=<>~!]=)|(?<=[@^~])|(?i:(?<=\bversion)|(?<=\bversion[: ])|(?<=\bversion: ))"
+)
 
 
 def _versions(text: str) -> Iterator[_Found]:
     for match in _VERSION.finditer(text):
         start, end = match.span()
-        parts = match[2].split(".")
-        address = len(parts) == 4 and not match[1] and all(int(part) < 256 for part in parts)
-        if address:
-            continue
+        number, suffix = match.groups()
+        if number.count(".") > 1:
+            # Four small numbers are an address.
+            parts = number.split(".")
+            if len(parts) != 4 or number[0] == "v" or any(int(part) > 255 for part in parts):
+                yield start, end
         # Two numbers with a dot are a decimal, unless the text says that they are a version.
-        before = text[max(0, start - 10) : start]
-        if len(parts) > 2 or match[1] or match[3] or _BEFORE_VERSION.search(before):
-            yield start, end, "version"
+        elif number[0] == "v" or suffix or _BEFORE_VERSION.match(text, _before(text, start)):
+            yield start, end
 
 
+def _before(text: str, start: int) -> int:
+    """Where what stands before ``start`` ends, without a line feed."""
+    return start - (text[start - 1] == "\n")
+
+
+# F401, E0382, TS2322
+_CODE = r"([A-Z]{1,5}\d{3,5})(?=[\]:)\s])"
 # error TS2322:
 _CODES = re.compile(
-    r"(?:^|: |\[|\(|\berror |\bwarning )([A-Z]{1,5}\d{3,5})(?=[\]:)\s])"  # F401, E0382, TS2322
+    rf"\n{_CODE}|: {_CODE}|\[{_CODE}|\({_CODE}|e(?<!\we)rror {_CODE}|w(?<!\ww)arning {_CODE}"
     r"|  \[([a-z]{2,40}+(?:-[a-z]{1,40}+){0,6}+)\]$"  # mypy's
     r"|\[(-W[\w=+-]{1,60}+)\]"  # gcc's and clang's
     r"|\[(Errno -?\d{1,5}+)\]"
-    r"|\b((?:exit code|exit status|exited with code|exited with status) -?\d{1,5}+)\b"
-    r"|^make(?:\[\d{1,4}\])?: \*\*\* .{1,300}(\bError \d{1,3}+)$"
-    r"|\b(SIG(?:ABRT|BUS|FPE|HUP|ILL|INT|KILL|PIPE|QUIT|SEGV|TERM|TRAP))\b"
-    r"|\b(E(?:ACCES|ADDRINUSE|AGAIN|AI_AGAIN|BADF|BUSY|CONNABORTED|CONNREFUSED|CONNRESET|EXIST"
-    r"|HOSTUNREACH|INTR|INVAL|IO|ISDIR|LIFECYCLE|LOOP|MFILE|NAMETOOLONG|NETUNREACH|NFILE|NOENT"
-    r"|NOLOCK|NOMEM|NOSPC|NOTDIR|NOTEMPTY|NOTFOUND|PERM|PIPE|RESOLVE|ROFS|TIMEDOUT|XDEV))\b",
+    r"|e(?<!\we)xit(?: code| status|ed with code|ed with status) -?\d{1,5}+\b"
+    r"|\nmake(?:\[\d{1,4}\])?: \*\*\* .{1,300}(\bError \d{1,3}+)$"
+    r"|S(?<!\wS)IG(?:ABRT|BUS|FPE|HUP|ILL|INT|KILL|PIPE|QUIT|SEGV|TERM|TRAP)\b"
+    r"|E(?<!\wE)(?:ACCES|ADDRINUSE|AGAIN|AI_AGAIN|BADF|BUSY|CONNABORTED|CONNREFUSED|CONNRESET"
+    r"|EXIST|HOSTUNREACH|INTR|INVAL|IO|ISDIR|LIFECYCLE|LOOP|MFILE|NAMETOOLONG|NETUNREACH|NFILE"
+    r"|NOENT|NOLOCK|NOMEM|NOSPC|NOTDIR|NOTEMPTY|NOTFOUND|PERM|PIPE|RESOLVE|ROFS|TIMEDOUT|XDEV)\b",
     re.MULTILINE,
 )
 
 # json.JSONDecodeError
-_DOTTED_NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*+")
+_EXCEPTION_END = re.compile(
+    r"(?:Error|Exception|Warning|Failure|Fault|KeyboardInterrupt|SystemExit|StopIteration"
+    r"|StopAsyncIteration|GeneratorExit)(?=\.*+(?!\w))"
+)
+# json.JSONDecodeError
+_DOTTED_NAME = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*+\Z")
 _EXCEPTION_ENDINGS = ("Error", "Exception", "Warning", "Failure", "Fault")
 _OTHER_EXCEPTIONS = {
     "KeyboardInterrupt",
@@ -276,39 +327,42 @@ _OTHER_EXCEPTIONS = {
 
 
 def _exceptions(text: str) -> Iterator[_Found]:
-    for match in _DOTTED_NAME.finditer(text):
-        name = match[0].rstrip(".")
-        if not name.endswith(_EXCEPTION_ENDINGS) and name not in _OTHER_EXCEPTIONS:
+    last = 0
+    for match in _EXCEPTION_END.finditer(text):
+        end = match.end()
+        dotted = _DOTTED_NAME.search(text, max(last, end - MAX_LENGTH), end)
+        last = end
+        if dotted is None or not (
+            dotted[0].endswith(_EXCEPTION_ENDINGS) or dotted[0] in _OTHER_EXCEPTIONS
+        ):
             continue
-        last = name.rpartition(".")[2]
-        if last not in _EXCEPTION_ENDINGS and last[0].isupper() and ".." not in name:
-            yield match.start(), match.start() + len(name), "exception"
+        name = dotted[0].rpartition(".")[2]
+        if name not in _EXCEPTION_ENDINGS and name[0].isupper() and ".." not in dotted[0]:
+            yield dotted.span()
 
 
-# @@ -1,3 +4,5 @@
+# line 12
 _LINE = re.compile(
-    r"\b[Ll]ines? \d{1,7}+(?:-\d{1,7}+)?\b"
-    r"|^@@ -\d{1,7}+(?:,\d{1,7}+)? \+\d{1,7}+(?:,\d{1,7}+)? @@",
-    re.MULTILINE,
+    r"l(?<!\wl)ines? \d{1,7}+(?:-\d{1,7}+)?\b|L(?<!\wL)ines? \d{1,7}+(?:-\d{1,7}+)?\b"
+    r"|\n(@@ -\d{1,7}+(?:,\d{1,7}+)? \+\d{1,7}+(?:,\d{1,7}+)? @@)"
 )
 
 
-def _every_match(pattern: re.Pattern[str], kind: Kind) -> Callable[[str], Iterator[_Found]]:
+def _every_match(pattern: re.Pattern[str]) -> Callable[[str], Iterator[_Found]]:
     """A rule for a pattern that matches nothing else; where it has groups, one of them matches."""
-    return lambda text: (
-        (*match.span(match.lastindex or 0), kind) for match in pattern.finditer(text)
-    )
+    return lambda text: (match.span(match.lastindex or 0) for match in pattern.finditer(text))
 
 
 # If two rules find something at the same place, the one that comes first here wins.
-_RULES = (
-    _urls,
-    _tests,
-    _paths,
-    _every_match(_UUID, "uuid"),
-    _hashes,
-    _versions,
-    _every_match(_CODES, "code"),
-    _exceptions,
-    _every_match(_LINE, "line"),
-)
+_RULES: dict[Kind, Callable[[str], Iterator[_Found]]] = {
+    "url": _urls,
+    "test": _tests,
+    "path": _paths,
+    "uuid": _every_match(_UUID),
+    "hash": _hashes,
+    "version": _versions,
+    "code": _every_match(_CODES),
+    "exception": _exceptions,
+    "line": _every_match(_LINE),
+}
+_KINDS = tuple(_RULES)

@@ -78,4 +78,4 @@ def test_the_comment_above_a_pattern_is_matched_by_it(file: Path) -> None:
     module = import_module(f"clara_mlx.tool_outputs.{file.stem}")
     source = file.read_text(encoding="utf-8")
     for example, name in re.findall(r"^# (.*)\n(\w+) = re\.compile", source, re.MULTILINE):
-        assert getattr(module, name).search(example.replace("\\t", "\t")), name
+        assert getattr(module, name).search(example.replace("\\t", "\t").replace("\\n", "\n")), name
