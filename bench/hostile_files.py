@@ -76,10 +76,10 @@ def refused(what: str, *arguments: object, target: Path | None = None) -> Verdic
     return Verdict(what, "one plain error, nothing left", measured, holds)
 
 
-def shard_of_empty_tensors(path: Path, count: int) -> None:
-    """Write a safetensors file of many tensors that no model has."""
+def shard_of_empty_tensors(path: Path, names: list[str]) -> None:
+    """Write a safetensors file of tensors without elements."""
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    header = json.dumps({f"nobody.knows.{n}": entry for n in range(count)}).encode()
+    header = json.dumps(dict.fromkeys(names, entry)).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
 
 
@@ -103,18 +103,23 @@ def checkpoints(folder: Path) -> Iterator[Verdict]:
         (pipe / name).unlink()
         os.mkfifo(pipe / name)
         yield convert(f"S11 {name} is a FIFO", pipe)
-    flooded = folder / "flooded-base"
-    shutil.copytree(base, flooded)
-    shard_of_empty_tensors(flooded / "model-00003-of-00003.safetensors", 60_000)
+    piped = Path(shutil.copytree(base, folder / "piped-base"))
+    shard = piped / "model-00001-of-00002.safetensors"
+    shard.unlink()
+    os.mkfifo(shard)
+    flooded = Path(shutil.copytree(base, folder / "flooded-base"))
     index = flooded / "model.safetensors.index.json"
     listed = json.loads(index.read_text())
-    listed["weight_map"] |= {
-        f"nobody.knows.{n}": "model-00003-of-00003.safetensors" for n in range(60_000)
-    }
+    for number in range(3):
+        names = [f"nobody.knows.{number}.{n}" for n in range(20_000)]
+        file = f"model-0000{number + 3}-of-00005.safetensors"
+        shard_of_empty_tensors(flooded / file, names)
+        listed["weight_map"] |= dict.fromkeys(names, file)
     index.write_text(json.dumps(listed))
-    to = folder / "from-flooded"
-    yield refused("S11 60,000 unexpected tensors", "convert", GOLDEN / "c16" / "e2e",
-                  "--base", flooded, "--to", to, target=to)  # fmt: skip
+    whole = GOLDEN / "c16" / "e2e"
+    for what, odd in {"a shard is a FIFO": piped, "60,000 unexpected tensors": flooded}.items():
+        to = folder / "from-base"
+        yield refused(f"S11 {what}", "convert", whole, "--base", odd, "--to", to, target=to)
 
 
 def imports(folder: Path) -> Iterator[Verdict]:
@@ -187,7 +192,8 @@ def endless_template(folder: Path) -> Iterator[Verdict]:
     given = json.loads(config.read_text()) if config.exists() else {}
     given["chat_template"] = template
     config.write_text(json.dumps(given))
-    with gateway(Upstream(), "--tokenizer", str(tokenizer)) as gate, watching(gate) as seen:
+    options = ("--tokenizer", str(tokenizer), "--window", "8192")
+    with gateway(Upstream(), *options) as gate, watching(gate) as seen:
         reply = gate.chat("x", timeout=30)
         heeded = gate.seconds_to_heed()
     holds = 0 < reply.status != 500

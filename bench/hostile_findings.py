@@ -193,22 +193,18 @@ def walls(folder: Path) -> Iterator[Verdict]:
 # -- S6 to S9 ------------------------------------------------------------------------------------
 
 
-def nested(depth: int) -> Any:
-    """A list in a list in a list."""
-    value: list[Any] = []
-    for _ in range(depth):
-        value = [value]
-    return value
-
-
-def _with_arguments(value: Any) -> list[dict[str, Any]]:
-    """A conversation with a call whose arguments are an object, as some clients send them."""
-    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"a": value}}}
-    return [
-        {"role": "user", "content": "x"},
-        {"role": "assistant", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "c", "content": "y"},
-    ]
+def _with_arguments(depth: int) -> bytes:
+    """A chat with a call whose arguments are an object, as some clients send them."""
+    arguments = b'{"a": ' + b"[" * depth + b"]" * depth + b"}"
+    call = (
+        b'{"id": "c", "type": "function", "function": {"name": "f", "arguments": %s}}' % arguments
+    )
+    messages = (
+        b'{"role": "user", "content": "x"}',
+        b'{"role": "assistant", "tool_calls": [%s]}' % call,
+        b'{"role": "tool", "tool_call_id": "c", "content": "y"}',
+    )
+    return b'{"messages": [%s]}' % b", ".join(messages)
 
 
 def odd_values(folder: Path) -> Iterator[Verdict]:
@@ -221,7 +217,10 @@ def odd_values(folder: Path) -> Iterator[Verdict]:
         yield answers("S6 metadata of depth 900", gate.post(f"{rest}/remember", deep), 400)
         found = gate.post(f"{rest}/recall", {"query": "treasure"})
         yield answers("S6 recall of what lies beside it", found, 200)
-        replies = [gate.chat(_with_arguments(nested(depth))) for depth in range(900, 1000, 5)]
+        replies = [
+            gate.post("/v1/chat/completions", _with_arguments(depth))
+            for depth in range(900, 1000, 5)
+        ]
         worst = max(replies, key=lambda reply: reply.status)
         yield answers("S8 a call's arguments of depth 900 to 1,000", worst, 200, 400)
         for field in ('"seed": 1e400', '"logit_bias": {"1": 1e400}', '"top_logprobs": 1e400'):

@@ -61,7 +61,7 @@ def _check_message(message: Any, where: str) -> None:
         raise invalid_field(where, "must be an object")
     role = message.get("role")
     content = message.get("content")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise invalid_field(f"{where}.role", f"must be one of {', '.join(sorted(_ROLES))}")
     if isinstance(content, list):
         for index, part in enumerate(content):
