@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def endless_patterns(folder: Path) -> Iterator[Verdict]:
         yield answers(f"S1 {name}: answered", reply, 200)
         yield at_most(f"S1 {name}: worst /health meanwhile", AT_ONCE, seen.worst)
         with gateway(upstream, "--window", "8192") as gate:
-            heeded = seconds_to_heed_while(gate, lambda g=gate, t=texts: g.chat(conversation(t)))
+            heeded = seconds_to_heed_while(gate, partial(gate.chat, conversation(texts)))
         yield at_most(f"S1 {name}: SIGTERM heeded", AT_ONCE, heeded)
     with gateway(Upstream(), "--excerpts", "256") as gate, watching(gate) as seen:
         reply = gate.chat(conversation(["\n" * 40 + _FILLER]), timeout=_ANSWERED)

@@ -23,6 +23,7 @@ from clara_mlx.serve.bodies import BodyLimit, Json
 from clara_mlx.serve.chat import Chat, Models
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import CONTENT_TYPE, Figures
+from clara_mlx.serve.json_errors import JsonErrors
 from clara_mlx.serve.mcp_server import create_mcp_server
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.rest import Rest
@@ -119,6 +120,7 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
             Middleware(BodyLimit, limit=settings.max_body_bytes),
             Middleware(_RequestCounter, figures=figures),
             Middleware(Guard, settings=settings),
+            Middleware(JsonErrors),
         ],
         exception_handlers=dict.fromkeys(
             (ApiError, ClaraError, HTTPException, Exception), error_response

@@ -83,6 +83,19 @@ def test_streamable_http(gate: Gateway) -> None:
     anyio.run(run)
 
 
+def test_errors_of_the_sdk_have_the_shape_of_all_errors(gate: Gateway) -> None:
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    for headers, status in [
+        ({"content-type": "text/plain"}, 400),
+        ({"accept": "text/html", "mcp-protocol-version": "1"}, 406),
+    ]:
+        answer = gate.http.post("/mcp", json=body, headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-should-retry"] == "false" or "jsonrpc" in answer.json()
+        assert answer.json()["error"]["message"]
+
+
 def test_stdio(tmp_path: Path) -> None:
     async def run() -> None:
         async with Client(over_stdio(tmp_path / "agent.db")) as client:
