@@ -119,7 +119,7 @@ _GO_PANIC = re.compile(r"panic: (?P<message>.+?)(?: \[recovered\])?$")
 # \t/project/add.go:12 +0x1d
 _GO_FRAME = re.compile(r"\t(?P<path>\S+\.go):(?P<line>\d+)(?: \+0x[0-9a-f]+)?$")
 # main.add(0x3, 0x4)
-_GO_FUNCTION = re.compile(r"(?P<function>[\w./]+\.[\w.()*]+)\(.*\)$")
+_GO_FUNCTION = re.compile(r"(?=.*\)$)(?P<function>[\w/](?:[\w.]*/)*\w*\.[\w.()*]+)\(")
 # exit status 2
 _GO_EXIT = re.compile(r"exit status (?P<exit_status>\d+)$")
 _GO = (_GO_FAILED_TEST, _GO_LOG_LINE, _GO_BUILD_HEADING, _GO_EXIT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, Line
 
@@ -13,8 +14,8 @@ _DEPENDENCY_TABLES = ("dependencies", "devDependencies", "dev-dependencies", "bu
 _TOML_TABLE = re.compile(r"\[(?P<many>\[)?(?P<section>[\w.\"'*-]+)\]\]?\s*(?:#.*)?$")
 # host = "stock.internal"  # a comment
 _TOML_PAIR = re.compile(
-    r"(?P<key>[\w.-]+) *= *(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'"
-    r"|(?P<plain>[-+\w.:]+)|(?P<other>[\[{\"'].*))\s*(?:#.*)?$"
+    r"(?P<key>[\w.-]+) *= *(?:(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'|(?P<plain>[-+\w.:]+))"
+    r"\s*(?:#.*)?$|(?P<other>[\[{\"'].*))"
 )
 #     "numpy>=1.26",
 _TOML_REQUIREMENT = re.compile(
@@ -70,7 +71,7 @@ def _add_value(facts: Facts, line: Line, pair: re.Match[str], group: str, sectio
 _YAML_PAIR = re.compile(
     r"(?P<indent> *)(?P<item>- +)?(?P<key>[\w./-]+|\"[^\"]+\"):"
     r"(?: +(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'|(?P<block>[|>][-+\d]*)"
-    r"|(?P<other>[\[{&*!].*)|(?P<plain>[^\s#\"'][^#]*?)))?\s*(?:(?<=\s)#.*)?$"
+    r"|(?P<other>[\[{&*!].*)|(?P<plain>[^\s#\"'](?:[^#]*[^\s#])?)))?\s*(?:(?<=\s)#.*)?$"
 )
 #       - "8080:80"
 _YAML_PORT = re.compile(r" +- \"?(?P<port>\d{2,5}):\d+\"?$")
@@ -105,8 +106,11 @@ def yaml(facts: Facts, lines: list[Line]) -> None:
 
 # "retries"
 _JSON_TOKEN = re.compile(
-    r"\"(?P<text>(?:[^\"\\]|\\.)*+)\"|(?P<plain>[-+\d.eE]++|true|false|null)|(?P<sign>[{}\[\]:,])"
+    r"\"(?P<text>[^\"\\]*(?:\\.[^\"\\]*)*)\"|(?P<plain>[-+\d.eE]+|true|false|null)|(?P<sign>[{}\[\]:,])"
+    r"|(?P<unended>\".*)"
 )
+# 12
+_JSON_PLAIN_TOKEN = re.compile(r"(?P<plain>[-+\d.eE]+|true|false|null)|(?P<sign>[{}\[\]:,])")
 # ^2.4.0
 _JSON_VERSION = re.compile(r"[\^~]?(?P<version>\d[\w.+-]*)$")
 
@@ -120,7 +124,7 @@ def json(facts: Facts, lines: list[Line]) -> None:
     expects_value = False
     package: tuple[Line, re.Match[str], str] | None = None
     for line in lines:
-        for token in _JSON_TOKEN.finditer(line.text):
+        for token in _json_tokens(line.text):
             sign = token["sign"]
             group = token.lastgroup or ""
             if sign == ":":
@@ -143,11 +147,23 @@ def json(facts: Facts, lines: list[Line]) -> None:
                     facts.add("package", *package)
 
 
+def _json_tokens(text: str) -> Iterator[re.Match[str]]:
+    """The tokens of a line; after a quotation mark without its partner, only those outside strings.
+
+    No later string has an end either: every quotation mark that follows is escaped.
+    """
+    for token in _JSON_TOKEN.finditer(text):
+        if token["unended"] is None:
+            yield token
+        else:
+            yield from _JSON_PLAIN_TOKEN.finditer(text, token.start() + 1)
+
+
 def _add_json(
     facts: Facts, line: Line, token: re.Match[str], group: str, key: str, section: str
 ) -> None:
     if section in _DEPENDENCY_TABLES:
-        if version := _JSON_VERSION.match(line.text[: token.end(group)], token.start(group)):
+        if version := _JSON_VERSION.match(line.text, *token.span(group)):
             facts.add("version", line, version, "version", name=key)
         return
     facts.add("value", line, token, group, key=key)
@@ -174,7 +190,7 @@ _PIP_ROW = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*) +(?P<version>\d[\w.+!-]*)(?
 # Package    Version
 _PIP_HEADER = re.compile(r"Package +Version\b")
 # Author: Ada Keller
-_PIP_FIELD = re.compile(r"(?P<key>[A-Z][A-Za-z-]+): (?P<value>\S.*?)\s*$")
+_PIP_FIELD = re.compile(r"(?P<key>[A-Z][A-Za-z-]+): (?P<value>\S(?:.*\S)?)\s*$")
 # Successfully installed click-8.1.7 rich-13.7.1
 _PIP_INSTALLED = re.compile(r"Successfully installed (?P<packages>.+)$")
 # click-8.1.7

@@ -75,9 +75,9 @@ def status(facts: Facts, lines: list[Line]) -> None:
 # commit 1ea647bb49a5d795353e7ad85e7be4346e633cc2 (HEAD -> main)
 _COMMIT = re.compile(r"commit (?P<commit>[0-9a-f]{7,64})(?: \((?P<refs>.+)\))?$")
 # Author: Mira Osei <mira@example.org>
-_AUTHOR = re.compile(r"Author: +(?P<author>[^<]+?)(?: <(?P<address>[^>]+)>)?$")
+_AUTHOR = re.compile(r"Author: +(?P<author>[^< ][^<]*?)(?: <(?P<address>[^>]+)>)?$")
 # Date:   Sat Feb 14 21:26:30 2026 +0000
-_DATE = re.compile(r"(?:Author)?Date: +(?P<date>.+)$")
+_DATE = re.compile(r"(?:Author)?Date: +(?P<date>[^ ].*)$")
 #     Port stock counting to Rust
 _SUBJECT = re.compile(r"    (?P<subject>\S.*)$")
 # 1ea647b (HEAD -> main) Port stock counting to Rust
@@ -163,7 +163,7 @@ _SETTING = re.compile(
     r"(?P<value>[^\"',;]+)(?P=quote),?$"
 )
 # +    return total
-_CONTENT = re.compile(r"[+-]\s*(?P<text>\S.*?)\s*$")
+_CONTENT = re.compile(r"[+-]\s*(?P<text>\S(?:.*\S)?)\s*$")
 
 
 def diff(facts: Facts, lines: list[Line]) -> None:

@@ -8,7 +8,7 @@ from clara_mlx.tool_outputs.facts import Facts, Line, Matched
 
 # inventory/store.py:12:    def take(self):
 _GREP_MATCH = re.compile(
-    r"(?P<path>[^\s:]*[./][^\s:]*|[A-Z]\w+file):(?:(?P<line>\d+):)?(?P<text>.*)$"
+    r"(?P<path>[^\s:./]*[./][^\s:]*|[A-Z]\w+file):(?:(?P<line>\d+):)?(?P<text>.*)$"
 )
 # inventory/store.py:4
 _GREP_COUNT = re.compile(r"(?P<path>[^\s:]+):(?P<count>\d+)$")
@@ -27,7 +27,7 @@ _DEFINITION = re.compile(
     r"|(?P<constant>[A-Z][A-Z0-9_]+)(?:: [\w\[\], ]+)? = )"
 )
 #   any text, without the blanks around it
-_TEXT = re.compile(r"\s*(?P<text>\S.*?)\s*$")
+_TEXT = re.compile(r"\s*(?P<text>\S(?:.*\S)?)\s*$")
 # Lines. With fewer matches than this the count is a fact although no line prints it: a reader could
 # count them, too.
 _COUNTABLE = 20

@@ -96,14 +96,14 @@ def npm(facts: Facts, lines: list[Line]) -> None:
 
 # HTTP/1.0 404 Not Found
 _HTTP_STATUS = re.compile(
-    r"(?:< )?HTTP/\d(?:\.\d)? (?P<http_status>\d{3})(?: (?P<http_reason>\S.*?))?\s*$"
+    r"(?:< )?HTTP/\d(?:\.\d)? (?P<http_status>\d{3})(?: (?P<http_reason>\S(?:.*\S)?))?\s*$"
 )
 # > GET /app.json HTTP/1.1
 _HTTP_REQUEST = re.compile(r"> (?P<http_method>[A-Z]{3,7}) (?P<url_path>\S+) HTTP/")
 # > Host: stock.internal
 _HTTP_HOST = re.compile(r"> Host: (?P<host>\S+)$")
 # Content-Type: application/json
-_HTTP_HEADER = re.compile(r"(?:< )?(?P<key>[A-Za-z][\w-]*): (?P<value>\S.*?)\s*$")
+_HTTP_HEADER = re.compile(r"(?:< )?(?P<key>[A-Za-z][\w-]*): (?P<value>\S(?:.*\S)?)\s*$")
 # 127.0.0.1 - - [14/Feb/2026 21:26:30] "GET /app.json HTTP/1.1" 200 42
 _ACCESS_LOG = re.compile(
     r"(?:INFO: +\S+ - |\S+ - \S+ \[[^\]]+\] )\"(?P<method>[A-Z]{3,7}) "
@@ -113,7 +113,7 @@ _ACCESS_LOG = re.compile(
 # curl: (7) Failed to connect to 127.0.0.1 port 9 after 0 ms: refused
 _CURL_REFUSED = re.compile(
     r"curl: \((?P<exit_status>\d+)\) Failed to connect to (?P<host>\S+) port (?P<port>\d+)"
-    r"(?: after (?P<duration>\d+ ms))?.*$"
+    r"(?: after (?P<duration>\d+ ms))?"
 )
 # curl: (6) Could not resolve host: stock.invalid
 _CURL_ERROR = re.compile(r"curl: \((?P<exit_status>\d+)\) .+$")

@@ -9,11 +9,13 @@ from clara_mlx.tool_outputs.python_tools import EXCEPTION, traceback
 
 # FAILED tests/test_price.py::test_parse - ValueError: not enough values
 _PYTEST_FAILED = re.compile(
-    r"(?P<outcome>FAILED|ERROR) (?P<path>\S+?\.py)(?:::(?P<test>\S+))?(?: - (?P<why>.+))?$"
+    r"(?P<outcome>FAILED|ERROR) (?>(?P<path>\S+?\.py)(?=::\S|\s|$))(?:::(?P<test>\S+))?"
+    r"(?: - (?P<why>.+))?$"
 )
 # tests/test_store.py::test_take FAILED [ 50%]
 _PYTEST_VERBOSE = re.compile(
-    r"(?P<path>\S+?\.py)::(?P<test>\S+) (?P<outcome>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b"
+    r"(?>(?P<path>\S+?\.py)::(?=\S))(?P<test>\S+) "
+    r"(?P<outcome>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b"
 )
 # === 1 failed, 3 passed in 0.62s ===
 _PYTEST_END = re.compile(
@@ -49,13 +51,15 @@ _PYTEST_PLACE = re.compile(
 )
 # platform linux -- Python 3.12.1, pytest-8.3.3, pluggy-1.5.0
 _PYTEST_PLATFORM = re.compile(
-    r"platform \S+ -- Python (?P<Python>[\d.]+)\S*?(?:, pytest-(?P<pytest>[\d.]+))?"
+    r"platform \S+ -- Python (?P<Python>[\d.]+)(?:[^\s\d.]\S*?)??(?:, pytest-(?P<pytest>[\d.]+))?"
     r"(?:, pluggy-(?P<pluggy>[\d.]+))?$"
 )
 # rootdir: /project
 _PYTEST_ROOT = re.compile(r"rootdir: (?P<root>\S+)$")
 # 0.05s call     tests/test_slow.py::test_wait
-_PYTEST_SLOW = re.compile(r"(?P<duration>\d[\d.]*s) call +(?P<path>\S+?\.py)::(?P<test>\S+)$")
+_PYTEST_SLOW = re.compile(
+    r"(?P<duration>\d[\d.]*s) call +(?>(?P<path>\S+?\.py)::(?=\S))(?P<test>\S+)$"
+)
 # TOTAL      120      6    95%
 _PYTEST_COVERAGE = re.compile(r"TOTAL +\d+ +\d+ +(?:\d+ +\d+ +)?(?P<coverage>\d+%)$")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -325,3 +326,50 @@ def test_a_long_line_costs_no_more_than_its_start(tool: str) -> None:
     for piece in (":", " ", "a/", "=", "[", "1 a, ", "├", '"a": ', "x.py:1: "):
         probes(piece * (2_000_000 // len(piece)), tool)
     assert max(len(line.text) for line in split_lines("x" * 99_999)) == LINE_CHARACTERS
+
+
+# Seconds of the processor for 100 kB; a rule that tries each place of a line from each other one
+# took 0.14 to 5.7.
+LIMIT = 0.1
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("tool", "above", "begin", "unit", "end"),
+    [
+        ("git-log", "commit 1234567", "Author:", " ", "<"),
+        ("http", "", "HTTP/1.1 200 a", " ", "\x00a"),
+        ("http", "HTTP/1.1 200 OK", "A: a", " ", "a"),
+        ("json", "", "", '\\"', ""),
+        ("pip", "", "Name: a", " ", "a"),
+        ("pytest", "", "FAILED a", ".py::a", " "),
+        ("pytest", "", "a", ".py::a", " "),
+        ("pytest", "", "1s call a", ".py::a", " "),
+        ("pytest", "", "platform a -- Python 3", ".", " a"),
+        ("ripgrep", "", "", "../", "!"),
+        ("ripgrep", "", "a.py:1:a", " ", "a"),
+        ("yaml", "", "a: b", " ", "a#"),
+    ],
+)
+def test_a_line_of_one_unit_is_read_in_one_pass(
+    tool: str, above: str, begin: str, unit: str, end: str
+) -> None:
+    room = LINE_CHARACTERS - 1 - len(begin) - len(end)
+    line = begin + unit * (room // len(unit)) + end + "\n"
+    text = f"{above}\n" + line * (100_000 // len(line))
+    assert min(_seconds(tool, text) for _ in range(3)) < LIMIT
+
+
+def _seconds(tool: str, text: str) -> float:
+    begun = time.thread_time()
+    collect(text, tool)
+    return time.thread_time() - begun
+
+
+def test_a_string_without_an_end_hides_nothing_behind_it() -> None:
+    facts = collect(r'{"a": 1, "b": "x\", 2: 3, c\" :4, e: 5}', "json").in_order_found()
+    assert [(*fact.about, fact.text) for fact in facts] == [
+        (("key", "a"), "1"),
+        (("key", "2"), "3"),
+        (("key", "e"), "5"),
+    ]
