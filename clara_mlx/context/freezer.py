@@ -13,6 +13,7 @@ from clara_mlx.context.table import Block, BlockTable, Kind
 from clara_mlx.context.tools import MEMORY_TOOLS
 from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
+from clara_mlx.store.fields import LONGEST_NAME
 
 #: How handles look. Looking like one proves nothing: `Freezer.can_restore` asks the memory.
 HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")
@@ -188,7 +189,7 @@ class Freezer:
         try:
             self.memory.remember(
                 piece.text,
-                source=piece.tool or piece.role,
+                source=(piece.tool or piece.role)[:LONGEST_NAME],
                 session=session,
                 metadata=metadata,
                 handle=handle,

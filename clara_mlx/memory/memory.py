@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from clara_mlx.errors import Progress, StoreError
+from clara_mlx.errors import Progress, StorageFailed, StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
@@ -324,13 +324,23 @@ class Memory:
             name: What errors call the export, such as its path.
 
         Raises:
-            StoreError: A line is damaged; the memories before it have been kept.
+            StoreError: A line is damaged; the memories before it have been kept, so that a second
+                import goes on there once the line is mended or removed.
         """
-        exported = exports.read_export(lines, name)
-        new = [self._keep(**one) for one in exported if not self.has(one["handle"])]
+        new = 0
+        for place, given in exports.read_export(lines, name):
+            if self.has(given["handle"]):
+                continue
+            try:
+                self._keep(**given)
+            except StorageFailed:
+                raise
+            except StoreError as error:
+                raise StoreError(f"{place}: {error}") from error
+            new += 1
         if self._compression:
             self._compression.wake()
-        return len(new)
+        return new
 
     def status(self) -> Status:
         """Counts, sizes and the progress of compression."""

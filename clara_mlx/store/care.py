@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
-from clara_mlx.store import sketch_table
+from clara_mlx.store import fields, sketch_table
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
 
@@ -46,6 +46,7 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
     run("integrity", _check_integrity)
     with store.snapshot():
         run("contents", _check_contents)
+        run("memories", _check_memories)
         run("chunks", _check_chunks)
         run("latents", _check_latents)
         run("sketches", _check_sketches)
@@ -80,6 +81,15 @@ def _check_contents(store: Store, findings: Findings, progress: Progress | None)
         "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
     )
     findings.problems += [f"content {row[0]} belongs to no memory" for row in orphans]
+
+
+def _check_memories(store: Store, findings: Findings, progress: Progress | None) -> None:
+    """Check that each memory's metadata can be read."""
+    for row in store.read("SELECT handle, metadata FROM memories ORDER BY id"):
+        try:
+            fields.parse_metadata(row["metadata"])
+        except ValueError as error:
+            findings.problems.append(f"memory {row['handle']}: its metadata is damaged: {error}")
 
 
 def _check_chunks(store: Store, findings: Findings, progress: Progress | None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from clara_mlx.errors import Progress, StoreError
+from clara_mlx.store import fields
 from clara_mlx.store.store import Store
 
 
@@ -47,38 +48,55 @@ def export(
     return len(memories)
 
 
-def read_export(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
-    """Read the memories of an export, as the arguments of `Store.remember` without text and spans.
+def read_export(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read the memories of an export.
+
+    Gives each line's place, for errors, and the arguments of `Store.remember` that are on it, which
+    are all but text and spans.
 
     Raises:
         StoreError: A line is not an exported memory, or its original is damaged; the message has
             the export's name and the line's number.
     """
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            fields = json.loads(line)
-            kind = "bytes" if "base64" in fields else "text"
-            if "text" in fields:
-                original = fields["text"].encode("utf-8")
-            else:
-                original = base64.b64decode(
-                    fields.get("base64") or fields.get("surrogates", ""), validate=True
-                )
-            memory = {
-                "handle": str(fields["handle"]),
-                "original": original,
-                "kind": kind,
-                "source": fields.get("source"),
-                "session": fields.get("session"),
-                "created_at": float(fields["created_at"]),
-                "metadata": dict(fields.get("metadata") or {}),
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            problem = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise StoreError(f"{where}: not an exported memory: {problem}") from error
-        if hashlib.sha256(original).hexdigest() != fields.get("sha256"):
-            raise StoreError(f"{where}: the original is damaged (its SHA-256 differs)")
-        yield memory
+        if line.strip():
+            place = f"{name}, line {number}"
+            try:
+                yield place, _read_line(line)
+            except RecursionError as error:
+                raise StoreError(f"{place}: not an exported memory: nested too deeply") from error
+            except StoreError as error:
+                raise StoreError(f"{place}: {error}") from error
+            except (ValueError, KeyError, TypeError) as error:
+                problem = f"it has no {error}" if isinstance(error, KeyError) else error
+                raise StoreError(f"{place}: not an exported memory: {problem}") from error
+
+
+def _read_line(line: str) -> dict[str, Any]:
+    """The arguments of `Store.remember` that a line holds; its fields are checked."""
+    given = json.loads(line)
+    if not isinstance(given, dict):
+        raise ValueError("it is not an object")
+    memory = {
+        "handle": given["handle"],
+        "source": given.get("source"),
+        "session": given.get("session"),
+        "created_at": given["created_at"],
+        "metadata": {} if given.get("metadata") is None else given["metadata"],
+    }
+    fields.check_name("handle", memory["handle"])
+    for field in ("source", "session"):
+        if memory[field] is not None:
+            fields.check_name(field, memory[field])
+    fields.check_time(memory["created_at"])
+    fields.write_metadata(memory["metadata"])
+    kind = next((kind for kind in ("text", "base64", "surrogates") if kind in given), None)
+    if kind is None:
+        raise ValueError("it has no text")
+    content = given[kind]
+    if not isinstance(content, str):
+        raise ValueError(f"its {kind} must be a string")
+    original = content.encode() if kind == "text" else base64.b64decode(content, validate=True)
+    if hashlib.sha256(original).hexdigest() != given.get("sha256"):
+        raise StoreError("the original is damaged (its SHA-256 differs)")
+    return {**memory, "original": original, "kind": "bytes" if kind == "base64" else "text"}

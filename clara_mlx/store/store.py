@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import StoreError
-from clara_mlx.store import filters, sketch_table, words
+from clara_mlx.store import fields, filters, sketch_table, words
 from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
 from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
@@ -113,15 +113,17 @@ class Store(File):
             The handle.
 
         Raises:
-            StoreError: The metadata is not JSON, or the handle is taken.
+            StoreError: A field is of another type, too long or too deep (`fields`), or the handle
+                is taken.
         """
         digest = hashlib.sha256(original).digest()
-        handle = handle or f"m-{secrets.token_hex(5)}"
+        handle = f"m-{secrets.token_hex(5)}" if handle is None else handle
         created_at = time.time() if created_at is None else created_at
-        try:
-            metadata_json = json.dumps(dict(metadata or {}), ensure_ascii=True, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise StoreError(f"metadata must be JSON: {error}") from error
+        metadata_json = fields.write_metadata({} if metadata is None else metadata)
+        fields.check_time(created_at)
+        for field, name in (("handle", handle), ("source", source), ("session", session)):
+            if name is not None:
+                fields.check_name(field, name)
 
         @cache
         def prepare() -> tuple[str, bytes, list[_ChunkRow]]:
@@ -240,12 +242,6 @@ class Store(File):
             f"WHERE {condition}",
             parameters,
         ):
-            try:
-                metadata = dict(json.loads(row["metadata"]))
-            except (TypeError, ValueError) as error:
-                raise StoreError(
-                    f"the metadata of memory {row['handle']} is damaged: {error}"
-                ) from error
             yield StoredMemory(
                 row["handle"],
                 row["kind"],
@@ -253,7 +249,7 @@ class Store(File):
                 row["source"],
                 row["session"],
                 row["created_at"],
-                metadata,
+                fields.read_metadata(row["metadata"]),
             )
 
     def has(self, handle: str) -> bool:
