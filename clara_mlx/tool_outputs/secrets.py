@@ -2,17 +2,21 @@
 
 The rules are our own because detect-secrets and gitleaks scan files for review: they report hashes
 of findings, not spans that can be masked, and bring a program or a tree of plugins along. As in
-`identifiers`, every repetition is possessive or bounded, and the comment above an expression is a
-text that it matches.
+`identifiers`, every repetition is possessive or bounded, an expression begins with characters, and
+the comment above it is a text that it matches.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
+
+from clara_mlx.tool_outputs.pieces import cut_into_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,17 @@ def secrets(text: str) -> list[Secret]:
 
     Secrets that overlap are given as one, of the kind of the rule that comes first.
     """
-    found = sorted(
-        (start, rank, end, kind)
-        for rank, rule in enumerate(_RULES)
-        for start, end, kind in rule(text)
-        if rule in _EXACT_RULES or "[masked:" not in text[start:end]  # it is masked already
-    )
+    found = [(start, 1, end, "private key") for start, end in _private_keys(text)]
+    for words, offset, first, end_of_piece in cut_into_pieces(text, _CONTEXT):
+        for rank, rule in _RULES.items():
+            found += [
+                (start + offset, rank, end + offset, kind)
+                for start, end, kind in rule(words)
+                if first <= start < end_of_piece
+                # What is masked already is no secret; a vendor's token is never in a mask.
+                and (rule is _vendor_tokens or "[masked:" not in words[start:end])
+            ]
+    found.sort()
     kept: list[Secret] = []
     named_by = 0  # rank of the rule that names the last secret
     for start, rank, end, kind in found:
@@ -63,6 +72,9 @@ def secrets(text: str) -> list[Secret]:
             named_by = rank
     return kept
 
+
+# Characters around a place that can matter to what is found there: three parts of a token.
+_CONTEXT = 32_768
 
 _LEAST_PASSWORD = 4  # characters
 _LEAST_TOKEN = 16  # characters; shorter values are names more often than tokens
@@ -99,26 +111,64 @@ _VENDORS = {
     "doppler token": r"dp\.(?:pt|st|ct|sa)\.[\w.-]{20,255}+",
     "telegram token": r"\d{8,10}:AA[\w-]{32,40}+",
     "age key": r"AGE-SECRET-KEY-1[0-9A-Z]{50,64}+",
-    "jwt": r"eyJ[\w-]{8,8192}+\.eyJ[\w-]{4,8192}+\.[\w-]{0,8192}+",
 }
 _TOKEN = re.compile(
     "|".join(f"(?P<g{number}>{rule})" for number, rule in enumerate(_VENDORS.values()))
 )
-_TOKEN_START = re.compile(f"(?<![A-Za-z0-9_])(?:{_TOKEN.pattern})")
+# How these tokens begin, but for Telegram's; a search for all beginnings stops at few places.
+_BEGINNINGS = (
+    *("AKIA", "ASIA", "ABIA", "ACCA", "gh[pousr]_", "github_pat_", "gl[a-z]", "xox", "xapp-"),
+    *("sk[-_]", "rk_", "pk_", "xai-", "gsk_", "hf_", "api_org_", "r8_", "AIza", "ya29", "GOCSPX"),
+    *("whsec_", "npm_", "pypi-", r"SG\.", "SK", "key-", "do[opr]_", "dapi", "shp", "lin_", "ntn_"),
+    *("hv[sb]", r"dp\.", "AGE-"),
+)
+# AKIA
+_BEGINNING = re.compile(
+    "|".join(rf"{begins[0]}(?<![A-Za-z0-9_].){begins[1:]}" for begins in _BEGINNINGS)
+)
 _VENDOR_NAMES = tuple(_VENDORS)
 # hooks.slack.com/services/T0000/B0000/XXXXXXXXXXXX
 _SLACK_HOOK = re.compile(r"hooks\.slack\.com/(?:services|workflows)/([\w/-]{20,255}+)")
 
 
+# 12345678:AA
+_TELEGRAM = re.compile(r":AA(?<=\d{8}:AA)")
+# 12345678
+_TELEGRAM_ID = re.compile(r"(?<![A-Za-z0-9_])\d{8,10}\Z")
+_TELEGRAM_DIGITS = 10
+# abcdefgh.eyJabcd.
+_JWT = re.compile(r"\.eyJ(?<=[\w-]{8}\.eyJ)(?=([\w-]{4,8192}+\.[\w-]{0,8192}+))")
+# eyJabcdefgh
+_LAST_WORD = re.compile(r"(?<![\w-])[\w-]++\Z")
+_JWT_HEADER = 8_192  # characters
+
+
 def _vendor_tokens(text: str) -> Iterator[_Found]:
-    for match in _TOKEN_START.finditer(text):
-        token: re.Match[str] | None = match
-        while token:  # another one may follow immediately
+    starts = [match.start() for match in _BEGINNING.finditer(text)]
+    for match in _TELEGRAM.finditer(text):
+        place = match.start()
+        if number := _TELEGRAM_ID.search(text, max(0, place - _TELEGRAM_DIGITS), place):
+            starts.append(number.start())
+    last = chained = 0
+    for start in sorted(starts):
+        token = _TOKEN.match(text, start) if start >= last else None
+        last = token.end() if token else last
+        while token:
             kind = _VENDOR_NAMES[int((token.lastgroup or "g0")[1:])]
             # sk-learn-contrib-something-long is a name; a key has a digit.
             if kind != "openai key" or any(map(str.isdigit, token[0])):
                 yield *token.span(), kind
-            token = _TOKEN.match(text, token.end())
+            if token.end() <= chained:
+                break
+            chained = token.end()
+            token = _TOKEN.match(text, chained)  # another one may follow immediately
+    for match in _JWT.finditer(text):
+        place = match.start()
+        least = text.rfind(".", max(0, place - _JWT_HEADER), place) + 1
+        word = _LAST_WORD.search(text, least or max(0, place - _JWT_HEADER), place)
+        header = text.find("eyJ", word.start() if word else least, place - 8)
+        if header >= 0:
+            yield header, match.end(1), "jwt"
     for match in _SLACK_HOOK.finditer(text):
         yield *match.span(1), "slack webhook"
 
@@ -135,28 +185,38 @@ _KEY_BODY = re.compile(
 _KEY_CHARACTERS = 20_000  # a private key is shorter
 
 
-def _private_keys(text: str) -> Iterator[_Found]:
-    for match in _KEY_BEGIN.finditer(text):
-        body = _KEY_BODY.match(text, match.end())
-        end = body.end() if body else match.end()  # as much as there is, if the block was cut off
-        closing = _KEY_END.search(text, match.end(), match.end() + _KEY_CHARACTERS)
-        opening = _KEY_BEGIN.search(text, match.end(), match.end() + _KEY_CHARACTERS)
-        if closing and not (opening and opening.start() < closing.start()):
-            end = closing.end()
-        yield match.start(), end, "private key"
+def _private_keys(text: str) -> Iterator[tuple[int, int]]:
+    closings = _KEY_END.finditer(text)
+    closing = next(closings, None)
+    openings = list(_KEY_BEGIN.finditer(text))
+    for opening, following in zip_longest(openings, openings[1:]):
+        start, end = opening.span()
+        while closing and closing.start() < end:
+            closing = next(closings, None)
+        near = closing is not None and closing.end() <= end + _KEY_CHARACTERS
+        if closing and near and not (following and following.start() < closing.start()):
+            yield start, closing.end()
+        else:  # as much as there is, if the block was cut off
+            body = _KEY_BODY.match(text, end)
+            yield start, body.end() if body else end
 
 
 # https://user:password@
 _USERINFO = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+://"
-    r"([^\s/@:\"'<>]{0,256}+)(?::([^\s/@\"'<>]{1,512}+))?@"
+    r"://(?<=[A-Za-z0-9+.-]{2}://)([^\s/@:\"'<>]{0,256}+)(?::([^\s/@\"'<>]{1,512}+))?@"
 )
+# https
+_SCHEME = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,15}+\Z")
+_SCHEME_CHARACTERS = 16
 # Variables and blanks to be filled in: ${TOKEN}
 _PLACEHOLDER = re.compile(r"[$<{*%]|x{3,}|\.{3}", re.IGNORECASE)
 
 
 def _urls(text: str) -> Iterator[_Found]:
     for match in _USERINFO.finditer(text):
+        place = match.start()
+        if not _SCHEME.search(text, max(0, place - _SCHEME_CHARACTERS), place):
+            continue
         if match[2] is not None:
             if not _PLACEHOLDER.match(match[2]):
                 yield *match.span(2), "url password"
@@ -166,14 +226,14 @@ def _urls(text: str) -> Iterator[_Found]:
 
 # Authorization: Bearer abcdefgh12345678
 _AUTHORIZATION = re.compile(
-    r"(?i)\b(?:authorization[\"']?\s{0,4}+[:=]\s{0,4}+[\"']?"
-    r"(bearer\s{1,4}+|basic\s{1,4}+|token\s{1,4}+|digest\s{1,4}+|apikey\s{1,4}+)?"
-    r"|bearer\s{1,4}+(?=[\w.~+/=-]{16}))"
+    r"[AaBb](?<!\w.)(?:(?<=[Aa])(?i:uthorization[\"']?\s{0,4}+[:=]\s{0,4}+[\"']?"
+    r"(bearer\s{1,4}+|basic\s{1,4}+|token\s{1,4}+|digest\s{1,4}+|apikey\s{1,4}+)?)"
+    r"|(?<=[Bb])(?i:earer)\s{1,4}+(?=[\w.~+/=-]{16}))"
     r"([^\s\"',;<>${}\[\]()]{4,8192}+)"
 )
-# Set-Cookie: session=abcdefgh12345678
+# \nSet-Cookie: session=abcdefgh12345678
 _COOKIE = re.compile(
-    r"(?im)^[<>* \t]{0,4}+(?:set-)?cookie:[ \t]{0,4}+[^\s=]{1,128}+=([^\s;]{4,8192}+)"
+    r"\n[<>* \t]{0,4}+(?i:(?:set-)?cookie:)[ \t]{0,4}+[^\s=]{1,128}+=([^\s;]{4,8192}+)"
 )
 # Words after "authorization:" that are not credentials.
 _NOT_CREDENTIALS = {"token", "header", "headers", "none", "null", "bearer", "basic", "digest"}
@@ -189,10 +249,12 @@ def _headers(text: str) -> Iterator[_Found]:
             yield *match.span(1), "cookie"
 
 
-# api_key =
-_ASSIGNED_NAME = re.compile(
-    r"(?<![A-Za-z0-9_.-])([A-Za-z0-9_.-]{2,}+)[\"']?([ \t]{0,3}+)(?:=>|:=|[:=])[ \t]{0,8}+"
+# key =
+_ASSIGNED = re.compile(
+    r"([AaCcKkPpSsTt](?ai:assword|asswd|assphrase|wd|ass|oken|ecret|redentials?|uth|alt|ey))"
+    r"(?![A-Za-z0-9_.-])[\"']?([ \t]{0,3}+)(?:=>|:=|[:=])[ \t]{0,8}+"
 )
+_NAME_LETTERS = string.ascii_letters + string.digits + "_.-"
 _NAME_CHARACTERS = 64  # at the end of a name, which says what is assigned
 # "hunter2"
 _VALUE = re.compile(r"\"([^\"\n]{1,4096}+)\"|'([^'\n]{1,4096}+)'|([^\s\"',;&)\]}]{1,4096}+)")
@@ -222,9 +284,14 @@ _HARMLESS = re.compile(
 def _assignments(text: str) -> Iterator[_Found]:
     """Values that are assigned to a name of a password, or random ones to a name of a secret."""
     place = 0
-    while key := _ASSIGNED_NAME.search(text, place):
+    while key := _ASSIGNED.search(text, place):
+        words = text[place : key.end(1)]
+        name = words[len(words.rstrip(_NAME_LETTERS)) :]
+        within_value = name == words and place and text[place - 1] in _NAME_LETTERS
         place = key.end()
-        name = key[1][-_NAME_CHARACTERS:]
+        if within_value:
+            continue
+        name = name[-_NAME_CHARACTERS:]
         password = _PASSWORD_NAME.search(name)
         if not password and not _SECRET_NAME.search(name):
             continue
@@ -265,8 +332,6 @@ def _looks_random(value: str) -> bool:
     return entropy >= least and not value.isdigit()
 
 
-# If two rules find the same secret, the one that comes first here says its kind.
-_RULES = (_vendor_tokens, _private_keys, _urls, _headers, _assignments)
-
-# Rules that never find what is masked already.
-_EXACT_RULES = (_vendor_tokens, _private_keys)
+# If two rules find the same secret, the one whose rank is lower says its kind; the rank of private
+# keys, which are longer than a piece's context, is 1.
+_RULES = {0: _vendor_tokens, 2: _urls, 3: _headers, 4: _assignments}

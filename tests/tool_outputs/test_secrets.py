@@ -145,6 +145,20 @@ def test_length_and_characters_do_not_show() -> None:
     assert short[0] == long[0] == "token [masked: github token]"
 
 
+def test_tokens_that_follow_each_other_immediately() -> None:
+    """Nor does a token in the middle of another one end the search."""
+    telegram = drawn(string.digits, 9) + ":AA" + drawn(WORD, 40)
+    jwt = TOKENS["jwt"]
+    for one, two in (
+        (telegram, TOKENS["gitlab token"]),
+        (TOKENS["aws key id"], telegram),
+        ("x", jwt),
+        ("." + jwt.partition(".")[2].partition(".")[0], "." + jwt),
+    ):
+        masked = mask(f"use {one}{two} here")[0]
+        assert two[-12:] not in masked and masked.endswith("] here")
+
+
 SECRET = st.sampled_from([*TOKENS.values(), "PASSWORD=" + "hunter2x", key_block(2)])
 PLAIN = st.sampled_from(
     [
@@ -195,6 +209,12 @@ HOSTILE = [
     "authorization: ",
     "eyJ",
     "eyJaaaaaaaaa.",
+    "eyJ-",
+    ".eyJ",
+    "eyJaaaaaaaa.eyJaaaa.",
+    "glpat-",
+    "12345678:AA",
+    "1a://",
     "a.",
     'token="',
     "sk-",
