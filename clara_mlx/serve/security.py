@@ -33,7 +33,13 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with the reason why not."""
         if scope["type"] == "http":
-            refusal = self._refusal(scope["path"], Headers(scope=scope))
+            headers = Headers(scope=scope)
+            if "content-length" in headers and "transfer-encoding" in headers:
+                # What follows may be a second request, or a part of this one: see RFC 9112, 6.1.
+                unclear = ApiError(400, "a request has a Content-Length or Transfer-Encoding")
+                await unclear.response({"connection": "close"})(scope, receive, send)
+                return
+            refusal = self._refusal(scope["path"], headers)
             if refusal:
                 await refusal.response()(scope, receive, send)
                 return

@@ -105,6 +105,22 @@ def test_endless_and_slow_bodies_end(gate: Gateway, monkeypatch: pytest.MonkeyPa
     assert b" 400 " in raw(gate, "GARBAGE\n\n") and b" 400 " in raw(gate, "GET / HTTP/9\n\n")
 
 
+def test_a_request_of_two_lengths_is_the_last_of_its_connection(gate: Gateway) -> None:
+    """A proxy before the gateway might see two requests where the gateway sees one."""
+    host = gate.url.removeprefix("http://")
+    head = f"POST /v1/memory/recall HTTP/1.1\nHost: {host}\nContent-Type: application/json\n"
+    lengths = ["Content-Length: 5\n", "Transfer-Encoding: chunked\n"]
+    second = f"GET /health HTTP/1.1\nHost: {host}\n\n".replace("\n", "\r\n").encode()
+    for both in (lengths, lengths[::-1]):
+        chunks = b'd\r\n{"query":"x"}\r\n0\r\n\r\n'
+        address, port = host.split(":")
+        with socket.create_connection((address, int(port)), timeout=10) as connection:
+            text = head + "".join(both) + "\n"
+            connection.sendall(text.replace("\n", "\r\n").encode() + chunks + second)
+            received = connection.makefile("rb").read()  # until the gateway ends it
+        assert received.startswith(b"HTTP/1.1 400 ") and received.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_long_header_is_refused(gate: Gateway) -> None:
     with suppress(httpx2.TransportError):  # the connection was closed while it still sent
         assert gate.http.get("/health", headers={"x": "y" * 2_000_000}).status_code == 400
