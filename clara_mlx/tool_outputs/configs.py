@@ -67,11 +67,13 @@ def _add_value(facts: Facts, line: Line, pair: re.Match[str], group: str, sectio
         facts.add("package", line, pair, group)
 
 
-#   - name: web
-_YAML_PAIR = re.compile(
-    r"(?P<indent> *)(?P<item>- +)?(?P<key>[\w./-]+|\"[^\"]+\"):"
-    r"(?: +(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'|(?P<block>[|>][-+\d]*)"
-    r"|(?P<other>[\[{&*!].*)|(?P<plain>[^\s#\"'](?:[^#]*[^\s#])?)))?\s*(?:(?<=\s)#.*)?$"
+#   - name:
+_YAML_KEY = re.compile(r"(?P<indent> *)(?P<item>- +)?(?P<key>[\w./-]+|\"[^\"]+\"):")
+#  web  # a comment
+_YAML_VALUE = re.compile(
+    r" +(?P<other>[\[{&*!].*)"
+    r"|(?: +(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'|(?P<block>[|>][-+\d]*)"
+    r"|(?P<plain>[^\s#\"'](?:[^#]*[^\s#])?)))?(?:\s+(?:#.*)?)?$"
 )
 #       - "8080:80"
 _YAML_PORT = re.compile(r" +- \"?(?P<port>\d{2,5}):\d+\"?$")
@@ -88,17 +90,19 @@ def yaml(facts: Facts, lines: list[Line]) -> None:
         if block is not None and len(text) - len(text.lstrip()) > block:
             continue
         block = None
-        if pair := _YAML_PAIR.match(text):
-            indent = len(pair["indent"]) + len(pair["item"] or "")
+        opened = _YAML_KEY.match(text)
+        if opened and (value := _YAML_VALUE.match(text, opened.end())):
+            indent = len(opened["indent"]) + len(opened["item"] or "")
             while above and above[-1][0] >= indent:
                 above.pop()
-            key = pair["key"].strip('"')
-            if pair["block"]:
-                block = len(pair["indent"])
-            elif not pair["other"] and (group := pair.lastgroup) in ("text", "raw", "plain"):
-                facts.add("value", line, pair, group, key=key)
+            key = opened["key"].strip('"')
+            group = value.lastgroup
+            if group == "block":
+                block = len(opened["indent"])
+            elif group and group != "other":
+                facts.add("value", line, value, group, key=key)
                 if above:
-                    facts.add("value_in", line, pair, group, key=key, section=above[-1][1])
+                    facts.add("value_in", line, value, group, key=key, section=above[-1][1])
             above.append((indent, key))
         elif (port := _YAML_PORT.match(text)) and len(above) > 1 and above[-1][1] == "ports":
             facts.add("port_of", line, port, "port", name=above[-2][1])
@@ -194,7 +198,9 @@ _PIP_FIELD = re.compile(r"(?P<key>[A-Z][A-Za-z-]+): (?P<value>\S(?:.*\S)?)\s*$")
 # Successfully installed click-8.1.7 rich-13.7.1
 _PIP_INSTALLED = re.compile(r"Successfully installed (?P<packages>.+)$")
 # click-8.1.7
-_PIP_INSTALLED_ONE = re.compile(r"(?P<name>[A-Za-z][\w.-]*?)-(?P<version>\d[\w.+!]*)(?: |$)")
+_PIP_INSTALLED_ONE = re.compile(
+    r"(?<![\w.-])(?P<name>[A-Za-z0-9][\w.-]*)-(?P<version>\d[\w.+!]*)(?: |$)"
+)
 
 
 def pip(facts: Facts, lines: list[Line]) -> None:

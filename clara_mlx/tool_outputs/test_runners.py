@@ -23,7 +23,7 @@ _PYTEST_END = re.compile(
     r" in (?P<duration>\d[\d.]*s)(?: \(\d+:\d\d:\d\d\))?(?: =+)?$"
 )
 # 1 failed
-_PYTEST_COUNT = re.compile(r"(\d+) ([a-z]+)")
+_PYTEST_COUNT = re.compile(r"(?<!\d)(\d+) ([a-z]+)")
 # The words of pytest's last line, with the names of their facts.
 _PYTEST_FACTS = {
     "failed": "failed",

@@ -373,3 +373,11 @@ def test_a_string_without_an_end_hides_nothing_behind_it() -> None:
         (("key", "2"), "3"),
         (("key", "e"), "5"),
     ]
+
+
+def test_a_package_may_begin_with_a_digit() -> None:
+    facts = collect("Successfully installed 2to3-1.0 typing-extensions-4.9.0", "pip")
+    assert [(*fact.about, fact.text) for fact in facts.in_order_found()] == [
+        (("name", "2to3"), "1.0"),
+        (("name", "typing-extensions"), "4.9.0"),
+    ]
