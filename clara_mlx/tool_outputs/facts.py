@@ -9,12 +9,19 @@ groups has the name of the fact that it states.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 # Characters of a line that rules read; this bounds the time that a hostile line can take.
 LINE_CHARACTERS = 2_000
+
+# The number of equal lines, one after another, that rules read. They state one thing again and
+# again; real outputs have far fewer, and a hundred thousand would keep a request waiting.
+_EQUAL_LINES = 1_000
+
+# Characters that are split into lines at once, so that other threads get to run.
+_SPLIT_CHARACTERS = 1 << 17
 
 OPEN_VALUES = frozenset(
     {"value", "value_in", "old_value", "new_value", "expected", "actual", "left", "right"}
@@ -94,13 +101,33 @@ class Fact:
 
 
 def split_lines(text: str) -> list[Line]:
-    """The lines of ``text``; what a line has beyond `LINE_CHARACTERS` is left out."""
-    found = []
-    start = 0
-    for line in text.split("\n"):
-        found.append(Line(start, line[:LINE_CHARACTERS].removesuffix("\r")))
-        start += len(line) + 1
+    """The lines of ``text`` that rules read.
+
+    What a line has beyond `LINE_CHARACTERS` is left out, and so is what follows on `_EQUAL_LINES`
+    equal lines as long as it is the same again.
+    """
+    found: list[Line] = []
+    equal = 0
+    before = None
+    for start, line in _whole_lines(text):
+        read = line[:LINE_CHARACTERS].removesuffix("\r")
+        equal = equal + 1 if read == before else 0
+        if equal < _EQUAL_LINES:
+            found.append(Line(start, read))
+        before = read
     return found
+
+
+def _whole_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each line, and where it starts."""
+    start = 0
+    while start <= len(text):
+        end = text.rfind("\n", start, start + _SPLIT_CHARACTERS)
+        if end < 0:  # the last line, or a very long one
+            end = text.find("\n", start + _SPLIT_CHARACTERS)
+        for line in text[start : end if end >= 0 else len(text)].split("\n"):
+            yield start, line
+            start += len(line) + 1
 
 
 class Facts:

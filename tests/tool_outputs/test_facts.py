@@ -79,3 +79,19 @@ def test_the_comment_above_a_pattern_is_matched_by_it(file: Path) -> None:
     source = file.read_text(encoding="utf-8")
     for example, name in re.findall(r"^# (.*)\n(\w+) = re\.compile", source, re.MULTILINE):
         assert getattr(module, name).search(example.replace("\\t", "\t").replace("\\n", "\n")), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "a", "a\n", "a\r\nb\n\n", "x" * 300_000 + "\ny", "ab\ncd\n" * 60_000, "z\n" * 999],
+)
+def test_lines_and_where_they_start(text: str) -> None:
+    starts = [0, *(i + 1 for i, one in enumerate(text) if one == "\n")]
+    shown = [line[:2_000].removesuffix("\r") for line in text.split("\n")]
+    assert split_lines(text) == list(zip(starts, shown, strict=True))
+
+
+def test_equal_lines_are_not_read_for_ever() -> None:
+    lines = split_lines("a\n" * 50_000 + "b\n" + "\r\n" * 50_000)
+    assert [line.text for line in lines[998:1002]] == ["a", "a", "b", ""]
+    assert lines[1000].start == 100_000 and len(lines) == 2_001
