@@ -132,6 +132,22 @@ def test_the_walks_lead_to_code() -> None:
             body = getattr(found[0], "body", [])
 
 
+def test_each_promise_has_its_test() -> None:
+    """Each `tests/room/test_file.py::name` in docs/SECURITY.md is there, and each row has one."""
+    text = (ROOT / "docs/SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    for file, name in named:
+        assert name in {
+            found
+            for node in ast.parse((ROOT / file).read_text()).body
+            for found in defined_names(node)
+        }, f"{file}::{name}"
+    promises = text.partition("## What is promised")[2]
+    for row in re.findall(r"^\| (?!promise|---)(.+) \|$", promises, re.MULTILINE):
+        assert "`tests/" in row, row
+
+
 def test_each_word_of_the_glossary_is_in_the_code() -> None:
     code = " ".join(file.read_text().lower() for _, file in modules())
     glossary = page().partition("## The words")[2].partition("\n## ")[0]
