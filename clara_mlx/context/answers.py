@@ -97,7 +97,8 @@ class Found:
     @property
     def answer_lines(self) -> list[str]:
         """The line that gives the model's answer, if there is one."""
-        return [f"answer: {self.answer}"] if self.answer else []
+        # Its further lines are indented, so that none of them looks like a handle's heading.
+        return ["answer: " + self.answer.replace("\n", "\n  ")] if self.answer else []
 
     @property
     def hits(self) -> list[Hit]:

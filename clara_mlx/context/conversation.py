@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,13 @@ from clara_mlx.context.budget import Budget, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Counter, Estimate, count_prompt, message_tokens, rough_tokens
 from clara_mlx.context.freezer import Freezer
-from clara_mlx.context.messages import Message, is_instruction
+from clara_mlx.context.messages import (
+    Message,
+    calls_by_result,
+    chains,
+    is_instruction,
+    pieces,
+)
 from clara_mlx.context.recall import make_note
 from clara_mlx.context.rounds import HiddenRounds
 from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens
@@ -87,6 +93,7 @@ class Context:
         compact: When = "auto",
         question: str | None = None,
         cached: int | None = None,
+        among: Collection[str] | None = None,
     ) -> Prepared:
         """The messages to send for a conversation; the given ones are not changed.
 
@@ -99,6 +106,8 @@ class Context:
                 shown are added to that message as a note.
             cached: Tokens of this prompt that the server is known to hold (0: none). By default
                 it is taken to hold everything up to its last answer.
+            among: The handles that such a note is made from; by default all of the session, whose
+                name must then be this conversation's alone.
 
         Raises:
             ContextOverflow: Even the smallest form exceeds the budget.
@@ -125,7 +134,7 @@ class Context:
                 view, exchange = attempt.compaction.view, attempt.exchange
                 tokens, exact = count_prompt(self.counter, view.render(), tools)
         if question and given and given[-1].get("role") in ("user", "tool"):
-            view, tokens, exact = self._with_note(view, question, tools, tokens, exact)
+            view, tokens, exact = self._with_note(view, question, tools, tokens, exact, among)
         note = view.edits.get(len(given) - 1, {}).get(NOTE)
         return Prepared(
             messages=view.render(),
@@ -159,6 +168,23 @@ class Context:
             for piece in view.pieces(index)
         ]
         return list(dict.fromkeys(handle for handle in handles if handle))
+
+    def handles(
+        self, messages: Sequence[Mapping[str, Any]], session: str, indices: Iterable[int]
+    ) -> list[tuple[str, ...]]:
+        """For messages with these indices, the handles that their long texts have or will get."""
+        calls = calls_by_result(messages)
+        return [
+            ()
+            if is_instruction(messages[index])
+            else self.freezer.handles(session, pieces(messages[index], calls.get(index)))
+            for index in indices
+        ]
+
+    def handles_of_blocks(self, messages: Sequence[Mapping[str, Any]], session: str) -> set[str]:
+        """The handles of the blocks and folds that were ever put into this very conversation."""
+        edits = self.freezer.table.edits(chains(messages, session))
+        return {edit.block.handle for edit in edits if edit.block.handle}
 
     def rebuild(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         """The full history behind messages that `prepare` gave; needs nothing but the memory.
@@ -218,7 +244,13 @@ class Context:
         ).choose()
 
     def _with_note(
-        self, view: View, question: str, tools: Sequence[Any] | None, tokens: int, exact: bool
+        self,
+        view: View,
+        question: str,
+        tools: Sequence[Any] | None,
+        tokens: int,
+        exact: bool,
+        among: Collection[str] | None,
     ) -> tuple[View, int, bool]:
         """The view with a recall note at its newest message, and its tokens.
 
@@ -228,7 +260,7 @@ class Context:
         last = len(view.messages) - 1
         if NOTE in view.edits.get(last, {}) or not view.all_edits():
             return view, tokens, exact
-        edit = make_note(view, question, self.freezer, self.counter, self.budget.note)
+        edit = make_note(view, question, self.freezer, self.counter, self.budget.note, among)
         noted = view.copy()
         noted.add([edit])
         then, exact_then = self._count(noted, tools)

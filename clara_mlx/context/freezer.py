@@ -119,6 +119,17 @@ class Freezer:
         self._observed[digest] = handle
         return handle
 
+    def handles(self, session: str, pieces: Iterable[Piece]) -> tuple[str, ...]:
+        """The handles that pieces have, or will have when they are remembered.
+
+        Short pieces and what the memory itself gave have none.
+        """
+        return tuple(
+            self._observed.get(digest_of(session, piece)) or self._handle_for(session, piece)
+            for piece in pieces
+            if len(piece.text) >= wording.LEAST_CHARACTERS and not is_recalled(piece)
+        )
+
     def block_with_text(self, text: str) -> Block | None:
         """The block that a text is, if this memory's file chose exactly this text."""
         return self.table.block_with_text(text.removesuffix(wording.EXPLANATION))

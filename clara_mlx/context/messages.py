@@ -156,6 +156,11 @@ def chains(messages: Sequence[Mapping[str, Any]], session: str) -> list[bytes]:
     return found
 
 
+def message_digest(message: Mapping[str, Any]) -> bytes:
+    """A digest of one message alone; equal, as in `chains`, for messages that say the same."""
+    return hashlib.sha256(_canonical_bytes(message)).digest()
+
+
 def _canonical_bytes(message: Mapping[str, Any]) -> bytes:
     """A message as bytes that are equal for messages that say the same."""
     content = message.get("content")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from clara_mlx.context import answers
 from clara_mlx.context.counting import Counter
 from clara_mlx.context.freezer import Freezer
@@ -16,7 +19,14 @@ _CHARACTERS_PER_TOKEN = 4
 _QUESTION_CHARACTERS = 120
 
 
-def make_note(view: View, question: str, freezer: Freezer, counter: Counter, most: int) -> Edit:
+def make_note(
+    view: View,
+    question: str,
+    freezer: Freezer,
+    counter: Counter,
+    most: int,
+    among: Collection[str] | None = None,
+) -> Edit:
     """Choose the note of the newest message; it never changes afterwards.
 
     It has the exact lines that fit the question, from this session's texts that are not shown any
@@ -28,6 +38,7 @@ def make_note(view: View, question: str, freezer: Freezer, counter: Counter, mos
         freezer: Keeps the note.
         counter: Counts the note's tokens.
         most: Tokens that the note may have; the lines that fit least are left out.
+        among: The handles that are searched; None: all of the session.
     """
     chain = view.chains[-1]
     compacted = {
@@ -37,7 +48,10 @@ def make_note(view: View, question: str, freezer: Freezer, counter: Counter, mos
     }
     shown = "\n".join(content_text(message) for message in view.render())
     memory = freezer.memory
-    found = answers.search(memory, question, {"session": view.session})
+    where: dict[str, Any] = {"session": view.session}
+    if among is not None:
+        where["handle"] = sorted(among)
+    found = answers.search(memory, question, where)
     handles = [handle for handle in found.handles if handle in compacted]
     asked = " ".join(question.split())[:_QUESTION_CHARACTERS]
     heading = f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]"

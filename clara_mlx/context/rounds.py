@@ -45,11 +45,15 @@ class HiddenRounds:
 
     def put_back(self, messages: Sequence[Message], session: str) -> list[Message]:
         """The conversation with its hidden rounds, as the reasoner knows it."""
+        return [message for group in self.by_message(messages, session) for message in group]
+
+    def by_message(self, messages: Sequence[Message], session: str) -> list[list[Message]]:
+        """For each message, those that the reasoner knows in its place; mostly itself alone."""
         ends = chains(messages, session)
         answers = [c for c, m in zip(ends, messages, strict=True) if m["role"] == "assistant"]
         found = self._freezer.table.rounds(answers)
-        full: list[Message] = []
+        full: list[list[Message]] = []
         for chain, message in zip(ends, messages, strict=True):
             hidden = found.get(chain) if message["role"] == "assistant" else None
-            full += json.loads(hidden) if hidden else [message]
+            full.append(json.loads(hidden) if hidden else [message])
         return full

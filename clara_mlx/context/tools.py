@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from clara_mlx.context.answers import ask
@@ -32,6 +33,18 @@ _LONG_LINE = PAGE_CHARACTERS // 8
 
 # Characters of that part.
 _PART_OF_LONG_LINE = PAGE_CHARACTERS // 16
+
+# What a conversation is told of a handle that it may not read, whether or not there is one.
+_NOT_SEEN = (
+    "no memory {!r} belongs to this conversation. Ask ask_memory without a handle. (The gateway's "
+    "option --everything opens the memories of all conversations.)"
+)
+
+# How the tools name a text before they show its lines.
+_HEADING = re.compile(r"\[(m-[0-9a-f]{10,64})(?:: | lines )")
+
+# Characters of a handle that this repeats.
+_HANDLE_CHARACTERS = 100
 
 #: The tools in the form of OpenAI's API; they never change, so that prompts cache.
 SCHEMAS: tuple[dict[str, Any], ...] = (
@@ -78,6 +91,7 @@ def call(
     arguments: str | Mapping[str, Any],
     *,
     where: Mapping[str, Any] | None = None,
+    sees: Callable[[str], bool] | None = None,
 ) -> str:
     """The result of a tool call, as text for the model, which also says what is wrong with a call.
 
@@ -86,6 +100,8 @@ def call(
         name: ``expand`` or ``ask_memory``.
         arguments: The arguments as the model wrote them: JSON, or parsed.
         where: Narrows what `ask_memory` searches.
+        sees: Whether a handle may be read. Of one that may not, the answer is the same as of one
+            that does not exist; by default all may.
 
     Raises:
         ClaraError: There is no such tool.
@@ -96,20 +112,33 @@ def call(
         given = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
         if not isinstance(given, Mapping):
             return f"{name}: its arguments must be an object"
+        handle = str(given.get("handle") or "")
+        if sees and (handle or name == "expand") and not (sees(handle) and memory.has(handle)):
+            return f"{name} failed: {_NOT_SEEN.format(handle[:_HANDLE_CHARACTERS])}"
         if name == "ask_memory":
-            question = str(given.get("question") or "")
-            handle = given.get("handle")
-            return ask(memory, question, where, str(handle) if handle else None)
+            return ask(memory, str(given.get("question") or ""), where, handle or None)
         find = given.get("find")
         return expand(
             memory,
-            str(given.get("handle") or ""),
+            handle,
             int(given.get("start_line") or 1),
             int(given.get("lines") or PAGE_LINES),
             str(find) if find else None,
         )
     except (ValueError, TypeError, ClaraError) as error:
         return f"{name} failed: {error}"
+
+
+def handles_in_result(name: str, result: str) -> list[str]:
+    """The handles of the texts that a result shows, as its headings name them.
+
+    Handles inside the texts are not meant: nobody knows who wrote them there.
+    """
+    lines = result.split("\n")
+    # A page has one heading, and then whatever the original's lines are. In an answer all lines of
+    # originals begin with their numbers.
+    headings = lines[:1] if name == "expand" else lines
+    return [found[1] for line in headings if (found := _HEADING.match(line))]
 
 
 def expand(

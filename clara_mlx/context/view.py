@@ -34,12 +34,22 @@ NOTE_BEGINS = "[clara recalls "
 _GAP = "\n\n"
 
 
-def session_of(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A name for the conversation, from its first message that is not an instruction."""
+def session_of(messages: Sequence[Mapping[str, Any]], caller: bytes = b"") -> str:
+    """A name for the conversation, from its first message that is not an instruction.
+
+    Equal names are no proof of one conversation: people open with the same words.
+
+    Args:
+        messages: The conversation.
+        caller: A digest of what is known of who sends it, so that two callers' names differ.
+    """
     for message in messages:
         if not is_instruction(message):
             identity = f"{message.get('role')}\n{content_text(message)}"
-            return f"c-{sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+            digest = sha256(identity.encode("utf-8", "surrogatepass"))
+            if caller:
+                digest = sha256(digest.digest() + caller)
+            return f"c-{digest.hexdigest()[:16]}"
     return "c-empty"
 
 

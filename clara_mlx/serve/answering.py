@@ -13,28 +13,28 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from clara_mlx.context import Context, tools
+from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
-from clara_mlx.context.view import session_of
 from clara_mlx.serve import payload, sse
+from clara_mlx.serve.callers import Name
 from clara_mlx.serve.chat_form import Writer
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import Conversation, Figures
+from clara_mlx.serve.memory_calls import MemoryCalls
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing import Preparer, Prompt
-from clara_mlx.serve.reply import Call, Object, Reply
+from clara_mlx.serve.reply import Object, Reply
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import By, Route, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
+from clara_mlx.serve.sight import Sight, Sights
 
 logger = logging.getLogger(__name__)
 
-# What the reasoner reads in place of the results of memory calls.
+# What the reasoner reads in place of results that would not fit.
 _TOO_LONG = "This does not fit beside the conversation. Ask for fewer lines, or with find."
-_ENOUGH = "The memory was asked often enough for one answer. Answer now with what you have."
-_AGAIN = "This call was answered above."
 
 
 @dataclass
@@ -47,9 +47,10 @@ class Answer:
     writer: Writer  # writes the answer in the client's form
     conversation: Conversation  # the conversation's figures
     begun: float  # when the request arrived, by `time.perf_counter`
-    restored: list[Message]  # the client's messages, with the hidden rounds of earlier answers
+    sight: Sight  # the client's messages with earlier hidden rounds, and what they may see
     hidden: list[Message] = field(default_factory=list)  # the hidden rounds of this answer so far
     new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
+    compacted: list[str] = field(default_factory=list)  # handles of the blocks made for it
     asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
     route: Route = field(default_factory=Route)  # who answers
 
@@ -75,34 +76,35 @@ class Answerer:
         self._figures = figures
         self._preparer = Preparer(settings, context)
         self._observer = Observer(context, pools)
+        self._sights = Sights(context, everything=settings.everything)
+        self._memory_calls = MemoryCalls(context, pools, figures)
 
     async def close(self, seconds: float) -> None:
         """Finish remembering the conversations, for at most this long."""
         await self._observer.close(seconds)
 
-    async def answer(
-        self, request: ChatRequest, session: str | None, run: Run, writer: Writer
-    ) -> None:
-        """Answer a request into a run; ``session`` is the conversation's name, if it has one.
+    async def answer(self, request: ChatRequest, name: Name, run: Run, writer: Writer) -> None:
+        """Answer a request of the conversation with this name into a run.
 
         Raises:
             ApiError: What the client gets instead of the answer, or after a part of it.
         """
         begun = time.perf_counter()
-        session = session or session_of(request.messages)
-        conversation = self._figures.conversation(session)
+        conversation = self._figures.conversation(name.text)
         conversation.requests += 1
-        restored = await self._pools.prepare(
-            lambda: self._preparer.restore_hidden_rounds(request.messages, session)
-        )
-        answer = Answer(request, session, run, writer, conversation, begun, restored)
+        sight = await self._pools.prepare(lambda: self._look(request.messages, name))
+        answer = Answer(request, name.text, run, writer, conversation, begun, sight)
         self._choose_endpoint(answer)
         reply = await self._ask_until_answered(answer)
-        await self._keep_hidden_rounds(answer, reply)
+        await self._keep_answer(answer, reply)
         writer.finish(reply)
         self._log(answer)
         if self._settings.observe:
-            self._observer.remember_soon(session, [*answer.restored, *answer.hidden])
+            self._observer.remember_soon(name.text, [*sight.messages, *answer.hidden])
+
+    def _look(self, messages: list[Message], name: Name) -> Sight:
+        groups = self._preparer.restore_hidden_rounds(messages, name.text)
+        return self._sights.of(name, messages, groups)
 
     # -- before the first round ------------------------------------------------------------------
 
@@ -135,7 +137,9 @@ class Answerer:
             if not reply.own_calls:
                 break
             answer.conversation.memory_calls += len(reply.own_calls)
-            results = await self._answer_calls(answer, reply.own_calls, enough=number >= limit)
+            results = await self._memory_calls.answer(
+                reply.own_calls, answer.sight, answer.asked, enough=number >= limit
+            )
             if number <= limit or reply.client_calls:
                 answer.hidden += [reply.message(), *results]
                 answer.new_results = len(results)
@@ -167,6 +171,7 @@ class Answerer:
                 raise prompt.overflow
             self._router.switch_to_fallback(answer.route, "overflow", str(prompt.overflow))
         if prompt.compacted:
+            answer.compacted += prompt.compacted
             self._figures.count_compaction(answer.conversation, prompt.compacted, prompt.reason)
             logger.info(
                 "%s: compacted %d texts (%s)", answer.session, len(prompt.compacted), prompt.reason
@@ -180,10 +185,11 @@ class Answerer:
         prompt = await self._pools.prepare(
             lambda: self._preparer.compact_and_render(
                 answer.request,
-                [*answer.restored, *answer.hidden],
+                [*answer.sight.messages, *answer.hidden],
                 answer.session,
                 offered=offered,
                 bring_back=bring_back,
+                among=answer.sight.own,
             )
         )
         if prompt.degraded:
@@ -251,46 +257,10 @@ class Answerer:
         if not answer.request.stream:
             answer.run.headers["x-clara-cached-reported"] = str(cached)
 
-    # -- memory calls ----------------------------------------------------------------------------
-
-    async def _answer_calls(
-        self, answer: Answer, calls: list[Call], *, enough: bool
-    ) -> list[Message]:
-        """The results of the reasoner's calls of the memory's tools, one message for each.
-
-        ``enough`` says that there have been too many rounds for these to be answered.
-        """
-        results: list[Message] = []
-        for call in calls:
-            key = (call.name, call.arguments.strip())
-            if enough:
-                text = _ENOUGH
-            elif key in answer.asked:
-                text = _AGAIN
-            else:
-                text = await self._ask_memory(answer.session, call)
-            answer.asked.add(key)
-            results.append({"role": "tool", "tool_call_id": call.id, "content": text})
-        return results
-
-    async def _ask_memory(self, session: str, call: Call) -> str:
-        where = None if self._settings.everything else {"session": session}
-        self._figures.memory_calls.labels(call.name, "reasoner").inc()
-        memory = self._context.memory
-        try:
-            return await self._pools.ask(
-                lambda: tools.call(memory, call.name, call.arguments, where=where)
-            )
-        except Exception:  # the reasoner can continue without this result
-            logger.exception("%s: the call to %s failed", session, call.name)
-            return f"{call.name} failed"
-
     # -- after the last round --------------------------------------------------------------------
 
-    async def _keep_hidden_rounds(self, answer: Answer, reply: Reply) -> None:
-        """Keep the hidden rounds, so that the reasoner knows them in the next request."""
-        if not answer.hidden:
-            return
+    async def _keep_answer(self, answer: Answer, reply: Reply) -> None:
+        """Keep what the reasoner knows and the client does not, for the next request."""
         seen: Message = {"role": "assistant", "content": answer.writer.text}
         rounds = list(answer.hidden)
         if reply.client_calls:
@@ -301,9 +271,13 @@ class Answerer:
                 final.pop("tool_calls", None)  # those to the memory that were one too many
             rounds.append(final)
         messages = answer.request.messages
-        await self._pools.prepare(
-            lambda: self._preparer.keep_hidden_rounds(messages, seen, rounds, answer.session)
-        )
+
+        def keep() -> None:
+            if answer.hidden:
+                self._preparer.keep_hidden_rounds(messages, seen, rounds, answer.session)
+            self._sights.add_answer(answer.sight, seen, rounds, answer.compacted)
+
+        await self._pools.prepare(keep)
 
     def _log(self, answer: Answer) -> None:
         figures = answer.conversation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -15,15 +14,11 @@ from starlette.types import Receive, Scope, Send
 from clara_mlx.serve import sse
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.bodies import Json, read_json
+from clara_mlx.serve.callers import name_conversation, read_caller
 from clara_mlx.serve.chat_form import Writer, read_request
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.runs import Run, Runs
 from clara_mlx.serve.settings import Settings
-
-#: The header that names a conversation.
-SESSION = "x-clara-session"
-
-_SESSION = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
 
 
 class Chat:
@@ -37,13 +32,14 @@ class Chat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, alone or together with an identical one."""
         http = Request(scope, receive)
-        session = read_session(http)
+        caller = read_caller(http.headers, token_needed=self._settings.token is not None)
         seconds = self._settings.body_seconds
-        request = await read_json(http, seconds, lambda body: read_request(body, session))
+        request = await read_json(http, seconds, lambda body: read_request(body, caller.key))
+        name = name_conversation(caller, request.options, request.messages)
         is_retry = http.headers.get("x-stainless-retry-count", "0") not in ("", "0")
         run = self._runs.join(
             request.key,
-            lambda run: self._answerer.answer(request, session, run, Writer(request, run)),
+            lambda run: self._answerer.answer(request, name, run, Writer(request, run)),
             always=is_retry or request.is_deterministic,
         )
         gone = asyncio.create_task(_wait_for_disconnect(receive))
@@ -113,20 +109,6 @@ class Models:
                 param="model",
             )
         return Json(self._model)
-
-
-def read_session(request: Request) -> str | None:
-    """The name that a client gives its conversation, if any.
-
-    Raises:
-        ApiError: The name is not one that a header can carry back.
-    """
-    name = request.headers.get(SESSION)
-    if name is not None and not _SESSION.fullmatch(name):
-        raise ApiError(
-            400, f"{SESSION} must be 1 to 128 letters, digits or characters of . : @ / + = - _"
-        )
-    return name
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

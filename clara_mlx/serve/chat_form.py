@@ -25,8 +25,12 @@ _NOT_OPTIONS = frozenset(("messages", "tools", "model", "stream", "stream_option
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def read_request(body: Mapping[str, Any], session: str | None) -> ChatRequest:
+def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
     """Check the body of a request and bring it into the inner form.
+
+    Args:
+        body: The body.
+        caller: What else tells the request from others with the same body.
 
     Raises:
         ApiError: A field is not what OpenAI's API takes, or ``n`` is more than 1.
@@ -44,7 +48,7 @@ def read_request(body: Mapping[str, Any], session: str | None) -> ChatRequest:
     if given.get("n", 1) != 1:
         raise invalid_field("n", "must be 1: this server gives one choice")
     _check_options(given)
-    canonical = json.dumps([body, session], sort_keys=True).encode()
+    canonical = json.dumps([body, caller], sort_keys=True).encode()
     return ChatRequest(
         messages=repair([_clean(message) for message in messages]),
         tools=_read_tools(given.get("tools", [])),

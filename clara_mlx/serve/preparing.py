@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from clara_mlx.context import Context, ContextOverflow
@@ -56,15 +56,15 @@ class Preparer:
         self._settings = settings
         self._context = context
 
-    def restore_hidden_rounds(self, messages: list[Message], session: str) -> list[Message]:
-        """A client's conversation with the rounds of earlier answers that it never saw."""
+    def restore_hidden_rounds(self, messages: list[Message], session: str) -> list[list[Message]]:
+        """For each of a client's messages, what the reasoner knows in its place."""
         try:
-            return self._context.hidden_rounds.put_back(messages, session)
+            return self._context.hidden_rounds.by_message(messages, session)
         except ClaraError as error:
             logger.warning(
                 "%s: hidden rounds of this conversation could not be read: %s", session, error
             )
-            return messages
+            return [[message] for message in messages]
 
     def keep_hidden_rounds(
         self, messages: list[Message], seen: Message, rounds: list[Message], session: str
@@ -85,6 +85,7 @@ class Preparer:
         *,
         offered: bool,
         bring_back: bool,
+        among: Collection[str] | None = None,
     ) -> Prompt:
         """The prompt for a conversation, in the smallest form that is necessary.
 
@@ -94,12 +95,13 @@ class Preparer:
             session: The conversation's name.
             offered: Whether the memory's tools have been offered in this conversation before.
             bring_back: Whether compacted texts that the newest message needs are brought back.
+            among: The handles of those that may be; None: all of the session's.
         """
         full = list(conversation)
         is_question = bring_back and full[-1]["role"] == "user"
         question = content_text(full[-1])[-_QUESTION_CHARACTERS:] if is_question else ""
         tools = self._choose_tools(request, offered)
-        prompt = self._compact(full, tools, session, question)
+        prompt = self._compact(full, tools, session, question, among)
         if prompt.messages != full and not tools.own:
             # Now there is something to ask the memory for.
             tools = self._choose_tools(request, offered=True)
@@ -124,13 +126,18 @@ class Preparer:
         return Tools(sent, frozenset(tool["function"]["name"] for tool in ours))
 
     def _compact(
-        self, full: list[Message], tools: Tools, session: str, question: str = ""
+        self,
+        full: list[Message],
+        tools: Tools,
+        session: str,
+        question: str = "",
+        among: Collection[str] | None = None,
     ) -> Prompt:
         """The prompt of a conversation with these tools; if the memory fails, as it came."""
         question = question if question.strip() else ""
         try:
             prepared = self._context.prepare(
-                full, tools=tools.sent, session=session, question=question
+                full, tools=tools.sent, session=session, question=question, among=among
             )
         except ContextOverflow as error:
             return self._as_it_came(full, tools, overflow=self._overflow(error.tokens))

@@ -50,6 +50,17 @@ def gate(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
         yield made
 
 
+@pytest.fixture
+def opened(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
+    """A gateway whose conversations see the whole memory."""
+    budget = Budget(window=16_000, reserve=1000)
+    with (
+        upstream.running() as url,
+        gateway(tmp_path, url, budget=budget, everything=True) as made,
+    ):
+        yield made
+
+
 def test_a_long_conversation_is_compacted_once_and_stays_so(
     gate: Gateway, upstream: Upstream
 ) -> None:
@@ -101,20 +112,20 @@ def test_what_can_not_fit_is_an_overflow_that_clients_know(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_memory_is_asked_behind_the_clients_back(
-    gate: Gateway, upstream: Upstream, stream: bool
+    opened: Gateway, upstream: Upstream, stream: bool
 ) -> None:
-    handle = gate.memory.remember(LONG, source="pytest")
+    handle = opened.memory.remember(LONG, source="pytest")
     asks = says("Let me look.", ("expand", {"handle": handle, "find": "KeyError"}))
     upstream.replies = [asks, says("It was colour_7f3a."), says("bye")]
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Which key?"}]
     if stream:
-        chunks = gate.streamed(messages, tools=[TOOL], stream_options={"include_usage": True})
+        chunks = opened.streamed(messages, tools=[TOOL], stream_options={"include_usage": True})
         text = text_of(chunks)
         assert not any(c.choices[0].delta.tool_calls for c in chunks if c.choices)
         assert len([c for c in chunks if c.choices and c.choices[0].finish_reason]) == 1
         assert len([c for c in chunks if c.usage]) == 1
     else:
-        answer = gate.chat(messages, tools=[TOOL])
+        answer = opened.chat(messages, tools=[TOOL])
         text = answer.choices[0].message.content
         assert answer.choices[0].message.tool_calls is None
         assert answer.choices[0].finish_reason == "stop"
@@ -127,49 +138,49 @@ def test_the_memory_is_asked_behind_the_clients_back(
     assert "E   KeyError: 'colour_7f3a'" in result["content"]
     # The next request shows the reasoner what it read, though the client never saw it.
     messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "thanks"}]
-    gate.chat(messages, tools=[TOOL])
+    opened.chat(messages, tools=[TOOL])
     third = upstream.requests[2]["messages"]
     assert third[:3] == second["messages"]
     assert third[3] == {"role": "assistant", "content": "It was colour_7f3a."}
     assert third[4]["content"] == "thanks"
     # Forgetting takes the quotes along.
-    gate.http.post("/v1/memory/forget", json={"handle": handle})
-    gate.chat([*messages, {"role": "user", "content": "and?"}], tools=[TOOL])
+    opened.http.post("/v1/memory/forget", json={"handle": handle})
+    opened.chat([*messages, {"role": "user", "content": "and?"}], tools=[TOOL])
     assert "KeyError" not in json.dumps(upstream.requests[3])
 
 
-def test_recalled_text_is_not_remembered_as_new(gate: Gateway, upstream: Upstream) -> None:
-    handle = gate.memory.remember(LONG)
+def test_recalled_text_is_not_remembered_as_new(opened: Gateway, upstream: Upstream) -> None:
+    handle = opened.memory.remember(LONG)
     upstream.replies = [says("", ("expand", {"handle": handle})), says("fine")]
-    answer = gate.chat("look", tools=[TOOL])
+    answer = opened.chat("look", tools=[TOOL])
     messages = [{"role": "user", "content": "look"}, {"role": "assistant", "content": "fine"}]
     assert answer.choices[0].message.content == "fine"
-    gate.chat([*messages, {"role": "user", "content": "and on"}], tools=[TOOL])
-    assert gate.status()["memory"]["memories"] == 1
+    opened.chat([*messages, {"role": "user", "content": "and on"}], tools=[TOOL])
+    assert opened.status()["memory"]["memories"] == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_calls_of_the_client_and_of_the_memory_in_one_answer(
-    gate: Gateway, upstream: Upstream, stream: bool
+    opened: Gateway, upstream: Upstream, stream: bool
 ) -> None:
-    handle = gate.memory.remember(LONG)
+    handle = opened.memory.remember(LONG)
     both = says("", ("expand", {"handle": handle, "lines": 2}), ("run", {"command": "ls"}))
     upstream.replies = [both, says("done")]
     messages: list[dict[str, Any]] = [{"role": "user", "content": "go"}]
     if stream:
-        with gate.client.chat.completions.stream(
+        with opened.client.chat.completions.stream(
             model="m", messages=messages, tools=[TOOL]
         ) as events:
             message = events.get_final_completion().choices[0].message
     else:
-        message = gate.chat(messages, tools=[TOOL]).choices[0].message
+        message = opened.chat(messages, tools=[TOOL]).choices[0].message
     (call,) = message.tool_calls
     assert call.function.name == "run"
     messages += [
         {"role": "assistant", "content": None, "tool_calls": [call.model_dump(exclude={"index"})]},
         {"role": "tool", "tool_call_id": call.id, "content": "a b c"},
     ]
-    gate.chat(messages, tools=[TOOL])
+    opened.chat(messages, tools=[TOOL])
     sent = upstream.requests[1]["messages"]
     assert [m["role"] for m in sent] == ["user", "assistant", "tool", "tool"]
     assert [c["function"]["name"] for c in sent[1]["tool_calls"]] == ["expand", "run"]
@@ -190,7 +201,10 @@ def test_memory_calls_are_bounded(gate: Gateway, upstream: Upstream) -> None:
 
 def test_a_result_that_does_not_fit_is_withdrawn(tmp_path: Path, upstream: Upstream) -> None:
     budget = Budget(window=3000, reserve=500)
-    with upstream.running() as url, gateway(tmp_path, url, budget=budget) as gate:
+    with (
+        upstream.running() as url,
+        gateway(tmp_path, url, budget=budget, everything=True) as gate,
+    ):
         handle = gate.memory.remember(
             "\n".join(f"line {n} of many, {n} times as long" * 2 for n in range(4000))
         )
@@ -270,9 +284,9 @@ def test_a_broken_memory_does_not_stop_the_agent(gate: Gateway, upstream: Upstre
 
 
 def test_a_call_in_pieces_is_held_back_until_its_name_is_known(
-    gate: Gateway, upstream: Upstream
+    opened: Gateway, upstream: Upstream
 ) -> None:
-    handle = gate.memory.remember(LONG)
+    handle = opened.memory.remember(LONG)
 
     async def pieces(body: dict[str, Any]) -> Any:
         arguments = json.dumps({"handle": handle})
@@ -281,6 +295,6 @@ def test_a_call_in_pieces_is_held_back_until_its_name_is_known(
         return stream_of([*(chunk({"tool_calls": [c]}) for c in calls), chunk({}, "tool_calls")])
 
     upstream.replies = [pieces, says("read it")]
-    chunks = gate.streamed("go", tools=[TOOL])
+    chunks = opened.streamed("go", tools=[TOOL])
     assert text_of(chunks) == "read it"
     assert LINES[0] in upstream.requests[1]["messages"][-1]["content"]

@@ -1,0 +1,68 @@
+"""The calls that the reasoner makes to the memory's tools, answered by the gateway."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from clara_mlx.context import Context, tools
+from clara_mlx.context.messages import Message
+from clara_mlx.serve.figures import Figures
+from clara_mlx.serve.pools import Pools
+from clara_mlx.serve.reply import Call
+from clara_mlx.serve.sight import Sight
+
+logger = logging.getLogger(__name__)
+
+# What the reasoner reads in place of a result.
+_ENOUGH = "The memory was asked often enough for one answer. Answer now with what you have."
+_AGAIN = "This call was answered above."
+
+
+class MemoryCalls:
+    """Answers the calls that the reasoner makes in the middle of an answer."""
+
+    def __init__(self, context: Context, pools: Pools, figures: Figures) -> None:
+        self._context = context
+        self._pools = pools
+        self._figures = figures
+
+    async def answer(
+        self, calls: Sequence[Call], sight: Sight, asked: set[tuple[str, str]], *, enough: bool
+    ) -> list[Message]:
+        """The results of calls, one message for each.
+
+        Args:
+            calls: The calls.
+            sight: What the conversation may see.
+            asked: The calls that were made for this answer before; the new ones are added.
+            enough: Whether there have been too many rounds for these calls to be answered.
+        """
+        results: list[Message] = []
+        for call in calls:
+            key = (call.name, call.arguments.strip())
+            if enough:
+                text = _ENOUGH
+            elif key in asked:
+                text = _AGAIN
+            else:
+                text = await self._ask(call, sight)
+            asked.add(key)
+            results.append({"role": "tool", "tool_call_id": call.id, "content": text})
+        return results
+
+    async def _ask(self, call: Call, sight: Sight) -> str:
+        self._figures.memory_calls.labels(call.name, "reasoner").inc()
+        try:
+            return await self._pools.ask(
+                lambda: tools.call(
+                    self._context.memory,
+                    call.name,
+                    call.arguments,
+                    where=sight.where,
+                    sees=None if sight.everything else sight.sees,
+                )
+            )
+        except Exception:  # the reasoner can continue without this result
+            logger.exception("%s: the call to %s failed", sight.session, call.name)
+            return f"{call.name} failed"

@@ -1,0 +1,133 @@
+"""What a conversation may see of the memory: what is its own, and what it was shown."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, chain, islice
+from typing import Any
+
+from clara_mlx.context import Context, tools
+from clara_mlx.context.messages import Message, calls_by_result
+from clara_mlx.errors import ClaraError
+from clara_mlx.serve.callers import Name
+from clara_mlx.serve.conversations import Course, Courses
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Sight:
+    """What one conversation may see. A handle that merely stands in somebody's text is not seen.
+
+    Attributes:
+        context: Keeps the memory and the blocks.
+        session: The conversation's name.
+        messages: The conversation with its hidden rounds.
+        hidden: Those of the messages that the gateway put in.
+        course: What the conversation has had; None if its name is its own, so that all memories of
+            the session are.
+        everything: Whether it sees the whole memory.
+    """
+
+    context: Context
+    session: str
+    messages: list[Message]
+    hidden: list[Message] = field(default_factory=list)
+    course: Course | None = None
+    everything: bool = False
+
+    @property
+    def own(self) -> set[str] | None:
+        """The handles that are searched; None if `where` says enough."""
+        return None if self.course is None else self.course.handles
+
+    @property
+    def where(self) -> Mapping[str, Any] | None:
+        """The filter of what is searched."""
+        if self.everything:
+            return None
+        own = self.own
+        return {"session": self.session, **({} if own is None else {"handle": sorted(own)})}
+
+    def sees(self, handle: str) -> bool:
+        """Whether the conversation may read what is behind a handle."""
+        own = self.own
+        if self.everything or (own is not None and handle in own):
+            return True
+        memory = self.context.memory
+        if own is None and any(memory.list({"handle": handle, "session": self.session})):
+            return True
+        return handle in self.context.handles_of_blocks(self.messages, self.session) or (
+            handle in self._shown_by_tools()
+        )
+
+    def _shown_by_tools(self) -> set[str]:
+        """The handles that the memory's tools named in hidden rounds."""
+        return {
+            handle
+            for index, (name, _) in calls_by_result(self.hidden).items()
+            for handle in tools.handles_in_result(name, str(self.hidden[index].get("content")))
+        }
+
+
+class Sights:
+    """Gives conversations their sight. Its methods block: call them in a thread."""
+
+    def __init__(self, context: Context, *, everything: bool) -> None:
+        self._context = context
+        self._everything = everything
+        self._courses = Courses()
+
+    def of(self, name: Name, messages: list[Message], groups: list[list[Message]]) -> Sight:
+        """The sight of a conversation.
+
+        Args:
+            name: The conversation's name.
+            messages: The conversation as its client sends it.
+            groups: For each message, what the reasoner knows in its place.
+        """
+        restored = [message for group in groups for message in group]
+        pairs = zip(messages, groups, strict=True)
+        hidden = [m for message, group in pairs if group[0] is not message for m in group]
+        sight = Sight(self._context, name.text, restored, hidden, everything=self._everything)
+        if not name.certain and not self._everything:
+            try:
+                sight.course = self._courses.follow(
+                    name.text, messages, lambda new: self._handles(name.text, groups, new)
+                )
+            except ClaraError as error:
+                sight.course = Course(())
+                logger.warning("%s: sees nothing of the memory: %s", name.text, error)
+        return sight
+
+    def add_answer(
+        self, sight: Sight, answer: Message, group: list[Message], compacted: Sequence[str]
+    ) -> None:
+        """Add an answer to what a conversation has had.
+
+        Args:
+            sight: The conversation's sight.
+            answer: The answer as its client got it.
+            group: What the reasoner knows in its place.
+            compacted: The handles of the blocks and folds that were made for it.
+        """
+        if sight.course is None:
+            return
+        try:
+            (handles,) = self._handles(sight.session, [group], [0])
+            self._courses.add_answer(sight.session, sight.course, answer, (*handles, *compacted))
+        except ClaraError as error:
+            logger.warning("%s: an answer may be lost from sight: %s", sight.session, error)
+
+    def _handles(
+        self, session: str, groups: Sequence[list[Message]], wanted: Sequence[int]
+    ) -> list[tuple[str, ...]]:
+        """The handles of the texts in each of the groups with these indices."""
+        restored = [message for group in groups for message in group]
+        starts = [0, *accumulate(map(len, groups))]
+        spans = [range(starts[index], starts[index + 1]) for index in wanted]
+        flat = [index for span in spans for index in span]
+        found = iter(self._context.handles(restored, session, flat))
+        return [tuple(chain.from_iterable(islice(found, len(span)))) for span in spans]
