@@ -68,11 +68,15 @@ class Course:
 
 
 class Courses:
-    """The courses that conversations took in this process. Safe to use from several threads."""
+    """The courses that conversations took in this process. Safe to use from several threads.
+
+    Attributes:
+        messages: The number of messages in all courses together.
+    """
 
     def __init__(self, most_messages: int = _MOST_MESSAGES) -> None:
         self._most_messages = most_messages
-        self._messages = 0  # in all courses together
+        self.messages = 0
         # Names and their courses, the most recently used last.
         self._courses: OrderedDict[str, list[Course]] = OrderedDict()
         self._lock = threading.Lock()
@@ -126,15 +130,15 @@ class Courses:
             self._courses.move_to_end(name)
             for index, known in enumerate(courses):
                 if known is before:
-                    self._messages -= len(courses.pop(index).steps)
+                    self.messages -= len(courses.pop(index).steps)
                     break
             courses.append(course)
-            self._messages += len(course.steps)
+            self.messages += len(course.steps)
             if len(courses) > _MOST_COURSES:
-                self._messages -= len(courses.pop(0).steps)
-            while self._messages > self._most_messages:
+                self.messages -= len(courses.pop(0).steps)
+            while self.messages > self._most_messages:
                 _, oldest = self._courses.popitem(last=False)
-                self._messages -= sum(len(one.steps) for one in oldest)
+                self.messages -= sum(len(one.steps) for one in oldest)
 
 
 def proof(message: Message) -> Proof:

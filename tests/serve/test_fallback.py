@@ -192,10 +192,12 @@ def test_what_does_not_fit_the_reasoner_goes_to_the_fallback_uncompacted(tmp_pat
 
 
 def test_the_fallback_asks_the_memory_too(pair: Pair) -> None:
-    handle = pair.gate.memory.remember("the key is 4711")
+    handle = pair.gate.memory.remember("the key is 4711", session="mine")
     pair.reply(fails(500))
     pair.fallback.replies = [says("", ("expand", {"handle": handle})), says("cloud")]
-    chunks = pair.gate.streamed("which key?", tools=[TOOL])
+    chunks = pair.gate.streamed(
+        "which key?", tools=[TOOL], extra_headers={"x-clara-session": "mine"}
+    )
     assert text_of(chunks) == "cloud"
     assert "4711" in pair.fallback.requests[1]["messages"][-1]["content"]
     assert len(pair.reasoner.requests) and len(pair.fallback.requests) == 2

@@ -47,7 +47,8 @@ def server(model: Path) -> Iterator[str]:
 @pytest.fixture
 def gate(tmp_path: Path, model: Path, server: str) -> Iterator[Gateway]:
     budget = Budget(window=4096, reserve=256)
-    with gateway(tmp_path, server, counter=ChatTemplate(model), budget=budget) as made:
+    counter = ChatTemplate(model)
+    with gateway(tmp_path, server, counter=counter, budget=budget, everything=True) as made:
         yield made
 
 
