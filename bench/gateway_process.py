@@ -66,6 +66,10 @@ class Reply:
         return f"{shown} after {self.seconds:.1f} s"
 
 
+class Refused(RuntimeError):
+    """The gateway said why it can't start, and ended."""
+
+
 class Gateway:
     """A running gateway.
 
@@ -82,14 +86,18 @@ class Gateway:
         self.log = log
         end = time.monotonic() + _START
         while not (found := re.search(r"http://\S+?:(\d+)/v1", self.said())):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the gateway did not start: {self.said()[-500:]}")
+            self._check_start(end)
             time.sleep(0.02)
         self.host = "127.0.0.1"
         self.port = int(found[1])
         while not self.get("/health", timeout=5).status:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the gateway does not answer: {self.said()[-500:]}")
+            self._check_start(end)
+
+    def _check_start(self, end: float) -> None:
+        if (code := self.process.poll()) is not None:
+            raise Refused(f"the gateway ended with {code}: {self.said()[-500:]}")
+        if time.monotonic() > end:
+            raise RuntimeError(f"the gateway did not start in {_START:g} s: {self.said()[-500:]}")
 
     def said(self) -> str:
         """What it has logged."""

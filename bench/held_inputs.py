@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gateway_process import gateway
+from gateway_process import Refused, gateway
 from held_wire import counted
 from hostile_files import GOLDEN, ROOT, command
 from scripted_upstream import Upstream
@@ -200,7 +200,7 @@ def templates(folder: Path) -> Iterator[Verdict]:
             with gateway(upstream, *options) as gate:
                 reply = gate.chat("x", timeout=20)
                 said = reply.text + gate.said()
-        except RuntimeError as error:  # it may refuse to start
+        except Refused as error:
             said = str(error)
         if marker.exists() or "root:" in said or "<class" in said:
             wrong.append(name)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gateway_process import AT_ONCE, gateway, watching
+from gateway_process import AT_ONCE, Refused, gateway, watching
 from hostile_findings import answers, at_most
 from scripted_upstream import Upstream
 from verdicts import Verdict
@@ -193,13 +193,18 @@ def endless_template(folder: Path) -> Iterator[Verdict]:
     given["chat_template"] = template
     config.write_text(json.dumps(given))
     options = ("--tokenizer", str(tokenizer), "--window", "8192")
-    with gateway(Upstream(), *options) as gate, watching(gate) as seen:
-        reply = gate.chat("x", timeout=30)
-        heeded = gate.seconds_to_heed()
+    what = "S11 a chat template that never ends"
+    try:
+        with gateway(Upstream(), *options) as gate, watching(gate) as seen:
+            reply = gate.chat("x", timeout=30)
+            heeded = gate.seconds_to_heed()
+    except Refused as error:
+        yield Verdict(what, "an answer or a refusal", f"refused: {str(error)[-100:]}", True)
+        return
     holds = 0 < reply.status != 500
-    yield Verdict("S11 a chat template that never ends", "an answer within 30 s", str(reply), holds)
-    yield at_most("S11 a chat template that never ends: worst /health", AT_ONCE, seen.worst)
-    yield at_most("S11 a chat template that never ends: SIGTERM heeded", AT_ONCE, heeded)
+    yield Verdict(what, "an answer or a refusal", str(reply), holds)
+    yield at_most(f"{what}: worst /health", AT_ONCE, seen.worst)
+    yield at_most(f"{what}: SIGTERM heeded", AT_ONCE, heeded)
 
 
 def log_beside_a_reader(folder: Path) -> Iterator[Verdict]:
