@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -82,8 +81,9 @@ def _load_vec(connection: Connection) -> None:
 def connect(path: Path) -> Connection:
     """Open a connection with everything set: foreign keys, secure deletion, full durability.
 
-    Transactions are explicit (``BEGIN IMMEDIATE``). A new file is readable by its owner alone.
-    Nothing is written yet: the file may be another program's (`use_wal` comes later).
+    Transactions are explicit (``BEGIN IMMEDIATE``). The file is there already
+    (`permissions.secure`), and nothing is written yet: it may be another program's (`use_wal`
+    comes later).
 
     Raises:
         StorageFailed: The file can't be opened or is not a database.
@@ -91,7 +91,6 @@ def connect(path: Path) -> Connection:
     module = driver()
     connection: Connection | None = None
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = module.connect(
             str(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -104,7 +103,7 @@ def connect(path: Path) -> Connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA mmap_size = 0")  # cold blob reads are ten times slower with it
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    except (OSError, module.Error) as error:
+    except module.Error as error:
         if connection is not None:
             connection.close()
         raise StorageFailed(

@@ -21,6 +21,7 @@ from clara_mlx.store.driver import (
     transaction,
 )
 from clara_mlx.store.migrations import migrate
+from clara_mlx.store.permissions import secure
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class File:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().absolute()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        secure(self.path)
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[tuple[threading.Thread, Connection]] = []
