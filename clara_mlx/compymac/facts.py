@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clara_mlx.context import wording
+from clara_mlx.context.quoting import quote_markers
 from clara_mlx.tool_outputs.identifiers import identifiers
 
 #: CompyMac recognises a message that stands for earlier ones by this beginning.
@@ -41,6 +42,10 @@ def _remember(known: list[str], fact: str) -> None:
         known.append(fact)
 
 
+def _flatten(text: str) -> str:
+    return quote_markers(" ".join(text.split()))
+
+
 def _verb(text: str, start: int, end: int) -> str:
     """What was done to the path between two positions: the last verb before it, or one after it."""
     before = list(_VERBS.finditer(text, max(text.rfind("\n", 0, start) + 1, start - _FACT), start))
@@ -72,21 +77,18 @@ class MemoryFacts:
         return {**newest, "user_requirements": self.user_requirements, **extra}
 
     def to_string(self) -> str:
-        """The facts as lines, what the user wants first."""
-        lines = [
-            f"Goal: {self.contract_goal}" if self.contract_goal else "",
-            f"Plan: {' -> '.join(self.current_plan)}" if self.current_plan else "",
-            f"Open questions: {'; '.join(self.open_questions)}" if self.open_questions else "",
-            f"Repo: {', '.join(f'{k}: {v}' for k, v in self.repo_facts.items())}"
-            if self.repo_facts
-            else "",
+        """The facts as lines, one for each kind, what the user wants first."""
+        given = [
+            ("Goal", self.contract_goal),
+            ("Plan", " -> ".join(self.current_plan)),
+            ("Open questions", "; ".join(self.open_questions)),
+            ("Repo", ", ".join(f"{key}: {value}" for key, value in self.repo_facts.items())),
+            *((label, ", ".join(getattr(self, name)[-most:])) for name, label, most in _KINDS),
+            ("Requirements", "; ".join(self.user_requirements)),
         ]
-        for name, label, most in _KINDS:
-            if getattr(self, name):
-                lines.append(f"{label}: {', '.join(getattr(self, name)[-most:])}")
-        if self.user_requirements:
-            lines.append(f"Requirements: {'; '.join(self.user_requirements)}")
-        return "\n".join(line for line in lines if line) or _NOTHING
+        # What a fact quotes must not go on in a line that reads as a fact of another kind.
+        lines = [f"{label}: {_flatten(text)}" for label, text in given if text]
+        return "\n".join(lines) or _NOTHING
 
     def add_message(self, role: str, text: str, calls: list[tuple[str, str]]) -> None:
         """Add the facts of a message: files, commands, errors, and the task of the first user.
@@ -145,7 +147,7 @@ class MemoryState:
         parts = [
             _TITLE,
             blocks,
-            f"Progress: {self.summary}" if self.summary else "",
+            f"Progress: {_flatten(self.summary)}" if self.summary else "",
             f"Key facts:\n{facts}" if facts != _NOTHING else "",
             f"(Compressed {self.total_messages_compressed} earlier messages)"
             if self.compression_count

@@ -6,13 +6,14 @@ import copy
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from clara_mlx.compymac.facts import SUMMARY_BEGINS, MemoryState
 from clara_mlx.compymac.messages import ConfigCounter, ContextConfig, as_dict, like, role_of
 from clara_mlx.compymac.settings import Settings, shared_memory
-from clara_mlx.context import wording
+from clara_mlx.context import folds, wording
 from clara_mlx.context.budget import Budget, ContextOverflow
 from clara_mlx.context.conversation import Context
 from clara_mlx.context.counting import ChatTemplate, Counter
@@ -29,6 +30,7 @@ from clara_mlx.context.messages import (
     replace_texts,
     units,
 )
+from clara_mlx.context.quoting import one_line, role_label
 from clara_mlx.context.strategy import cached_tokens, exchange_of
 from clara_mlx.memory import Memory
 
@@ -60,10 +62,6 @@ _DONE = ("completed", "done", "finished", "success", "passes", "passed")
 
 # Words of a report of trouble.
 _TROUBLED = ("error", "failed", "issue", "cannot", "unable")
-
-
-def _is_summary(message: Message) -> bool:
-    return content_text(message).startswith(SUMMARY_BEGINS)
 
 
 class ClaraMemoryManager:
@@ -168,9 +166,12 @@ class ClaraMemoryManager:
         """Summarise what was done with the LLM client; without one, or if it fails, by rules."""
         if self.llm_client is None:
             return self.generate_summary_heuristic(messages)
+        texts = [
+            (role_of(message), content_text(as_dict(message)))
+            for message in messages[-_SUMMARISED_MESSAGES:]
+        ]
         newest = "\n".join(
-            f"{role_of(m)}: {content_text(as_dict(m))[:_SUMMARISED_CHARACTERS]}"
-            for m in messages[-_SUMMARISED_MESSAGES:]
+            f"{role_label(role)}: {one_line(text, _SUMMARISED_CHARACTERS)}" for role, text in texts
         )
         ask = "In at most three sentences: the goal, what was tried, and where it stands.\n\n"
         try:
@@ -239,11 +240,11 @@ class ClaraMemoryManager:
         state = copy.deepcopy(self.state)
         state.summary = self.generate_summary_heuristic([messages[i] for i in old])
         state.compression_count += 1
-        for message in (given[i] for i in old):
-            if not _is_summary(message):
-                state.total_messages_compressed += 1
-                state.facts.add_message(role_of(message), content_text(message), calls_in(message))
-        fold, describe, handles = self._fold(given, old, state)
+        earlier = old[:1] if self._is_summary(given[old[0]]) else []
+        for message in (given[i] for i in old if i not in earlier):
+            state.total_messages_compressed += 1
+            state.facts.add_message(role_of(message), content_text(message), calls_in(message))
+        fold, describe, handles = self._fold(given, old, earlier, state)
         shorter = [m for i, m in enumerate(messages) if i == old[0] or i not in set(old)]
         shorter[old[0]] = like(messages[0], {"role": "assistant", "content": describe(_ANY_HANDLE)})
         # 3. Keep it if it is worth it.
@@ -257,25 +258,27 @@ class ClaraMemoryManager:
         return shorter
 
     def _fold(
-        self, given: list[Message], old: list[int], state: MemoryState
+        self, given: list[Message], old: list[int], earlier: list[int], state: MemoryState
     ) -> tuple[Piece, Callable[[str], str], list[str]]:
         """The transcript of old messages, the function that words their summary, and its handles.
 
-        Long texts become blocks in both.
+        Long texts become blocks in both. ``earlier`` is the index of an earlier summary, if any.
         """
         freezer, session = self.context.freezer, self.settings.session
         calls = calls_by_result(given)
+        find_block = partial(freezer.block_shown, session)
+        original_piece = partial(freezer.original_piece, session)
         shown: list[Message] = []
-        summarised: list[Message] = []
+        entries: list[folds.Entry] = []
         handles: list[str] = []
         for index in old:
             message = given[index]
             texts = {}
-            for piece in map(freezer.original_piece, pieces(message, calls.get(index))):
-                earlier = freezer.block_with_text(piece.text)
+            for piece in map(original_piece, pieces(message, calls.get(index))):
+                known = find_block(piece.role, piece.text)
                 short = len(piece.text) < wording.LEAST_CHARACTERS
-                if earlier or (short and not is_recalled(piece)):
-                    handles += [earlier.handle] if earlier and earlier.handle else []
+                if known or (short and not is_recalled(piece)):
+                    handles += [known.handle] if known and known.handle else []
                     continue
                 block = freezer.freeze(session, piece)
                 if len(block.text) < len(piece.text) or is_recalled(piece):
@@ -283,20 +286,30 @@ class ClaraMemoryManager:
                     handles += [block.handle] if block.handle else []
             shown.append(replace_texts(message, texts))
             # The blocks of an earlier summary are kept; its facts and progress are stated again.
-            blocks = content_text(message).split("\n\n")[1:2] if _is_summary(message) else []
-            summarised.append({"role": "assistant", "content": blocks[0]} if blocks else shown[-1])
+            if index in earlier:
+                for blocks in content_text(message).split("\n\n")[1:2]:
+                    entries += folds.kept_entries(blocks)
+            else:
+                entries += folds.fold_entries([shown[-1]], find_block)
         transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
         most = min(self.max_memory_tokens, int(_SUMMARY_SHARE * self.config.available_budget))
         room = int(most * self.config.chars_per_token)
         room -= len(state.to_memory_message(wording.HOW_TO))
-        entries = wording.fold_entries(summarised)
 
         def describe(handle: str) -> str:
-            heading = wording.describe_fold(entries, handle, len(old), 0)
-            blocks = wording.describe_fold(entries, handle, len(old), max(room - len(heading), 0))
+            heading = folds.describe_fold(entries, handle, len(old), 0)
+            blocks = folds.describe_fold(entries, handle, len(old), max(room - len(heading), 0))
             return state.to_memory_message(f"{blocks}\n{wording.HOW_TO}")
 
         return Piece("assistant", "fold", transcript), describe, handles
+
+    def _is_summary(self, message: Message) -> bool:
+        """Whether a message is a summary that this manager's memory made for this session."""
+        text = content_text(message)
+        if not text.startswith(SUMMARY_BEGINS):
+            return False
+        block = self.context.freezer.block_shown(self.settings.session, role_of(message), text)
+        return block is not None and block.kind == "fold"
 
     def _is_worth_it(self, given: list[Message], shorter: list[Message], least: float) -> bool:
         """Whether to send shorter messages: if the budget is exceeded, or if that pays."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clara_mlx.context import lines
+from clara_mlx.context.quoting import exact_line, indent, quote_markers
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory, asking
 from clara_mlx.store.latents import OtherModel
@@ -98,7 +99,7 @@ class Found:
     def answer_lines(self) -> list[str]:
         """The line that gives the model's answer, if there is one."""
         # Its further lines are indented, so that none of them looks like a handle's heading.
-        return ["answer: " + self.answer.replace("\n", "\n  ")] if self.answer else []
+        return [f"answer: {indent(quote_markers(self.answer))}"] if self.answer else []
 
     @property
     def hits(self) -> list[Hit]:
@@ -164,6 +165,8 @@ def quote_lines(
 ) -> dict[str, str]:
     """The exact lines of originals that fit a question best, numbered; by handle, best first.
 
+    They are exact but for what could pass for text around them; see `quoting.exact_line`.
+
     Args:
         memory: The memory that keeps the originals.
         question: What was searched for.
@@ -200,7 +203,7 @@ def quote_lines(
     for handle in dict.fromkeys(candidates[index][0] for index in chosen):
         quoted = [candidates[i][1] for i in sorted(chosen) if candidates[i][0] == handle]
         share = f"{len({line.number for line in quoted})} of {counts[handle]} lines"
-        quotes[handle] = f"[{handle}: {share}]\n" + "\n".join(map(_with_number, quoted))
+        quotes[handle] = f"[{exact_line(handle)}: {share}]\n" + "\n".join(map(_with_number, quoted))
     return quotes
 
 
@@ -219,4 +222,4 @@ def _lines_near_hits(all_lines: list[lines.Line], hits: list[Hit]) -> list[lines
 
 def _with_number(line: lines.Line) -> str:
     place = f"{line.number}, from character {line.before + 1}" if line.before else line.number
-    return f"{place}: {line.text}"
+    return f"{place}: {exact_line(line.text)}"

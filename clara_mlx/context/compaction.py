@@ -7,11 +7,12 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from clara_mlx.context import wording
+from clara_mlx.context import folds, wording
 from clara_mlx.context.counting import Counter
 from clara_mlx.context.freezer import Freezer, digest_of, is_recalled
-from clara_mlx.context.messages import Piece, is_instruction, units
+from clara_mlx.context.messages import Message, Piece, content_text, is_instruction, units
 from clara_mlx.context.table import Block, Edit
 from clara_mlx.context.view import View, fold_part
 from clara_mlx.errors import ClaraError
@@ -160,7 +161,8 @@ class Compaction:
                     self._replace(Candidate(index, piece, 0))
         sent = self.view.render(start, end, notes=False)
         transcript = json.dumps(sent, ensure_ascii=False, sort_keys=True)
-        entries = wording.fold_entries(sent)
+        find_block = partial(self.freezer.block_shown, self.view.session)
+        entries = folds.fold_entries(sent, find_block, self._earlier_folds(indices, sent))
         handles = [
             edit.block.handle
             for index in range(start, end)
@@ -171,12 +173,29 @@ class Compaction:
         block = self.freezer.freeze_as(
             self.view.session,
             Piece("assistant", "fold", transcript),
-            lambda handle: wording.describe_fold(entries, handle, end - start, characters),
+            lambda handle: folds.describe_fold(entries, handle, end - start, characters),
             handles,
             kind="fold",
         )
         self._add(end - 1, fold_part(end - start), block)
         return True
+
+    def _earlier_folds(self, indices: list[int], sent: list[Message]) -> set[int]:
+        """Which of the sent messages are folds.
+
+        They are the view's own and, before those, the folds of a client that keeps what it was
+        sent. A model that repeats a fold later only quotes it.
+        """
+        found = {place for place, index in enumerate(indices) if self.view.fold_at(index) == index}
+        if indices[0] == self.view.stretch_start(indices[0]):
+            for place, message in enumerate(sent):
+                text = content_text(message)
+                role = str(message.get("role"))
+                block = self.freezer.block_shown(self.view.session, role, text)
+                if place in found or block is None or block.kind != "fold":
+                    break
+                found.add(place)
+        return found
 
     # -- candidates ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from clara_mlx.context import wording
 from clara_mlx.context.messages import Piece
+from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.table import Block, BlockTable, Kind
 from clara_mlx.context.tools import MEMORY_TOOLS
 from clara_mlx.errors import ClaraError, StoreError
@@ -134,12 +135,42 @@ class Freezer:
         """The block that a text is, if this memory's file chose exactly this text."""
         return self.table.block_with_text(text.removesuffix(wording.EXPLANATION))
 
-    def original_piece(self, piece: Piece) -> Piece:
-        """The piece that a block's text stands for; of any other text, the piece itself."""
+    def block_shown(self, session: str, role: str, text: str) -> Block | None:
+        """The block or fold that a text of a message is; nothing else counts as ours.
+
+        This memory's file must have chosen it, to the byte, for this session and this role: a block
+        that a tool prints, because it read one, is only what a tool printed.
+
+        Args:
+            session: The conversation's name.
+            role: The role of the message.
+            text: Its content, a part of its content, or the arguments of a call.
+        """
+        block = self.block_with_text(text) if MARKER in text else None
+        if block is None or block.kind == "note":
+            return None
+        if block.handle is None:  # what the memory's tools gave
+            return block if role == "tool" else None
+        # A text of which no block would be shorter stands for itself, and may say anything.
+        own = f"{MARKER}{block.handle}:" in text
+        return block if own and self._is_from(block.handle, session, role) else None
+
+    def original_piece(self, session: str, piece: Piece) -> Piece:
+        """The piece that a block's text stands for; of any other text, the piece itself.
+
+        A block of another session is only text in this one, so that it gives nothing away.
+        """
         block = self.block_with_text(piece.text)
         if block is None or block.kind != "piece":
             return piece
+        if block.handle and not self._is_from(block.handle, session, piece.role):
+            return piece
         return replace(piece, text=self.original(block))
+
+    def _is_from(self, handle: str, session: str, role: str) -> bool:
+        """Whether a handle's original was a text of this role in this session."""
+        found = self.memory.list({"handle": handle, "session": session})
+        return any(one.metadata.get("role") == role for one in found)
 
     def can_restore(self, block: Block, original: str | None = None) -> bool:
         """Whether a block's original comes back, and is ``original`` if that is given.
@@ -172,7 +203,11 @@ class Freezer:
         return given
 
     def known_handles(self, text: str) -> list[str]:
-        """The handles in a text that the memory knows, each once."""
+        """The handles in a text that the memory knows, each once.
+
+        They say only what goes when one of them is forgotten. So a foreign text that names handles
+        gains nothing by it, and loses its own block with them.
+        """
         return [handle for handle in dict.fromkeys(HANDLE.findall(text)) if self.memory.has(handle)]
 
     def _handle_for(self, session: str, piece: Piece) -> str:

@@ -36,10 +36,15 @@ class Piece:
 
 def content_text(message: Mapping[str, Any]) -> str:
     """The text of a message; images and other parts are left out."""
+    return "".join(content_texts(message))
+
+
+def content_texts(message: Mapping[str, Any]) -> list[str]:
+    """The texts of a message: its content, or those of the content's parts that are text."""
     content = message.get("content")
     if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content or [] if _is_text(part))
+        return [content]
+    return [part["text"] for part in content or [] if _is_text(part)]
 
 
 def is_instruction(message: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from clara_mlx.context import answers
 from clara_mlx.context.counting import Counter
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import content_text
+from clara_mlx.context.quoting import quote_markers, replace_surrogates
 from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
 
@@ -28,6 +29,9 @@ def make_note(
     among: Collection[str] | None = None,
 ) -> Edit:
     """Choose the note of the newest message; it never changes afterwards.
+
+    It stands in the newest message, so each of its lines begins with a number or a handle, and
+    nothing that it quotes can pass for that message's own text, see `quoting`.
 
     It has the exact lines that fit the question, from this session's texts that are not shown any
     more, and the model's answer if there are such lines. It is empty if there are none.
@@ -53,7 +57,7 @@ def make_note(
         where["handle"] = sorted(among)
     found = answers.search(memory, question, where)
     handles = [handle for handle in found.handles if handle in compacted]
-    asked = " ".join(question.split())[:_QUESTION_CHARACTERS]
+    asked = quote_markers(" ".join(question.split())[:_QUESTION_CHARACTERS])
     heading = f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]"
     text = ""
     quotes: dict[str, str] = {}
@@ -61,7 +65,7 @@ def make_note(
     while handles and room:
         quotes = answers.quote_lines(memory, question, found, handles, room, shown)
         text = "\n".join([heading, *found.answer_lines, *quotes.values()]) if quotes else ""
-        text = text.encode("utf-8", "replace").decode()
+        text = replace_surrogates(text)
         if counter.text(text) <= most:
             break
         text = ""

@@ -150,6 +150,9 @@ def expand(
 ) -> str:
     """A page of an original: exact lines, and how to get the next page.
 
+    Nothing in the lines is changed, not even what looks like a block of ours: an agent edits files
+    by them. The page is a tool's result, and its first line says whose text follows.
+
     Args:
         memory: The memory that keeps the original.
         handle: Its handle.

@@ -22,13 +22,14 @@ from clara_mlx.context.messages import (
     replace_texts,
     with_note,
 )
+from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.table import Block, Edit
 
 #: The part of an edit that adds a note after a message's content, and replaces nothing.
 NOTE = "note"
 
 #: How every note begins.
-NOTE_BEGINS = "[clara recalls "
+NOTE_BEGINS = f"{MARKER}recalls "
 
 # Between a message and its note.
 _GAP = "\n\n"
@@ -171,7 +172,8 @@ def fold_part(count: int) -> str:
 def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
     """The full history behind messages that were sent: every block replaced with its original.
 
-    Works from the messages and the memory alone. Text that this memory did not issue is kept.
+    Works from the messages and the memory alone. Text that this memory did not issue is kept, and
+    only the assistant's can be a fold, which stands for others' messages, too.
 
     Raises:
         StoreError: An original was forgotten, or is damaged.
@@ -180,7 +182,7 @@ def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Messa
     for message in messages:
         content = message.get("content")
         block = _block_with_text(content, freezer) if isinstance(content, str) else None
-        if block and block.kind == "fold":
+        if block and block.kind == "fold" and message.get("role") == "assistant":
             full += rebuild_history(json.loads(freezer.original(block)), freezer)
         else:
             full.append(_restore_message(message, freezer))
@@ -211,7 +213,7 @@ def _restore_message(message: Message, freezer: Freezer) -> Message:
 
 
 def _block_with_text(text: str, freezer: Freezer) -> Block | None:
-    return freezer.block_with_text(text) if "[clara " in text else None
+    return freezer.block_with_text(text) if MARKER in text else None
 
 
 def _text_of(edit: Edit) -> str:

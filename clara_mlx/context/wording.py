@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from clara_mlx.context.messages import Piece, calls_in, content_text
+from clara_mlx.context.messages import Piece
+from clara_mlx.context.quoting import (
+    MARKER,
+    exact_line,
+    one_line,
+    plain_name,
+    quote_markers,
+    replace_surrogates,
+    role_label,
+)
 from clara_mlx.tool_outputs import rules
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.identifiers import identifiers
@@ -21,9 +30,6 @@ HOW_TO = (
 
 #: The same, as it follows a block's text.
 EXPLANATION = f"\n{HOW_TO}"
-
-#: How a block that stands for many messages names them.
-FOLDED = "earlier messages"
 
 #: Characters. A shorter text is left as it is, because a block would save nothing.
 LEAST_CHARACTERS = 240
@@ -65,7 +71,8 @@ _DEFINES = re.compile(
 def describe(piece: Piece, handle: str, excerpt: int = 0) -> str:
     """The text of a block; the same for the same input, always.
 
-    Arguments of a call stay valid JSON: only their long strings are replaced.
+    What it quotes can't pass for our own words, see `quoting`. Arguments of a call stay valid JSON:
+    only their long strings are replaced.
 
     Args:
         piece: The text that the block stands for.
@@ -73,110 +80,30 @@ def describe(piece: Piece, handle: str, excerpt: int = 0) -> str:
         excerpt: Characters of the original to quote as well, from its beginning and its end.
     """
     if piece.part.startswith("arguments"):
-        return _replace_surrogates(_shorten_arguments(piece, handle))
-    name = f"{piece.tool} output" if piece.role == "tool" else f"{piece.role} text"
-    lines = [f"[clara {handle}: {name}, {_size(piece.text)}, kept whole]"]
+        return replace_surrogates(_shorten_arguments(piece, handle))
+    name = f"{role_label(piece.role)} text"
+    if piece.role == "tool":
+        name = f"{plain_name(piece.tool or 'tool')} output"
+    lines = [f"{MARKER}{handle}: {name}, {_size(piece.text)}, kept whole]"]
     command = short_command(piece.arguments)
     if command:
         lines.append(f"command: {command}")
     if piece.role == "tool":
         lines += [f"outcome: {line}" for line in key_lines(piece.text, command)]
     else:
-        lines.append(f"begins: {_cut(piece.text.strip(), 2 * _LINE)}")
-    quoted = _excerpt(piece.text, excerpt) if excerpt else []
+        lines.append(f"begins: {one_line(piece.text.strip(), 2 * _LINE)}")
+    # An excerpt has the lines of its text as they are: it stays under its role.
+    quoted = [quote_markers(part) for part in _excerpt(piece.text, excerpt)] if excerpt else []
     lines += identifier_lines(piece.text, shown="\n".join(lines + quoted))
-    return _replace_surrogates("\n".join(lines + quoted))
+    return replace_surrogates("\n".join(lines + quoted))
 
 
 def describe_recalled(piece: Piece, number: str) -> str:
     """The text of a block for what a tool of the memory gave; it has a number, not a handle."""
-    first = f"[clara {number}: what {piece.tool} gave, {_size(piece.text)}; call it again for more]"
+    tool = plain_name(piece.tool or "tool")
+    first = f"{MARKER}{number}: what {tool} gave, {_size(piece.text)}; call it again for more]"
     command = f"command: {short_command(piece.arguments)}"
-    return _replace_surrogates("\n".join([first, command, *identifier_lines(piece.text)]))
-
-
-def fold_entries(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """For each text and call of messages, one line and a fuller form of it.
-
-    The fuller form of a block is the block itself; other texts are cut.
-    """
-    entries: list[tuple[str, str]] = []
-    for message in messages:
-        role = str(message.get("role"))
-        text = content_text(message).strip().removesuffix(EXPLANATION)
-        if text.startswith("[clara ") and FOLDED in text.partition("\n")[0]:
-            # A fuller form has further lines, indented; they stay with their first.
-            for full in re.split(r"\n(?!  )", text)[1:]:
-                entries.append((_one_line(full.replace("\n  ", "\n")), full))
-        elif text.startswith("[clara "):
-            # Indented, so that no line of an output passes for a user's later.
-            entries.append((_one_line(text), text.replace("\n", "\n  ")))
-        elif text:
-            entries.append((f"{role}: {_cut(text, _LINE)}", f"{role}: {_cut(text, 4 * _LINE)}"))
-        for name, arguments in calls_in(message):
-            line = f"called {name}: {short_command(arguments)}"
-            entries.append((line, line))
-    return entries
-
-
-def describe_fold(entries: list[tuple[str, str]], handle: str, messages: int, most: int) -> str:
-    """The text that stands for many messages.
-
-    Users' words and all handles with their commands come first, then the newest of the others in
-    a quarter of the room that is left. The rest of the room is for fuller forms, newest first.
-
-    Args:
-        entries: What `fold_entries` gave.
-        handle: The handle of the transcript.
-        messages: The number of messages.
-        most: Characters that the text may have, about.
-    """
-    order = sorted(range(len(entries)), key=lambda i: (_rank(entries[i][0]), -i))
-    chosen: dict[int, str] = {}
-    room = most
-
-    def choose(indices: Iterable[int], spare: int, form: Callable[[tuple[str, str]], str]) -> None:
-        """Choose a form of these entries, as long as ``spare`` characters stay free."""
-        nonlocal room
-        for index in indices:
-            text = form(entries[index])
-            needed = len(text) - len(chosen[index]) if index in chosen else len(text) + 1
-            if room - needed >= spare:
-                room -= needed
-                chosen[index] = text
-
-    first = [i for i in order if _rank(entries[i][0]) < _OTHERS]
-    choose(first, 0, lambda entry: _shortest(entry[0]))
-    choose(order[len(first) :], room * 3 // 4, lambda entry: entry[0])
-    choose(first, room // 4, lambda entry: entry[1])
-    choose([i for i in first if chosen.get(i) != entries[i][1]], 0, lambda entry: entry[0])
-    left = f"; {len(entries) - len(chosen)} lines only there" if len(chosen) < len(entries) else ""
-    heading = f"[clara {handle}: {messages} {FOLDED}, kept whole{left}]"
-    return _replace_surrogates("\n".join([heading, *(chosen[i] for i in sorted(chosen))]))
-
-
-# The rank of lines that are not a user's words and have no handle.
-_OTHERS = 2
-
-
-def _rank(line: str) -> int:
-    """Which lines of a fold come first; the lowest do."""
-    return 0 if line.startswith("user: ") else 1 if line.startswith("[clara m-") else _OTHERS
-
-
-def _one_line(text: str) -> str:
-    """A block's handle, tool, size, command and first outcome, as one line."""
-    lines = text.split("\n", 3)
-    rest = [line.partition(": ")[2] for line in lines[1:3] if line[:8] in ("command:", "outcome:")]
-    return " | ".join([lines[0], *rest])
-
-
-def _shortest(line: str) -> str:
-    """A block's line cut down to handle and command; other lines as they are."""
-    head, _, rest = line.partition("] | ")
-    if not line.startswith("[clara m-") or not rest:
-        return line
-    return f"{head.partition(':')[0]}] | {rest.partition(' | ')[0]}"
+    return replace_surrogates("\n".join([first, command, *identifier_lines(piece.text)]))
 
 
 def key_lines(text: str, command: str | None = None) -> list[str]:
@@ -193,7 +120,7 @@ def key_lines(text: str, command: str | None = None) -> list[str]:
         *_trouble(text[:_LOOK]),
         _line_at(text, len(text.rstrip()) - 1),
     ]
-    lines = [_cut(line.strip(), _LINE) for _, line in sorted(set(places))]
+    lines = [one_line(line.strip(), _LINE) for _, line in sorted(set(places))]
     return [line for line in lines if len(re.findall(r"\w+", line)) > 1]
 
 
@@ -221,7 +148,7 @@ def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
 
 def trouble_lines(text: str) -> list[str]:
     """The first lines of an output that say by themselves that something went wrong, cut."""
-    return [_cut(line.strip(), _LINE) for _, line in _trouble(text[:_LOOK])]
+    return [one_line(line.strip(), _LINE) for _, line in _trouble(text[:_LOOK])]
 
 
 def _trouble(text: str) -> list[tuple[int, str]]:
@@ -242,7 +169,7 @@ def identifier_lines(text: str, most: int = _IDENTIFIERS, shown: str = "") -> li
         found += identifiers(text[max(_LOOK, len(text) - _LOOK) :])
     kinds: dict[str, list[str]] = {kind: [] for kind in _KINDS}
     for one in found:
-        kinds[one.kind].append(one.text)
+        kinds[one.kind].append(exact_line(one.text))
     kinds["defines"] = [match[1] for match in _DEFINES.finditer(text[: 2 * _LOOK])]
     lines: list[str] = []
     room = most
@@ -274,22 +201,28 @@ def _size(text: str) -> str:
     return f"{lines} lines" if lines > 1 else f"{len(text)} characters"
 
 
-def short_command(arguments: str | None) -> str:
-    """The arguments of a call as one short line: the value of a single one, or names and values."""
+def short_command(arguments: str | None, own: str = "") -> str:
+    """The arguments of a call as one short line: the value of a single one, or names and values.
+
+    Args:
+        arguments: The arguments, as JSON.
+        own: How the marker of their own block begins, if they are one.
+    """
     try:
         parsed = json.loads(arguments) if arguments else {}
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        return _cut(arguments or "", _COMMAND)
+        return one_line(arguments or "", _COMMAND, own)
     values = {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for key, value in parsed.items()
     }
     if len(values) == 1:
-        return _cut(next(iter(values.values())), _COMMAND)
+        return one_line(next(iter(values.values())), _COMMAND, own)
     each = max(24, _COMMAND // max(1, len(values)))
-    return _cut(", ".join(f"{k}={_cut(v, each)}" for k, v in values.items()), 2 * _COMMAND)
+    written = ", ".join(f"{key}={one_line(value, each, own)}" for key, value in values.items())
+    return one_line(written, 2 * _COMMAND, own)
 
 
 def _shorten_arguments(piece: Piece, handle: str) -> str:
@@ -299,7 +232,7 @@ def _shorten_arguments(piece: Piece, handle: str) -> str:
         if isinstance(value, str) and len(value) >= LEAST_CHARACTERS:
             about = "; ".join(identifier_lines(value, _IDENTIFIERS // 4))
             about = f": {about}" if about else ""
-            return f"[clara {handle}: {_size(value)} of this call, kept whole{about}]"
+            return f"{MARKER}{handle}: {_size(value)} of this call, kept whole{about}]"
         if isinstance(value, dict):
             return {key: shorten(one) for key, one in value.items()}
         if isinstance(value, list):
@@ -332,14 +265,3 @@ def _line_at(text: str, position: int) -> tuple[int, str]:
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)
     return start, text[start : end if end >= 0 else len(text)]
-
-
-def _cut(text: str, most: int) -> str:
-    """A text as one line of at most ``most`` characters."""
-    flat = " ".join(text[: 4 * most].split())
-    return flat if len(flat) <= most and len(text) <= 4 * most else flat[: most - 3] + "..."
-
-
-def _replace_surrogates(text: str) -> str:
-    """Lone surrogates can't be sent; the original keeps them."""
-    return text.encode("utf-8", "replace").decode()

@@ -8,9 +8,11 @@ from typing import Any
 
 from clara_mlx.context.messages import Message, is_instruction
 
-# Placeholders for the result of a call, or the call of a result, that the client has lost.
+# Placeholder for the result of a call that the client has lost.
 _LOST_RESULT = "(the result of this call is not in the conversation any more)"
-_LOST_CALL = "[result of an earlier call]\n"
+
+# The tool of a call that the client has lost, if its result does not name it.
+_LOST_CALL = "earlier_call"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ def _pair_calls_with_results(messages: Sequence[Message]) -> list[Message]:
                 del waiting[id]
                 paired.append(message)
                 continue
-            message = {"role": "user", "content": _LOST_CALL + _texts(message["content"])}
+            # It gets a call of its own: what a tool said must stay under the tool's role.
+            paired += [*_placeholders(waiting), _call_for(message), message]
+            waiting = {}
+            continue
         paired += _placeholders(waiting)
         waiting = {call["id"]: None for call in message.get("tool_calls", [])}
         paired.append(message)
@@ -63,10 +68,11 @@ def _placeholders(ids: Iterable[str]) -> list[Message]:
     return [{"role": "tool", "tool_call_id": id, "content": _LOST_RESULT} for id in ids]
 
 
-def _texts(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(str(part.get("text", "")) for part in content)
+def _call_for(result: Message) -> Message:
+    """A call that a result without one can follow."""
+    function = {"name": str(result.get("name") or _LOST_CALL), "arguments": "{}"}
+    call = {"id": result["tool_call_id"], "type": "function", "function": function}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
 def _merge_instructions(messages: list[Message]) -> list[Message]:

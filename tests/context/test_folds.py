@@ -10,8 +10,9 @@ import pytest
 from trajectories import SMALL, report, requests, start, step, trajectory
 
 from clara_mlx.context import Budget, Context
+from clara_mlx.context.folds import FOLDED
 from clara_mlx.context.messages import content_text
-from clara_mlx.context.wording import FOLDED, HOW_TO
+from clara_mlx.context.wording import HOW_TO
 from clara_mlx.memory import Memory
 
 
