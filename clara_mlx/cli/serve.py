@@ -27,6 +27,8 @@ from clara_mlx.memory.settings import (
 if TYPE_CHECKING:
     from clara_mlx.context import Counter
 
+logger = logging.getLogger(__name__)
+
 commands = typer.Typer()
 
 DEFAULT_WINDOW = 32_768  # tokens; `clara-mlx plan` computes with the same number
@@ -179,7 +181,14 @@ def serve(
         typer.echo(f"clara-mlx serves at http://{name_in_url}:{address[1]}/v1", err=True)
         # uvicorn ends gracefully and then raises the signal again; the memory must still be closed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        create_server(settings, memory, counter).run(sockets=[listening])
+        server = create_server(settings, memory, counter)
+        try:
+            server.run(sockets=[listening])
+        finally:
+            if not server.has_ended:
+                logger.warning("some work on the memory had not ended; it is undone")
+                logging.shutdown()
+                os._exit(0)  # SQLite undoes what was not committed; nothing acknowledged is lost
 
 
 @commands.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,14 +13,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clara_mlx.context import Context, Counter
 from clara_mlx.errors import ClaraError, StorageFailed
 from clara_mlx.memory import Memory
 from clara_mlx.serve.answering import Answerer
-from clara_mlx.serve.bodies import BodyLimit, Json
+from clara_mlx.serve.bodies import BodyLimit, Json, ReadFirst
 from clara_mlx.serve.chat import Chat, Models
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import CONTENT_TYPE, Figures
@@ -34,6 +35,9 @@ from clara_mlx.serve.server import Server
 from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.upstream import Endpoint
 
+# Seconds that calls of the memory have to end when the gateway stops, once all answers have ended.
+_LAST_SECONDS = 5.0
+
 _MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 
 
@@ -44,7 +48,7 @@ def create_server(settings: Settings, memory: Memory, counter: Counter | None = 
     seconds, and remembers what has not been remembered yet.
     """
     app = create_app(settings, memory, counter)
-    return Server(app, settings, app.state.runs)
+    return Server(app, settings)
 
 
 def create_app(settings: Settings, memory: Memory, counter: Counter | None = None) -> Starlette:
@@ -72,7 +76,7 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
         # Nothing is kept between requests, so a client survives a restart of the gateway.
         stateless_http=True,
         json_response=True,
-        max_request_body_size=settings.max_body_bytes,
+        max_request_body_size=settings.body_limit("/mcp"),
         # The guard below has looked at Host and Origin already.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
@@ -104,7 +108,7 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
         await runs.close(settings.drain)
         await answerer.close(settings.drain)
         await router.close()
-        pools.close()
+        app.state.has_ended = await asyncio.to_thread(pools.close, _LAST_SECONDS)
 
     app = Starlette(
         routes=[
@@ -112,12 +116,12 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{name:path}", models.get, methods=["GET"]),
             *Rest(memory, pools, settings.body_seconds, status).routes(),
-            *mcp_app.routes,
+            *_with_bodies_read_first(mcp_app.routes, settings.body_seconds),
             Route("/metrics", metrics, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
         ],
         middleware=[
-            Middleware(BodyLimit, limit=settings.max_body_bytes),
+            Middleware(BodyLimit, limit=settings.body_limit),
             Middleware(_RequestCounter, figures=figures),
             Middleware(Guard, settings=settings),
             Middleware(JsonErrors),
@@ -127,7 +131,9 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
         ),
         lifespan=lifespan,
     )
-    app.state.runs = runs  # for the server, which ends them when it is stopped
+    # For the server, which ends the runs when it is stopped, and says whether all work has ended.
+    app.state.runs = runs
+    app.state.has_ended = True
     return app
 
 
@@ -144,6 +150,10 @@ async def error_response(request: Request, error: Exception) -> Response:
         answer.headers.update(error.headers or {})
         return answer
     return ApiError(500, "the gateway failed; its log says why", code="internal_error").response()
+
+
+def _with_bodies_read_first(routes: list[BaseRoute], seconds: float) -> list[Route]:
+    return [Route(r.path, ReadFirst(r.app, seconds)) for r in routes if isinstance(r, Route)]
 
 
 class _RequestCounter:

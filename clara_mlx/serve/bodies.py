@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -14,11 +15,15 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.json_values import BadJson, TooMuchJson, check_size, read_value
 
 T = TypeVar("T")
 
 # Bytes; larger bodies are parsed in a thread, so that the event loop can serve other requests.
 _LARGE = 1 << 18
+
+# One after the other: the parser lets nothing else run, and several would do so for longer.
+_parsing = ThreadPoolExecutor(1, "clara-mlx parse")
 
 # A request that was answered early is still read up to this many bytes, so that its client sees the
 # answer.
@@ -50,39 +55,75 @@ async def read_json(request: Request, seconds: float, parse: Callable[[dict[str,
     if kind != "application/json":
         # A page of another site can send other types without asking first.
         raise ApiError(415, "send JSON, with Content-Type: application/json")
+    content = await _read_body(request, seconds)
+    return await _parse(content, lambda: parse(parse_object(content)))
+
+
+async def _read_body(request: Request, seconds: float) -> bytes:
     try:
         async with asyncio.timeout(seconds):
-            content = await request.body()
+            return await request.body()
     except TimeoutError:
         raise ApiError(408, f"the request's body took longer than {seconds:g} seconds") from None
     except ClientDisconnect:
         raise ApiError(400, "the client left before its request was complete") from None
-    if len(content) > _LARGE:
-        return await asyncio.to_thread(lambda: parse(parse_object(content)))
-    return parse(parse_object(content))
+
+
+async def _parse(content: bytes, work: Callable[[], T]) -> T:
+    """Run what parses a body, in a thread if it may take long."""
+    if len(content) <= _LARGE:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_parsing, work)
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
     """A JSON object from bytes.
 
     Raises:
-        ApiError: The bytes are not a JSON object; NaN and Infinity are not JSON.
+        ApiError: The bytes are not a JSON object, or one of too many values or levels.
     """
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise ApiError(400, f"the request is not UTF-8: see byte {error.start}") from None
-    except RecursionError:
-        raise ApiError(400, "the request's JSON is nested too deeply") from None
-    except ValueError as error:
-        raise ApiError(400, f"the request is not JSON: {error}") from None
+        value = read_value(content)
+    except BadJson as error:
+        raise _as_api_error(error) from None
     if not isinstance(value, dict):
         raise ApiError(400, "the request must be a JSON object")
     return value
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
+def _as_api_error(error: BadJson) -> ApiError:
+    if isinstance(error, TooMuchJson):
+        return ApiError(413, f"the request {error}", code="too_large")
+    return ApiError(400, f"the request {error}")
+
+
+class ReadFirst:
+    """ASGI middleware for an application that parses JSON by itself.
+
+    It gets a request when all of it has arrived in time, and its JSON has not too many values.
+
+    Args:
+        app: The application.
+        seconds: The most that the body of a request may take to arrive.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read a request, and pass it on in one piece."""
+        content = await _read_body(Request(scope, receive), self._seconds)
+        try:
+            await _parse(content, lambda: check_size(content))
+        except BadJson as error:
+            raise _as_api_error(error) from None
+        waiting: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def receive_again() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self.app(scope, receive_again, send)
 
 
 class BodyLimit:
@@ -92,10 +133,10 @@ class BodyLimit:
 
     Args:
         app: The application.
-        limit: Bytes of the largest request; reading a larger one raises a 413.
+        limit: The bytes of the largest request to a path; reading a larger one raises a 413.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: Callable[[str], int]) -> None:
         self.app = app
         self._limit = limit
 
@@ -104,6 +145,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        limit = self._limit(scope["path"])
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
         expected = int(length) if length.isdecimal() and len(length) < 20 else 0
@@ -118,11 +160,11 @@ class BodyLimit:
             return message
 
         async def read_within_limit() -> Message:
-            if expected <= self._limit:
+            if expected <= limit:
                 message = await read()
-                if size <= self._limit:
+                if size <= limit:
                     return message
-            raise ApiError(413, f"the request is larger than {self._limit} bytes", code="too_large")
+            raise ApiError(413, f"the request is larger than {limit} bytes", code="too_large")
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start" and not complete:

@@ -18,6 +18,14 @@ from clara_mlx.serve.runs import Run
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
+# Messages of a request; the parts of all messages together, and their calls. Each costs work, and
+# real conversations have far fewer: an agent makes some hundred steps before its client ends it.
+_MOST_MESSAGES = 10_000
+_MOST_PARTS = 10_000
+
+# Tools of a request; OpenAI takes 128.
+_MOST_TOOLS = 2_000
+
 # Fields that the gateway sets itself, or that `ChatRequest` has fields for.
 _NOT_OPTIONS = frozenset(("messages", "tools", "model", "stream", "stream_options"))
 
@@ -39,8 +47,12 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
     messages = given.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid_field("messages", "must be a list with at least one message")
+    if len(messages) > _MOST_MESSAGES:
+        raise invalid_field("messages", f"must be a list of at most {_MOST_MESSAGES:,} messages")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
+    if sum(map(_count_parts, messages)) > _MOST_PARTS:
+        raise invalid_field("messages", f"must have at most {_MOST_PARTS:,} parts and calls in all")
     stream = given.get("stream", False)
     stream_options = given.get("stream_options", {})
     if not isinstance(stream, bool) or not isinstance(stream_options, dict):
@@ -86,6 +98,12 @@ def _check_message(message: Any, where: str) -> None:
         raise invalid_field(f"{where}.tool_call_id", "must be a string")
 
 
+def _count_parts(message: Mapping[str, Any]) -> int:
+    content = message.get("content")
+    parts = len(content) if isinstance(content, list) else 0
+    return parts + len(message.get("tool_calls") or ())
+
+
 def _check_call(call: Any, where: str) -> None:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -115,6 +133,8 @@ def _check_options(given: Mapping[str, Any]) -> None:
 def _read_tools(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, list):
         raise invalid_field("tools", "must be a list")
+    if len(given) > _MOST_TOOLS:
+        raise invalid_field("tools", f"must be a list of at most {_MOST_TOOLS:,} tools")
     for index, tool in enumerate(given):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):

@@ -51,6 +51,7 @@ class Observer:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)
             self._waiting.clear()
+            self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _remember_waiting(self) -> None:

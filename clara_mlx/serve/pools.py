@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -46,10 +48,17 @@ class Pools:
         """Run what changes the memory."""
         return await _run(self._write, work)
 
-    def close(self) -> None:
-        """Finish the calls that are running, and end the threads."""
-        for pool in (self._prepare, self._ask, self._write):
-            pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, seconds: float = math.inf) -> bool:
+        """End the threads, with the calls that are running; whether they ended in time."""
+        pools = (self._prepare, self._ask, self._write)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        waiting = threading.Thread(
+            target=lambda: [pool.shutdown(wait=True) for pool in pools], daemon=True
+        )
+        waiting.start()
+        waiting.join(None if seconds == math.inf else seconds)
+        return not waiting.is_alive()
 
 
 async def _run(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:

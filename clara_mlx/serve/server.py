@@ -6,11 +6,10 @@ import asyncio
 import socket
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve.connections import Connections, most_connections
-from clara_mlx.serve.runs import Runs
 from clara_mlx.serve.settings import Settings
 
 # Connections that may wait to be accepted.
@@ -34,12 +33,12 @@ class Server(uvicorn.Server):
     says so, and at last all connections are closed.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, runs: Runs) -> None:
+    def __init__(self, app: Starlette, settings: Settings) -> None:
         self._connections = Connections(
             most_connections(settings.connections), settings.header_seconds
         )
         self._drain = settings.drain
-        self._runs = runs
+        self._app = app
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -54,6 +53,11 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=round(settings.drain + _LAST_SECONDS + _SPARE_SECONDS),
         )
         super().__init__(config)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no call of the memory is running any more, once the server has been stopped."""
+        return bool(self._app.state.has_ended)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -70,7 +74,7 @@ class Server(uvicorn.Server):
             ending.cancel()
 
     async def _end_answers(self) -> None:
-        await self._runs.close(self._drain)
+        await self._app.state.runs.close(self._drain)
         await asyncio.sleep(_LAST_SECONDS)
         self._connections.abort()
 

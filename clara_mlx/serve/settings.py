@@ -10,6 +10,12 @@ from urllib.parse import urlsplit
 from clara_mlx.context import Budget
 from clara_mlx.errors import ClaraError
 
+# Bytes of the largest request of other kinds: questions and filters.
+_SMALL_BODY_BYTES = 1 << 20
+
+# Paths by which texts come to be remembered.
+_TEXT_PATHS = frozenset(("/v1/memory/remember", "/mcp"))
+
 #: When the reasoner is offered the memory's tools: if the client gave it tools or something was
 #: compacted ("auto"), in every request, or never.
 Offer = Literal["auto", "always", "never"]
@@ -62,7 +68,8 @@ class Settings:
     port: int = 8100  # to listen on; 0 chooses a free one
     token: str | None = field(default=None, repr=False)  # the bearer token that clients must send
     allow_hosts: tuple[str, ...] = ()  # names, besides loopback's, that requests may be sent to
-    max_body_bytes: int = 32 << 20  # of the largest request
+    max_body_bytes: int = 32 << 20  # of the largest chat request
+    max_text_bytes: int = 8 << 20  # of the largest request that brings a text to remember
     connections: int = 1024  # the most that are open; fewer if the system allows few open files
     header_seconds: float = 15.0  # until a connection's first, or next, request has its headers
     body_seconds: float = 60.0  # the most that the body of a request may take to arrive
@@ -74,6 +81,13 @@ class Settings:
     failures: int = 3  # failures of the reasoner in a row after which it is left alone
     pause: float = 30.0  # seconds until it is then tried again
     drain: float = 30.0  # the most seconds to finish answers when the gateway stops
+
+    def body_limit(self, path: str) -> int:
+        """The bytes of the largest request to a path."""
+        if path == "/v1/chat/completions":
+            return self.max_body_bytes
+        other = self.max_text_bytes if path in _TEXT_PATHS else _SMALL_BODY_BYTES
+        return min(other, self.max_body_bytes)
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.token:

@@ -1,0 +1,113 @@
+"""JSON from outside, read in bounded time: few enough values, not nested too deeply, all finite.
+
+Python's parser lets nothing else run until it is done. The length of strings costs it little: 32
+MiB of any strings take a tenth of a second, but of empty lists two seconds and a gigabyte. So
+values are counted first, by steps between which other threads run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+# Values of a request. A conversation of 5,000 messages with calls has about 60,000.
+MOST_VALUES = 250_000
+
+# Values of an endpoint's answer: 4,096 tokens with the log probabilities of 20 others each.
+MOST_VALUES_OF_ANSWER = 1_000_000
+
+# Levels of lists and objects; a tool's JSON Schema has about 20.
+DEEPEST = 100
+
+# A string, also one without an end, or what begins another value.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{,]', re.DOTALL)
+
+
+class BadJson(ValueError):
+    """Text that is no JSON, or more of it than is read; the message continues "the request"."""
+
+
+class TooMuchJson(BadJson):
+    """JSON with too many values."""
+
+
+def read_value(
+    content: bytes,
+    most: int = MOST_VALUES,
+    read_constant: Callable[[str], Any] | None = None,
+) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Args:
+        content: The text.
+        most: The most values that it may have, keys not counted.
+        read_constant: Gives the value for NaN, Infinity, -Infinity and numbers that are too large;
+            without it, they are refused.
+
+    Raises:
+        BadJson: It is not JSON, or has too many values or levels.
+    """
+    check_size(content, most)
+    constant = read_constant or _refuse
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            parse_constant=constant,
+            parse_float=lambda number: _read_float(number, constant),
+        )
+    except UnicodeDecodeError as error:
+        raise BadJson(f"is not UTF-8: see byte {error.start}") from None
+    except RecursionError:
+        raise BadJson(f"has JSON of more than {DEEPEST} levels") from None
+    except BadJson:
+        raise
+    except ValueError as error:
+        raise BadJson(f"is not JSON: {error}") from None
+    if _is_deeper(value, DEEPEST):
+        raise BadJson(f"has JSON of more than {DEEPEST} levels")
+    return value
+
+
+def check_size(content: bytes, most: int = MOST_VALUES) -> None:
+    """Count the values of a JSON text.
+
+    Raises:
+        TooMuchJson: There are more than ``most``.
+    """
+    if sum(map(content.count, (b"[", b"{", b","))) < most:
+        return  # the usual case: even those in strings are few
+    values = 1
+    strings = 0
+    for token in _TOKEN.finditer(content):
+        if content[token.start()] == 34:  # a quotation mark
+            strings += 1
+        else:
+            values += 1
+        # Keys are strings, too; so there are at most two strings for each value.
+        if values > most or strings > 2 * most:
+            raise TooMuchJson(f"has more than {most:,} JSON values")
+
+
+def _read_float(number: str, constant: Callable[[str], Any]) -> Any:
+    value = float(number)
+    if math.isfinite(value):
+        return value
+    return constant("Infinity" if value > 0 else "-Infinity")
+
+
+def _refuse(name: str) -> Any:
+    raise BadJson(f"has a number that JSON has no form for: {name}")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested in more levels than these."""
+    layer = [value]
+    for _ in range(levels + 1):
+        inner = [one for one in layer if isinstance(one, dict | list)]
+        if not inner:
+            return False
+        layer = [v for one in inner for v in (one.values() if isinstance(one, dict) else one)]
+    return True
