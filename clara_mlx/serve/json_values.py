@@ -22,48 +22,73 @@ MOST_VALUES_OF_ANSWER = 1_000_000
 # Levels of lists and objects; a tool's JSON Schema has about 20.
 DEEPEST = 100
 
+# Characters of the place of a value, in an error.
+_PATH_CHARACTERS = 100
+
+# What stands in the place of numbers that are none in JSON, in an endpoint's answer.
+_CONSTANTS = {"-Infinity": -9999.0, "Infinity": None, "NaN": None}
+
 # A string, also one without an end, or what begins another value.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{,]', re.DOTALL)
 
 
 class BadJson(ValueError):
-    """Text that is no JSON, or more of it than is read; the message continues "the request"."""
+    """Text that is no JSON, or too much of it; the message continues "the request"."""
 
 
 class TooMuchJson(BadJson):
     """JSON with too many values."""
 
 
-def read_value(
-    content: bytes,
-    most: int = MOST_VALUES,
-    read_constant: Callable[[str], Any] | None = None,
-) -> Any:
+def read_value(content: bytes, most: int = MOST_VALUES) -> Any:
     """The value of a JSON text in UTF-8.
 
     Args:
         content: The text.
         most: The most values that it may have, keys not counted.
-        read_constant: Gives the value for NaN, Infinity, -Infinity and numbers that are too large;
-            without it, they are refused.
+
+    Raises:
+        BadJson: It is not JSON, has too many values or levels, or a number without a finite value.
+    """
+    infinite: list[str] = []
+
+    def read_float(number: str) -> float:
+        value = float(number)
+        if math.isinf(value):
+            infinite.append(number)
+        return value
+
+    value = _parse(content, most, _refuse_constant, read_float)
+    if infinite:
+        raise BadJson(f"has a number that is too large, at {_find_infinity(value)}")
+    return value
+
+
+def read_answer(content: bytes) -> Any:
+    """The value of what an endpoint sent; numbers that JSON has no form for get a value.
+
+    Python writes such numbers all the same: ``mlx_lm.server`` gives tokens that are ruled out a
+    logarithm of -Infinity, which becomes the -9999.0 that OpenAI's API has there.
 
     Raises:
         BadJson: It is not JSON, or has too many values or levels.
     """
+    return _parse(content, MOST_VALUES_OF_ANSWER, _CONSTANTS.get, _read_finite)
+
+
+def _parse(
+    content: bytes,
+    most: int,
+    constant: Callable[[str], Any],
+    number: Callable[[str], Any] | None = None,
+) -> Any:
     check_size(content, most)
-    constant = read_constant or _refuse
     try:
-        value = json.loads(
-            content.decode("utf-8"),
-            parse_constant=constant,
-            parse_float=lambda number: _read_float(number, constant),
-        )
+        value = json.loads(content.decode("utf-8"), parse_constant=constant, parse_float=number)
     except UnicodeDecodeError as error:
         raise BadJson(f"is not UTF-8: see byte {error.start}") from None
     except RecursionError:
         raise BadJson(f"has JSON of more than {DEEPEST} levels") from None
-    except BadJson:
-        raise
     except ValueError as error:
         raise BadJson(f"is not JSON: {error}") from None
     if _is_deeper(value, DEEPEST):
@@ -91,15 +116,13 @@ def check_size(content: bytes, most: int = MOST_VALUES) -> None:
             raise TooMuchJson(f"has more than {most:,} JSON values")
 
 
-def _read_float(number: str, constant: Callable[[str], Any]) -> Any:
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _read_finite(number: str) -> Any:
     value = float(number)
-    if math.isfinite(value):
-        return value
-    return constant("Infinity" if value > 0 else "-Infinity")
-
-
-def _refuse(name: str) -> Any:
-    raise BadJson(f"has a number that JSON has no form for: {name}")
+    return value if math.isfinite(value) else _CONSTANTS["-Infinity" if value < 0 else "Infinity"]
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -111,3 +134,19 @@ def _is_deeper(value: Any, levels: int) -> bool:
             return False
         layer = [v for one in inner for v in (one.values() if isinstance(one, dict) else one)]
     return True
+
+
+def _find_infinity(value: Any) -> str | None:
+    """The place of the first number that is infinite, such as "messages[0].x"; or None."""
+    layer = [("", value)]
+    while layer:
+        inner: list[tuple[str, Any]] = []
+        for path, one in layer:
+            if isinstance(one, dict):
+                inner += [(f"{path}.{key}"[:_PATH_CHARACTERS], v) for key, v in one.items()]
+            elif isinstance(one, list):
+                inner += [(f"{path}[{i}]"[:_PATH_CHARACTERS], v) for i, v in enumerate(one)]
+            elif isinstance(one, float) and math.isinf(one):
+                return path.removeprefix(".")
+        layer = inner
+    return None

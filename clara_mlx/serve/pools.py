@@ -53,9 +53,12 @@ class Pools:
         pools = (self._prepare, self._ask, self._write)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
-        waiting = threading.Thread(
-            target=lambda: [pool.shutdown(wait=True) for pool in pools], daemon=True
-        )
+
+        def wait() -> None:
+            for pool in pools:
+                pool.shutdown(wait=True)
+
+        waiting = threading.Thread(target=wait, daemon=True)
         waiting.start()
         waiting.join(None if seconds == math.inf else seconds)
         return not waiting.is_alive()
