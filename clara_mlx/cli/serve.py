@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from os import _exit as exit_at_once
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -188,7 +189,9 @@ def serve(
             if not server.has_ended:
                 logger.warning("some work on the memory had not ended; it is undone")
                 logging.shutdown()
-                os._exit(0)  # SQLite undoes what was not committed; nothing acknowledged is lost
+                exit_at_once(
+                    0
+                )  # SQLite undoes what was not committed; nothing acknowledged is lost
 
 
 @commands.command()
