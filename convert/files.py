@@ -11,6 +11,7 @@ from clara_mlx.convert.tensors import TensorRef, read_safetensors
 from clara_mlx.convert.weight_map import clean_adapter_key
 from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.folder import download
+from clara_mlx.model.regular import MOST_CONFIG, read_regular
 
 # Files of a checkpoint that a conversion needs; its weights are .pth or safetensors.
 _CHECKPOINT_FILES = ("config.json", "*.pth", "*.safetensors", "tokenizer*", "*.jinja")
@@ -20,14 +21,14 @@ BASE_FILES = ("*.json", "model*.safetensors", "*.jinja", "README.md", "LICENSE*"
 _SUBFOLDERS = "compression-*"  # of the published repositories, a checkpoint in each
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
+    """Read a JSON object from a file of at most ``most`` bytes.
 
     Raises:
         CheckpointError: The file can't be read, or holds something else; the message names it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, most).decode("utf-8")
         content = json.loads(text)
         if "\\ud" in text.lower():  # an escaped lone surrogate could not be written or printed
             json.dumps(content, ensure_ascii=False).encode()
@@ -149,12 +150,16 @@ def read_licence(path: Path) -> str | None:
 
     for folder in (path, path.parent):
         card = folder / "README.md"
-        if card.is_file() and card.read_bytes()[:3] == b"---":  # a model card's metadata
-            try:
-                data = ModelCard.load(card).data.to_dict()
-            except Exception:  # the YAML need not be valid
+        if not card.is_file():
+            continue
+        try:
+            text = read_regular(card, MOST_CONFIG).decode()
+            if not text.startswith("---"):  # it has no metadata
                 continue
-            licence = data.get("license_name") or data.get("license")
-            if licence:
-                return "".join(c if c.isprintable() else "?" for c in str(licence))
+            data = ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+        except Exception:  # the YAML need not be valid
+            continue
+        licence = data.get("license_name") or data.get("license")
+        if licence:
+            return "".join(c if c.isprintable() else "?" for c in str(licence))
     return None

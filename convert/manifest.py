@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import LAYOUT
 from clara_mlx.model.lora import SCALE, TARGETS
+from clara_mlx.model.regular import read_regular
 from clara_mlx.version import __version__
 
 #: Files of the base that mlx-lm and transformers read beside the weights.
@@ -137,7 +137,7 @@ def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None)
 def _copy_companions(source: Source, folder: Path) -> None:
     """Copy the small files that travel with the weights, and the checkpoint's licence."""
     for name in COMPANIONS:
-        if (source.base_path / name).is_file():
-            shutil.copyfile(source.base_path / name, folder / name)
+        if (source.base_path / name).exists():
+            (folder / name).write_bytes(read_regular(source.base_path / name))
     for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
-        shutil.copyfile(licence, folder / "LICENSE")
+        (folder / "LICENSE").write_bytes(read_regular(licence))

@@ -23,6 +23,7 @@ import numpy as np
 
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.regular import check_regular
 
 #: Bytes. Real descriptions have about 300 per tensor, and a zip file's directory has fewer; the
 #: limit keeps hostile files from taking memory.
@@ -100,6 +101,7 @@ class _Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._checked: set[str] = set()
+        check_regular(path)
         try:
             with _Capped(path) as raw, zipfile.ZipFile(raw) as file:
                 self._entries = {info.filename: info for info in file.infolist()}

@@ -29,6 +29,9 @@ _DEFAULT_BASE_CONFIG = {
 }
 _DEFAULT_BASE_VOCABULARY = 32000  # token ids, without those that CLaRa adds
 
+_MOST_PROBLEMS = 40  # that an error lists
+_LONGEST_PROBLEM = 200  # characters
+
 Tensors = dict[str, TensorRef]  # by tensor name
 AdapterRefs = dict[str, Tensors]  # by adapter name
 
@@ -70,7 +73,7 @@ class Source:
             revision: Branch, tag or commit of a hub checkpoint.
 
         Raises:
-            CheckpointError: Something is missing, damaged or does not fit; all misfits are listed.
+            CheckpointError: Something is missing, damaged or does not fit.
         """
         path, commit = files.locate_checkpoint(checkpoint, subfolder, revision)
         fields = files.read_json(path / "config.json")
@@ -226,7 +229,7 @@ def _read_config(
 def _check_fit(
     path: Path, base_path: Path, base: Tensors, adapters: AdapterRefs, sizes: dict[str, int]
 ) -> None:
-    """Refuse tensors that the weight map does not know, or that it misses; all are listed."""
+    """Refuse tensors that the weight map does not know, or that it misses; some are listed."""
     problems = [f"base: {problem}" for problem in weight_map.misfits(base, BASE, sizes)]
     for name, tensors in adapters.items():
         if name in ADAPTER_NAMES:
@@ -237,9 +240,12 @@ def _check_fit(
     needed = ("encoder_adapter", "decoder_adapter")
     problems += [f"missing adapter {name}" for name in needed if name not in adapters]
     if problems:
+        shown = [problem[:_LONGEST_PROBLEM] for problem in problems[:_MOST_PROBLEMS]]
+        more = len(problems) - len(shown)
         raise CheckpointError(
             f"{path} does not fit the base {base_path}; nothing was written:\n  "
-            + "\n  ".join(problems)
+            + "\n  ".join(shown)
+            + (f"\n  and {more:,} more" if more else "")
         )
 
 

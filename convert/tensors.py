@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import load_arrays
+from clara_mlx.model.regular import open_regular
 
 #: Bytes per element by dtype; a checkpoint's tensors have one of these.
 ITEM_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -53,7 +54,7 @@ def read_safetensors(path: Path) -> dict[str, TensorRef]:
     try:
         if path.suffix != ".safetensors":  # mlx would read it in another format
             raise ValueError("its name does not end with .safetensors")
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
             header = int.from_bytes(raw.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"its header would have {header} bytes")

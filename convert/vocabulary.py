@@ -9,13 +9,14 @@ from typing import Any
 from clara_mlx.convert.files import read_json
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.regular import MOST_BYTES
 
 
 def read_tokenizer(base: Path, checkpoint: Path) -> dict[str, Any]:
     """Read the base's tokenizer, as the reference does, or the checkpoint's if it has none."""
     for folder in (base, checkpoint):
         if (folder / "tokenizer.json").is_file():
-            tokenizer = read_json(folder / "tokenizer.json")
+            tokenizer = read_json(folder / "tokenizer.json", MOST_BYTES)
             if not _has_vocabulary(tokenizer):
                 raise CheckpointError(f"{folder / 'tokenizer.json'}: it has no vocabulary")
             return tokenizer

@@ -14,6 +14,7 @@ import typer
 from clara_mlx.cli.options import DEFAULT_DB, Db, open_memory, with_filter
 from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_stdin
 from clara_mlx.errors import ClaraError, reason
+from clara_mlx.model.regular import check_input
 from clara_mlx.store.atomic import partial_file
 
 commands = typer.Typer()
@@ -117,7 +118,8 @@ def export(
     `clara-mlx export memory.jsonl -s pytest`
 
     Latents are left out, since they can be computed again. The file appears only when it is
-    complete.
+    complete, and only its owner can read it. If its name is a link, the file takes the link's
+    place; what the link leads to stays as it is.
     """
     with open_memory(db) as memory, progress_bar("exporting") as progress:
         if to is None:
@@ -169,6 +171,7 @@ def _read_lines(file: Path | None) -> Iterator[Iterator[str]]:
         yield iter(decode(read_stdin()).split("\n"))
         return
     try:
+        check_input(file)
         with file.open("rb") as binary, progress_bar("importing", in_bytes=True) as progress:
             size = file.stat().st_size
             done = 0

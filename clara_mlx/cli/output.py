@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clara_mlx.errors import ClaraError, Progress, reason
+from clara_mlx.model.regular import check_input
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,6 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs inst
 def read_bytes(file: Path) -> bytes:
     """The content of a file that a user named."""
     try:
+        check_input(file)
         return file.read_bytes()
     except OSError as error:
         raise ClaraError(f"{file}: {reason(error)}") from error

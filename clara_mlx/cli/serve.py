@@ -24,6 +24,7 @@ from clara_mlx.memory.settings import (
     REASONER_URL,
     TOKEN,
 )
+from clara_mlx.model.regular import MOST_CONFIG, read_regular
 
 if TYPE_CHECKING:
     from clara_mlx.context import Counter
@@ -221,8 +222,8 @@ def _stated_window(folder: Path | None) -> int | None:
     if folder is None:
         return None
     try:
-        config = json.loads((folder.expanduser() / "config.json").read_text())
-    except (OSError, ValueError):
+        config = json.loads(read_regular(folder.expanduser() / "config.json", MOST_CONFIG))
+    except (OSError, ValueError, RecursionError):
         return None  # the folder holds only a tokenizer
     length = config.get("max_position_embeddings") if isinstance(config, dict) else None
     return length if isinstance(length, int) and length > 0 else None

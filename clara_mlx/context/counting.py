@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
+from clara_mlx.model.regular import check_folder
 
 #: UTF-8 bytes per token in the estimate; code and paths have shorter tokens than prose.
 BYTES_PER_TOKEN = 3.0
@@ -88,6 +89,7 @@ class ChatTemplate:
         from mlx_lm import tokenizer_utils  # imports transformers, which takes seconds
 
         try:
+            check_folder(Path(folder).expanduser())
             self._tokenizer = tokenizer_utils.load(Path(folder).expanduser())
         except (OSError, ValueError, KeyError) as error:
             raise ClaraError(f"{folder}: no usable tokenizer: {error}") from error

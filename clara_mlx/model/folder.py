@@ -16,6 +16,7 @@ import mlx.nn as nn
 
 from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.regular import MOST_CONFIG, check_folder, check_regular, read_regular
 from clara_mlx.model.tokenizer import TextTokenizer
 
 
@@ -115,13 +116,18 @@ class ModelFolder:
     def tokenizer(self) -> TextTokenizer:
         """The folder's tokenizer, for text as content."""
         path = self.path / LAYOUT.tokenizer
-        return TextTokenizer(path.read_bytes().decode("utf-8", "replace"), where=str(path))
+        try:
+            content = read_regular(path).decode("utf-8", "replace")
+        except OSError as error:
+            raise CheckpointError(f"{path}: {reason(error)}") from error
+        return TextTokenizer(content, where=str(path))
 
     def load_base(self) -> nn.Module:
         """The base as an mlx-lm model, weights as stored and not yet read from disk."""
         from mlx_lm.utils import load_model
 
         try:
+            check_folder(self.path)
             model, _ = load_model(self.path, lazy=True)
         except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
             raise CheckpointError(f"{self.path}: {error}; convert the checkpoint again") from error
@@ -138,7 +144,7 @@ class ModelFolder:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, MOST_CONFIG))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: {reason(error)}; convert the checkpoint again") from error
     if not isinstance(content, dict):
@@ -164,6 +170,7 @@ def _check_files(folder: Path, sizes: dict[str, int]) -> None:
 def load_arrays(path: Path) -> dict[str, mx.array]:
     """The arrays of a safetensors file; each is read from disk when it is used."""
     try:
+        check_regular(path)
         arrays = mx.load(str(path))
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: {error}; the file is damaged or missing") from error

@@ -31,6 +31,7 @@ from mlx_lm.models.cache import (
 from clara_mlx.errors import ClaraError, reason
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.model.lora import TARGETS, dims
+from clara_mlx.model.regular import MOST_CONFIG, check_folder, read_regular
 from clara_mlx.plan.footprint import ClaraFootprint, Footprint, LayerCache
 
 #: Bits per weight that mlx can quantise to; 16 means not quantised.
@@ -53,7 +54,9 @@ def read(path: Path, *, bits: int | None = None, group_size: int = 64) -> Footpr
     """
     file = path / "config.json" if path.is_dir() else path
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        if path.is_dir():
+            check_folder(path)
+        config = json.loads(read_regular(file, MOST_CONFIG))
     except (OSError, ValueError, RecursionError) as error:
         raise ClaraError(
             f"{file}: {reason(error)}; name a model folder or a config.json"

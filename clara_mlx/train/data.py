@@ -24,6 +24,7 @@ from clara_mlx.errors import ClaraError, reason
 from clara_mlx.model import chunking
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.prompts import PARAPHRASE_USERS, DecoderPrompt, Prompts
+from clara_mlx.model.regular import check_input
 from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.stages import Stage
 
@@ -141,6 +142,7 @@ def read(
 def _records(file: Path, problems: list[str]) -> Iterator[Record]:
     """The records of a file; a line that has none is added to the problems."""
     try:
+        check_input(file)
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 where = f"{file}:{number}"
