@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line, Matched
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import Line, Lines, Matched
 
 # error[E0308]: mismatched types
 _RUST_HEADING = re.compile(r"(?P<level>error|warning)(?:\[(?P<code>E\d{4})\])?: (?P<message>.+)$")
@@ -48,10 +49,18 @@ _CARGO = (
 )
 
 
-def cargo(facts: Facts, lines: list[Line]) -> None:
+# How lines begin that one of these patterns matches.
+# error[E0308]: mismatched types
+_CARGO_LINE = re.compile(
+    r"(?:error|warning)(?:\[E\d{4}\])?: | *--> | {1,2}(?:left|right): | +[A-Z][a-z]+ \S|test "
+    r"|thread '|.*\bexpected `"
+)
+
+
+def cargo(facts: Facts, lines: Lines) -> None:
     """Read cargo build, cargo check and cargo test."""
     heading: Matched | None = None
-    for number, line in enumerate(lines):
+    for number, line in lines.matching(_CARGO_LINE):
         text = line.text
         if types := _RUST_TYPES.search(text):
             facts.add_groups(line, types)
@@ -65,7 +74,7 @@ def cargo(facts: Facts, lines: list[Line]) -> None:
         elif match := _RUST_CRATE.match(text):
             facts.add("version", line, match, "version", name=match["name"])
         elif match := _RUST_PANIC.match(text):
-            _add_panic(facts, line, match, lines[number + 1 : number + 3])
+            _add_panic(facts, lines, number, match)
 
 
 def _add_rust_finding(facts: Facts, heading: Matched, line: Line, arrow: re.Match[str]) -> None:
@@ -83,15 +92,16 @@ def _add_rust_finding(facts: Facts, heading: Matched, line: Line, arrow: re.Matc
 _PANIC_MESSAGE = re.compile(r"(?P<message>\S.*)$")
 
 
-def _add_panic(facts: Facts, line: Line, match: re.Match[str], following: list[Line]) -> None:
+def _add_panic(facts: Facts, lines: Lines, number: int, match: re.Match[str]) -> None:
+    line = lines[number]
     if match["test"] != "main":
         facts.add("failed_test", line, match, "test")
     facts.add_all(line, match, error_file="path", error_line="line", error_column="column")
     # A message of one line is the last of its block, or a note of cargo follows it.
-    is_whole = len(following) < 2 or not following[1].text or following[1].text.startswith("note: ")
-    message = _PANIC_MESSAGE.match(following[0].text) if following else None
-    if message and is_whole:
-        facts.add_message(following[0], message)
+    below = lines.text_after(number + 1)
+    message = _PANIC_MESSAGE.match(lines.text_after(number))
+    if message and (not below or below.startswith("note: ")):
+        facts.add_message(lines[number + 1], message)
     else:
         facts.mark_unread("error_message")
 
@@ -123,13 +133,19 @@ _GO_FUNCTION = re.compile(r"(?=.*\)$)(?P<function>[\w/](?:[\w.]*/)*\w*\.[\w.()*]
 # exit status 2
 _GO_EXIT = re.compile(r"exit status (?P<exit_status>\d+)$")
 _GO = (_GO_FAILED_TEST, _GO_LOG_LINE, _GO_BUILD_HEADING, _GO_EXIT)
+# How lines begin that one of these patterns matches.
+# --- FAIL: TestAdd (0.00s)
+_GO_LINE = re.compile(
+    r"--- FAIL: | {4,}\w+_test\.go:|(?:ok  |FAIL)[ \t]|# [\w./~-]|[\w./@-]+:\d+:\d|panic: "
+    r"|\t\S+:\d|exit status "
+)
 
 
-def go(facts: Facts, lines: list[Line]) -> None:
+def go(facts: Facts, lines: Lines) -> None:
     """Read go build, go vet, go test, and the panics of Go programs."""
     panicked = False
     has_frame = False  # the first frame of the panic has been read
-    for number, line in enumerate(lines):
+    for number, line in lines.matching(_GO_LINE):
         text = line.text
         if match := _GO_PACKAGE.match(text):
             if match["outcome"] == "FAIL":
@@ -176,15 +192,21 @@ MAKE_FAILED = re.compile(
     r"make(?:\[\d+\])?: \*\*\* \[(?:[^\s:\]]+:(?P<makefile_line>\d+): )?(?P<target>[^\]]+)\] "
     r"Error (?P<exit_status>\d+)$"
 )
+# How lines begin that one of these patterns matches.
+# a.c:4:16: error: no member named 'size' [-Werror]
+_GCC_LINE = re.compile(
+    r"[^\s:]+:(?:[^\s:]+:| In | error: | \*\*\* )|\S*ld: |.*: in function [`'\u2018]"
+)
 
 
-def gcc(facts: Facts, lines: list[Line]) -> None:
+def gcc(facts: Facts, lines: Lines) -> None:
     """Read gcc, clang and their linkers, and the line by which make reports them."""
-    findings = sum(1 for line in lines if _GCC.match(line.text))
-    for line in lines:
+    looked_at = [(line, _GCC.match(line.text)) for _, line in lines.matching(_GCC_LINE)]
+    findings = sum(1 for _, finding in looked_at if finding)
+    for line, finding in looked_at:
         text = line.text
-        if match := _GCC.match(text):
-            _add_gcc_finding(facts, line, match)
+        if finding:
+            _add_gcc_finding(facts, line, finding)
         elif match := _GCC_FUNCTION.match(text):
             if findings == 1:
                 facts.add("function", line, match, "function")

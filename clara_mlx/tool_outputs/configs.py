@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, Facts, Line
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import LINE_CHARACTERS, Line, Lines
 
 # Tables and objects whose values are versions of other packages.
 _DEPENDENCY_TABLES = ("dependencies", "devDependencies", "dev-dependencies", "build-dependencies")
 
+# Any line that is not empty.
+# [tool.ruff]
+_ANY_LINE = re.compile(r".")
 # [tool.ruff]
 _TOML_TABLE = re.compile(r"\[(?P<many>\[)?(?P<section>[\w.\"'*-]+)\]\]?\s*(?:#.*)?$")
 # host = "stock.internal"  # a comment
@@ -25,12 +29,12 @@ _TOML_REQUIREMENT = re.compile(
 _TOML_INLINE_VERSION = re.compile(r"\{.*?\bversion = \"(?P<version>[^\"]+)\"")
 
 
-def toml(facts: Facts, lines: list[Line]) -> None:
+def toml(facts: Facts, lines: Lines) -> None:
     """Read TOML: scalars with their keys and tables, and versions of dependencies."""
     section = ""
     depth = 0  # number of brackets that a value has left open
     quoted = False  # inside a string of several lines
-    for line in lines:
+    for _, line in lines.matching(_ANY_LINE):
         text = line.text
         if quoted or depth > 0:
             if depth > 0 and (package := _TOML_REQUIREMENT.match(text)):
@@ -75,18 +79,19 @@ _YAML_VALUE = re.compile(
     r"|(?: +(?:\"(?P<text>[^\"\\]*)\"|'(?P<raw>[^']*)'|(?P<block>[|>][-+\d]*)"
     r"|(?P<plain>[^\s#\"'](?:[^#]*[^\s#])?)))?(?:\s+(?:#.*)?)?$"
 )
+# What is neither empty nor a comment.
+#   - name: web
+_YAML_LINE = re.compile(r"\s*[^\s#]")
 #       - "8080:80"
 _YAML_PORT = re.compile(r" +- \"?(?P<port>\d{2,5}):\d+\"?$")
 
 
-def yaml(facts: Facts, lines: list[Line]) -> None:
+def yaml(facts: Facts, lines: Lines) -> None:
     """Read YAML: scalars with their keys and the keys above, and published ports of services."""
     above: list[tuple[int, str]] = []  # indents and keys of the open mappings
     block: int | None = None  # indent of a key whose text follows in a block
-    for line in lines:
+    for _, line in lines.matching(_YAML_LINE):
         text = line.text
-        if not text.strip() or text.lstrip().startswith("#"):
-            continue
         if block is not None and len(text) - len(text.lstrip()) > block:
             continue
         block = None
@@ -113,21 +118,24 @@ _JSON_TOKEN = re.compile(
     r"\"(?P<text>[^\"\\]*(?:\\.[^\"\\]*)*)\"|(?P<plain>[-+\d.eE]+|true|false|null)|(?P<sign>[{}\[\]:,])"
     r"|(?P<unended>\".*)"
 )
+# What has a token.
+#   "retries": 3
+_JSON_LINE = re.compile(r"[^-+\d.eEtfn{}\[\]:,\"]*[-+\d.eEtfn{}\[\]:,\"]")
 # 12
 _JSON_PLAIN_TOKEN = re.compile(r"(?P<plain>[-+\d.eE]+|true|false|null)|(?P<sign>[{}\[\]:,])")
 # ^2.4.0
 _JSON_VERSION = re.compile(r"[\^~]?(?P<version>\d[\w.+-]*)$")
 
 
-def json(facts: Facts, lines: list[Line]) -> None:
+def json(facts: Facts, lines: Lines) -> None:
     """Read JSON, indented or on one line: scalars with their keys and the keys above."""
-    if any(len(line.text) >= LINE_CHARACTERS for line in lines):
+    if max(map(len, lines.texts)) >= LINE_CHARACTERS:
         return  # what was not read could hold the same key again
     above: list[str] = []  # key of each open object or list, empty if it has none
     key = ""
     expects_value = False
     package: tuple[Line, re.Match[str], str] | None = None
-    for line in lines:
+    for _, line in lines.matching(_JSON_LINE):
         for token in _json_tokens(line.text):
             sign = token["sign"]
             group = token.lastgroup or ""
@@ -180,11 +188,14 @@ _ENV_PAIR = re.compile(
     r"(?:export |declare -x )?(?P<key>[A-Za-z_]\w*)="
     r"(?:\"(?P<text>[^\"\\$]*)\"|'(?P<raw>[^']*)'|(?P<plain>[^\s\"'$#][^\s\"'$]*))$"
 )
+# How lines begin that may be settings.
+# export STOCK_PORT=8443
+_ENV_LINE = re.compile(r"(?:export |declare -x )?[A-Za-z_]\w*=")
 
 
-def env(facts: Facts, lines: list[Line]) -> None:
+def env(facts: Facts, lines: Lines) -> None:
     """Read environment files and what env prints."""
-    for line in lines:
+    for _, line in lines.matching(_ENV_LINE):
         if pair := _ENV_PAIR.match(line.text):
             facts.add("value", line, pair, pair.lastgroup or 0, key=pair["key"])
 
@@ -201,12 +212,16 @@ _PIP_INSTALLED = re.compile(r"Successfully installed (?P<packages>.+)$")
 _PIP_INSTALLED_ONE = re.compile(
     r"(?<![\w.-])(?P<name>[A-Za-z0-9][\w.-]*)-(?P<version>\d[\w.+!]*)(?: |$)"
 )
+# How lines begin that one of these patterns matches, and the line that ends a head.
+# Package    Version
+_PIP_LINE = re.compile(r"Package +Version|[A-Za-z0-9][\w.-]*(?:: | +\d)|Successfully installed |$")
 
 
-def pip(facts: Facts, lines: list[Line]) -> None:
+def pip(facts: Facts, lines: Lines) -> None:
     """Read pip list, pip show, pip install, and the head of a package's METADATA file."""
     table = False
-    for line in lines:
+    is_file = any(text.startswith("Metadata-") for text in lines.texts[:3])
+    for _, line in lines.matching(_PIP_LINE):
         if _PIP_HEADER.match(line.text):
             table = True
         elif table and (row := _PIP_ROW.match(line.text)):
@@ -218,5 +233,5 @@ def pip(facts: Facts, lines: list[Line]) -> None:
         elif installed := _PIP_INSTALLED.match(line.text):
             for one in _PIP_INSTALLED_ONE.finditer(line.text, installed.start("packages")):
                 facts.add("version", line, one, "version", name=one["name"])
-        elif not line.text and any(other.text.startswith("Metadata-") for other in lines[:3]):
-            return
+        elif is_file and not line.text:
+            return  # what follows the head is prose

@@ -9,19 +9,10 @@ groups has the name of the fact that it states.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-# Characters of a line that rules read; this bounds the time that a hostile line can take.
-LINE_CHARACTERS = 2_000
-
-# The number of equal lines, one after another, that rules read. They state one thing again and
-# again; real outputs have far fewer, and a hundred thousand would keep a request waiting.
-_EQUAL_LINES = 1_000
-
-# Characters that are split into lines at once, so that other threads get to run.
-_SPLIT_CHARACTERS = 1 << 17
+from clara_mlx.tool_outputs.lines import Line
 
 OPEN_VALUES = frozenset(
     {"value", "value_in", "old_value", "new_value", "expected", "actual", "left", "right"}
@@ -56,16 +47,6 @@ A header, a setting, a passing test's file and a version are facts, too, but not
 """
 
 
-class Line(NamedTuple):
-    """One line of the text, without its end, and where it starts."""
-
-    start: int
-    text: str
-
-
-Matched = tuple[Line, re.Match[str]]
-"""A line, and what a pattern matched in it."""
-
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A fact's name and what it is about."""
 
@@ -98,36 +79,6 @@ class Fact:
     def tells_outcome(self) -> bool:
         """Whether the fact says how the run ended, as a failing test or a summary's count does."""
         return self.name in OUTCOMES
-
-
-def split_lines(text: str) -> list[Line]:
-    """The lines of ``text`` that rules read.
-
-    What a line has beyond `LINE_CHARACTERS` is left out, and so is what follows on `_EQUAL_LINES`
-    equal lines as long as it is the same again.
-    """
-    found: list[Line] = []
-    equal = 0
-    before = None
-    for start, line in _whole_lines(text):
-        read = line[:LINE_CHARACTERS].removesuffix("\r")
-        equal = equal + 1 if read == before else 0
-        if equal < _EQUAL_LINES:
-            found.append(Line(start, read))
-        before = read
-    return found
-
-
-def _whole_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line, and where it starts."""
-    start = 0
-    while start <= len(text):
-        end = text.rfind("\n", start, start + _SPLIT_CHARACTERS)
-        if end < 0:  # the last line, or a very long one
-            end = text.find("\n", start + _SPLIT_CHARACTERS)
-        for line in text[start : end if end >= 0 else len(text)].split("\n"):
-            yield start, line
-            start += len(line) + 1
 
 
 class Facts:
@@ -175,8 +126,10 @@ class Facts:
 
     def add_at(self, span: tuple[int, int], name: str, text: str, /, **about: str) -> None:
         """Add a fact that follows from the characters of ``span``, printed there or not."""
-        fact = Fact(name, tuple(sorted(about.items())), text, *span)
-        self._found.setdefault((fact.key, text), fact)
+        of = tuple(sorted(about.items()))
+        key = (name, of), text
+        if key not in self._found:
+            self._found[key] = Fact(name, of, text, *span)
 
     def add_message(self, line: Line, match: re.Match[str]) -> None:
         """Add the error in group ``message``, and what it names if its wording is well known."""

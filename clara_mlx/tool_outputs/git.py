@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line, Matched
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import Line, Lines, Matched
 
 # On branch main
 _BRANCH = re.compile(r"On branch (?P<branch>\S+)$")
@@ -52,12 +53,18 @@ _REBASING = re.compile(
     r"You are currently rebasing branch '(?P<rebased_branch>[^']+)' on '(?P<commit>[0-9a-f]+)'\.$"
 )
 _STATUS = (_BRANCH, _AHEAD, _BEHIND, _UP_TO_DATE, _SHORT_BRANCH, _REBASING)
+# How lines begin that one of these patterns matches, and the headings of the long form.
+# Untracked files:
+_STATUS_LINE = re.compile(
+    r"Untracked files:|Changes |Unmerged |Ignored files:|\t[^\s:]|R[ MD] |[ MADUC?!]{2} \S"
+    r"|On branch |Your branch |## |You are currently rebasing "
+)
 
 
-def status(facts: Facts, lines: list[Line]) -> None:
+def status(facts: Facts, lines: Lines) -> None:
     """Read git status, in its long and its short form."""
     untracked = False
-    for line in lines:
+    for _, line in lines.matching(_STATUS_LINE):
         text = line.text
         if text.startswith(("Untracked files:", "Changes ", "Unmerged ", "Ignored files:")):
             untracked = text.startswith("Untracked")
@@ -87,16 +94,19 @@ _ONELINE = re.compile(
 )
 # 1ea647b 2026-02-14 Mira Osei Port stock counting to Rust
 _DATED_ONELINE = re.compile(r"(?P<commit>[0-9a-f]{7,40}) (?P<date>\d{4}-\d\d-\d\d) (?P<rest>\S.*)$")
+# How lines begin that one of these patterns matches.
+# Author: Mira Osei <mira@example.org>
+_LOG_LINE = re.compile(r"commit [0-9a-f]{7}|[0-9a-f]{7,40} \S|Author: |(?:Author)?Date: |    \S")
 # HEAD -> main
 _HEAD = re.compile(r"HEAD -> (?P<branch>[^\s,)]+)")
 
 
-def log(facts: Facts, lines: list[Line]) -> None:
+def log(facts: Facts, lines: Lines) -> None:
     """Read git log and git show: in full, with one line per commit, and with --stat."""
     commit = ""
     has_subject = False  # the subject of this commit has been read
     heading: Matched | None = None
-    for line in lines:
+    for _, line in lines.matching(_LOG_LINE):
         text = line.text
         if match := _COMMIT.match(text):
             commit = match["commit"][:7]
@@ -124,7 +134,7 @@ def log(facts: Facts, lines: list[Line]) -> None:
             facts.add("subject", line, match, "subject")
             facts.add("subject_of", line, match, "subject", commit=commit)
             facts.add("commit_of", *heading, "commit", subject=match["subject"])
-    if heading and any(line.text.startswith(("--- ", "diff --git ")) for line in lines):
+    if heading and any(text.startswith(("--- ", "diff --git ")) for text in lines.texts):
         diff(facts, lines)
     else:
         _add_stat(facts, lines)
@@ -144,8 +154,13 @@ _STAT_END = re.compile(
 )
 
 
-def _add_stat(facts: Facts, lines: list[Line]) -> None:
-    for line in lines:
+# How lines begin that one of these patterns matches.
+#  1 file changed, 8 insertions(+), 4 deletions(-)
+_STAT_LINE = re.compile(r" (?:\S+ +\||\d+ files? changed)")
+
+
+def _add_stat(facts: Facts, lines: Lines) -> None:
+    for _, line in lines.matching(_STAT_LINE):
         if match := _STAT_ROW.match(line.text):
             if not match["path"].startswith("...") and "=>" not in match["path"]:
                 facts.add("changes_in", line, match, "changes", path=match["path"])
@@ -162,16 +177,19 @@ _SETTING = re.compile(
     r"[+-] *(?P<key>[\"']?[A-Za-z_][\w.-]*[\"']?)(?P<sign> ?= ?|: )(?P<quote>[\"']?)"
     r"(?P<value>[^\"',;]+)(?P=quote),?$"
 )
+# How lines begin that are read: headings, and lines that were removed or added.
+# --- a/settings/app.env
+_DIFF_LINE = re.compile(r"[+-]|@@ -|diff --git ")
 # +    return total
 _CONTENT = re.compile(r"[+-]\s*(?P<text>\S(?:.*\S)?)\s*$")
 
 
-def diff(facts: Facts, lines: list[Line]) -> None:
+def diff(facts: Facts, lines: Lines) -> None:
     """Read git diff: files, hunks, settings, and the line that changed if it is the only one."""
     removed: list[Line] = []
     added: list[Line] = []
     inside = False
-    for line in lines:
+    for _, line in lines.matching(_DIFF_LINE):
         text = line.text
         if text.startswith("diff --git ") or (not inside and text.startswith("--- ")):
             inside = False

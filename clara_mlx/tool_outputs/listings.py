@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line, Matched
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import Line, Lines, Matched
 
 # inventory/store.py:12:    def take(self):
 _GREP_MATCH = re.compile(
@@ -31,23 +32,29 @@ _TEXT = re.compile(r"\s*(?P<text>\S(?:.*\S)?)\s*$")
 # Lines. With fewer matches than this the count is a fact although no line prints it: a reader could
 # count them, too.
 _COUNTABLE = 20
+# How lines begin that one of these patterns matches; an empty one ends what a heading heads.
+# inventory/store.py:12:    def take(self):
+_GREP_LINE = re.compile(r"\d+:|[^\s:./]*[./][^\s:]*:|[A-Z]\w+file:|\d+ (?:matches|files) |$")
+# inventory/store.py:4
+_GREP_COUNT_LINE = re.compile(r"[^\s:]+:\d|\d+ (?:matches|files) ")
 
 
-def ripgrep(facts: Facts, lines: list[Line]) -> None:
+def ripgrep(facts: Facts, lines: Lines) -> None:
     """Read grep and ripgrep: with file names, under headings, of a single file, and counts."""
-    printed = [line for line in lines if line.text.strip()]
-    if sum(1 for line in printed if _GREP_COUNT.match(line.text)) > len(printed) // 2:
-        _add_match_counts(facts, printed)
+    printed = sum(1 for text in lines.texts if text.strip())
+    counts = sum(1 for text in lines.texts if ":" in text and _GREP_COUNT.match(text))
+    if counts > printed // 2:
+        _add_match_counts(facts, lines)
         return
     heading: Matched | None = None
     matched: list[Line] = []
-    for number, line in enumerate(lines):
+    for number, line in lines.matching(_GREP_LINE):
         text = line.text
-        following = lines[number + 1].text if number + 1 < len(lines) else ""
         if match := _GREP_NUMBERED.match(text):
+            heading = _heading_above(lines, number) or heading
             _add_numbered(facts, line, match, heading)
-        elif _GREP_NUMBERED.match(following) and " " not in text and (path := _TEXT.match(text)):
-            heading = line, path
+        elif _heading_above(lines, number + 1):
+            continue
         elif match := _GREP_MATCH.match(text):
             matched.append(line)
             _add_match(facts, line, match)
@@ -55,13 +62,24 @@ def ripgrep(facts: Facts, lines: list[Line]) -> None:
             facts.add_groups(line, match)
         elif not text:
             heading = None
-    if 1 < len(matched) < _COUNTABLE and len(matched) == len(printed):
+    if 1 < len(matched) < _COUNTABLE and len(matched) == printed:
         span = matched[0].start, matched[-1].start + len(matched[-1].text)
         facts.add_at(span, "matches", str(len(matched)))
 
 
-def _add_match_counts(facts: Facts, lines: list[Line]) -> None:
-    for line in lines:
+def _heading_above(lines: Lines, number: int) -> Matched | None:
+    """The line above line ``number`` if it names the file in which numbered lines were found."""
+    if not number or not _GREP_NUMBERED.match(lines.text_after(number - 1)):
+        return None
+    above = lines[number - 1]
+    path = (
+        None if " " in above.text or _GREP_NUMBERED.match(above.text) else _TEXT.match(above.text)
+    )
+    return (above, path) if path else None
+
+
+def _add_match_counts(facts: Facts, lines: Lines) -> None:
+    for _, line in lines.matching(_GREP_COUNT_LINE):
         if match := _GREP_COUNT.match(line.text):
             facts.add("matches_in", line, match, "count", path=match["path"])
         else:
@@ -108,13 +126,20 @@ _SIZED_PATH = re.compile(r" *(?P<size>\d[\d.]*[KMGT]?)[ \t]+(?P<path>[^\s]+)$")
 _LS_FOLDER = re.compile(r"(?:\./)?(?P<path>[^\s:]+):$")
 # store.py
 _LS_FILE = re.compile(r"(?P<name>\S+\.\w+)$")
+# How lines begin that one of these patterns matches.
+# total 44
+_LS_LINE = re.compile(r"[-dlbcps][-rwxsStT]{9}|total \d| *\d[\d.]*[KMGT]?[ \t]|[^\s:]+:$")
 
 
-def ls(facts: Facts, lines: list[Line]) -> None:
+def ls(facts: Facts, lines: Lines) -> None:
     """Read ls -l, ls -R, ls -s and du."""
     folder = ""
-    for line in lines:
-        text = line.text
+    for number, text in enumerate(lines.texts):
+        if not text:
+            folder = ""
+        if not folder and not _LS_LINE.match(text):
+            continue
+        line = lines[number]
         if match := _LS_LONG.match(text):
             _add_long_entry(facts, line, match)
         elif match := _LS_TOTAL.match(text):
@@ -126,8 +151,6 @@ def ls(facts: Facts, lines: list[Line]) -> None:
                 facts.add("file_size", line, match, "size", file=match["path"])
         elif match := _LS_FOLDER.match(text):
             folder = match["path"]
-        elif not text:
-            folder = ""
         elif folder:
             _add_file_in(facts, line, folder)
 
@@ -156,11 +179,13 @@ def _add_file_in(facts: Facts, line: Line, folder: str) -> None:
 
 # ./inventory/store.py
 _FOUND_FILE = re.compile(r"(?:\./)?(?P<folder>\S+)/(?P<name>[^\s/]+\.\w+)$")
+# ./inventory/store.py
+_FIND_LINE = re.compile(r"[^\s/]*/")
 
 
-def find(facts: Facts, lines: list[Line]) -> None:
+def find(facts: Facts, lines: Lines) -> None:
     """Read find: one path a line."""
-    for line in lines:
+    for _, line in lines.matching(_FIND_LINE):
         if match := _FOUND_FILE.match(line.text):
             facts.add("parent", line, match, "folder", file=match["name"])
 
@@ -172,12 +197,18 @@ _TREE_ENTRY = re.compile(
 )
 # 2 directories, 3 files
 _TREE_END = re.compile(r"(?P<directories>\d+) director(?:y|ies)(?:, (?P<files>\d+) files?)?$")
+# How lines begin that one of these patterns matches.
+# 2 directories, 3 files
+_TREE_LINE = re.compile(r"[│├└|` ]|\d+ director")
 
 
-def tree(facts: Facts, lines: list[Line]) -> None:
+def tree(facts: Facts, lines: Lines) -> None:
     """Read tree, with or without sizes."""
     folders: list[str] = []
-    for number, line in enumerate(lines):
+    for number, text in enumerate(lines.texts):
+        if not text or (folders and not _TREE_LINE.match(text)):
+            continue
+        line = lines[number]
         if match := _TREE_ENTRY.match(line.text):
             depth = len(match["indent"]) // 4
             name = match["name"]
@@ -199,7 +230,6 @@ def tree(facts: Facts, lines: list[Line]) -> None:
                 facts.add("root", line, root, "text")
 
 
-def _has_children(lines: list[Line], number: int, indent: int) -> bool:
-    following = lines[number + 1].text if number + 1 < len(lines) else ""
-    match = _TREE_ENTRY.match(following)
+def _has_children(lines: Lines, number: int, indent: int) -> bool:
+    match = _TREE_ENTRY.match(lines.text_after(number))
     return match is not None and len(match["indent"]) > indent

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from clara_mlx.tool_outputs.facts import Facts, Line, Matched
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import Line, Lines, Matched
 
 #   File "/project/store.py", line 16, in take
 _FRAME = re.compile(r'  File "(?P<path>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>\S+))?$')
@@ -17,6 +18,12 @@ EXCEPTION = re.compile(
 # First words of lines under a traceback that only look like the name of an exception.
 _NOT_EXCEPTIONS = {"Traceback", "During", "The", "Note", "INFO", "DEBUG", "WARNING", "ERROR"}
 _CAUSE = "The above exception was the direct cause of the following exception:"
+# How lines begin that are read.
+# Traceback (most recent call last):
+_TRACE_LINE = re.compile(
+    r'  File "|The above exception was|Traceback \(most'
+    r"|(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*|error|timeout)(?:: |$)"
+)
 
 
 @dataclass
@@ -28,7 +35,7 @@ class _Trace:
     is_whole: bool = False  # the message has one line only
 
 
-def traceback(facts: Facts, lines: list[Line]) -> None:
+def traceback(facts: Facts, lines: Lines) -> None:
     """Read the tracebacks of Python; of a chain, the last one is the error."""
     for trace in _split_traces(facts, lines):
         if trace.frames:
@@ -42,21 +49,22 @@ def traceback(facts: Facts, lines: list[Line]) -> None:
                 facts.mark_unread("error_message")
 
 
-def _split_traces(facts: Facts, lines: list[Line]) -> list[_Trace]:
+def _split_traces(facts: Facts, lines: Lines) -> list[_Trace]:
     """The tracebacks of an output without those that are another one's cause.
 
     The exceptions of causes are added to ``facts`` on the way.
     """
     done: list[_Trace] = []
     trace = _Trace()
-    for number, line in enumerate(lines):
+    causes = {number for number, text in enumerate(lines.texts) if text == _CAUSE}
+    for number, line in lines.matching(_TRACE_LINE):
         frame = _FRAME.match(line.text)
         if frame:
             if trace.end:
                 done.append(trace)
                 trace = _Trace()
             trace.frames.append((line, frame))
-        elif line.text == _CAUSE:
+        elif number in causes:
             if trace.end:
                 facts.add("cause", *trace.end, "kind")
             trace = _Trace()  # the cause is not the error
@@ -64,17 +72,12 @@ def _split_traces(facts: Facts, lines: list[Line]) -> list[_Trace]:
             if trace.end:
                 done.append(trace)
             trace = _Trace()
-        elif (trace.frames or _announces_cause(lines, number)) and not trace.end:
+        elif not trace.end and (trace.frames or (causes and causes & {number + 1, number + 2})):
             end = EXCEPTION.match(line.text)
             if end and end["kind"] not in _NOT_EXCEPTIONS:
                 trace.end = line, end
-                following = lines[number + 1].text if number + 1 < len(lines) else ""
-                trace.is_whole = not following.strip()
+                trace.is_whole = not lines.text_after(number).strip()
     return [*done, trace]
-
-
-def _announces_cause(lines: list[Line], number: int) -> bool:
-    return any(line.text == _CAUSE for line in lines[number + 1 : number + 3])
 
 
 def _add_frames(facts: Facts, frames: list[Matched]) -> None:
@@ -106,13 +109,19 @@ _RUFF_REFORMATTED = re.compile(
     r"(?:already formatted|left unchanged))?$"
 )
 _RUFF = (_RUFF_FOUND, _RUFF_FIXABLE, _RUFF_WOULD_REFORMAT, _RUFF_REFORMATTED)
+# How lines begin that one of these patterns matches.
+# Found 3 errors (1 fixed, 2 remaining).
+_RUFF_LINE = re.compile(
+    r"[^\s:]+:\d+:| *--> |[A-Z]{1,5}\d{3,4} |Found \d|\[\*\] \d|Would reformat: "
+    r"|\d+ files? "
+)
 
 
-def ruff(facts: Facts, lines: list[Line]) -> None:
+def ruff(facts: Facts, lines: Lines) -> None:
     """Read ruff check, in its full and concise formats, and ruff format --check."""
     heading: Matched | None = None
-    for number, line in enumerate(lines):
-        above = lines[number - 1].text
+    for number, line in lines.matching(_RUFF_LINE):
+        above = lines.texts[number - 1]
         if located := _LOCATED.match(line.text):
             finding = _RUFF_FINDING.match(line.text, located.start("rest"))
             if finding:
@@ -151,11 +160,14 @@ _MYPY_FOUND = re.compile(
 )
 # Success: no issues found in 3 source files
 _MYPY_SUCCESS = re.compile(r"Success: no issues found in (?P<checked_files>\d+) source files?$")
+# How lines begin that one of these patterns matches.
+# Success: no issues found in 3 source files
+_MYPY_LINE = re.compile(r"[^\s:]+:\d+:|Found \d|Success: ")
 
 
-def mypy(facts: Facts, lines: list[Line]) -> None:
+def mypy(facts: Facts, lines: Lines) -> None:
     """Read mypy: a line for each error, and the last line."""
-    for line in lines:
+    for _, line in lines.matching(_MYPY_LINE):
         if located := _LOCATED.match(line.text):
             finding = _MYPY_FINDING.match(line.text, located.start("rest"))
             if finding:

@@ -14,9 +14,10 @@ from clara_mlx.tool_outputs import (
     test_runners,
 )
 from clara_mlx.tool_outputs.classify import classify
-from clara_mlx.tool_outputs.facts import Fact, Facts, Line, split_lines
+from clara_mlx.tool_outputs.facts import Fact, Facts
+from clara_mlx.tool_outputs.lines import Lines, split_lines
 
-RULES: dict[str, Callable[[Facts, list[Line]], None]] = {
+RULES: dict[str, Callable[[Facts, Lines], None]] = {
     "pytest": test_runners.pytest,
     "unittest": test_runners.unittest,
     "traceback": python_tools.traceback,

@@ -6,7 +6,8 @@ import re
 
 from clara_mlx.tool_outputs.compilers import MAKE_FAILED
 from clara_mlx.tool_outputs.configs import json
-from clara_mlx.tool_outputs.facts import Facts, Line
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import Lines
 
 # added 12 packages, and audited 13 packages in 2s
 _NPM_ADDED = re.compile(
@@ -73,19 +74,28 @@ _NPM = (
 )
 
 
-def npm(facts: Facts, lines: list[Line]) -> None:
+# How lines begin that one of these patterns matches.
+# npm error code ERESOLVE
+_NPM_LINE = re.compile(
+    r"npm |added |removed |changed |(?:and )?audited |(?:found )?\d+ (?:\w+ severity )?vuln"
+    r"| *\d+ packages are|> |FAIL |  \u25cf| +(?:Expected|Received): |Tests: "
+    r"|[#\u2139] (?:tests|pass|fail|skipped) |[^\s(]+\(\d+,"
+)
+
+
+def npm(facts: Facts, lines: Lines) -> None:
     """Read npm install and npm run, and what tsc, jest and node --test print below it."""
-    failed = any(line.text.startswith(("npm error", "npm ERR!")) for line in lines)
-    for number, line in enumerate(lines):
+    looked_at = list(lines.matching(_NPM_LINE))
+    failed = any(line.text.startswith(("npm error", "npm ERR!")) for _, line in looked_at)
+    for number, line in looked_at:
         text = line.text
         if match := _NPM_DEPRECATED.match(text):
             facts.add("version", line, match, "version", name=match["name"])
             facts.add("deprecation", line, match, "why", name=match["name"])
         elif match := _NPM_RUN.match(text):
             facts.add("version", line, match, "version", name=match["name"])
-            following = lines[number + 1] if number + 1 < len(lines) else line
-            if failed and (command := _NPM_RUN_COMMAND.match(following.text)):
-                facts.add("command", following, command, "command")
+            if failed and (command := _NPM_RUN_COMMAND.match(lines.text_after(number))):
+                facts.add("command", lines[number + 1], command, "command")
         elif match := _TYPESCRIPT.match(text):
             facts.add_all(line, match, error_file="path", error_line="line")
             facts.add_all(line, match, error_column="column", error_code="code")
@@ -122,10 +132,17 @@ _HTTP = (_HTTP_REQUEST, _HTTP_HOST, _CURL_REFUSED, _CURL_ERROR)
 _JSON_ERROR = re.compile(r"\{\"error\": ?\"(?P<message>[^\"\\]+)\"\}$")
 
 
-def http(facts: Facts, lines: list[Line]) -> None:
+# How lines begin that one of these patterns matches, and the lines that end a head.
+# HTTP/1.0 404 Not Found
+_HTTP_LINE = re.compile(
+    r"(?:< )?(?:HTTP/\d|[A-Za-z][\w-]*: )|< $|> |curl: \(|INFO: |\S+ - \S+ \[|$"
+)
+
+
+def http(facts: Facts, lines: Lines) -> None:
     """Read curl -i and curl -v, the errors of curl, and access logs."""
     in_head = False  # inside the head of a response
-    for number, line in enumerate(lines):
+    for number, line in lines.matching(_HTTP_LINE):
         text = line.text
         if facts.add_first(line, _HTTP):
             continue
@@ -140,11 +157,11 @@ def http(facts: Facts, lines: list[Line]) -> None:
         elif in_head and (match := _HTTP_HEADER.match(text)):
             facts.add("value", line, match, "value", key=match["key"])
         elif in_head and text in ("", "< "):
-            body = lines[number + 1 :]
-            if body and body[0].text.startswith(("{", "[")):
-                json(facts, body)
-                if match := _JSON_ERROR.match(body[0].text):
-                    facts.add("error_message", body[0], match, "message")
+            begin = lines.text_after(number)
+            if begin.startswith(("{", "[")):
+                json(facts, lines.below(number))
+                if match := _JSON_ERROR.match(begin):
+                    facts.add("error_message", lines[number + 1], match, "message")
             return
 
 
@@ -196,11 +213,18 @@ _BUILD = (
     *(MAKE_FAILED, _MAKE_NO_RULE, _MAKE_LEAVING, _CMAKE_ERROR, _CMAKE_MISSING, _CMAKE_PROGRESS),
     *(_CMAKE_BUILT, _NINJA_FAILED, _TIME_REAL),
 )
+# How lines begin that one of these patterns matches.
+# make: *** No rule to make target 'a.c', needed by 'a.o'.  Stop.
+_BUILD_LINE = re.compile(
+    r"#\d+ (?:\[|writing |naming )|ERROR: |##\[error\]|(?:[\d:.TZ-]+ )?Run \./|make(?:\[\d+\])?: "
+    r"|-- The CX?X? |CMake Error |  Could not find |\[ *\d+%\] Buil|FAILED: |real[ \t]"
+    r"|.*did not complete successfully: "
+)
 
 
-def build(facts: Facts, lines: list[Line]) -> None:
+def build(facts: Facts, lines: Lines) -> None:
     """Read make, CMake, ninja, docker build, and the log of a continuous integration."""
-    for line in lines:
+    for _, line in lines.matching(_BUILD_LINE):
         if match := _CMAKE_COMPILER.match(line.text):
             facts.add("value", line, match, "version", key="the compiler version")
         else:

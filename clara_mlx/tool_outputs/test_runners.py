@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.facts import Facts, Line, Matched
+from clara_mlx.tool_outputs.facts import Facts
+from clara_mlx.tool_outputs.lines import Line, Lines, Matched
 from clara_mlx.tool_outputs.python_tools import EXCEPTION, traceback
 
 # FAILED tests/test_price.py::test_parse - ValueError: not enough values
@@ -62,14 +63,20 @@ _PYTEST_SLOW = re.compile(
 )
 # TOTAL      120      6    95%
 _PYTEST_COVERAGE = re.compile(r"TOTAL +\d+ +\d+ +(?:\d+ +\d+ +)?(?P<coverage>\d+%)$")
+# How lines begin that one of these patterns matches.
+# FAILED tests/test_price.py::test_parse - ValueError: not enough values
+_PYTEST_LINE = re.compile(
+    r"FAILED |ERROR |\S+\.py:|(?:=+ )?\d+ [a-z]|collected \d|E   +\S|platform |rootdir: "
+    r"|\d[\d.]*s call |TOTAL "
+)
 
 
-def pytest(facts: Facts, lines: list[Line]) -> None:
+def pytest(facts: Facts, lines: Lines) -> None:
     """Read pytest: its header, verbose lines, failures and summary."""
     counted = 0  # tests that the last line counts
     collected: Matched | None = None
     place: Matched | None = None
-    for number, line in enumerate(lines):
+    for number, line in lines.matching(_PYTEST_LINE):
         text = line.text
         if failed := _PYTEST_FAILED.match(text):
             _add_failed(facts, line, failed)
@@ -92,9 +99,9 @@ def pytest(facts: Facts, lines: list[Line]) -> None:
                 _add_place(facts, *place)
                 facts.add("exception", line, match, "kind")
         elif _PYTEST_E_LINE.match(text):
-            first = not lines[number - 1].text.startswith("E  ")
-            last = number + 1 == len(lines) or not lines[number + 1].text.startswith("E  ")
-            if place and "in " in place[0].text[place[1].end("line") :]:
+            first = not lines.texts[number - 1].startswith("E  ")
+            last = not lines.text_after(number).startswith("E  ")
+            if place and not place[1]["kind"]:
                 _add_place(facts, *place)  # --tb=short: the last frame is above
                 place = None
             if first:
@@ -197,11 +204,16 @@ _UNITTEST_UNEQUAL = re.compile(
 )
 #   File "/project/test_stock.py", line 9, in test_total
 _UNITTEST_FRAME = re.compile(r'  File "(?P<path>[^"<]+)", line \d+, in (?P<test>test\w*)$')
+# How lines begin that one of these patterns matches.
+# FAIL: test_total (checks.test_stock.StockTest.test_total)
+_UNITTEST_LINE = re.compile(
+    r"(?:FAIL|ERROR): |\w+ \([\w.]+\) |Ran \d|(?:FAILED|OK) \(|AssertionError: |  File \""
+)
 
 
-def unittest(facts: Facts, lines: list[Line]) -> None:
+def unittest(facts: Facts, lines: Lines) -> None:
     """Read unittest: its headings, tracebacks, verbose lines and verdict."""
-    for line in lines:
+    for _, line in lines.matching(_UNITTEST_LINE):
         text = line.text
         if heading := _UNITTEST_HEADING.match(text):
             _add_case(facts, line, heading)

@@ -15,7 +15,8 @@ from real_outputs import (
 from clara_mlx.evaluate.probes.from_facts import probes
 from clara_mlx.evaluate.probes.questions import FORMS, question
 from clara_mlx.tool_outputs import rules
-from clara_mlx.tool_outputs.facts import OPEN_VALUES, OUTCOMES, split_lines
+from clara_mlx.tool_outputs.facts import OPEN_VALUES, OUTCOMES
+from clara_mlx.tool_outputs.lines import split_lines
 from clara_mlx.tool_outputs.rules import facts
 
 ROOM = Path(rules.__file__).parent
@@ -88,10 +89,10 @@ def test_the_comment_above_a_pattern_is_matched_by_it(file: Path) -> None:
 def test_lines_and_where_they_start(text: str) -> None:
     starts = [0, *(i + 1 for i, one in enumerate(text) if one == "\n")]
     shown = [line[:2_000].removesuffix("\r") for line in text.split("\n")]
-    assert split_lines(text) == list(zip(starts, shown, strict=True))
+    assert list(split_lines(text)) == list(zip(starts, shown, strict=True))
 
 
 def test_equal_lines_are_not_read_for_ever() -> None:
-    lines = split_lines("a\n" * 50_000 + "b\n" + "\r\n" * 50_000)
+    lines = list(split_lines("a\n" * 50_000 + "b\n" + "\r\n" * 50_000))
     assert [line.text for line in lines[998:1002]] == ["a", "a", "b", ""]
     assert lines[1000].start == 100_000 and len(lines) == 2_001

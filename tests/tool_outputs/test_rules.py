@@ -34,7 +34,7 @@ from clara_mlx.evaluate.corpus import TOOLS, generate
 from clara_mlx.evaluate.probes.from_facts import probes, unambiguous
 from clara_mlx.evaluate.probes.questions import FORMS, question
 from clara_mlx.tool_outputs.classify import classify
-from clara_mlx.tool_outputs.facts import LINE_CHARACTERS, split_lines
+from clara_mlx.tool_outputs.lines import LINE_CHARACTERS, split_lines
 from clara_mlx.tool_outputs.rules import RULES, collect
 
 

@@ -1,0 +1,108 @@
+"""The lines of a tool's output, as the rules read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Characters of a line that rules read; this bounds the time that a hostile line can take.
+LINE_CHARACTERS = 2_000
+
+# The number of equal lines, one after another, that rules read. They state one thing again and
+# again; real outputs have far fewer, and a hundred thousand would keep a request waiting.
+_EQUAL_LINES = 1_000
+
+# Characters that are split into lines at once, so that other threads get to run.
+_SPLIT_CHARACTERS = 1 << 17
+
+
+class Line(NamedTuple):
+    """One line of the text, without its end, and where it starts."""
+
+    start: int
+    text: str
+
+
+Matched = tuple[Line, re.Match[str]]
+"""A line, and what a pattern matched in it."""
+
+
+class Lines:
+    """The lines of a text.
+
+    A text can have as many lines as characters, and most of them state nothing. Rules look at the
+    bare texts first; a `Line` is made for one that they read.
+
+    Attributes:
+        texts: The lines without their ends; what one has beyond `LINE_CHARACTERS` is left out.
+    """
+
+    def __init__(self, texts: list[str], starts: list[int]) -> None:
+        self.texts = texts
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, number: int) -> Line:
+        return Line(self._starts[number], self.texts[number])
+
+    def __iter__(self) -> Iterator[Line]:
+        return map(Line, self._starts, self.texts)
+
+    def text_after(self, number: int) -> str:
+        """The text of the line that follows line ``number``; empty if there is none."""
+        return self.texts[number + 1] if number + 1 < len(self.texts) else ""
+
+    def below(self, number: int) -> Lines:
+        """The lines that follow line ``number``."""
+        return Lines(self.texts[number + 1 :], self._starts[number + 1 :])
+
+    def matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[int, Line]]:
+        """The lines that a pattern matches at their beginning, with their numbers.
+
+        Of empty lines in a row only the first is given, if the pattern matches nothing at all.
+        """
+        match = pattern.match
+        wants_empty = match("") is not None
+        above = "begin"
+        for number, text in enumerate(self.texts):
+            if match(text) if text else wants_empty and above:
+                yield number, Line(self._starts[number], text)
+            above = text
+
+
+def split_lines(text: str) -> Lines:
+    """The lines of ``text`` that rules read.
+
+    What a line has beyond `LINE_CHARACTERS` is left out, and so is what follows on `_EQUAL_LINES`
+    equal lines as long as it is the same again.
+    """
+    texts: list[str] = []
+    starts: list[int] = []
+    before = None
+    equal = 0
+    for start, piece in _pieces(text):
+        for line in piece.split("\n"):
+            read = line[:LINE_CHARACTERS].removesuffix("\r") if line else line
+            equal = equal + 1 if read == before else 0
+            if equal < _EQUAL_LINES:
+                texts.append(read)
+                starts.append(start)
+            before = read
+            start += len(line) + 1
+    return Lines(texts, starts)
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """The text in pieces that begin and end where lines do, and where each begins."""
+    start = 0
+    while start <= len(text):
+        end = text.rfind("\n", start, start + _SPLIT_CHARACTERS)
+        if end < 0:  # the last line, or a very long one
+            end = text.find("\n", start + _SPLIT_CHARACTERS)
+        if end < 0:
+            end = len(text)
+        yield start, text[start:end]
+        start = end + 1
