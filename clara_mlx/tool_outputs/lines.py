@@ -64,8 +64,8 @@ class Lines:
 
         Of empty lines in a row only the first is given, if the pattern matches nothing at all.
         """
+        wants_empty = pattern.match("") is not None
         match = pattern.match
-        wants_empty = match("") is not None
         above = "begin"
         for number, text in enumerate(self.texts):
             if match(text) if text else wants_empty and above:

@@ -34,7 +34,7 @@ from clara_mlx.evaluate.corpus import TOOLS, generate
 from clara_mlx.evaluate.probes.from_facts import probes, unambiguous
 from clara_mlx.evaluate.probes.questions import FORMS, question
 from clara_mlx.tool_outputs.classify import classify
-from clara_mlx.tool_outputs.lines import LINE_CHARACTERS, split_lines
+from clara_mlx.tool_outputs.lines import LINE_CHARACTERS, Lines, split_lines
 from clara_mlx.tool_outputs.rules import RULES, collect
 
 
@@ -381,3 +381,16 @@ def test_a_package_may_begin_with_a_digit() -> None:
         (("name", "2to3"), "1.0"),
         (("name", "typing-extensions"), "4.9.0"),
     ]
+
+
+def test_lines_that_are_passed_over_state_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(14)
+    texts = [generate(rng, tool, "train", "long").text for tool in TOOLS for _ in range(2)]
+    passed_over = [_stated(text) for text in texts]
+    monkeypatch.setattr(Lines, "matching", lambda lines, pattern: enumerate(lines))
+    assert [_stated(text) for text in texts] == passed_over
+
+
+def _stated(text: str) -> list[tuple[object, ...]]:
+    found = (collect(text, tool) for tool in RULES)
+    return [(one.in_order_found(), one.implied, one.unread) for one in found]
