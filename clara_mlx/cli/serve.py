@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from os import _exit as exit_at_once
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +30,7 @@ from clara_mlx.model.regular import MOST_CONFIG, read_regular
 
 if TYPE_CHECKING:
     from clara_mlx.context import Counter
+    from clara_mlx.memory import Memory
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +114,15 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
     ] = 8100,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TOKEN",
+            help="A namespace: clients that send TOKEN have a memory file of their own, which no "
+            "others see. TOKEN is @FILE or '$VARIABLE', which hold it, or the token itself, which "
+            "every user of the machine can then see.",
+        ),
+    ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another host name that requests may use.")
     ] = None,
@@ -122,8 +134,12 @@ def serve(
     `clara-mlx serve --reasoner http://127.0.0.1:8080/v1 --tokenizer Qwen3-235B-A22B-4bit`
 
     OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, metrics at /metrics. Keys
-    come from the environment only, because every user of the machine can see a command line:
+    come from the environment, because every user of the machine can see a command line:
     CLARA_MLX_REASONER_KEY, CLARA_MLX_FALLBACK_KEY, CLARA_MLX_TOKEN.
+
+    Whoever can reach the port (and has CLARA_MLX_TOKEN, if it is set) reads the whole memory.
+    Sessions keep conversations apart from accident, not from an attacker with the same token; for
+    people who must not read each other's work, use --token.
     """
     from clara_mlx.context import Budget
     from clara_mlx.serve import Remote, Settings, create_server, listening_socket
@@ -168,6 +184,7 @@ def serve(
         host=host,
         port=port,
         token=TOKEN.read() or None,
+        namespaces=_read_tokens(token or []),
         allow_hosts=tuple(allow_host or ()),
     )
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -177,22 +194,22 @@ def serve(
     with (
         listening_socket(host, port) as listening,
         open_memory(db, model, make=True, compress=True) as memory,
+        _open_namespaces(memory, settings.namespaces) as namespaces,
     ):
         address = listening.getsockname()
         name_in_url = f"[{address[0]}]" if ":" in address[0] else address[0]
         typer.echo(f"clara-mlx serves at http://{name_in_url}:{address[1]}/v1", err=True)
         # uvicorn ends gracefully and then raises the signal again; the memory must still be closed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        server = create_server(settings, memory, counter)
+        server = create_server(settings, memory, counter, namespaces)
         try:
             server.run(sockets=[listening])
         finally:
             if not server.has_ended:
                 logger.warning("some work on the memory had not ended; it is undone")
                 logging.shutdown()
-                exit_at_once(
-                    0
-                )  # SQLite undoes what was not committed; nothing acknowledged is lost
+                # SQLite undoes what was not committed; nothing acknowledged is lost.
+                exit_at_once(0)
 
 
 @commands.command()
@@ -215,6 +232,39 @@ def mcp(db: Db = DEFAULT_DB, model: Model = None) -> None:
             anyio.run(create_mcp_server(memory, pools).run_stdio_async)
         finally:
             pools.close()
+
+
+def _read_tokens(given: Sequence[str]) -> dict[str, str]:
+    """The tokens of namespaces, by name, from NAME=TOKEN, NAME=@FILE and NAME=$VARIABLE."""
+    tokens: dict[str, str] = {}
+    for one in given:
+        name, equals, token = one.partition("=")
+        if not equals or not name or name in tokens:  # what is given may be a secret
+            raise typer.BadParameter("write NAME=TOKEN, each name once", param_hint="--token")
+        if token.startswith("@"):
+            path = Path(token[1:]).expanduser()
+            try:
+                token = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ClaraError(
+                    f"--token {name}: can't read the token in {path}: {error}"
+                ) from error
+        elif token.startswith("$"):
+            token = os.environ.get(token[1:].strip("{}"), "")
+        tokens[name] = token
+    return tokens
+
+
+@contextmanager
+def _open_namespaces(memory: Memory, names: Iterable[str]) -> Iterator[dict[str, Memory]]:
+    """Open the memories of namespaces: files beside the given one, with the same model."""
+    with ExitStack() as stack:
+        opened: dict[str, Memory] = {}
+        for name in names:
+            path = memory.path.with_name(f"{memory.path.stem}.{name}{memory.path.suffix or '.db'}")
+            one = type(memory).open(path, memory.clara, model_thread=memory.model_thread)
+            opened[name] = stack.enter_context(one)
+        yield opened
 
 
 def _stated_window(folder: Path | None) -> int | None:

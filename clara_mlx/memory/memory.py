@@ -42,12 +42,19 @@ class Memory:
     """
 
     def __init__(
-        self, store: Store, clara: Clara | None, codec: str, floor: float, most_bytes: int | None
+        self,
+        store: Store,
+        clara: Clara | None,
+        codec: str,
+        floor: float,
+        most_bytes: int | None,
+        model_thread: ModelThread | None = None,
     ) -> None:
         self.path = store.path
         self.file: File = store  # for the tables that other rooms keep in it
         self.clara = clara
-        self.model_thread = ModelThread() if clara else None
+        self.model_thread = (model_thread or ModelThread()) if clara else None
+        self._closes_thread = model_thread is None
         self.floor = floor
         self._store = store
         self._codec = codec
@@ -67,6 +74,7 @@ class Memory:
         floor: float = SCORE_FLOOR,
         most_bytes: int | None = None,
         compress: bool = True,
+        model_thread: ModelThread | None = None,
     ) -> Memory:
         """Open a memory file, or make it.
 
@@ -78,13 +86,15 @@ class Memory:
             most_bytes: Size of the file's used pages above which the oldest memories are
                 forgotten; None keeps everything.
             compress: Whether to work through the backlog in the background.
+            model_thread: The `model_thread` of a memory with the same model, which then serves
+                both and ends with that one; close this one first.
 
         A file whose latents are another model's is open for text search only, until `recompress`.
 
         Raises:
             StoreError: The file can't be opened.
         """
-        memory = cls(Store(path), clara, codec, floor, most_bytes)
+        memory = cls(Store(path), clara, codec, floor, most_bytes, model_thread)
         try:
             memory._open_latents()
         except OtherModel as error:  # originals and text search work; latents must not mix
@@ -110,7 +120,7 @@ class Memory:
             self.flush()
         if self._compression:
             self._compression.stop()
-        if self.model_thread:
+        if self.model_thread and self._closes_thread:
             self.model_thread.close()
         self._store.close()
 

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clara_mlx.context import Context, Counter
+from clara_mlx.context import Counter
 from clara_mlx.errors import ClaraError, StorageFailed
 from clara_mlx.memory import Memory
-from clara_mlx.serve.answering import Answerer
-from clara_mlx.serve.bodies import BodyLimit, Json, ReadFirst
-from clara_mlx.serve.chat import Chat, Models
+from clara_mlx.serve.bodies import BodyLimit, Json
+from clara_mlx.serve.chat import Models
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import CONTENT_TYPE, Figures
 from clara_mlx.serve.json_errors import JsonErrors
-from clara_mlx.serve.mcp_server import create_mcp_server
+from clara_mlx.serve.namespace import ByNamespace, Namespace
 from clara_mlx.serve.pools import Pools
-from clara_mlx.serve.rest import Rest
 from clara_mlx.serve.route import Breaker, Router
-from clara_mlx.serve.runs import Runs
-from clara_mlx.serve.security import Guard
+from clara_mlx.serve.security import NAMESPACE, Guard
 from clara_mlx.serve.server import Server
-from clara_mlx.serve.settings import Settings
+from clara_mlx.serve.settings import DEFAULT, Settings
 from clara_mlx.serve.upstream import Endpoint
 
 # Seconds that calls of the memory have to end when the gateway stops, once all answers have ended.
@@ -41,61 +36,63 @@ _LAST_SECONDS = 5.0
 _MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 
 
-def create_server(settings: Settings, memory: Memory, counter: Counter | None = None) -> Server:
+def create_server(
+    settings: Settings,
+    memory: Memory,
+    counter: Counter | None = None,
+    namespaces: Mapping[str, Memory] | None = None,
+) -> Server:
     """A server of the gateway; its ``run`` runs it until a signal stops it.
 
     It then takes no new connections, gives clients that wait for an answer ``settings.drain``
-    seconds, and remembers what has not been remembered yet.
+    seconds, and remembers what has not been remembered yet. See `create_app`.
     """
-    app = create_app(settings, memory, counter)
+    app = create_app(settings, memory, counter, namespaces)
     return Server(app, settings)
 
 
-def create_app(settings: Settings, memory: Memory, counter: Counter | None = None) -> Starlette:
-    """The application; the caller closes the memory after the application has ended.
+def create_app(
+    settings: Settings,
+    memory: Memory,
+    counter: Counter | None = None,
+    namespaces: Mapping[str, Memory] | None = None,
+) -> Starlette:
+    """The application; the caller closes the memories after the application has ended.
 
     Args:
         settings: The settings of the gateway.
-        memory: The memory that the gateway reads from and writes to.
+        memory: The memory of all clients without a namespace of their own.
         counter: Counts the reasoner's tokens; without one, they are estimated.
+        namespaces: By name, the memory of each namespace in ``settings.namespaces``.
     """
+    memories = {DEFAULT: memory, **(namespaces or {})}
+    if set(memories) - {DEFAULT} != set(settings.namespaces):
+        raise ClaraError("each namespace needs one token and one memory")
     figures = Figures()
     pools = Pools()
     breaker = Breaker(settings.failures, settings.pause)
-    router = Router(
+    reasoners = Router(
         Endpoint("the reasoner", settings.reasoner),
         Endpoint("the fallback", settings.fallback) if settings.fallback else None,
         breaker,
         lambda reason: figures.fallbacks.labels(reason).inc(),
     )
-    context = Context(memory, counter, settings.budget)
-    answerer = Answerer(settings, context, router, pools, figures)
-    runs = Runs(settings.linger, figures.coalesced.inc)
+    spaces = {
+        name: Namespace(settings, one, counter, reasoners, pools, figures)
+        for name, one in memories.items()
+    }
     models = Models(settings)
-    mcp_app = create_mcp_server(memory, pools).streamable_http_app(
-        # Nothing is kept between requests, so a client survives a restart of the gateway.
-        stateless_http=True,
-        json_response=True,
-        max_request_body_size=settings.body_limit("/mcp"),
-        # The guard below has looked at Host and Origin already.
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-    )
-
-    def status(session: str | None) -> dict[str, Any]:
-        return {
-            "gateway": {
-                "answers_running": len(runs),
-                "breaker": breaker.state,
-                "window": settings.budget.window,
-                "tokens_exact": context.counter.exact,
-            },
-            "conversations": figures.newest(session),
-        }
 
     async def metrics(request: Request) -> Response:
-        figures.running.set(len(runs))
+        """The totals of all namespaces: for the operator, whose token opens none of them."""
+        if request.scope[NAMESPACE] != DEFAULT:
+            raise ApiError(
+                403, "the metrics count all namespaces: they need CLARA_MLX_TOKEN", code="forbidden"
+            )
+        figures.running.set(sum(len(space.runs) for space in spaces.values()))
         figures.breaker.set(breaker.state == "open")
-        figures.pending.set(await pools.ask(memory.backlog))
+        waiting = [await pools.ask(space.memory.backlog) for space in spaces.values()]
+        figures.pending.set(sum(waiting))
         return Response(figures.page(), media_type=CONTENT_TYPE)
 
     async def health(request: Request) -> Response:
@@ -103,22 +100,21 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with mcp_app.router.lifespan_context(mcp_app):
+        async with AsyncExitStack() as stack:
+            for space in spaces.values():
+                await stack.enter_async_context(space.running())
             yield
-        await runs.close(settings.drain)
-        await answerer.close(settings.drain)
-        await router.close()
+        await asyncio.gather(*(space.close() for space in spaces.values()))
+        await reasoners.close()
         app.state.has_ended = await asyncio.to_thread(pools.close, _LAST_SECONDS)
 
     app = Starlette(
         routes=[
-            Route("/v1/chat/completions", Chat(settings, answerer, runs), methods=["POST"]),
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{name:path}", models.get, methods=["GET"]),
-            *Rest(memory, pools, settings.body_seconds, status).routes(),
-            *_with_bodies_read_first(mcp_app.routes, settings.body_seconds),
             Route("/metrics", metrics, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
+            Mount("/", ByNamespace(spaces)),
         ],
         middleware=[
             Middleware(BodyLimit, limit=settings.body_limit),
@@ -132,7 +128,7 @@ def create_app(settings: Settings, memory: Memory, counter: Counter | None = Non
         lifespan=lifespan,
     )
     # For the server, which ends the runs when it is stopped, and says whether all work has ended.
-    app.state.runs = runs
+    app.state.runs = [space.runs for space in spaces.values()]
     app.state.has_ended = True
     return app
 
@@ -150,10 +146,6 @@ async def error_response(request: Request, error: Exception) -> Response:
         answer.headers.update(error.headers or {})
         return answer
     return ApiError(500, "the gateway failed; its log says why", code="internal_error").response()
-
-
-def _with_bodies_read_first(routes: list[BaseRoute], seconds: float) -> list[Route]:
-    return [Route(r.path, ReadFirst(r.app, seconds)) for r in routes if isinstance(r, Route)]
 
 
 class _RequestCounter:

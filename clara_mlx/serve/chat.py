@@ -32,7 +32,7 @@ class Chat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, alone or together with an identical one."""
         http = Request(scope, receive)
-        caller = read_caller(http.headers, token_needed=self._settings.token is not None)
+        caller = read_caller(http.headers, token_needed=bool(self._settings.tokens))
         seconds = self._settings.body_seconds
         request = await read_json(http, seconds, lambda body: read_request(body, caller.key))
         name = name_conversation(caller, request.options, request.messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -71,7 +72,7 @@ class Figures:
     """
 
     def __init__(self) -> None:
-        self._conversations: OrderedDict[str, Conversation] = OrderedDict()
+        self.conversations: OrderedDict[str, Conversation] = OrderedDict()
         registry = self._registry = CollectorRegistry()
 
         def counter(name: str, help: str, *labels: str) -> Counter:
@@ -110,22 +111,28 @@ class Figures:
         )
         self.pending = gauge("memory_pending", "Texts that wait for compression.")
 
+    def for_another_namespace(self) -> Figures:
+        """Figures of the same totals, with conversations of their own."""
+        other = copy.copy(self)
+        other.conversations = OrderedDict()
+        return other
+
     def page(self) -> bytes:
         """All totals in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def conversation(self, session: str) -> Conversation:
         """A conversation by its name, new if it isn't known; it becomes the newest."""
-        found = self._conversations.setdefault(session, Conversation(session))
-        self._conversations.move_to_end(session)
+        found = self.conversations.setdefault(session, Conversation(session))
+        self.conversations.move_to_end(session)
         found.updated = time.time()
-        if len(self._conversations) > _MOST_CONVERSATIONS:
-            self._conversations.popitem(last=False)
+        if len(self.conversations) > _MOST_CONVERSATIONS:
+            self.conversations.popitem(last=False)
         return found
 
     def newest(self, session: str | None = None, most: int = 20) -> list[dict[str, Any]]:
         """The figures of the newest conversations, newest first; or those of one."""
-        newest_first = reversed(self._conversations.values())
+        newest_first = reversed(self.conversations.values())
         chosen = [one for one in newest_first if session in (None, one.session)]
         return [conversation.for_status() for conversation in chosen[:most]]
 

@@ -1,4 +1,7 @@
-"""The memory as MCP tools: remember, recall, ask_memory, expand."""
+"""The memory as MCP tools: remember, recall, ask_memory, expand.
+
+They serve the whole memory of the namespace to whoever has its token; a session is a filter.
+"""
 
 from __future__ import annotations
 

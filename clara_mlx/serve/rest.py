@@ -1,4 +1,7 @@
-"""The memory over HTTP: remember, recall, ask, original, forget, status."""
+"""The memory over HTTP: remember, recall, ask, original, forget, status.
+
+Whoever has the namespace's token reads and forgets all of its memory here; a session is a filter.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clara_mlx.serve.errors import ApiError
-from clara_mlx.serve.settings import Settings, is_loopback
+from clara_mlx.serve.settings import DEFAULT, Settings, is_loopback
+
+#: Where the guard writes down which namespace a request's token opens.
+NAMESPACE = "clara_mlx.namespace"
 
 # Paths that need no token: they say nothing but that the gateway is running.
 _OPEN = frozenset(("/health",))
@@ -21,6 +24,8 @@ class Guard:
     A page of another site can make a browser send requests here, and by DNS rebinding read the
     answers. So a request must be addressed to a known name (the Host header), and if it comes from
     a page (the Origin header), that page must be of such a name, too. No CORS header is ever sent.
+
+    The token says which namespace a request may use; the scope's `NAMESPACE` passes it on.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -28,7 +33,7 @@ class Guard:
         self._names = {name.lower() for name in (settings.host, *settings.allow_hosts)}
         # A wildcard address has any name; there the token, which is required, has to do.
         self._any_name = settings.host in ("0.0.0.0", "::") and not settings.allow_hosts
-        self._token = settings.token.encode() if settings.token else None
+        self._tokens = {name: token.encode() for name, token in settings.tokens.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with the reason why not."""
@@ -39,13 +44,21 @@ class Guard:
                 unclear = ApiError(400, "a request has a Content-Length or Transfer-Encoding")
                 await unclear.response({"connection": "close"})(scope, receive, send)
                 return
-            refusal = self._refusal(scope["path"], headers)
+            refusal = self._refusal(headers)
+            namespace = self._namespace(headers)
+            if not refusal and namespace is None and scope["path"] not in _OPEN:
+                refusal = ApiError(
+                    401,
+                    "send this server's bearer token: Authorization: Bearer TOKEN",
+                    code="invalid_api_key",
+                )
             if refusal:
                 await refusal.response()(scope, receive, send)
                 return
+            scope[NAMESPACE] = namespace
         await self.app(scope, receive, send)
 
-    def _refusal(self, path: str, headers: Headers) -> ApiError | None:
+    def _refusal(self, headers: Headers) -> ApiError | None:
         """Why a request is refused; None if it is not."""
         host = _host_name(f"//{headers.get('host', '')}")
         if not self._is_known(host) and not (self._any_name and host):
@@ -59,16 +72,17 @@ class Guard:
             return ApiError(
                 403, f"web pages from {origin[:200]} may not use this server", code="origin"
             )
-        if self._token and path not in _OPEN:
-            scheme, _, given = headers.get("authorization", "").partition(" ")
-            offered = given.strip().encode("utf-8", "surrogateescape")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(offered, self._token):
-                return ApiError(
-                    401,
-                    "send this server's bearer token: Authorization: Bearer TOKEN",
-                    code="invalid_api_key",
-                )
         return None
+
+    def _namespace(self, headers: Headers) -> str | None:
+        """The namespace that a request's token opens; None if it opens none."""
+        if not self._tokens:
+            return DEFAULT
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        offered = given.strip().encode("utf-8", "surrogateescape")
+        # All are compared, so that the time tells nothing of which one is nearly right.
+        opened = [n for n, token in self._tokens.items() if hmac.compare_digest(offered, token)]
+        return opened[0] if opened and scheme.lower() == "bearer" else None
 
     def _is_known(self, name: str | None) -> bool:
         return bool(name) and (is_loopback(name or "") or name in self._names)

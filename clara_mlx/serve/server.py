@@ -74,7 +74,8 @@ class Server(uvicorn.Server):
             ending.cancel()
 
     async def _end_answers(self) -> None:
-        await self._app.state.runs.close(self._drain)
+        every = self._app.state.runs
+        await asyncio.gather(*(runs.close(self._drain) for runs in every))
         await asyncio.sleep(_LAST_SECONDS)
         self._connections.abort()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -15,6 +17,11 @@ _SMALL_BODY_BYTES = 1 << 20
 
 # Paths by which texts come to be remembered.
 _TEXT_PATHS = frozenset(("/v1/memory/remember", "/mcp"))
+#: The namespace of clients that have none of their own.
+DEFAULT = ""
+
+# A namespace's name is part of its file's name.
+_NAMESPACE = re.compile("[a-z0-9_-]{1,32}")
 
 #: When the reasoner is offered the memory's tools: if the client gave it tools or something was
 #: compacted ("auto"), in every request, or never.
@@ -67,6 +74,8 @@ class Settings:
     host: str = "127.0.0.1"  # to listen on; any other than a loopback address needs a token
     port: int = 8100  # to listen on; 0 chooses a free one
     token: str | None = field(default=None, repr=False)  # the bearer token that clients must send
+    # By name, the tokens of clients that share no memory with any others.
+    namespaces: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_hosts: tuple[str, ...] = ()  # names, besides loopback's, that requests may be sent to
     max_body_bytes: int = 32 << 20  # of the largest chat request
     max_text_bytes: int = 8 << 20  # of the largest request that brings a text to remember
@@ -90,15 +99,26 @@ class Settings:
         return min(other, self.max_body_bytes)
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and not self.token:
+        if not is_loopback(self.host) and not self.tokens:
             raise ClaraError(
                 f"{self.host} can be reached from other machines: set CLARA_MLX_TOKEN to the "
                 "bearer token that clients must send, or listen on 127.0.0.1"
             )
-        if self.token is not None and len(self.token) < 16:
-            raise ClaraError(
-                "CLARA_MLX_TOKEN is too short to be a secret: use at least 16 characters"
-            )
+        for name, token in self.tokens.items():
+            what = f"the token of {name}" if name else "CLARA_MLX_TOKEN"
+            if name and not _NAMESPACE.fullmatch(name):
+                raise ClaraError(
+                    f"{name!r} can't name a namespace: use 1 to 32 of the characters a-z, 0-9, _, -"
+                )
+            if len(token) < 16:
+                raise ClaraError(f"{what} is too short to be a secret: use at least 16 characters")
+        if len(set(self.tokens.values())) < len(self.tokens):
+            raise ClaraError("two namespaces have the same token: each needs its own")
+
+    @property
+    def tokens(self) -> dict[str, str]:
+        """The tokens by namespace; empty if clients need none."""
+        return {**({DEFAULT: self.token} if self.token is not None else {}), **self.namespaces}
 
 
 def is_loopback(host: str) -> bool:

@@ -53,6 +53,29 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
     assert not Path(f"{db}-wal").exists()  # the file was closed
 
 
+@pytest.mark.alone
+def test_each_namespace_has_a_token_and_a_file(tmp_path: Path) -> None:
+    tokens = {"red": "the-token-of-team-red", "blue": "the-token-of-team-blue"}
+    (tmp_path / "blue.token").write_text(tokens["blue"] + "\n")
+    options = ("--token", "red=$RED_TOKEN", "--token", f"blue=@{tmp_path}/blue.token")
+    db = tmp_path / "agent.db"
+    with serving(db, *options, RED_TOKEN=tokens["red"], CLARA_MLX_TOKEN="") as (base, process):
+        for name, token in tokens.items():
+            with httpx2.Client(
+                headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=30
+            ) as client:
+                body = {"text": f"kept by {name}"}
+                client.post(f"{base}/memory/remember", json=body).raise_for_status()
+        assert httpx2.get(f"{base}/memory/status", trust_env=False).status_code == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    for name in tokens:
+        with Memory.open(tmp_path / f"agent.{name}.db") as memory:
+            (hit,) = memory.recall("kept")
+            assert hit.text == f"kept by {name}"
+    assert not list(tmp_path.glob("*-wal"))  # the files were closed
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -64,6 +87,12 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
         (["--tokenizer", "/nowhere"], "/nowhere"),
         (["--tokenizer", "/nowhere", "--template-args", "[]"], "not a JSON object"),
         (["--host", "203.0.113.7"], "can't listen on"),
+        (["--token", "red"], "NAME=TOKEN"),
+        (["--token", "=red"], "NAME=TOKEN"),
+        (["--token", "red=tiny"], "too short"),
+        (["--token", "red=$NOT_SET_ANYWHERE"], "too short"),
+        (["--token", "red=@/nowhere"], "/nowhere"),
+        (["--token", "Red=0123456789abcdef"], "can't name a namespace"),
     ],
 )
 def test_mistakes_are_reported_before_anything_runs(

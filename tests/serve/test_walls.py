@@ -14,6 +14,9 @@ import pytest
 from gateway import Gateway, Upstream, gateway, says, wait_until
 
 from clara_mlx.context import Budget
+from clara_mlx.errors import ClaraError
+from clara_mlx.model.thread import Priority
+from clara_mlx.serve import Remote, Settings
 
 TOOL = {"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}
 HELLO = {"role": "user", "content": "Hello, please fix the failing test."}
@@ -226,3 +229,152 @@ def test_a_client_that_drops_old_messages_still_sees_them(
     twin = [HELLO, *turn("b2", "ls", "README.md"), *turn("b3", "cat README.md", "Read me.")]
     assert SECRET not in ask(gate, upstream, twin, "ask_memory", QUESTION)
     assert NOT_SEEN in ask(gate, upstream, twin, "expand", {"handle": handle})
+
+
+# -- namespaces ------------------------------------------------------------------------------------
+
+OPERATOR = "the-operators-own-token"
+TOKENS = {"red": "the-token-of-team-red", "blue": "the-token-of-team-blue"}
+
+
+@pytest.fixture
+def teams(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
+    budget = Budget(window=16_000, reserve=1000)
+    with (
+        upstream.running() as url,
+        gateway(tmp_path, url, budget=budget, token=OPERATOR, namespaces=TOKENS) as made,
+    ):
+        yield made
+
+
+def as_team(gate: Gateway, token: str) -> Gateway:
+    return Gateway(gate.url, gate.memory, token)
+
+
+def test_a_namespace_is_closed_to_all_others(
+    teams: Gateway, upstream: Upstream, tmp_path: Path
+) -> None:
+    red, blue = (as_team(teams, token) for token in TOKENS.values())
+    handle = alice(red, upstream)
+    given = red.http.post("/v1/memory/remember", json={"text": SECRET, "session": "s"}).json()
+    session = red.status()["conversations"][0]["session"]
+    for other in (blue, teams):
+        for name, body in (
+            ("recall", {"query": SECRET, "mode": "text"}),
+            ("recall", {"query": SECRET, "mode": "text", "where": {"session": session}}),
+        ):
+            assert other.http.post(f"/v1/memory/{name}", json=body).json()["hits"] == []
+        for one in (handle, given["handle"]):
+            assert other.http.get(f"/v1/memory/original/{one}").status_code == 404
+            forgotten = other.http.post("/v1/memory/forget", json={"handle": one})
+            assert forgotten.status_code == 404
+        # The very same conversation, by the very same name.
+        for headers in ({}, {"x-clara-session": session}, {"x-clara-session": "s"}):
+            for tool, arguments in (("ask_memory", QUESTION), ("expand", {"handle": handle})):
+                told = ask(other, upstream, [HELLO], tool, arguments, **headers)
+                assert SECRET not in told
+        status = other.status()
+        assert status["memory"]["memories"] == 0
+        assert SECRET not in mcp(other, "recall", {"query": SECRET})
+        assert SECRET not in mcp(other, "expand", {"handle": handle})
+    assert SECRET in mcp(red, "expand", {"handle": handle})
+    assert red.status()["memory"]["memories"] == 2
+    # Each has the figures of its own six requests, though the conversations have the same names.
+    for gate in (blue, teams):
+        assert sum(one["requests"] for one in gate.status()["conversations"]) == 6
+    assert sum(one["requests"] for one in red.status()["conversations"]) == 1
+    files = {path.name: path for path in tmp_path.iterdir() if path.suffix == ".db"}
+    assert set(files) == {"agent.db", "agent.red.db", "agent.blue.db"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files.values())
+
+
+def mcp(gate: Gateway, tool: str, arguments: dict[str, Any]) -> str:
+    """What an MCP tool answers."""
+    call = {"name": tool, "arguments": arguments}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    accept = {"accept": "application/json, text/event-stream"}
+    return gate.http.post("/mcp", json=body, headers=accept).text
+
+
+def test_identical_requests_of_two_namespaces_are_two(teams: Gateway, upstream: Upstream) -> None:
+    go = threading.Event()
+    upstream.replies = [says("ok", wait=go)]
+    gates = [teams, *(as_team(teams, token) for token in TOKENS.values())]
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(gate.chat, [HELLO], temperature=0) for gate in gates]
+        try:
+            wait_until(lambda: len(upstream.requests) == 3, 10)
+            assert all(gate.status()["gateway"]["answers_running"] == 1 for gate in gates)
+        finally:
+            go.set()
+        for answer in answers:
+            answer.result()
+    # Nor is what one of them left behind given to another.
+    assert len(upstream.requests) == 3
+
+
+def test_only_the_operator_reads_the_metrics(teams: Gateway) -> None:
+    red = as_team(teams, TOKENS["red"])
+    assert red.http.get("/metrics").status_code == 403
+    page = teams.http.get("/metrics").text
+    assert 'status="403"' in page and not any(f'"{name}"' in page for name in TOKENS)
+    assert red.http.get("/v1/models").status_code == 200
+    assert red.http.get("/nowhere").status_code == 404
+    assert red.http.get("/v1/chat/completions").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer", "Bearer the-token-of-team-", "Basic the-token-of-team-red"]
+)
+def test_other_tokens_open_nothing(teams: Gateway, authorization: str) -> None:
+    headers = {"authorization": authorization, "x-api-key": TOKENS["red"]}
+    for path in ("/v1/models", "/v1/memory/status", "/metrics", "/mcp", "/nowhere"):
+        assert teams.http.get(path, headers=headers).status_code == 401
+    assert teams.http.get("/health", headers=headers).status_code == 200
+
+
+def test_without_a_default_token_only_named_ones_open_anything(
+    tmp_path: Path, upstream: Upstream
+) -> None:
+    with upstream.running() as url, gateway(tmp_path, url, namespaces=TOKENS) as gate:
+        gate.breaks = True  # nobody reads the metrics here
+        assert gate.http.get("/v1/memory/status").status_code == 401
+        assert as_team(gate, TOKENS["red"]).http.get("/v1/memory/status").status_code == 200
+
+
+def test_namespaces_share_one_model_and_its_thread(
+    tmp_path: Path, upstream: Upstream, clara: Any
+) -> None:
+    with (
+        upstream.running() as url,
+        gateway(
+            tmp_path, url, clara=clara("c16", "e2e"), token=OPERATOR, namespaces=TOKENS
+        ) as gate,
+    ):
+        red = as_team(gate, TOKENS["red"])
+        handle = red.http.post("/v1/memory/remember", json={"text": "the red code"}).json()
+        wait_until(lambda: red.status()["memory"]["compressed"] == 1)
+        hits = red.http.post("/v1/memory/recall", json={"query": "red code"}).json()["hits"]
+        assert hits[0]["handle"] == handle["handle"]
+        assert len([t for t in threading.enumerate() if t.name == "clara-mlx model"]) == 1
+        assert gate.memory.model_thread is not None
+        assert gate.memory.model_thread.run(Priority.QUESTION, lambda: 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "message"),
+    [
+        ({"Red": "x" * 16}, "can't name a namespace"),
+        ({"../red": "x" * 16}, "can't name a namespace"),
+        ({"r" * 33: "x" * 16}, "can't name a namespace"),
+        ({"red\n": "x" * 16}, "can't name a namespace"),
+        ({"red": "tiny"}, "too short"),
+        ({"red": "x" * 16, "blue": "x" * 16}, "the same token"),
+        ({"red": OPERATOR}, "the same token"),
+    ],
+)
+def test_namespaces_that_are_refused(namespaces: dict[str, str], message: str) -> None:
+    with pytest.raises(ClaraError, match=message) as refused:
+        Settings(Remote("http://127.0.0.1:1"), token=OPERATOR, namespaces=namespaces)
+    assert not any(token in str(refused.value) for token in namespaces.values())
+    assert OPERATOR not in repr(Settings(Remote("http://127.0.0.1:1"), token=OPERATOR))

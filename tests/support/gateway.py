@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -230,11 +230,12 @@ def gateway(
     clara: Any = None,
     timeout: float = 30,
     remote: dict[str, Any] | None = None,
+    namespaces: dict[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Gateway]:
     """A gateway in front of a reasoner, with a memory of its own.
 
-    ``timeout`` is the reasoner's; the fallback has time.
+    ``timeout`` is the reasoner's; the fallback has time. ``namespaces`` have tokens by name.
     """
     other = None
     if fallback:
@@ -242,12 +243,22 @@ def gateway(
     chosen = serve.Settings(
         reasoner=serve.Remote(reasoner, timeout=timeout, **(remote or {})),
         fallback=other,
+        namespaces=namespaces or {},
         **{"drain": 5.0, "patience": 2.0, **settings},
     )
     with (
         Memory.open(path / "agent.db", clara) as memory,
-        running(serve.create_server(chosen, memory, counter)) as url,
+        ExitStack() as stack,
     ):
+        thread = memory.model_thread
+        others = {
+            name: stack.enter_context(
+                Memory.open(path / f"agent.{name}.db", clara, model_thread=thread)
+            )
+            for name in chosen.namespaces
+        }
+        server = serve.create_server(chosen, memory, counter, others)
+        url = stack.enter_context(running(server))
         made = Gateway(url, memory, chosen.token)
         yield made
         # A gateway goes on without its memory. A test that does not break it must not need that.

@@ -1,0 +1,119 @@
+"""A namespace: the clients of one token, their memory, and everything that answers from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from clara_mlx.context import Context, Counter
+from clara_mlx.memory import Memory
+from clara_mlx.serve.answering import Answerer
+from clara_mlx.serve.bodies import ReadFirst
+from clara_mlx.serve.chat import Chat
+from clara_mlx.serve.figures import Figures
+from clara_mlx.serve.mcp_server import create_mcp_server
+from clara_mlx.serve.pools import Pools
+from clara_mlx.serve.rest import Rest
+from clara_mlx.serve.route import Router as Reasoners
+from clara_mlx.serve.runs import Runs
+from clara_mlx.serve.security import NAMESPACE
+from clara_mlx.serve.settings import Settings
+
+
+class Namespace:
+    """The part of the gateway that one token opens; nothing in it knows of another namespace.
+
+    Namespaces share the endpoints, the threads and the totals of the figures.
+
+    Args:
+        settings: The settings of the gateway.
+        memory: The namespace's memory.
+        counter: Counts the reasoner's tokens.
+        reasoners: Asks the reasoner or the fallback.
+        pools: The threads in which calls of the memory run.
+        figures: The totals.
+
+    Attributes:
+        memory: The namespace's memory.
+        runs: The answers in the making.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        memory: Memory,
+        counter: Counter | None,
+        reasoners: Reasoners,
+        pools: Pools,
+        figures: Figures,
+    ) -> None:
+        self.memory = memory
+        self.runs = Runs(settings.linger, figures.coalesced.inc)
+        self._settings = settings
+        self._figures = figures.for_another_namespace()
+        self._reasoners = reasoners
+        self._context = Context(memory, counter, settings.budget)
+        self._answerer = Answerer(settings, self._context, reasoners, pools, self._figures)
+        self._mcp = create_mcp_server(memory, pools).streamable_http_app(
+            # Nothing is kept between requests, so a client survives a restart of the gateway.
+            stateless_http=True,
+            json_response=True,
+            max_request_body_size=settings.body_limit("/mcp"),
+            # The guard has looked at Host and Origin already.
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+        )
+        self._router = Router(
+            [
+                Route(
+                    "/v1/chat/completions",
+                    Chat(settings, self._answerer, self.runs),
+                    methods=["POST"],
+                ),
+                *Rest(memory, pools, settings.body_seconds, self._status).routes(),
+                *_with_bodies_read_first(self._mcp.routes, settings.body_seconds),
+            ]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of one of its clients."""
+        await self._router(scope, receive, send)
+
+    def running(self) -> AbstractAsyncContextManager[Any]:
+        """What must run while requests are answered."""
+        return self._mcp.router.lifespan_context(self._mcp)
+
+    async def close(self) -> None:
+        """End the answers, and remember what has not been remembered yet."""
+        await self.runs.close(self._settings.drain)
+        await self._answerer.close(self._settings.drain)
+
+    def _status(self, session: str | None) -> dict[str, Any]:
+        return {
+            "gateway": {
+                "answers_running": len(self.runs),
+                "breaker": self._reasoners.breaker.state,
+                "window": self._settings.budget.window,
+                "tokens_exact": self._context.counter.exact,
+            },
+            "conversations": self._figures.newest(session),
+        }
+
+
+class ByNamespace:
+    """An ASGI application that hands each request to the namespace that the guard has found."""
+
+    def __init__(self, namespaces: Mapping[str, Namespace]) -> None:
+        self._namespaces = namespaces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        await self._namespaces[scope[NAMESPACE]](scope, receive, send)
+
+
+def _with_bodies_read_first(routes: list[BaseRoute], seconds: float) -> list[Route]:
+    return [Route(r.path, ReadFirst(r.app, seconds)) for r in routes if isinstance(r, Route)]
