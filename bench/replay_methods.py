@@ -34,7 +34,10 @@ BASH = {
     },
 }
 # The name in a question: a word with a mark or a digit inside, or the last one, after "of".
-_NAMED = re.compile(r"(\w[\w./:@-]*[\d._/:@-][\w./:@-]*\w)|\bof (\w+)\?$")
+_NAMED = re.compile(
+    r"(?<![\w./:@-])[./:@-]*+"
+    r"(\w(?:[^\W\d_]*+[\d_]|[^\W\d_]*+[./:@-]++(?=\w))[\w./:@-]*\w)|\bof (\w+)\?$"
+)
 _EXPAND = next(tool for tool in SCHEMAS if tool["function"]["name"] == "expand")
 
 
@@ -261,7 +264,9 @@ def handle_shown(command: str, sent: list[Message]) -> str | None:
         if json.loads(arguments or "{}").get("command") == command:
             found = HANDLE.search(content_text(sent[index]).partition("\n")[0])
             return found[0] if found else None
-    head = rf"\[clara ({HANDLE.pattern})(?:: [^\]\n]*)?\](?: \| |\n *command: )"
-    named = re.compile(head + re.escape(command) + r"(?![\w.-])")
+    named = re.compile(
+        rf"\[clara ({HANDLE.pattern})(?:: [^\[\]\n]*)?\](?: \| |\n *command: )"
+        rf"{re.escape(command)}(?![\w.-])"
+    )
     found = next(filter(None, (named.search(content_text(one)) for one in sent)), None)
     return found[1] if found else None

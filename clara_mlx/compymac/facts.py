@@ -21,7 +21,7 @@ _VERBS = re.compile(
     re.IGNORECASE,
 )
 _COMMANDS = re.compile(
-    r"<shell-output[^>]{0,400}\bcommand=\"([^\"]{1,400})\"|^(?:<[^>]{0,80}>\s*)?"
+    r"<shell-output[^<>]{0,400}\bcommand=\"([^\"]{1,400})\"|^(?:<[^<>]{0,80}>\s*)?"
     r"The command `([^`]{1,400})` \(started",
     re.MULTILINE,
 )

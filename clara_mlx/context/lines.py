@@ -31,7 +31,7 @@ _LOOKS = tuple(
         ("when|date|day", r"\b\d{4}-\d\d|\d\d:\d\d"),
         ("who|author", r"\w@\w|Author"),
         ("commit|hash|id", r"\b[0-9a-f]{7,40}\b"),
-        ("versions?", r"\d+\.\d+"),
+        ("versions?", r"\d\.\d"),
         (
             "exit|status|code",
             r"exit (?:code|status)|returned|HTTP/|\b[A-Z]{1,4}\d{2,4}\b|\[[\w-]+\]|: \(\d+\)"
@@ -83,8 +83,8 @@ _FROM_NEIGHBOURS = 0.3
 # Neighbours are at most this many lines away.
 _NEIGHBOUR_LINES = 2
 
-# A pattern of more words than this is slower than a look at every line.
-_MOST_WORDS_IN_PATTERN = 40
+# A search for more words than this is slower than a look at every line.
+_MOST_WORDS_SEARCHED = 40
 
 # The characters of a line, from its beginning, whose marks are its shape.
 _SHAPE_CHARACTERS = 80
@@ -228,13 +228,32 @@ def _by_word(lines: Sequence[str], question: str) -> list[set[int]]:
     """For each word of a question, the lines that have it; in the same order every time."""
     by_word: dict[str, set[int]] = {word: set() for word in sorted(_words(question) - _STOP)}
     candidates: Iterable[int] = range(len(lines))
-    if by_word and len(by_word) <= _MOST_WORDS_IN_PATTERN:
-        any_word = re.compile("|".join(map(re.escape, by_word)), re.IGNORECASE)
-        candidates = _matching(lines, any_word)
+    if by_word and len(by_word) <= _MOST_WORDS_SEARCHED:
+        candidates = _holding(lines, by_word)
     for index in candidates if by_word else ():
         for word in by_word.keys() & _words(lines[index]):
             by_word[word].add(index)
     return list(by_word.values())
+
+
+def _holding(lines: Sequence[str], words: Iterable[str]) -> set[int]:
+    """The lines that hold one of some words in lower case, perhaps inside a longer word."""
+    lowered = [_lower(line) for line in lines]
+    text = "\n".join(lowered)
+    starts = list(accumulate((len(line) + 1 for line in lowered), initial=0))
+    found: set[int] = set()
+    for word in map(_lower, words):
+        place = text.find(word)
+        while place >= 0:
+            line = bisect_right(starts, place) - 1
+            found.add(line)
+            place = text.find(word, starts[line + 1])
+    return found
+
+
+def _lower(text: str) -> str:
+    """A text in lower case; the sigma that ends a word alone is like the others."""
+    return text.lower().replace("\u03c2", "\u03c3")
 
 
 def _matching(lines: Sequence[str], pattern: re.Pattern[str]) -> set[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -42,6 +43,9 @@ _LINE = 160
 
 # Characters that it gives to identifiers.
 _IDENTIFIERS = 480
+
+# Names of one length; more are not searched for one by one, which would take time for each.
+_SEARCHED_ONE_BY_ONE = 150
 
 # The most lines of an output that a block shows.
 _KEY_LINES = 4
@@ -116,16 +120,15 @@ def key_lines(text: str, command: str | None = None) -> list[str]:
         text: The output.
         command: The command that printed it, if it is known.
     """
-    places = _fact_lines(text, command) or [
-        *_trouble(text[:_LOOK]),
-        _line_at(text, len(text.rstrip()) - 1),
-    ]
-    lines = [one_line(line.strip(), _LINE) for _, line in sorted(set(places))]
+    starts = _fact_lines(text, command)
+    if not starts:
+        starts = _trouble(text) + _starts_of_lines(text, [max(0, len(text.rstrip()) - 1)])
+    lines = [one_line(_line_from(text, start).strip(), _LINE) for start in sorted(set(starts))]
     return [line for line in lines if len(re.findall(r"\w+", line)) > 1]
 
 
-def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
-    """The lines with the most telling facts, each with its place; none for an unknown tool.
+def _fact_lines(text: str, command: str | None) -> list[int]:
+    """Where the lines with the most telling facts start; none for an unknown tool.
 
     The last lines about the outcome come first: they are the failures and their summary. Headers
     and settings get the room that is left. Where no line is about the outcome, the output is a
@@ -138,9 +141,11 @@ def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
     rest = max(_LOOK, len(text) - _LOOK)
     facts = [(fact.start, fact.tells_outcome) for fact in rules.facts(heads, tool)]
     facts += [(rest + fact.start, fact.tells_outcome) for fact in rules.facts(text[rest:], tool)]
-    telling = list(dict.fromkeys(_line_at(text, start) for start, tells in facts if tells))
-    others = list(dict.fromkeys(_line_at(text, start) for start, _ in facts))
-    others = [line for line in others if line not in telling]
+    starts = _starts_of_lines(text, [start for start, _ in facts])
+    about = zip(starts, facts, strict=True)
+    outcome = dict.fromkeys(start for start, (_, tells) in about if tells)
+    others = [start for start in dict.fromkeys(starts) if start not in outcome]
+    telling = list(outcome)
     if not telling:
         return others[:1] + others[1:][1 - _KEY_LINES :]
     return telling[-_KEY_LINES:] + others[: max(0, _KEY_LINES - len(telling))]
@@ -148,12 +153,13 @@ def _fact_lines(text: str, command: str | None) -> list[tuple[int, str]]:
 
 def trouble_lines(text: str) -> list[str]:
     """The first lines of an output that say by themselves that something went wrong, cut."""
-    return [one_line(line.strip(), _LINE) for _, line in _trouble(text[:_LOOK])]
+    return [one_line(_line_from(text[:_LOOK], start).strip(), _LINE) for start in _trouble(text)]
 
 
-def _trouble(text: str) -> list[tuple[int, str]]:
-    found = islice(_TROUBLE.finditer(text), 2)
-    return [_line_at(text, match.start()) for match in found]
+def _trouble(text: str) -> list[int]:
+    """Where the first two lines that tell of trouble start."""
+    found = islice(_TROUBLE.finditer(text[:_LOOK]), 2)
+    return _starts_of_lines(text, [match.start() for match in found])
 
 
 def identifier_lines(text: str, most: int = _IDENTIFIERS, shown: str = "") -> list[str]:
@@ -174,7 +180,7 @@ def identifier_lines(text: str, most: int = _IDENTIFIERS, shown: str = "") -> li
     lines: list[str] = []
     room = most
     for kind, texts in kinds.items():
-        names = [name for name in dict.fromkeys(texts) if name not in shown]
+        names = _not_shown(dict.fromkeys(texts), shown)
         chosen: list[str] = []
         for name in _from_both_ends(names):
             # Every kind gets its first name, however many the kinds before it have.
@@ -184,8 +190,18 @@ def identifier_lines(text: str, most: int = _IDENTIFIERS, shown: str = "") -> li
             room -= len(name) + 2
         if chosen:
             more = f" (+{len(names) - len(chosen)})" if len(chosen) < len(names) else ""
-            lines.append(f"{kind}: {', '.join(sorted(chosen, key=names.index))}{more}")
+            order = {name: index for index, name in enumerate(names)}
+            lines.append(f"{kind}: {', '.join(sorted(chosen, key=order.__getitem__))}{more}")
     return lines
+
+
+def _not_shown(names: Iterable[str], shown: str) -> list[str]:
+    """The names that are no part of a text; many of one length are looked up together."""
+    parts: dict[int, set[str]] = {}
+    for size, count in Counter(map(len, names)).items():
+        if count > _SEARCHED_ONE_BY_ONE:
+            parts[size] = {shown[i : i + size] for i in range(len(shown) - size + 1)}
+    return [name for name in names if name not in parts.get(len(name), shown)]
 
 
 def _from_both_ends(names: list[str]) -> Iterator[str]:
@@ -260,8 +276,19 @@ def _excerpt(text: str, characters: int) -> list[str]:
     return [head.rstrip("\n"), f"[... {between} characters; from line {first} on:]", tail]
 
 
-def _line_at(text: str, position: int) -> tuple[int, str]:
-    """The line that a position is in, and where it starts."""
-    start = text.rfind("\n", 0, position) + 1
-    end = text.find("\n", position)
-    return start, text[start : end if end >= 0 else len(text)]
+def _starts_of_lines(text: str, positions: Sequence[int]) -> list[int]:
+    """For each position, where the line that it is in starts; in one pass over the text."""
+    starts: dict[int, int] = {}
+    start = end = -1  # of the line before
+    for position in sorted(set(positions)):
+        if position > end:
+            start = text.rfind("\n", max(0, end), position) + 1
+            end = text.find("\n", position)
+            end = end if end >= 0 else len(text)
+        starts[position] = start
+    return [starts[position] for position in positions]
+
+
+def _line_from(text: str, start: int) -> str:
+    end = text.find("\n", start)
+    return text[start : end if end >= 0 else len(text)]

@@ -312,8 +312,9 @@ def _artifact(folder: Path, digest: Any) -> str:
 
 # The envelopes that CompyMac puts around outputs.
 _SHELL = re.compile(
-    r"<shell-output>\nThe command `(?P<command>.*?)` \(started [\d.]+s ago\) has finished running"
-    r" in .*?\n\nThe latest output is:\n\n```\n(?P<output>.*)\n```\n</shell-output>",
+    r"<shell-output>\n"
+    r"The command `(?>(?P<command>.*?)` \(started [\d.]+s ago\) has finished running in )"
+    r"(?>.*?\n\nThe latest output is:\n\n```\n)(?P<output>.*)\n```\n</shell-output>",
     re.DOTALL,
 )
 _FILE_VIEW = re.compile(
