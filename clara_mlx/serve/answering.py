@@ -8,6 +8,7 @@ A caller's form has been read into a `ChatRequest`. Here it is prepared (`Prepar
 from __future__ import annotations
 
 import logging
+import math
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,6 +33,12 @@ from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.sight import Sight, Sights
 
 logger = logging.getLogger(__name__)
+
+# Seconds between two keep-alives that are passed on: a run keeps all that it has sent.
+_COMMENT_SECONDS = 0.1
+
+# A server that states more tokens than this is not believed.
+_MOST_TOKENS = 10**9
 
 # What the reasoner reads in place of results that would not fit.
 _TOO_LONG = "This does not fit beside the conversation. Ask for fewer lines, or with find."
@@ -201,12 +208,15 @@ class Answerer:
         stream = answer.request.stream
         one_call = answer.request.options.get("parallel_tool_calls") is False
         reply = Reply(prompt.tools.own, one_call)
+        commented = -math.inf
         answer.writer.begin_round()
         pieces = self._router.ask(answer.route, lambda by: self._payload(answer, prompt, by))
         async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, sse.Comment):
-                    answer.run.send(sse.encode_comment(piece.text), starts=False)
+                    if time.monotonic() - commented >= _COMMENT_SECONDS:
+                        commented = time.monotonic()
+                        answer.run.send(sse.encode_comment(piece.text), starts=False)
                 elif isinstance(piece, Switched):
                     reply = Reply(prompt.tools.own, one_call)
                 else:
@@ -313,4 +323,7 @@ def _cached_tokens(usage: Object) -> int:
 
 
 def _number(value: Any) -> int:
-    return value if isinstance(value, int) else 0
+    """A number of tokens that a server states; 0 for what can't be one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 <= value <= _MOST_TOKENS else 0

@@ -6,9 +6,10 @@ import json
 import re
 from typing import Any, Literal
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from clara_mlx.errors import ClaraError
+from clara_mlx.serve.json_values import BadJson, read_answer
 
 #: Why an endpoint could not answer, or was not asked.
 Reason = Literal["connection", "timeout", "5xx", "broken", "overflow", "images", "breaker"]
@@ -23,6 +24,13 @@ _OVERFLOW = re.compile(
 _FAILED_INSIDE = re.compile(
     r"generation thread died|\[METAL\]|out of memory|unable to allocate|malloc", re.IGNORECASE
 )
+
+# Characters of an endpoint's message that are passed on, and of each other field of its errors.
+_MESSAGE_CHARACTERS = 2000
+_FIELD_CHARACTERS = 200
+
+# What a Retry-After header may hold: seconds or a date.
+_RETRY_AFTER = re.compile(r"[\w ,:+-]{1,64}", re.ASCII)
 
 # OpenAI's error types, by HTTP status.
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -66,14 +74,17 @@ class ApiError(ClaraError):
         fields = {"type": self.type, "param": self.param, "code": self.code}
         return {"error": {"message": str(self), **fields}}
 
-    def response(self, headers: dict[str, str] | None = None) -> JSONResponse:
+    def response(self, headers: dict[str, str] | None = None) -> Response:
         """The HTTP response, with further headers if some are given."""
         more = {"x-should-retry": "true" if self.retry else "false"}
-        if self.retry_after:
+        # It came from outside, and may hold what no header can.
+        if self.retry_after and _RETRY_AFTER.fullmatch(self.retry_after):
             more["retry-after"] = self.retry_after
         if self.status == 401:
             more["www-authenticate"] = "Bearer"
-        return JSONResponse(self.body(), self.status, (headers or {}) | more)
+        # Everything but ASCII is escaped, so that a message may hold lone surrogates.
+        content = json.dumps(self.body()).encode()
+        return Response(content, self.status, (headers or {}) | more, "application/json")
 
 
 class Overflow(ApiError):
@@ -166,8 +177,8 @@ def _says_overflow(given: dict[str, str]) -> bool:
 
 def _fields_of_body(content: bytes) -> dict[str, str]:
     try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError):
+        parsed = read_answer(content)
+    except BadJson:
         text = content[:500].decode("utf-8", "replace").strip()
         return {"message": text} if text and "<" not in text else {}  # "<": a page of a proxy
     if isinstance(parsed, dict):
@@ -177,9 +188,20 @@ def _fields_of_body(content: bytes) -> dict[str, str]:
 
 def _fields(error: Any) -> dict[str, str]:
     """The fields of an error in any of the shapes that servers give it."""
-    if isinstance(error, str):
-        return {"message": error}
-    if isinstance(error, dict):
-        known = {key: error.get(key) for key in ("message", "type", "param", "code")}
-        return {key: str(value) for key, value in known.items() if value is not None}
-    return {"message": json.dumps(error)} if error else {}
+    if not isinstance(error, dict):
+        error = {"message": error} if error else {}
+    known = {key: error.get(key) for key in ("type", "param", "code")}
+    fields = {k: _written(v)[:_FIELD_CHARACTERS] for k, v in known.items() if v is not None}
+    if error.get("message") is not None:
+        fields["message"] = _cut(_written(error["message"]))
+    return fields
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _cut(message: str) -> str:
+    if len(message) <= _MESSAGE_CHARACTERS:
+        return message
+    return f"{message[:_MESSAGE_CHARACTERS]} ... (of {len(message):,} characters)"

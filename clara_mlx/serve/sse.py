@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
 from typing import Any
 
-# Bytes of the longest line that is read; a longer one is not part of a chat completion.
+# Bytes of the longest event that is read; a longer one is not part of a chat completion.
 _LONGEST = 16 << 20
 
 #: The end of a stream of OpenAI's API.
@@ -34,14 +34,19 @@ async def read_events(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str | Comm
     """The data of a stream's events, and its comments, however its bytes are cut.
 
     Raises:
-        TooLong: A line has more than 16 MiB.
+        TooLong: An event has more than 16 MiB.
     """
     data: list[str] = []
+    size = 0
     async for line in _read_lines(pieces):
+        size += len(line) + 1
+        if size > _LONGEST:
+            raise TooLong(f"an event of more than {_LONGEST} bytes")
         if not line:
             if data:
                 yield "\n".join(data)
             data = []
+            size = 0
         elif line.startswith(":"):
             yield Comment(line[1:].strip())
         elif line.startswith("data:"):
@@ -56,18 +61,19 @@ async def _read_lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
     # a line here.
     waiting = bytearray()
     async for piece in pieces:
-        start = len(waiting)
-        waiting += piece
-        end = waiting.find(b"\n", start)
-        while end >= 0:
-            line = waiting[:end]
-            waiting = waiting[end + 1 :]
-            yield line.removesuffix(b"\r").decode("utf-8", "replace")
-            end = waiting.find(b"\n")
+        first, *more = piece.split(b"\n")
+        waiting += first
+        for part in more:
+            yield _decode_line(waiting)
+            waiting = bytearray(part)
         if len(waiting) > _LONGEST:
             raise TooLong(f"a line of more than {_LONGEST} bytes")
     if waiting:
-        yield waiting.removesuffix(b"\r").decode("utf-8", "replace")
+        yield _decode_line(waiting)
+
+
+def _decode_line(line: bytearray) -> str:
+    return line.removesuffix(b"\r").decode("utf-8", "replace")
 
 
 def encode_event(value: Any) -> bytes:
@@ -77,4 +83,4 @@ def encode_event(value: Any) -> bytes:
 
 def encode_comment(text: str) -> bytes:
     """A comment, on one line."""
-    return f": {' '.join(text.split())}\n\n".encode()
+    return f": {' '.join(text[:200].split())}\n\n".encode()

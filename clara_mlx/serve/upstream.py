@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -11,6 +12,7 @@ import httpx2
 
 from clara_mlx.serve import sse
 from clara_mlx.serve.errors import Unavailable, error_of_event, error_of_response
+from clara_mlx.serve.json_values import BadJson, read_answer
 from clara_mlx.serve.reply import Object
 from clara_mlx.serve.settings import Remote, is_loopback
 
@@ -26,6 +28,25 @@ _KEPT_SECONDS = 3.0
 # Bytes that are read of a response other than 200.
 _ERROR_BYTES = 1 << 20
 
+# The most seconds in which these are read.
+_ERROR_SECONDS = 10.0
+
+# Bytes of the longest answer; one of 100,000 tokens has half a MiB, with log probabilities more.
+_ANSWER_BYTES = 64 << 20
+
+# Bytes, full of small events, after which other requests get their turn.
+_PIECE_BYTES = 8 << 10
+
+# Bytes; larger answers are parsed in a thread, so that the event loop can serve other requests.
+_LARGE = 1 << 18
+
+# A thousandth of an answer's size may be compressed to, so its bytes are counted as they come.
+_HEADERS = {"accept-encoding": "identity"}
+
+
+class _TooLong(ValueError):
+    """An answer has no end in sight."""
+
 
 class Endpoint:
     """A client of one endpoint.
@@ -40,7 +61,7 @@ class Endpoint:
         self.remote = remote
         is_local = is_loopback(httpx2.URL(remote.base).host)
         self._client = httpx2.AsyncClient(
-            headers={"authorization": f"Bearer {remote.key}"} if remote.key else {},
+            headers=_HEADERS | ({"authorization": f"Bearer {remote.key}"} if remote.key else {}),
             timeout=httpx2.Timeout(remote.timeout, connect=_CONNECT_SECONDS, pool=None),
             # A kept connection that the server just closed would look like a failure; on this
             # machine a new one costs nothing.
@@ -73,16 +94,22 @@ class Endpoint:
 
     async def _complete(self, payload: Mapping[str, Any]) -> Object:
         """A chat completion in one piece, with at least one choice."""
-        async with self._open(payload) as response:
-            try:
-                content = await response.aread()
-            except httpx2.TransportError as error:
-                raise self._unavailable(error) from error
         try:
-            value = json.loads(content)
+            async with asyncio.timeout(self.remote.timeout), self._open(payload) as response:
+                content = b"".join([piece async for piece in _read_pieces(response)])
+        except (httpx2.TransportError, _TooLong) as error:
+            raise self._unavailable(error) from error
+        except TimeoutError:
+            message = f"{self.who} took longer than {self.remote.timeout:g} seconds"
+            raise Unavailable("timeout", message) from None
+        try:
+            if len(content) > _LARGE:
+                value = await asyncio.to_thread(read_answer, content)
+            else:
+                value = read_answer(content)
             if isinstance(value["choices"][0]["message"], dict):
                 return cast(Object, value)
-        except (ValueError, LookupError, TypeError, RecursionError):
+        except (BadJson, LookupError, TypeError):
             pass
         raise Unavailable("broken", f"the answer of {self.who} is not a chat completion")
 
@@ -93,7 +120,7 @@ class Endpoint:
             if "text/event-stream" not in response.headers.get("content-type", ""):
                 raise Unavailable("broken", f"{self.who} does not stream its answer")
             try:
-                async with aclosing(sse.read_events(response.aiter_bytes())) as events:
+                async with aclosing(sse.read_events(_read_pieces(response))) as events:
                     async for event in events:
                         if isinstance(event, sse.Comment):
                             yield event
@@ -103,7 +130,7 @@ class Endpoint:
                         chunk = self._parse_chunk(event)
                         finished = finished or _has_finish_reason(chunk)
                         yield chunk
-            except (httpx2.TransportError, sse.TooLong) as error:
+            except (httpx2.TransportError, sse.TooLong, _TooLong) as error:
                 raise self._unavailable(error) from error
         if not finished:
             raise Unavailable("broken", f"{self.who} broke off in its answer")
@@ -111,9 +138,9 @@ class Endpoint:
     def _parse_chunk(self, text: str) -> Object:
         """The chunk in an event's data; raises the error that the data is instead."""
         try:
-            chunk = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise Unavailable("broken", f"{self.who} sent an event that is not JSON") from error
+            chunk = read_answer(text.encode("utf-8", "replace"))
+        except BadJson as error:
+            raise Unavailable("broken", f"{self.who} sent an event that {error}") from error
         strange = Unavailable(
             "broken", f"{self.who} sent an event that is not a chunk of a chat completion"
         )
@@ -133,15 +160,25 @@ class Endpoint:
         """Send a request; gives the response with status 200, its body yet to be read."""
         url = self.remote.base + "/chat/completions"
         # Lone surrogates have no bytes in UTF-8: they are sent as question marks.
-        content = json.dumps(payload, ensure_ascii=False).encode("utf-8", "replace")
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        content = text.encode("utf-8", "replace")
         request = self._client.build_request(
             "POST", url, content=content, headers={"content-type": "application/json"}
         )
         try:
-            response = await self._client.send(request, stream=True)
+            # The timeout of the client is between two pieces, of headers as well.
+            async with asyncio.timeout(self.remote.timeout):
+                response = await self._client.send(request, stream=True)
+        except TimeoutError:
+            raise self._silent() from None
         except httpx2.TransportError as error:
             raise self._unavailable(error) from error
         try:
+            coding = response.headers.get("content-encoding", "identity")
+            if coding.strip().lower() not in ("", "identity"):
+                raise Unavailable(
+                    "broken", f"{self.who} sends {coding[:40]!r}, though it was asked not to"
+                )
             status = response.status_code
             if status != 200:
                 after = response.headers.get("retry-after")
@@ -150,29 +187,44 @@ class Endpoint:
         finally:
             await response.aclose()
 
+    def _silent(self) -> Unavailable:
+        message = f"{self.who} was silent for {self.remote.timeout:g} seconds"
+        return Unavailable("timeout", message)
+
     def _unavailable(self, error: Exception) -> Unavailable:
         reason = str(error) or type(error).__name__
         if isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout):
-            return Unavailable(
-                "timeout", f"{self.who} was silent for {self.remote.timeout:g} seconds"
-            )
+            return self._silent()
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             address = httpx2.URL(self.remote.base).netloc.decode()
             return Unavailable("connection", f"{self.who} can't be reached at {address}: {reason}")
         return Unavailable("broken", f"{self.who} broke off: {reason}")
 
 
+async def _read_pieces(response: httpx2.Response) -> AsyncGenerator[bytes]:
+    """The pieces of a response's body, as they come."""
+    size = 0
+    async for piece in response.aiter_raw():
+        size += len(piece)
+        if size > _ANSWER_BYTES:
+            raise _TooLong(f"an answer of more than {_ANSWER_BYTES} bytes")
+        for start in range(0, len(piece), _PIECE_BYTES):
+            yield piece[start : start + _PIECE_BYTES]
+            await asyncio.sleep(0)
+
+
 async def _read_error(response: httpx2.Response) -> bytes:
     """The beginning of a response's body."""
-    content = b""
+    content = bytearray()
     try:
-        async for piece in response.aiter_bytes():
-            content += piece
-            if len(content) > _ERROR_BYTES:
-                break
-    except httpx2.TransportError:
+        async with asyncio.timeout(_ERROR_SECONDS):
+            async for piece in response.aiter_raw():
+                content += piece
+                if len(content) > _ERROR_BYTES:
+                    break
+    except (httpx2.TransportError, TimeoutError):
         pass  # the status says enough
-    return content
+    return bytes(content[:_ERROR_BYTES])
 
 
 def _has_finish_reason(chunk: Object) -> bool:
