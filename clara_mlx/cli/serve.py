@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from os import _exit as exit_at_once
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -190,8 +190,8 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     quieten(logging.getLogger().handlers[0])
     raise_file_limit()
-    counter = _make_counter(tokenizer, template_args)
     with (
+        _make_counter(tokenizer, template_args) as counter,
         listening_socket(host, port) as listening,
         open_memory(db, model, make=True, compress=True) as memory,
         _open_namespaces(memory, settings.namespaces) as namespaces,
@@ -279,10 +279,10 @@ def _stated_window(folder: Path | None) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
-def _make_counter(folder: Path | None, arguments: str) -> Counter | None:
+def _make_counter(folder: Path | None, arguments: str) -> AbstractContextManager[Counter | None]:
     if folder is None:
-        return None
-    from clara_mlx.context import ChatTemplate
+        return nullcontext()
+    from clara_mlx.context.counting_process import CountingProcess
 
     try:
         options: Any = json.loads(arguments)
@@ -290,4 +290,4 @@ def _make_counter(folder: Path | None, arguments: str) -> Counter | None:
         options = None
     if not isinstance(options, dict):
         raise ClaraError(f"--template-args {arguments!r} is not a JSON object")
-    return ChatTemplate(folder, options)
+    return CountingProcess(folder, options)

@@ -75,9 +75,12 @@ class Estimate:
 class ChatTemplate:
     """The tokenizer and chat template of a reasoner's folder, used as ``mlx_lm.server`` does.
 
+    A template is a program that may never end; see `counting_process.CountingProcess`.
+
     Args:
         folder: The reasoner's model folder.
         options: What the server was given as ``--chat-template-args``.
+        loaded: Called when all is loaded, before the template is first rendered.
 
     Raises:
         ClaraError: The folder has no tokenizer or no chat template.
@@ -85,7 +88,12 @@ class ChatTemplate:
 
     exact = True
 
-    def __init__(self, folder: str | Path, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        options: Mapping[str, Any] | None = None,
+        loaded: Callable[[], None] | None = None,
+    ) -> None:
         from mlx_lm import tokenizer_utils  # imports transformers, which takes seconds
 
         try:
@@ -100,7 +108,9 @@ class ChatTemplate:
         self._options = dict(options or {})
         # Fast tokenizers raise "Already borrowed" when threads share them.
         self._lock = threading.Lock()
-        self._counts = _CountCache(self._count)
+        self._counts = CountCache(self._count)
+        if loaded is not None:
+            loaded()
         #: Whether the template accepts a system message that is not the first; found out once.
         self.takes_late_system_message = self._accepts(_LATE_SYSTEM_MESSAGE)
 
@@ -200,8 +210,12 @@ def _as_server_gives(message: Message) -> Message:
     return copy
 
 
-class _CountCache:
-    """Counts of recent texts, by a digest, so that long texts aren't held."""
+class CountCache:
+    """Counts of recent texts, by a digest, so that long texts aren't held.
+
+    Args:
+        count: Counts a text that is not known; what it raises is raised.
+    """
 
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
@@ -209,6 +223,7 @@ class _CountCache:
         self._lock = threading.Lock()
 
     def __call__(self, text: str) -> int:
+        """The tokens of a text."""
         key = sha256(text.encode("utf-8", "surrogatepass")).digest()
         with self._lock:
             if key in self._kept:

@@ -140,7 +140,7 @@ class Answerer:
         for number in range(limit + 2):
             prompt = await self._compact_and_render(answer, first=number == 0)
             reply = await self._ask_reasoner(answer, prompt)
-            self._count(answer, prompt, reply)
+            await self._count(answer, prompt, reply)
             if not reply.own_calls:
                 break
             answer.conversation.memory_calls += len(reply.own_calls)
@@ -251,7 +251,7 @@ class Answerer:
         assert self._settings.fallback is not None
         return str(piece.get("model") or self._settings.fallback.model)
 
-    def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
+    async def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
         """Count the tokens of a round, and what the reasoner's server had cached of it."""
         usage = reply.usage or {}
         conversation = answer.conversation
@@ -263,7 +263,8 @@ class Answerer:
             return
         cached = _cached_tokens(usage)
         self._figures.count_cached(conversation, prompt.parts, cached)
-        conversation.prompt = prompt.parts + self._preparer.parts([reply.message()], [])[1:]
+        said = await self._pools.prepare(lambda: self._preparer.parts([reply.message()], []))
+        conversation.prompt = prompt.parts + said[1:]
         if not answer.request.stream:
             answer.run.headers["x-clara-cached-reported"] = str(cached)
 

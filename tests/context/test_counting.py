@@ -9,51 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from counting_folders import TOOLS, tokenizer_folder
+from tokenizers import Tokenizer
 from trajectories import call, report, start, step, trajectory
 
 from clara_mlx.context import Budget, ChatTemplate, Context, Estimate
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
-TEMPLATE = """
-{%- if tools %}<|begin|>tools
-{% for tool in tools %}{{ tool | tojson }}
-{% endfor %}<|end|>
-{% endif %}
-{%- for m in messages %}
-{%- if m.role == 'refused' %}{{ raise_exception('no such role') }}{% endif %}
-{{- '<|begin|>' + m.role + '\n' + m.content }}
-{%- for c in m.tool_calls or [] %}
-{{ '<call>' + c.function.name }}
-{%- for k, v in c.function.arguments | items %} {{ k }}={{ v }}{% endfor %}
-{%- endfor %}{{ '<|end|>\n' }}
-{%- endfor %}
-{%- if add_generation_prompt %}{{ '<|begin|>assistant\n' }}{% endif %}"""
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer's folder as mlx-lm reads it: byte-level BPE and a template with tools."""
-    path = tmp_path_factory.mktemp("reasoner")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<|begin|>", "<|end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([report(n, 40) for n in range(8)], trainer)
-    tokenizer.save(str(path / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
-    (path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": TEMPLATE}))
-    (path / "config.json").write_text(json.dumps({"model_type": "qwen3_moe"}))
-    return path
-
-
-TOOLS = [{"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}]
+    return tokenizer_folder(tmp_path_factory.mktemp("reasoner"))
 
 
 def rendered(messages: list[dict[str, Any]], tools: list[Any] | None) -> str:
