@@ -66,42 +66,12 @@ class Reply:
         return f"{shown} after {self.seconds:.1f} s"
 
 
-class Refused(RuntimeError):
-    """The gateway said why it can't start, and ended."""
+class Client:
+    """Sends requests to a port of this machine, each over a connection of its own."""
 
-
-class Gateway:
-    """A running gateway.
-
-    Attributes:
-        host, port: Where it listens.
-        process: Its process.
-        db: Its memory's file.
-        log: The file that its standard error goes to.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], db: Path, log: Path) -> None:
-        self.process = process
-        self.db = db
-        self.log = log
-        end = time.monotonic() + _START
-        while not (found := re.search(r"http://\S+?:(\d+)/v1", self.said())):
-            self._check_start(end)
-            time.sleep(0.02)
+    def __init__(self, port: int) -> None:
         self.host = "127.0.0.1"
-        self.port = int(found[1])
-        while not self.get("/health", timeout=5).status:
-            self._check_start(end)
-
-    def _check_start(self, end: float) -> None:
-        if (code := self.process.poll()) is not None:
-            raise Refused(f"the gateway ended with {code}: {self.said()[-500:]}")
-        if time.monotonic() > end:
-            raise RuntimeError(f"the gateway did not start in {_START:g} s: {self.said()[-500:]}")
-
-    def said(self) -> str:
-        """What it has logged."""
-        return self.log.read_text(errors="replace")
+        self.port = port
 
     def connect(self, timeout: float = 10.0) -> socket.socket:
         """A connection to it."""
@@ -171,6 +141,42 @@ class Gateway:
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": request}
         accept = [("Accept", "application/json, text/event-stream"), *headers]
         return self.post("/mcp", body, accept, timeout)
+
+
+class Refused(RuntimeError):
+    """The gateway said why it can't start, and ended."""
+
+
+class Gateway(Client):
+    """A running gateway.
+
+    Attributes:
+        process: Its process.
+        db: Its memory's file.
+        log: The file that its standard error goes to.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], db: Path, log: Path) -> None:
+        self.process = process
+        self.db = db
+        self.log = log
+        end = time.monotonic() + _START
+        while not (found := re.search(r"http://\S+?:(\d+)/v1", self.said())):
+            self._check_start(end)
+            time.sleep(0.02)
+        super().__init__(int(found[1]))
+        while not self.get("/health", timeout=5).status:
+            self._check_start(end)
+
+    def _check_start(self, end: float) -> None:
+        if (code := self.process.poll()) is not None:
+            raise Refused(f"the gateway ended with {code}: {self.said()[-500:]}")
+        if time.monotonic() > end:
+            raise RuntimeError(f"the gateway did not start in {_START:g} s: {self.said()[-500:]}")
+
+    def said(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
 
     def resident(self) -> int:
         """Bytes of resident memory, of its children too."""
