@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 
 commands = typer.Typer()
 
+# Seconds after which a busy thread lets another one run. With Python's 5 ms, each step of each
+# answer waits that long for whatever thread reads a large text.
+_SWITCH_SECONDS = 0.0005
+
 DEFAULT_WINDOW = 32_768  # tokens; `clara-mlx plan` computes with the same number
 
 
@@ -190,6 +194,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     quieten(logging.getLogger().handlers[0])
     raise_file_limit()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with (
         _make_counter(tokenizer, template_args) as counter,
         listening_socket(host, port) as listening,

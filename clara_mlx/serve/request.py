@@ -29,8 +29,8 @@ class ChatRequest:
     @property
     def has_images(self) -> bool:
         """Whether a message has a part that is not text."""
-        parts = [part for m in self.messages for part in m["content"] if isinstance(part, dict)]
-        return any(part.get("type") != "text" for part in parts)
+        contents = [m["content"] for m in self.messages if isinstance(m["content"], list)]
+        return any(part.get("type") != "text" for content in contents for part in content)
 
     @property
     def is_deterministic(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +95,20 @@ def test_the_key_names_the_request() -> None:
     assert read_request(body, "s").key == read_request(dict(reversed(body.items())), "s").key
     assert read_request(body, "s").key != read_request(body, "t").key
     assert read_request(body, "s").key != read_request(body | {"temperature": 0.6}, "s").key
+
+
+def test_looking_for_images_reads_no_text() -> None:
+    """It is done on the event loop, for which all others wait."""
+
+    class Text(str):
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("each character is looked at")
+
+    part = {"type": "text", "text": "x"}
+    for content, images in [(Text("x"), False), ([part], False), ([part, {"type": "y"}], True)]:
+        request = read_request({"messages": [{"role": "user", "content": "x"}]}, None)
+        request.messages[0]["content"] = content
+        assert request.has_images == images
 
 
 @given(
