@@ -11,9 +11,6 @@ from clara_mlx.tool_outputs.lines import LINE_CHARACTERS, Line, Lines
 # Tables and objects whose values are versions of other packages.
 _DEPENDENCY_TABLES = ("dependencies", "devDependencies", "dev-dependencies", "build-dependencies")
 
-# Any line that is not empty.
-# [tool.ruff]
-_ANY_LINE = re.compile(r".")
 # [tool.ruff]
 _TOML_TABLE = re.compile(r"\[(?P<many>\[)?(?P<section>[\w.\"'*-]+)\]\]?\s*(?:#.*)?$")
 # host = "stock.internal"  # a comment
@@ -34,11 +31,12 @@ def toml(facts: Facts, lines: Lines) -> None:
     section = ""
     depth = 0  # number of brackets that a value has left open
     quoted = False  # inside a string of several lines
-    for _, line in lines.matching(_ANY_LINE):
-        text = line.text
+    for number, text in enumerate(lines.texts):
+        if not text:
+            continue
         if quoted or depth > 0:
             if depth > 0 and (package := _TOML_REQUIREMENT.match(text)):
-                facts.add("version", line, package, "version", name=package["name"])
+                facts.add("version", lines[number], package, "version", name=package["name"])
             depth += _count_open_brackets(text)
             quoted ^= text.count('"""') % 2 == 1 or text.count("'''") % 2 == 1
         elif table := _TOML_TABLE.match(text):
@@ -49,11 +47,11 @@ def toml(facts: Facts, lines: Lines) -> None:
                 depth = 0 if quoted else max(_count_open_brackets(pair["other"]), 0)
                 version = _TOML_INLINE_VERSION.match(text, pair.start("other"))
                 if version and section.endswith(_DEPENDENCY_TABLES):
-                    facts.add("version", line, version, "version", name=pair["key"])
+                    facts.add("version", lines[number], version, "version", name=pair["key"])
             elif section.endswith(_DEPENDENCY_TABLES):
-                facts.add("version", line, pair, pair.lastgroup or 0, name=pair["key"])
+                facts.add("version", lines[number], pair, pair.lastgroup or 0, name=pair["key"])
             else:
-                _add_value(facts, line, pair, pair.lastgroup or "", section)
+                _add_value(facts, lines[number], pair, pair.lastgroup or "", section)
 
 
 def _count_open_brackets(text: str) -> int:
@@ -90,8 +88,9 @@ def yaml(facts: Facts, lines: Lines) -> None:
     """Read YAML: scalars with their keys and the keys above, and published ports of services."""
     above: list[tuple[int, str]] = []  # indents and keys of the open mappings
     block: int | None = None  # indent of a key whose text follows in a block
-    for _, line in lines.matching(_YAML_LINE):
-        text = line.text
+    for number, text in enumerate(lines.texts):
+        if not text or not _YAML_LINE.match(text):
+            continue
         if block is not None and len(text) - len(text.lstrip()) > block:
             continue
         block = None
@@ -105,12 +104,13 @@ def yaml(facts: Facts, lines: Lines) -> None:
             if group == "block":
                 block = len(opened["indent"])
             elif group and group != "other":
+                line = lines[number]
                 facts.add("value", line, value, group, key=key)
                 if above:
                     facts.add("value_in", line, value, group, key=key, section=above[-1][1])
             above.append((indent, key))
         elif (port := _YAML_PORT.match(text)) and len(above) > 1 and above[-1][1] == "ports":
-            facts.add("port_of", line, port, "port", name=above[-2][1])
+            facts.add("port_of", lines[number], port, "port", name=above[-2][1])
 
 
 # "retries"
@@ -137,20 +137,20 @@ def json(facts: Facts, lines: Lines) -> None:
     package: tuple[Line, re.Match[str], str] | None = None
     for _, line in lines.matching(_JSON_LINE):
         for token in _json_tokens(line.text):
-            sign = token["sign"]
             group = token.lastgroup or ""
-            if sign == ":":
+            value = token[group]
+            if group == "sign" and value == ":":
                 expects_value = True
-            elif sign:
-                if sign in "{[":
+            elif group == "sign":
+                if value in "{[":
                     above.append(key if expects_value else "")
-                elif sign in "}]" and above:
+                elif value in "}]" and above:
                     above.pop()
                 expects_value = False
                 key = ""
             elif not expects_value:
-                key = token[group]
-            elif key and "\\" not in token[group]:
+                key = value
+            elif key and "\\" not in value:
                 section = above[-1] if above else ""
                 _add_json(facts, line, token, group, key, section)
                 if key == "name" and len(above) == 1:
@@ -165,7 +165,7 @@ def _json_tokens(text: str) -> Iterator[re.Match[str]]:
     No later string has an end either: every quotation mark that follows is escaped.
     """
     for token in _JSON_TOKEN.finditer(text):
-        if token["unended"] is None:
+        if token.lastgroup != "unended":
             yield token
         else:
             yield from _JSON_PLAIN_TOKEN.finditer(text, token.start() + 1)
@@ -212,16 +212,21 @@ _PIP_INSTALLED = re.compile(r"Successfully installed (?P<packages>.+)$")
 _PIP_INSTALLED_ONE = re.compile(
     r"(?<![\w.-])(?P<name>[A-Za-z0-9][\w.-]*)-(?P<version>\d[\w.+!]*)(?: |$)"
 )
-# How lines begin that one of these patterns matches, and the line that ends a head.
+# How lines begin that one of these patterns matches.
 # Package    Version
-_PIP_LINE = re.compile(r"Package +Version|[A-Za-z0-9][\w.-]*(?:: | +\d)|Successfully installed |$")
+_PIP_LINE = re.compile(r"Package +Version|[A-Za-z0-9][\w.-]*(?:: | +\d)|Successfully installed ")
 
 
 def pip(facts: Facts, lines: Lines) -> None:
     """Read pip list, pip show, pip install, and the head of a package's METADATA file."""
     table = False
     is_file = any(text.startswith("Metadata-") for text in lines.texts[:3])
-    for _, line in lines.matching(_PIP_LINE):
+    for number, text in enumerate(lines.texts):
+        if not text and is_file:
+            return  # what follows the head is prose
+        if not text or not _PIP_LINE.match(text):
+            continue
+        line = lines[number]
         if _PIP_HEADER.match(line.text):
             table = True
         elif table and (row := _PIP_ROW.match(line.text)):
@@ -233,5 +238,3 @@ def pip(facts: Facts, lines: Lines) -> None:
         elif installed := _PIP_INSTALLED.match(line.text):
             for one in _PIP_INSTALLED_ONE.finditer(line.text, installed.start("packages")):
                 facts.add("version", line, one, "version", name=one["name"])
-        elif is_file and not line.text:
-            return  # what follows the head is prose

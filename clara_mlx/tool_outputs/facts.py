@@ -102,9 +102,14 @@ class Facts:
         self, name: str, line: Line, match: re.Match[str], group: str | int, /, **about: str
     ) -> None:
         """Add what a group matched in a line; nothing if the group took no part in the match."""
-        if match[group] is not None:
+        text = match[group]
+        if text is None:
+            return
+        of = tuple(sorted(about.items())) if about else ()
+        key = (name, of), text
+        if key not in self._found:
             begin, end = match.span(group)
-            self.add_at((line.start + begin, line.start + end), name, match[group], **about)
+            self._found[key] = Fact(name, of, text, line.start + begin, line.start + end)
 
     def add_all(self, line: Line, match: re.Match[str], /, **groups: str) -> None:
         """Add several facts of one match, each given as ``fact="group"``."""

@@ -60,17 +60,10 @@ class Lines:
         return Lines(self.texts[number + 1 :], self._starts[number + 1 :])
 
     def matching(self, pattern: re.Pattern[str]) -> Iterator[tuple[int, Line]]:
-        """The lines that a pattern matches at their beginning, with their numbers.
-
-        Of empty lines in a row only the first is given, if the pattern matches nothing at all.
-        """
-        wants_empty = pattern.match("") is not None
-        match = pattern.match
-        above = "begin"
+        """The lines, with their numbers, that a pattern matches, but for empty ones."""
         for number, text in enumerate(self.texts):
-            if match(text) if text else wants_empty and above:
+            if text and pattern.match(text):
                 yield number, Line(self._starts[number], text)
-            above = text
 
 
 def split_lines(text: str) -> Lines:

@@ -32,9 +32,9 @@ _TEXT = re.compile(r"\s*(?P<text>\S(?:.*\S)?)\s*$")
 # Lines. With fewer matches than this the count is a fact although no line prints it: a reader could
 # count them, too.
 _COUNTABLE = 20
-# How lines begin that one of these patterns matches; an empty one ends what a heading heads.
+# How lines begin that one of these patterns matches.
 # inventory/store.py:12:    def take(self):
-_GREP_LINE = re.compile(r"\d+:|[^\s:./]*[./][^\s:]*:|[A-Z]\w+file:|\d+ (?:matches|files) |$")
+_GREP_LINE = re.compile(r"\d+:|[^\s:./]*[./][^\s:]*:|[A-Z]\w+file:|\d+ (?:matches|files) ")
 # inventory/store.py:4
 _GREP_COUNT_LINE = re.compile(r"[^\s:]+:\d|\d+ (?:matches|files) ")
 
@@ -48,8 +48,12 @@ def ripgrep(facts: Facts, lines: Lines) -> None:
         return
     heading: Matched | None = None
     matched: list[Line] = []
-    for number, line in lines.matching(_GREP_LINE):
-        text = line.text
+    for number, text in enumerate(lines.texts):
+        if not text:
+            heading = None
+        if not text or not _GREP_LINE.match(text):
+            continue
+        line = lines[number]
         if match := _GREP_NUMBERED.match(text):
             heading = _heading_above(lines, number) or heading
             _add_numbered(facts, line, match, heading)
@@ -60,8 +64,6 @@ def ripgrep(facts: Facts, lines: Lines) -> None:
             _add_match(facts, line, match)
         elif match := _RG_TOTAL.match(text):
             facts.add_groups(line, match)
-        elif not text:
-            heading = None
     if 1 < len(matched) < _COUNTABLE and len(matched) == printed:
         span = matched[0].start, matched[-1].start + len(matched[-1].text)
         facts.add_at(span, "matches", str(len(matched)))
@@ -205,31 +207,26 @@ _TREE_LINE = re.compile(r"[│├└|` ]|\d+ director")
 def tree(facts: Facts, lines: Lines) -> None:
     """Read tree, with or without sizes."""
     folders: list[str] = []
+    entries = [_TREE_ENTRY.match(text) if text else None for text in lines.texts]
     for number, text in enumerate(lines.texts):
-        if not text or (folders and not _TREE_LINE.match(text)):
-            continue
-        line = lines[number]
-        if match := _TREE_ENTRY.match(line.text):
+        if match := entries[number]:
+            line = lines[number]
             depth = len(match["indent"]) // 4
             name = match["name"]
             facts.add("file_size", line, match, "size", file=name)
             folders[depth + 1 :] = [name]
             if len(folders) < depth + 2:
                 continue  # a level is missing above
-            if match["folder"] or _has_children(lines, number, len(match["indent"])):
+            below = entries[number + 1] if number + 1 < len(entries) else None
+            if match["folder"] or (below and below.end("indent") > match.end("indent")):
                 facts.mark_unread("file_in", path=folders[depth])
             elif folders[depth] not in ("", "."):
                 facts.add("file_in", line, match, "name", path=folders[depth])
                 span = line.start, line.start + len(line.text)
                 facts.add_at(span, "parent", folders[depth], file=name)
-        elif match := _TREE_END.match(line.text):
-            facts.add_groups(line, match)
-        elif not folders and " " not in line.text and (root := _TEXT.match(line.text)):
+        elif match := _TREE_END.match(text):
+            facts.add_groups(lines[number], match)
+        elif text and not folders and " " not in text and (root := _TEXT.match(text)):
             folders = [root["text"].rstrip("/")]
             if folders[0] != ".":
-                facts.add("root", line, root, "text")
-
-
-def _has_children(lines: Lines, number: int, indent: int) -> bool:
-    match = _TREE_ENTRY.match(lines.text_after(number))
-    return match is not None and len(match["indent"]) > indent
+                facts.add("root", lines[number], root, "text")

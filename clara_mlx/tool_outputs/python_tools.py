@@ -57,25 +57,26 @@ def _split_traces(facts: Facts, lines: Lines) -> list[_Trace]:
     done: list[_Trace] = []
     trace = _Trace()
     causes = {number for number, text in enumerate(lines.texts) if text == _CAUSE}
-    for number, line in lines.matching(_TRACE_LINE):
-        frame = _FRAME.match(line.text)
-        if frame:
+    for number, text in enumerate(lines.texts):
+        if not text or not _TRACE_LINE.match(text):
+            continue
+        if frame := _FRAME.match(text):
             if trace.end:
                 done.append(trace)
                 trace = _Trace()
-            trace.frames.append((line, frame))
+            trace.frames.append((lines[number], frame))
         elif number in causes:
             if trace.end:
                 facts.add("cause", *trace.end, "kind")
             trace = _Trace()  # the cause is not the error
-        elif line.text.startswith("Traceback (most recent call last):"):
+        elif text.startswith("Traceback (most recent call last):"):
             if trace.end:
                 done.append(trace)
             trace = _Trace()
         elif not trace.end and (trace.frames or (causes and causes & {number + 1, number + 2})):
-            end = EXCEPTION.match(line.text)
+            end = EXCEPTION.match(text)
             if end and end["kind"] not in _NOT_EXCEPTIONS:
-                trace.end = line, end
+                trace.end = lines[number], end
                 trace.is_whole = not lines.text_after(number).strip()
     return [*done, trace]
 

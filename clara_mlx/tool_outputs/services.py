@@ -132,18 +132,18 @@ _HTTP = (_HTTP_REQUEST, _HTTP_HOST, _CURL_REFUSED, _CURL_ERROR)
 _JSON_ERROR = re.compile(r"\{\"error\": ?\"(?P<message>[^\"\\]+)\"\}$")
 
 
-# How lines begin that one of these patterns matches, and the lines that end a head.
+# How lines begin that one of these patterns matches, and one that ends a head.
 # HTTP/1.0 404 Not Found
-_HTTP_LINE = re.compile(
-    r"(?:< )?(?:HTTP/\d|[A-Za-z][\w-]*: )|< $|> |curl: \(|INFO: |\S+ - \S+ \[|$"
-)
+_HTTP_LINE = re.compile(r"(?:< )?(?:HTTP/\d|[A-Za-z][\w-]*: )|< $|> |curl: \(|INFO: |\S+ - \S+ \[")
 
 
 def http(facts: Facts, lines: Lines) -> None:
     """Read curl -i and curl -v, the errors of curl, and access logs."""
     in_head = False  # inside the head of a response
-    for number, line in lines.matching(_HTTP_LINE):
-        text = line.text
+    for number, text in enumerate(lines.texts):
+        if not (_HTTP_LINE.match(text) if text else in_head):
+            continue
+        line = lines[number]
         if facts.add_first(line, _HTTP):
             continue
         if match := _HTTP_STATUS.match(text):
