@@ -115,14 +115,16 @@ def yaml(facts: Facts, lines: Lines) -> None:
 
 # "retries"
 _JSON_TOKEN = re.compile(
-    r"\"(?P<text>[^\"\\]*(?:\\.[^\"\\]*)*)\"|(?P<plain>[-+\d.eE]+|true|false|null)|(?P<sign>[{}\[\]:,])"
-    r"|(?P<unended>\".*)"
+    r"(?P<sign>[{}\[\]:,])|(?P<plain>[-+\d.eE]+|true|false|null)"
+    r"|\"(?P<text>[^\"\\]*(?:\\.[^\"\\]*)*)\"|(?P<unended>\".*)"
 )
+_SIGN = _JSON_TOKEN.groupindex["sign"]
+_UNENDED = _JSON_TOKEN.groupindex["unended"]
 # What has a token.
 #   "retries": 3
 _JSON_LINE = re.compile(r"[^-+\d.eEtfn{}\[\]:,\"]*[-+\d.eEtfn{}\[\]:,\"]")
 # 12
-_JSON_PLAIN_TOKEN = re.compile(r"(?P<plain>[-+\d.eE]+|true|false|null)|(?P<sign>[{}\[\]:,])")
+_JSON_PLAIN_TOKEN = re.compile(r"(?P<sign>[{}\[\]:,])|(?P<plain>[-+\d.eE]+|true|false|null)")
 # ^2.4.0
 _JSON_VERSION = re.compile(r"[\^~]?(?P<version>\d[\w.+-]*)$")
 
@@ -134,14 +136,16 @@ def json(facts: Facts, lines: Lines) -> None:
     above: list[str] = []  # key of each open object or list, empty if it has none
     key = ""
     expects_value = False
-    package: tuple[Line, re.Match[str], str] | None = None
-    for _, line in lines.matching(_JSON_LINE):
-        for token in _json_tokens(line.text):
-            group = token.lastgroup or ""
+    package: tuple[Line, re.Match[str], int] | None = None
+    for number, text in enumerate(lines.texts):
+        if not text or not _JSON_LINE.match(text):
+            continue
+        for token in _json_tokens(text):
+            group = token.lastindex or 0
             value = token[group]
-            if group == "sign" and value == ":":
+            if value == ":" and group == _SIGN:
                 expects_value = True
-            elif group == "sign":
+            elif group == _SIGN:
                 if value in "{[":
                     above.append(key if expects_value else "")
                 elif value in "}]" and above:
@@ -151,6 +155,7 @@ def json(facts: Facts, lines: Lines) -> None:
             elif not expects_value:
                 key = value
             elif key and "\\" not in value:
+                line = lines[number]
                 section = above[-1] if above else ""
                 _add_json(facts, line, token, group, key, section)
                 if key == "name" and len(above) == 1:
@@ -165,14 +170,14 @@ def _json_tokens(text: str) -> Iterator[re.Match[str]]:
     No later string has an end either: every quotation mark that follows is escaped.
     """
     for token in _JSON_TOKEN.finditer(text):
-        if token.lastgroup != "unended":
+        if token.lastindex != _UNENDED:
             yield token
         else:
             yield from _JSON_PLAIN_TOKEN.finditer(text, token.start() + 1)
 
 
 def _add_json(
-    facts: Facts, line: Line, token: re.Match[str], group: str, key: str, section: str
+    facts: Facts, line: Line, token: re.Match[str], group: int, key: str, section: str
 ) -> None:
     if section in _DEPENDENCY_TABLES:
         if version := _JSON_VERSION.match(line.text, *token.span(group)):

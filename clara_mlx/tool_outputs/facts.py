@@ -105,7 +105,7 @@ class Facts:
         text = match[group]
         if text is None:
             return
-        of = tuple(sorted(about.items())) if about else ()
+        of = tuple(about.items() if len(about) < 2 else sorted(about.items()))
         key = (name, of), text
         if key not in self._found:
             begin, end = match.span(group)

@@ -199,9 +199,6 @@ _TREE_ENTRY = re.compile(
 )
 # 2 directories, 3 files
 _TREE_END = re.compile(r"(?P<directories>\d+) director(?:y|ies)(?:, (?P<files>\d+) files?)?$")
-# How lines begin that one of these patterns matches.
-# 2 directories, 3 files
-_TREE_LINE = re.compile(r"[│├└|` ]|\d+ director")
 
 
 def tree(facts: Facts, lines: Lines) -> None:
