@@ -3,6 +3,7 @@
 Each error says what happened, where, and what to do next.
 """
 
+from pathlib import Path
 from typing import Protocol
 
 
@@ -20,6 +21,11 @@ class Progress(Protocol):
 def reason(error: Exception) -> str:
     """Why something failed; for an OSError, without the number and the path."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def for_strangers(text: str, path: Path) -> str:
+    """A text for those who must not learn where a memory's file is: its path is left out."""
+    return text.replace(str(path), "the memory's file")
 
 
 class ClaraError(Exception):

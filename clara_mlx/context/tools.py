@@ -9,7 +9,7 @@ from typing import Any
 
 from clara_mlx.context.answers import ask
 from clara_mlx.context.lines import lines_sharing_words
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
 
 #: Tools whose results come from the memory, and are never remembered again.
@@ -125,8 +125,8 @@ def call(
             int(given.get("lines") or PAGE_LINES),
             str(find) if find else None,
         )
-    except (ValueError, TypeError, ClaraError) as error:
-        return f"{name} failed: {error}"
+    except (ValueError, TypeError, OverflowError, RecursionError, ClaraError) as error:
+        return f"{name} failed: {for_strangers(str(error), memory.path)}"
 
 
 def handles_in_result(name: str, result: str) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clara_mlx.context import Counter
-from clara_mlx.errors import ClaraError, StorageFailed
+from clara_mlx.errors import ClaraError, StorageFailed, for_strangers
 from clara_mlx.memory import Memory
 from clara_mlx.serve.bodies import BodyLimit, Json
 from clara_mlx.serve.chat import Models
@@ -29,6 +31,8 @@ from clara_mlx.serve.security import NAMESPACE, Guard
 from clara_mlx.serve.server import Server
 from clara_mlx.serve.settings import DEFAULT, Settings
 from clara_mlx.serve.upstream import Endpoint
+
+logger = logging.getLogger(__name__)
 
 # Seconds that calls of the memory have to end when the gateway stops, once all answers have ended.
 _LAST_SECONDS = 5.0
@@ -123,7 +127,8 @@ def create_app(
             Middleware(JsonErrors),
         ],
         exception_handlers=dict.fromkeys(
-            (ApiError, ClaraError, HTTPException, Exception), error_response
+            (ApiError, ClaraError, HTTPException, Exception),
+            _ErrorResponse([one.path for one in memories.values()]),
         ),
         lifespan=lifespan,
     )
@@ -133,19 +138,32 @@ def create_app(
     return app
 
 
-async def error_response(request: Request, error: Exception) -> Response:
-    """Any error in OpenAI's shape."""
-    if isinstance(error, ApiError):
-        return error.response()
-    if isinstance(error, StorageFailed):
-        return ApiError(503, str(error), code="memory_failed", retry=error.transient).response()
-    if isinstance(error, ClaraError):  # the memory refuses what the client asked for
-        return ApiError(400, str(error), code="memory_error").response()
-    if isinstance(error, HTTPException):
-        answer = ApiError(error.status_code, error.detail).response()
-        answer.headers.update(error.headers or {})
-        return answer
-    return ApiError(500, "the gateway failed; its log says why", code="internal_error").response()
+class _ErrorResponse:
+    """Answers any error in OpenAI's shape, without the path of a memory's file."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        """What the client gets."""
+        if isinstance(error, ApiError):
+            return error.response()
+        if isinstance(error, ClaraError):
+            text = str(error)
+            for path in self._paths:
+                text = for_strangers(text, path)
+            if isinstance(error, StorageFailed):
+                logger.warning("%s: %s", request.url.path, error)
+                answer = ApiError(503, text, code="memory_failed", retry=error.transient)
+            else:  # the memory refuses what the client asked for
+                answer = ApiError(400, text, code="memory_error")
+            return answer.response()
+        if isinstance(error, HTTPException):
+            response = ApiError(error.status_code, error.detail).response()
+            response.headers.update(error.headers or {})
+            return response
+        message = "the gateway failed; its log says why"
+        return ApiError(500, message, code="internal_error").response()
 
 
 class _RequestCounter:

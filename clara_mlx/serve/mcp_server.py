@@ -13,7 +13,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from clara_mlx.context import answers, tools
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
 from clara_mlx.serve.pools import Pools
 from clara_mlx.store.results import Hit
@@ -49,7 +49,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     ) -> str:
         """Keep a text, whole and for good; returns the handle that brings it back."""
         return await _run_tool(
-            pools.write, lambda: memory.remember(text, source=source, session=session)
+            pools.write, lambda: memory.remember(text, source=source, session=session), memory
         )
 
     async def recall(
@@ -58,7 +58,9 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
         session: Session = None,
     ) -> str:
         """Find passages, best first, with their exact lines and handles; a few on each page."""
-        return await _run_tool(pools.ask, lambda: _recall_page(memory, query, page, session))
+        return await _run_tool(
+            pools.ask, lambda: _recall_page(memory, query, page, session), memory
+        )
 
     async def ask_memory(
         question: Annotated[str, Field(description="One question.")],
@@ -68,7 +70,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
         return await _run_tool(
-            pools.ask, lambda: answers.ask(memory, question, where, handle or None)
+            pools.ask, lambda: answers.ask(memory, question, where, handle or None), memory
         )
 
     async def expand(
@@ -79,7 +81,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     ) -> str:
         """Read the exact text behind a handle, a page at a time, or only lines that match."""
         return await _run_tool(
-            pools.ask, lambda: tools.expand(memory, handle, start_line, lines, find or None)
+            pools.ask, lambda: tools.expand(memory, handle, start_line, lines, find or None), memory
         )
 
     for tool in (remember, recall, ask_memory, expand):
@@ -89,13 +91,13 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
 
 
 async def _run_tool(
-    pool: Callable[[Callable[[], str]], Awaitable[str]], work: Callable[[], str]
+    pool: Callable[[Callable[[], str]], Awaitable[str]], work: Callable[[], str], memory: Memory
 ) -> str:
     """Run a tool's work in a thread; an error of ours becomes the tool's error."""
     try:
         text = await pool(work)
     except ClaraError as error:
-        raise ToolError(_without_surrogates(str(error))) from error
+        raise ToolError(_without_surrogates(for_strangers(str(error), memory.path))) from error
     return _without_surrogates(text)
 
 

@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 # What the reasoner reads in place of a result.
 _ENOUGH = "The memory was asked often enough for one answer. Answer now with what you have."
 _AGAIN = "This call was answered above."
+_LONG = "The arguments of this call are too long."
+
+# Characters of a call's arguments.
+_MOST_CHARACTERS = 100_000
 
 
 class MemoryCalls:
@@ -45,6 +49,8 @@ class MemoryCalls:
                 text = _ENOUGH
             elif key in asked:
                 text = _AGAIN
+            elif len(call.arguments) > _MOST_CHARACTERS:
+                text = _LONG
             else:
                 text = await self._ask(call, sight)
             asked.add(key)

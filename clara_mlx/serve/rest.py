@@ -5,6 +5,7 @@ Whoever has the namespace's token reads and forgets all of its memory here; a se
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,9 @@ DEEPEST = 500
 
 #: The most tokens of an answer.
 MOST_TOKENS = 1024
+
+# An absolute path of several names.
+_ABSOLUTE = re.compile(r"/[^/\s:'\"]+/[^\s:'\"]*")
 
 _MODES = ("hybrid", "latent", "text")
 
@@ -119,9 +123,13 @@ class Rest:
 
     async def status(self, request: Request) -> Response:
         """The memory's figures and the gateway's; ``?session=`` for one conversation."""
-        figures = await self.pools.ask(self.memory.status)
+        figures = asdict(await self.pools.ask(self.memory.status))
+        # Clients may be on other machines; where the file lies is the operator's to know.
+        figures["path"] = self.memory.path.name
+        if figures["last_error"]:
+            figures["last_error"] = _ABSOLUTE.sub("(a path)", figures["last_error"])
         gateway = self.gateway_status(request.query_params.get("session"))
-        return Json({"memory": asdict(figures)} | gateway)
+        return Json({"memory": figures} | gateway)
 
     async def _read(self, request: Request) -> dict[str, Any]:
         return await read_json(request, self.body_seconds, lambda body: body)
