@@ -161,7 +161,7 @@ class Gateway(Client):
         self.db = db
         self.log = log
         end = time.monotonic() + _START
-        while not (found := re.search(r"http://\S+?:(\d+)/v1", self.said())):
+        while not (found := re.search(r"http://[^\s:/]+:(\d+)/v1", self.said())):
             self._check_start(end)
             time.sleep(0.02)
         super().__init__(int(found[1]))

@@ -25,8 +25,8 @@ MOST_METADATA = 64 * 1024
 # The times that a date can be written for: from the year 1 to the year 9999, in seconds since 1970.
 _EARLIEST, _LATEST = -62_135_596_800, 253_402_300_799
 
-# A string of JSON, or what opens or closes an object or a list.
-_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
+# A string of JSON, to the end if it has none, or what opens or closes an object or a list.
+_NESTING = re.compile(r'"(?:[^"\\]|\\.?)*+"?|[][{}]', re.DOTALL)
 
 _TOO_DEEP = '"(left out: nested too deeply)"'
 
