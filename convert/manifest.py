@@ -138,6 +138,22 @@ def _copy_companions(source: Source, folder: Path) -> None:
     """Copy the small files that travel with the weights, and the checkpoint's licence."""
     for name in COMPANIONS:
         if (source.base_path / name).exists():
-            (folder / name).write_bytes(read_regular(source.base_path / name))
+            (folder / name).write_bytes(_read_companion(source.base_path / name))
     for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
-        (folder / "LICENSE").write_bytes(read_regular(licence))
+        (folder / "LICENSE").write_bytes(_read_companion(licence))
+
+
+def _read_companion(path: Path) -> bytes:
+    """The content of a file that is copied unread.
+
+    A link may lead to any file of this machine, and a model folder may be published. So it has to
+    stay in its folder, or lead to the hub's cache of the same repository.
+    """
+    home, target = path.parent.resolve(), path.resolve()
+    blobs = target.parent
+    in_cache = blobs.name == "blobs" and blobs.parent / "snapshots" in home.parents
+    if not (target.is_relative_to(home) or in_cache):
+        raise CheckpointError(
+            f"{path}: a link out of its folder; if {target} belongs to it, copy it there"
+        )
+    return read_regular(path)

@@ -130,13 +130,39 @@ def test_a_model_card_states_no_licence(checkpoint: Path, base: Path, put: Put) 
     assert Source.open(checkpoint, base=base).licences["checkpoint"] is None
 
 
-def test_links_to_regular_files_are_followed(checkpoint: Path, base: Path, tmp_path: Path) -> None:
-    """As the hub's cache has them."""
-    for number, path in enumerate([*checkpoint.iterdir(), *base.iterdir()]):
-        path.rename(tmp_path / str(number))
-        path.symlink_to(tmp_path / str(number))
-    convert(Source.open(checkpoint, base=base), tmp_path / "to")
+def test_links_of_the_hubs_cache_are_followed(checkpoint: Path, base: Path, tmp_path: Path) -> None:
+    (checkpoint / "LICENSE").write_text("as it is")
+    repository = tmp_path / "models--a--b"
+    blobs, snapshot = repository / "blobs", repository / "snapshots" / "0123"
+    blobs.mkdir(parents=True)
+    for name in ("checkpoint", "base"):
+        (snapshot / name).mkdir(parents=True)
+        for path in (tmp_path / name).iterdir():
+            path.rename(blobs / f"{name}-{path.name}")
+            (snapshot / name / path.name).symlink_to(f"../../../blobs/{name}-{path.name}")
+    convert(Source.open(snapshot / "checkpoint", base=snapshot / "base"), tmp_path / "to")
     ModelFolder.open(tmp_path / "to")
+    assert (tmp_path / "to" / "LICENSE").read_text() == "as it is"
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "generation_config.json"])
+def test_no_link_brings_a_file_of_this_machine_into_a_model_folder(
+    checkpoint: Path, base: Path, tmp_path: Path, name: str
+) -> None:
+    secret = tmp_path / "blobs" / "secret"
+    secret.parent.mkdir()
+    secret.write_text('{"a": "secret"}')
+    path = (checkpoint if name == "LICENSE" else base) / name
+    for link in (secret, "../blobs/secret"):
+        path.unlink(missing_ok=True)
+        path.symlink_to(link)
+        refused(lambda: convert(Source.open(checkpoint, base=base), tmp_path / "to"), name)
+        assert not (tmp_path / "to").exists() and not list(tmp_path.glob(".to*"))
+    path.unlink()
+    (path.parent / "real").write_text('{"a": 1}')
+    path.symlink_to("real")  # within its folder
+    convert(Source.open(checkpoint, base=base), tmp_path / "to")
+    assert (tmp_path / "to" / name).read_text() == '{"a": 1}'
 
 
 @pytest.mark.parametrize("put", [fifo, zero, local_socket])
