@@ -54,7 +54,7 @@ def make_note(
     memory = freezer.memory
     where: dict[str, Any] = {"session": view.session}
     if among is not None:
-        where["handle"] = sorted(among)
+        where["handle"] = list(among)
     found = answers.search(memory, question, where)
     handles = [handle for handle in found.handles if handle in compacted]
     asked = quote_markers(" ".join(question.split())[:_QUESTION_CHARACTERS])

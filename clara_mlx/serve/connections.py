@@ -21,6 +21,9 @@ _FILES = 8192
 # Files that are kept for the memory (some for each thread of `Pools`), the model and the log.
 _KEPT_FILES = 128
 
+# Files that are kept for the memory of each further namespace.
+_FILES_PER_NAMESPACE = 48
+
 # Files for each connection: its own, and one to the endpoint that its request is passed on to.
 _FILES_PER_CONNECTION = 2
 
@@ -56,12 +59,18 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def most_connections(wanted: int) -> int:
-    """The number of connections that this process can serve, at most ``wanted``."""
+def most_connections(wanted: int, namespaces: int = 0) -> int:
+    """The number of connections that this process can serve, at most ``wanted``.
+
+    Args:
+        wanted: The most that there should be.
+        namespaces: The number of namespaces that have a memory of their own.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return wanted
-    return max(1, min(wanted, (files - _KEPT_FILES) // _FILES_PER_CONNECTION))
+    kept = _KEPT_FILES + namespaces * _FILES_PER_NAMESPACE
+    return max(1, min(wanted, (files - kept) // _FILES_PER_CONNECTION))
 
 
 class Connections:

@@ -25,6 +25,9 @@ _MOST_MESSAGES = 100_000
 # The most courses of one name; the least recently used go first.
 _MOST_COURSES = 16
 
+# The most texts that a conversation sees; a search can be limited to 30,000 at most.
+_MOST_HANDLES = 20_000
+
 # Letters and digits in a row, a digit among them, that make a call's id one that no other call has
 # by accident. Some servers number their calls, which proves nothing.
 _CHARACTERS_OF_ID = 16
@@ -62,9 +65,10 @@ class Course:
     unconfirmed: bool = False
 
     @property
-    def handles(self) -> set[str]:
-        """The handles of all its texts."""
-        return {handle for step in self.steps for handle in step.handles}
+    def handles(self) -> list[str]:
+        """The handles of its texts, the newest last; of very many, the newest."""
+        every = dict.fromkeys(handle for step in self.steps for handle in step.handles)
+        return list(every)[-_MOST_HANDLES:]
 
 
 class Courses:

@@ -35,7 +35,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Starlette, settings: Settings) -> None:
         self._connections = Connections(
-            most_connections(settings.connections), settings.header_seconds
+            most_connections(settings.connections, len(settings.namespaces)),
+            settings.header_seconds,
         )
         self._drain = settings.drain
         self._app = app

@@ -39,7 +39,7 @@ class Sight:
     everything: bool = False
 
     @property
-    def own(self) -> set[str] | None:
+    def own(self) -> list[str] | None:
         """The handles that are searched; None if `where` says enough."""
         return None if self.course is None else self.course.handles
 
@@ -49,7 +49,7 @@ class Sight:
         if self.everything:
             return None
         own = self.own
-        return {"session": self.session, **({} if own is None else {"handle": sorted(own)})}
+        return {"session": self.session, **({} if own is None else {"handle": own})}
 
     def sees(self, handle: str) -> bool:
         """Whether the conversation may read what is behind a handle."""

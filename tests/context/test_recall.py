@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 from trajectories import SMALL, report, step, trajectory
 
 from clara_mlx.context import Context, Estimate
@@ -53,3 +55,28 @@ def test_a_note_goes_with_the_memory_it_quotes(memory: Memory) -> None:
     (left,) = memory.file.read("SELECT count(*) FROM blocks")
     assert left[0] == 0
     assert first.note not in json.dumps(context.prepare(messages).messages)
+
+
+def test_a_note_is_made_from_the_given_texts_alone(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model must not answer from texts of a conversation that happens to have the same name."""
+    context = Context(memory, budget=SMALL)
+    messages = [message for added in trajectory(18) for message in added]
+    session = context.prepare(messages).session
+    messages.append({"role": "user", "content": "Which line of which file raised for case 0?"})
+    question = report(0, 60).splitlines()[-3]
+    wheres: list[Any] = []
+    recall = memory.recall
+
+    def watched(query: str, k: int, where: Any, **options: Any) -> Any:
+        wheres.append(where)
+        return recall(query, k, where, **options)
+
+    monkeypatch.setattr(memory, "recall", watched)
+    own = context.observe(messages, session)
+    assert context.prepare(messages, question=question, among=own[1:]).note != ""
+    assert wheres and all(where["handle"] == own[1:] for where in wheres)
+    told = context.prepare([*messages[:-1], {"role": "user", "content": "x"}], question=question)
+    assert told.note and f"[{own[0]}: " in told.note  # which the other one had not been given
+    assert f"[{own[0]}: " not in str(context.prepare(messages, question=question).note)

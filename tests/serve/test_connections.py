@@ -256,6 +256,7 @@ def test_the_number_of_connections_leaves_files_for_the_rest(
     assert most_connections(1024) == 64  # macOS, as a terminal starts it
     raise_file_limit()
     assert limits["now"][0] == 8192 and most_connections(1024) == 1024
+    assert most_connections(4096) > most_connections(4096, namespaces=10) > 1024
     for hard in (1024, resource.RLIM_INFINITY):
         limits["now"] = (256, hard)
         raise_file_limit()

@@ -43,7 +43,7 @@ class Client:
             *(self.past.get(handle(m), ()) for m in self.messages)
         )
         self.messages = [*self.messages, answer]
-        return course.handles
+        return set(course.handles)
 
     def answer(self, text: str) -> Message:
         id = f"call_{self.random.getrandbits(96):024x}1"
@@ -189,6 +189,14 @@ def test_what_is_kept_is_bounded() -> None:
     long = [{"role": "user", "content": str(n)} for n in range(60)]
     assert len(courses.follow("c-x", long, lambda new: [() for _ in new]).steps) == 60
     assert courses.messages == 0
+
+
+def test_a_search_is_never_limited_to_too_many_texts() -> None:
+    messages = [{"role": "user", "content": str(n)} for n in range(300)]
+    course = Courses().follow(
+        "c-1", messages, lambda new: [tuple(f"m-{i}-{n}" for n in range(100)) for i in new]
+    )
+    assert len(course.handles) == 20_000 and course.handles[-1] == "m-299-99"
 
 
 def test_many_twins_leave_the_newest_courses() -> None:
