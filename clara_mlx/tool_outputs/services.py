@@ -78,7 +78,7 @@ _NPM = (
 # npm error code ERESOLVE
 _NPM_LINE = re.compile(
     r"npm |added |removed |changed |(?:and )?audited |(?:found )?\d+ (?:\w+ severity )?vuln"
-    r"| *\d+ packages are|> |FAIL |  \u25cf| +(?:Expected|Received): |Tests: "
+    r"| *\d+ packages are|> @?[^\s@]+@\d|FAIL |  \u25cf| +(?:Expected|Received): |Tests: "
     r"|[#\u2139] (?:tests|pass|fail|skipped) |[^\s(]+\(\d+,"
 )
 
