@@ -116,4 +116,10 @@ class ByNamespace:
 
 
 def _with_bodies_read_first(routes: list[BaseRoute], seconds: float) -> list[Route]:
-    return [Route(r.path, ReadFirst(r.app, seconds)) for r in routes if isinstance(r, Route)]
+    # By GET the SDK opens a stream for what the server has to say, which is nothing: it would only
+    # occupy a connection, and delay the end. The protocol lets a server refuse it.
+    return [
+        Route(r.path, ReadFirst(r.app, seconds), methods=["POST"])
+        for r in routes
+        if isinstance(r, Route)
+    ]

@@ -263,3 +263,11 @@ def test_the_number_of_connections_leaves_files_for_the_rest(
         assert limits["now"][0] == min(8192, hard if hard > 0 else 8192)
     limits["now"] = (10, 10)
     assert most_connections(1024) == 1
+
+
+def test_no_stream_without_an_end_is_opened(tmp_path: Path) -> None:
+    with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
+        answer = gate.http.get("/mcp", headers={"accept": "text/event-stream"})
+        assert answer.status_code == 405 and "POST" in answer.headers["allow"]
+        upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+        assert gate.http.get("/health", headers=upgrade).status_code == 200
