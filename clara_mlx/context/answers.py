@@ -30,6 +30,12 @@ _RANK_EVERY_LINE = 1_000_000
 # Characters before and after a hit that are near it.
 _NEAR_HIT = 4_000
 
+# Lines that are searched for in what is shown before a table of its parts is worth its time.
+_SEARCHED_ONE_BY_ONE = 500
+
+# Characters of such a part, at most.
+_PART = 8
+
 # Bonus of a line in the best hit that the model read: this share of the best line's score is added
 # to its own. In the second hit it gets half of that, in the third hit a third.
 _IN_EVIDENCE = 0.5
@@ -177,6 +183,7 @@ def quote_lines(
     """
     candidates: list[tuple[str, lines.Line]] = []
     counts: dict[str, int] = {}
+    already = _Shown(shown)
     bonuses: dict[int, float] = {}
     for handle in handles:
         try:
@@ -184,13 +191,17 @@ def quote_lines(
         except ClaraError:  # forgotten since, or damaged
             continue
         text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
-        ranked = lines.split_into_lines(text)
-        counts[handle] = ranked[-1].number
+        counts[handle] = text.count("\n") + 1
         if len(text) * len(handles) > _RANK_EVERY_LINE:
-            ranked = _lines_near_hits(ranked, [hit for hit in found.hits if hit.handle == handle])
+            hits_inside = [hit for hit in found.hits if hit.handle == handle]
+            near = [(hit.start - _NEAR_HIT, hit.end + _NEAR_HIT) for hit in hits_inside]
+            ranked = lines.lines_near(text, near)
+        else:
+            ranked = lines.split_into_lines(text)
         hits = found.weighted_hits(handle)
         for line in ranked:
-            if not line.text.strip() or (shown and line.text.strip() in shown):
+            stripped = line.text.strip()
+            if not stripped or stripped in already:
                 continue
             end = line.start + len(line.text)
             bonus = [share for share, hit in hits if hit.start < end and line.start < hit.end]
@@ -207,17 +218,28 @@ def quote_lines(
     return quotes
 
 
-def _lines_near_hits(all_lines: list[lines.Line], hits: list[Hit]) -> list[lines.Line]:
-    """The lines near a hit, in one pass over both."""
-    spans = iter(sorted((hit.start - _NEAR_HIT, hit.end + _NEAR_HIT) for hit in hits))
-    near: list[lines.Line] = []
-    start, end = next(spans, (0, -1))
-    for line in all_lines:
-        while end < line.start and (span := next(spans, None)):
-            start, end = span
-        if start <= line.start <= end:
-            near.append(line)
-    return near
+class _Shown:
+    """Tells whether lines are part of a text; of many lines, most without a search through it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._found: dict[str, bool] = {}
+        self._parts: dict[int, set[str]] = {}  # by size, all parts of the text
+
+    def __contains__(self, line: str) -> bool:
+        if line not in self._found:
+            self._found[line] = self._may_have(line) and line in self._text
+        return self._found[line]
+
+    def _may_have(self, line: str) -> bool:
+        """False if the line's beginning or its end is no part of the text."""
+        if len(self._found) < _SEARCHED_ONE_BY_ONE:
+            return True
+        size = min(len(line), _PART)
+        if size not in self._parts:
+            last = len(self._text) - size
+            self._parts[size] = {self._text[i : i + size] for i in range(last + 1)}
+        return line[:size] in self._parts[size] and line[-size:] in self._parts[size]
 
 
 def _with_number(line: lines.Line) -> str:

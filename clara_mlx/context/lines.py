@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop
 from itertools import accumulate
 from math import log
 from typing import NamedTuple
@@ -83,6 +84,9 @@ _FROM_NEIGHBOURS = 0.3
 # Neighbours are at most this many lines away.
 _NEIGHBOUR_LINES = 2
 
+# Lines that a pattern looks through in one step, during which no other thread may run.
+_LINES_AT_ONCE = 500
+
 # A search for more words than this is slower than a look at every line.
 _MOST_WORDS_SEARCHED = 40
 
@@ -126,14 +130,43 @@ class Line(NamedTuple):
 
 def split_into_lines(text: str) -> list[Line]:
     """Every line of a text; very long ones in parts."""
+    return lines_near(text, [(0, len(text))])
+
+
+def lines_near(text: str, spans: Iterable[tuple[int, int]]) -> list[Line]:
+    """The lines, and the parts of very long ones, that start in one of some spans.
+
+    Args:
+        text: The text; what lies outside the spans costs next to nothing, however long it is.
+        spans: First and last positions at which a line may start; they may overlap.
+    """
     found: list[Line] = []
-    start = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        size = len(line) if len(line) <= _LONG else _PART
-        for before in range(0, max(1, len(line)), max(1, size)):
-            found.append(Line(number, start + before, before, line[before : before + size]))
-        start += len(line) + 1
+    number, counted = 1, 0  # the line that begins at `counted`
+    next_start = 0  # where lines before this are done
+    for first, last in sorted(spans):
+        start = max(0, first, next_start)
+        last = min(last, len(text))
+        next_start = max(next_start, last + 1)
+        while start <= last:
+            line_start = text.rfind("\n", 0, start) + 1
+            number += text.count("\n", counted, line_start)
+            counted = line_start
+            end = text.find("\n", start)
+            end = end if end >= 0 else len(text)
+            found += _parts_of_line(text, number, line_start, end, start, last)
+            start = end + 1
     return found
+
+
+def _parts_of_line(
+    text: str, number: int, line_start: int, line_end: int, first: int, last: int
+) -> Iterator[Line]:
+    """A line, or its parts if it is very long, as far as they start from ``first`` to ``last``."""
+    length = line_end - line_start
+    size = max(1, length if length <= _LONG else _PART)
+    skipped = -(-(first - line_start) // size) * size
+    for start in range(line_start + skipped, min(last + 1, max(line_end, line_start + 1)), size):
+        yield Line(number, start, start - line_start, text[start : min(start + size, line_end)])
 
 
 def best_lines(
@@ -160,8 +193,14 @@ def best_lines(
         scores[index] += share * best
     chosen: dict[int, None] = {}
     room = characters
-    for rank, index in enumerate(sorted(range(len(lines)), key=lambda i: (-scores[i], i))):
+    # A heap, because sorting many lines is one long step during which no other thread runs.
+    order = [(-score, index) for index, score in enumerate(scores)]
+    heapify(order)
+    for rank in range(len(lines)):
+        index = heappop(order)[1]
         if characters - room > _ENOUGH_CHARACTERS and scores[index] < _LEAST_SHARE * best:
+            break
+        if chosen and room <= _NUMBER_CHARACTERS:
             break
         around = range(index - _LINES_BEFORE, index + _LINES_AFTER + 1)
         for one in (index, *(around if rank < _BEST_WITH_CONTEXT else ())):
@@ -257,10 +296,14 @@ def _lower(text: str) -> str:
 
 
 def _matching(lines: Sequence[str], pattern: re.Pattern[str]) -> set[int]:
-    """The lines in which a pattern matches, found in one pass over all of them."""
-    starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
-    found = pattern.finditer("\n".join(lines))
-    return {bisect_right(starts, match.start()) - 1 for match in found}
+    """The lines in which a pattern matches, found in one pass over some hundreds at a time."""
+    found: set[int] = set()
+    for first in range(0, len(lines), _LINES_AT_ONCE):
+        some = lines[first : first + _LINES_AT_ONCE]
+        starts = list(accumulate((len(line) + 1 for line in some), initial=0))
+        matches = pattern.finditer("\n".join(some))
+        found.update(first + bisect_right(starts, match.start()) - 1 for match in matches)
+    return found
 
 
 def _words(text: str) -> set[str]:

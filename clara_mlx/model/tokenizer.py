@@ -13,6 +13,7 @@ from clara_mlx.errors import CheckpointError
 
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _GROUP = 256  # texts per call of the library
+_PIECE = 1 << 20  # characters that are read without a break
 
 
 class TextTokenizer:
@@ -76,7 +77,9 @@ class TextTokenizer:
 
 
 def _without_lone_surrogates(text: str) -> str:
-    return _LONE_SURROGATES.sub("\ufffd", text)
+    """The text without them, piece by piece, so that other threads run while a long one is read."""
+    pieces = (text[i : i + _PIECE] for i in range(0, len(text), _PIECE))
+    return "".join(_LONE_SURROGATES.sub("\ufffd", piece) for piece in pieces)
 
 
 def _remove_special_words(spec: dict[str, Any]) -> None:

@@ -11,6 +11,15 @@ _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _HEX = re.compile(r"(?=.*\d)[0-9a-f]{6,}", re.IGNORECASE)
 
 
+# A query has at most this many terms, and is cut off after as many characters: SQLite takes half a
+# second for so many words, and the square of that for more.
+MOST_TERMS = 500
+_QUERY_CHARACTERS = 65_536
+
+# The most words of a phrase.
+_PHRASE_WORDS = 32
+
+
 def parts(text: str) -> str:
     """The parts of compound identifiers: ``getUserName`` -> ``get User Name``."""
     return " ".join(filter(None, map(_parts_of, _WORD.findall(text))))
@@ -27,17 +36,21 @@ def terms(text: str) -> list[str]:
 
     Adjacent words of one path or name (``tests/test_io.py::test_load``) are also searched as a
     phrase, which ranks exact names first. Hexadecimal ids match by prefix, as git shortens them.
+
+    Of a text with more than `MOST_TERMS`, the first ones are taken.
     """
     found: dict[str, None] = {}  # in order, each once
-    for name in text.split():
+    for name in text[:_QUERY_CHARACTERS].split():
         words = _WORD.findall(name)
         if len(words) > 1:
-            found['"' + " ".join(words) + '"'] = None
+            found['"' + " ".join(words[:_PHRASE_WORDS]) + '"'] = None
         for word in words:
             found[f'"{word}"' + ("*" if _HEX.fullmatch(word) else "")] = None
             for piece in _parts_of(word).split():
                 found[f'"{piece}"'] = None
-    return list(found)
+        if len(found) >= MOST_TERMS:
+            break
+    return list(found)[:MOST_TERMS]
 
 
 def query(text: str) -> str | None:

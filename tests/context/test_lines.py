@@ -7,12 +7,19 @@ import os
 import subprocess
 import sys
 from importlib import resources
+from time import thread_time
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.context.lines import best_lines, lines_sharing_words, split_into_lines
+from clara_mlx.context.lines import (
+    best_lines,
+    lines_near,
+    lines_sharing_words,
+    split_into_lines,
+)
 
 LOG = [
     f"2026-01-02 10:{i:02d}:00 INFO worker-{i % 7}: request {i} done in {i}7 ms" for i in range(60)
@@ -142,3 +149,61 @@ def test_another_process_chooses_the_same() -> None:
         for seed in ("1", "2")
     }
     assert len(chosen) == 1
+
+
+@given(
+    st.text(st.sampled_from("ab \n"), max_size=80),
+    st.lists(st.tuples(st.integers(-5, 80), st.integers(0, 30)), max_size=4),
+)
+def test_lines_near_some_places_are_those_of_the_whole_text(
+    text: str, places: list[tuple[int, int]]
+) -> None:
+    spans = [(start, start + length) for start, length in places]
+    for long, part in ((3_000, 1_000), (7, 3)):
+        with mock.patch.multiple("clara_mlx.context.lines", _LONG=long, _PART=part):
+            everything = split_into_lines(text)
+            assert "".join(line.text for line in everything) == text.replace("\n", "")
+            assert [line for line in everything if line.before == 0] == [
+                (number, line.start, 0, line.text)
+                for number, line in enumerate((one for one in everything if not one.before), 1)
+            ]
+            assert lines_near(text, spans) == [
+                line
+                for line in everything
+                if any(first <= line.start <= last for first, last in spans)
+            ]
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("aAsS\u03b2\u03c3\u03c2\u03a3\u0130i_ "), min_size=1, max_size=12),
+        max_size=6,
+    )
+)
+def test_a_search_for_words_finds_what_a_look_at_each_line_does(some: list[str]) -> None:
+    for question in some:
+        with mock.patch("clara_mlx.context.lines._MOST_WORDS_SEARCHED", 0):
+            looked_at = lines_sharing_words(some, question)
+        assert lines_sharing_words(some, question) == looked_at
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("unit", ["\n", "a\n", "a", "1.", "x.py:1: error\n", " ", "\r\n", "aB_"])
+def test_the_time_for_lines_grows_with_the_text_and_no_faster(unit: str) -> None:
+    def seconds(characters: int) -> float:
+        text = unit * (characters // len(unit))
+        started = thread_time()
+        texts = [line.text for line in split_into_lines(text) if line.text.strip()]
+        best_lines(texts, "which error in x.py is in version 1.2", 3_000)
+        return thread_time() - started
+
+    first, second = (min(seconds(n) for _ in range(3)) for n in (20_000, 160_000))
+    assert second < 0.05 or second < 24 * first, (first, second)
+
+
+def test_of_a_long_text_only_what_is_near_is_looked_at() -> None:
+    """A gigabyte's worth of lines is not made to show ten of them."""
+    started = thread_time()
+    (line,) = lines_near("\n" * 8_000_000, [(7_000_000, 7_000_000)])
+    assert line == (7_000_001, 7_000_000, 0, "")
+    assert thread_time() - started < 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import thread_time
+
 import pytest
 
 from clara_mlx.context import wording
+from clara_mlx.context.messages import Piece
 
 PYTEST = """\
 ============================= test session starts ==============================
@@ -57,3 +61,34 @@ def test_what_an_exam_could_not_ask_is_shown_all_the_same() -> None:
 @pytest.mark.parametrize("text", ["", "\n", "?", "a b", "ok\n" * 50_000])
 def test_output_of_an_unknown_tool_has_its_last_line(text: str) -> None:
     assert len(wording.key_lines(text)) <= 1
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: '{"a": "src/x.py", "b": 1}, ' * (n // 26),  # one line with many facts
+        lambda n: "".join(f"src/a{i:05}.py " for i in range(n // 14)),  # many names of one length
+        lambda n: "".join(f"{'x' * (i % 90)}/y.py " for i in range(n // 50)),  # and of many
+        lambda n: "E   x\n" * (n // 6),
+        lambda n: "x.py:1: error: a [b]\n" * (n // 21),
+        lambda n: "\n" * n,
+    ],
+)
+def test_a_blocks_text_takes_no_longer_for_a_hostile_output(make: Callable[[int], str]) -> None:
+    """Only the ends of a long text are looked at, and no line is read once for each fact."""
+
+    def seconds(text: str) -> float:
+        piece = Piece("tool", "content", text, "bash", '{"command": "cat x.json"}')
+        started = thread_time()
+        wording.describe(piece, "m-0123456789ab", 2_000)
+        return thread_time() - started
+
+    assert min(seconds(make(4_000_000)) for _ in range(3)) < 0.3
+
+
+def test_names_that_are_shown_anyway_are_left_out_however_many_there_are() -> None:
+    names = [f"src/a{i:03}.py" for i in range(400)]
+    text = " ".join([*names, "lib/other.py"])
+    (line,) = wording.identifier_lines(text, shown=" ".join(names[:-1]))
+    assert line == "path: src/a399.py, lib/other.py"

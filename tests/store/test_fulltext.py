@@ -7,6 +7,7 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from time import thread_time
 
 import pytest
 
@@ -116,3 +117,14 @@ def test_the_chunk_with_the_rare_word_is_first(store: Store, texts: list[str]) -
     (id,) = [i for i, text in enumerate(texts, 1) if "_parse_optional(self, arg" in text]
     found = fulltext.search(store, "where is the def _parse_optional self arg string", 10)
     assert id in [id for id, _ in found[:3]]
+
+
+@pytest.mark.alone
+def test_a_query_of_a_hundred_thousand_words_takes_no_longer_than_one_of_some_hundred(
+    store: Store,
+) -> None:
+    for query in (" ".join(f"w{i}" for i in range(100_000)), "a." * 300_000, "aB" * 300_000):
+        assert len(words.terms(query)) <= words.MOST_TERMS
+        started = thread_time()
+        fulltext.search(store, query, 5)
+        assert thread_time() - started < 2
