@@ -30,6 +30,9 @@ _QUICK = 0.001
 # How much longer a text four times as long may take; quadratic time is sixteen times.
 _MOST_GROWTH = 8.0
 
+# Seconds for the longest text that are too many in any case: a repeat may have an end, far away.
+_LONG = 0.025
+
 # Seconds after which a run is stopped.
 _MOST_SECONDS = 2
 
@@ -47,8 +50,8 @@ class Slow:
 
     @property
     def is_finding(self) -> bool:
-        """Whether the time grows faster than the text."""
-        return self.growth > _MOST_GROWTH
+        """Whether the time grows faster than the text, or is long for any reason."""
+        return self.growth > _MOST_GROWTH or self.seconds > _LONG
 
     def __str__(self) -> str:
         longest = LENGTHS[-1]
