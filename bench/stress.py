@@ -1,15 +1,17 @@
-"""Put a memory file under stress: 200 SIGKILLs, or 4 writers and 4 readers for a minute.
+"""Put a memory file under stress: kills, writers and readers at once, a reader that stays open.
 
-python bench/stress.py kill [MODEL_FOLDER]
-python bench/stress.py concurrency [MODEL_FOLDER]
+python bench/stress.py kill [MODEL_FOLDER]          # 200 SIGKILLs
+python bench/stress.py concurrency [MODEL_FOLDER]   # 4 writers and 4 readers for a minute
+python bench/stress.py wal [TEXTS [CHARACTERS]]     # the write-ahead log beside a reader
 
-Results go to bench/results/stress_kill.json and stress_concurrency.json.
+Results go to bench/results/stress_kill.json and so on.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -62,11 +64,63 @@ def complete(ledger: Ledger, model: str) -> str:
     return f"{pending} contents were pending, none is"
 
 
-def main(what: str, model: str | None = None) -> None:
+def wal(folder: Path, texts: int = 5000, characters: int = 12_000) -> dict[str, object]:
+    """Remember texts of words that occur nowhere else, beside a reader that stays open."""
+    from clara_mlx.memory import Memory
+
+    path = folder / "m.db"
+    log = Path(f"{path}-wal")
+    largest = slowest = 0.0
+    with Memory.open(path) as memory:
+        memory.remember("the first")
+        reader = subprocess.Popen([sys.executable, "-c", _READER, path], stdout=subprocess.PIPE)
+        assert reader.stdout and reader.stdout.readline()
+        begun = time.monotonic()
+        for number in range(texts):
+            words = (f"{number * 7919 + n:x}" for n in range(characters // 4))
+            before = time.monotonic()
+            memory.remember(f"{number} {' '.join(words)}"[:characters])
+            slowest = max(slowest, time.monotonic() - before)
+            largest = max(largest, log.stat().st_size)
+        seconds = time.monotonic() - begun
+        reader.kill()
+        reader.wait()
+        begun = time.monotonic()
+        assert memory.recall(f"{(texts - 1) * 7919:x}")
+        recall = time.monotonic() - begun
+        memory.remember("the last")
+        return {
+            "texts": texts,
+            "characters": characters,
+            "largest log in MB": round(largest / 1e6, 1),
+            "log in kB for each text": round(largest / texts / 1e3, 1),
+            "seconds to remember them": round(seconds, 1),
+            "slowest of them in seconds": round(slowest, 2),
+            "seconds until the next recall has them all": round(recall, 1),
+            "log afterwards in MB": round(log.stat().st_size / 1e6, 1),
+            "problems": memory.verify().problems,
+        }
+
+
+_READER = """
+import sys, time
+from clara_mlx.store.store import Store
+store = Store(sys.argv[1])
+with store.snapshot():
+    store.read("SELECT count(*) FROM memories")
+    print("reads", flush=True)
+    time.sleep(3600)
+"""
+
+
+def main(what: str, *options: str) -> None:
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
+        model = options[0] if options else None
         if what == "kill":
             figures = kill(Path(folder), model)
+        elif what == "wal":
+            figures = wal(Path(folder), *map(int, options))
         else:
             models = [model or "", model or "", "", ""]
             figures = run_together(Path(folder) / "m.db", SECONDS, models, readers=4)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clara_mlx.errors import Progress
 from clara_mlx.model import chunking
-from clara_mlx.store.store import Span
+from clara_mlx.store.newcomer import Span
 
 if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 
 from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store.driver import (
+    BUSY_SECONDS,
+    LOG_BYTES,
     Connection,
     connect,
     driver,
@@ -36,6 +39,7 @@ class File:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().absolute()
         secure(self.path)
+        self._log = f"{os.path.realpath(self.path)}-wal"
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[tuple[threading.Thread, Connection]] = []
@@ -90,18 +94,40 @@ class File:
                 text = f"{error}; `clara-mlx verify` says what can still be read"
             raise StorageFailed(f"{self.path}: {text}", transient=is_transient(error)) from error
 
+    def settle(self) -> None:
+        """Move what waits beside the file into it; called before anything is read or written."""
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes: all of it or nothing."""
+        self.settle()
         with self.errors(), transaction(self.connection) as connection:
             yield connection
             connection.execute("COMMIT")
+        self.log_is_held_up()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A transaction that reads the file as it is at one moment, whoever writes."""
+        self.settle()
         with self.errors(), transaction(self.connection, "BEGIN") as connection:
             yield connection
+
+    def log_is_held_up(self) -> bool:
+        """Whether the write-ahead log is long and a reader keeps it so; else it is emptied if long.
+
+        Waits for nobody, and never fails: whatever was written is safe in the log.
+        """
+        if _size(self._log) <= LOG_BYTES:
+            return False
+        connection = self.connection
+        try:
+            connection.execute("PRAGMA busy_timeout = 0")
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        except driver().Error:  # the disk is full, for example
+            return True
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")
 
     def empty_log(self) -> None:
         """Move the write-ahead log into the file, which leaves the log empty.
@@ -120,5 +146,14 @@ class File:
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of a query."""
+        self.settle()
         with self.errors():
             return self.connection.execute(sql, parameters).fetchall()
+
+
+def _size(path: str) -> int:
+    """The bytes of a file; 0 if there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

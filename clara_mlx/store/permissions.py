@@ -76,7 +76,7 @@ def _mend(path: Path, real: Path, status: os.stat_result) -> None:
                 "be trusted; have its owner run: chmod 600"
             )
         return
-    for name in (real, Path(f"{real}-wal"), Path(f"{real}-shm")):
+    for name in (real, *(Path(f"{real}-{what}") for what in ("wal", "shm", "arrivals"))):
         if name.is_file() and not name.is_symlink():
             name.chmod(stat.S_IMODE(name.stat().st_mode) & ~_OTHERS)
     logger.warning("%s: others could read or write it; now only its owner can", path)

@@ -14,23 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import StoreError
-from clara_mlx.store import fields, filters, sketch_table, words
+from clara_mlx.store import fields, filters, sketch_table
 from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
 from clara_mlx.store.driver import Connection
-from clara_mlx.store.file import File
-
-#: The span of a chunk: its start and end in characters, and its number of tokens, which is None if
-#: the chunk was cut without a tokenizer.
-Span = tuple[int, int, int | None]
-
-# Start, end, tokens, and the two columns of the full-text index.
-_ChunkRow = tuple[int, int, int | None, str, str]
+from clara_mlx.store.newcomer import (
+    ChunkRow,
+    Newcomer,
+    Span,
+    chunk_rows,
+    compress,
+    insert_chunks,
+)
+from clara_mlx.store.settled_file import SettledFile
 
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
-
-# Compression of originals, from 1 (fast) to 9 (small): zlib's own default.
-_ZLIB_LEVEL = 6
 
 
 class Gone(StoreError):
@@ -61,7 +59,7 @@ class StoredChunk:
     tokens: int | None
 
 
-class Store(File):
+class Store(SettledFile):
     """A memory file, opened; safe to use from several threads, each with its own connection.
 
     A content is an original, stored once; a memory is one occurrence of it, with a handle, a
@@ -116,51 +114,41 @@ class Store(File):
             StoreError: A field is of another type, too long or too deep (`fields`), or the handle
                 is taken.
         """
-        digest = hashlib.sha256(original).digest()
-        handle = f"m-{secrets.token_hex(5)}" if handle is None else handle
+        waits = handle is None and self.new_ones_wait()
+        # Handles that wait are not compared with those of the file, so they are longer.
+        name = f"m-{secrets.token_hex(8 if waits else 5)}" if handle is None else handle
         created_at = time.time() if created_at is None else created_at
-        metadata_json = fields.write_metadata({} if metadata is None else metadata)
+        about = fields.write_metadata({} if metadata is None else metadata)
         fields.check_time(created_at)
-        for field, name in (("handle", handle), ("source", source), ("session", session)):
-            if name is not None:
-                fields.check_name(field, name)
+        for field, given in (("handle", name), ("source", source), ("session", session)):
+            if given is not None:
+                fields.check_name(field, given)
+        digest = hashlib.sha256(original)
+        newcomer = Newcomer(
+            name, kind, source, session, created_at, about, digest.hexdigest(), len(original)
+        )
+        if waits:
+            self.let_wait(newcomer.to_record(original, spans))
+            return name
 
         @cache
-        def prepare() -> tuple[str, bytes, list[_ChunkRow]]:
-            return *_compress(original), _chunk_rows(text, spans)
+        def prepare() -> tuple[str, bytes, list[ChunkRow]]:
+            return *compress(original), chunk_rows(text, spans)
 
-        if self._content_id(digest, kind) is None:
+        self.settle()
+        if newcomer.content_id(self.connection) is None:
             prepare()  # slow, so before the transaction, which holds up other writers
         with self.write() as connection:
-            content_id = self._content_id(digest, kind)
-            if content_id is None:
-                compression, data, rows = prepare()
-                content_id = connection.execute(
-                    "INSERT INTO contents (sha256, kind, length, compression, data) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    (digest, kind, len(original), compression, data),
-                ).lastrowid
-                assert content_id is not None
-                _insert_chunks(connection, content_id, rows)
-                connection.execute("INSERT INTO pending (content_id) VALUES (?)", (content_id,))
-            connection.execute(
-                "INSERT INTO memories (handle, content_id, source, session, created_at, metadata) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (handle, content_id, source, session, created_at, metadata_json),
-            )
-        return handle
-
-    def _content_id(self, digest: bytes, kind: str) -> int | None:
-        rows = self.read("SELECT id FROM contents WHERE sha256 = ? AND kind = ?", (digest, kind))
-        return rows[0]["id"] if rows else None
+            newcomer.insert(connection, prepare)
+        return name
 
     def rechunk(self, content_id: int, spans: Iterable[Span]) -> None:
         """Cut a content into other chunks, which drops the latents of the old ones."""
-        rows = _chunk_rows(self.text(content_id), spans)
+        rows = chunk_rows(self.text(content_id), spans)
         with self.write() as connection:
             _drop_sketches(connection, "SELECT id FROM chunks WHERE content_id = ?", [content_id])
             connection.execute("DELETE FROM chunks WHERE content_id = ?", (content_id,))
-            _insert_chunks(connection, content_id, rows)
+            insert_chunks(connection, content_id, rows)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -309,35 +297,10 @@ class Store(File):
             # Deleted rows only have a tombstone in the full-text index; this removes their words.
             connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
         self._cached_text.cache_clear()
+        self.settle()  # the arrivals may still hold it, if another process adds to them
         # The write-ahead log may still hold what was removed.
         self.empty_log()
         return len(ids)
-
-
-def _compress(original: bytes) -> tuple[str, bytes]:
-    """The smaller form of an original, compressed or not: its name, and the bytes to store."""
-    packed = zlib.compress(original, _ZLIB_LEVEL)
-    return ("zlib", packed) if len(packed) < len(original) else ("none", original)
-
-
-def _chunk_rows(text: str, spans: Iterable[Span]) -> list[_ChunkRow]:
-    rows = []
-    for start, end, tokens in spans:
-        piece = text[start:end].encode("utf-8", "replace").decode()
-        rows.append((start, end, tokens, piece, words.parts(piece)))
-    return rows
-
-
-def _insert_chunks(connection: Connection, content_id: int, rows: list[_ChunkRow]) -> None:
-    for start, end, tokens, piece, parts in rows:
-        chunk_id = connection.execute(
-            "INSERT INTO chunks (content_id, start, end, tokens) VALUES (?, ?, ?, ?)",
-            (content_id, start, end, tokens),
-        ).lastrowid
-        connection.execute(
-            "INSERT INTO chunk_text (rowid, text, parts) VALUES (?, ?, ?)",
-            (chunk_id, piece, parts),
-        )
 
 
 def _drop_sketches(connection: Connection, query: str, parameters: Sequence[Any] = ()) -> None:

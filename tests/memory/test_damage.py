@@ -233,7 +233,8 @@ def test_damaged_index_pages_are_noticed(index: str, tmp_path: Path) -> None:
     path = tmp_path / "m.db"
     kept = fill(path, 60)
     ((root,),) = rows(path, f"SELECT rootpage FROM sqlite_schema WHERE name = '{index}'")
-    flip(path, (root - 1) * 16384 + 16384 - 300, 200)
+    ((page,),) = rows(path, "PRAGMA page_size")
+    flip(path, root * page - 20, 20)  # where its first cells are
     store = Store(path)
     assert care.verify(store).problems
     store.close()
