@@ -28,12 +28,14 @@ from hostile_findings import (
     odd_values,
     walls,
 )
+from hostile_units import slowest_units
 from verdicts import Check, conclude, judge
 
 RESULTS = Path(__file__).parent / "results"
 
 GROUPS: dict[str, list[Check]] = {
     "texts": [endless_patterns],
+    "units": [slowest_units],
     "words": [forged_words, walls],
     "values": [odd_values, hanging_at_the_end, answers_without_end],
     "files": [checkpoints, imports, modes, endless_template],

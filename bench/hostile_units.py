@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from verdicts import Verdict
@@ -28,24 +30,25 @@ def slowest_units(folder: Path) -> Iterator[Verdict]:
     """The slowest 100 kB of a repeated unit."""
     from fed_entries import entries, modules
     from growth import cpu_seconds, slowness, units
-    from test_growth import LONGEST, SLOWER
 
+    limits = import_module("test_growth")
     slowest: dict[str, tuple[float, str, str]] = {}
     tried = 0
     with Memory.open(folder / "m.db") as memory:
         for entry in entries():
-            limit, _ = SLOWER.get(entry.name, (LONGEST, ""))
+            limit, _ = limits.SLOWER.get(entry.name, (limits.LONGEST, ""))
             for unit in units(modules(), _UNITS, entry.name):
                 text = (unit * (_SIZE // len(unit) + 1))[:_SIZE]
-                seconds = cpu_seconds(lambda e=entry, t=text: e.prepare(t, memory))  # type: ignore[misc]
+                prepare = partial(entry.prepare, text, memory)
+                seconds = cpu_seconds(prepare)
                 if seconds > limit:  # again, in case the machine was busy
-                    seconds = cpu_seconds(lambda e=entry, t=text: e.prepare(t, memory), 3)  # type: ignore[misc]
+                    seconds = cpu_seconds(prepare, 3)
                 tried += 1
-                name = entry.name if entry.name in SLOWER else "all others"
+                name = entry.name if entry.name in limits.SLOWER else "all others"
                 slowest[name] = max(slowest.get(name, (0.0, "", "")), (seconds, entry.name, unit))
     busy = slowness()
     for name, (seconds, entry_name, unit) in slowest.items():
-        limit, _ = SLOWER.get(name, (LONGEST, ""))
+        limit, _ = limits.SLOWER.get(name, (limits.LONGEST, ""))
         yield Verdict(
             f"S1 the slowest of {tried:,} texts of 100 kB, {name}",
             f"{1000 * limit:.0f} ms",
