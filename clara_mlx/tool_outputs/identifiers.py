@@ -115,7 +115,11 @@ _TEST_LINE = re.compile(
 def _tests(text: str) -> Iterator[_Found]:
     for match in _PYTEST_NODE.finditer(text) if ".py::" in text else ():
         if match[1].endswith(".py"):  # not a name of Rust or C++
-            yield match.start(), _end_of_parameters(text, match.end())
+            end = match.end()
+            yield (
+                match.start(),
+                _end_of_parameters(text, end) if text[end : end + 1] == "[" else end,
+            )
     for match in _TEST_LINE.finditer(text):
         group = match.lastgroup or ""
         if group != "unittest":
@@ -128,8 +132,6 @@ def _tests(text: str) -> Iterator[_Found]:
 
 def _end_of_parameters(text: str, start: int) -> int:
     """The end of ``[...]`` at ``start``, where a ``]`` ends a word; ``start`` if there is none."""
-    if not text.startswith("[", start):
-        return start
     stop = min(start + _PARAMETERS_CHARACTERS, len(text))
     line_end = text.find("\n", start, stop)
     stop = stop if line_end < 0 else line_end
@@ -188,14 +190,22 @@ def _paths(text: str) -> Iterator[_Found]:
         if match.start() > last:
             last = match.end()
             yield match.start() - 1, last
-    known: dict[tuple[str, bool], bool] = {}  # a text names the same paths again and again
+    # A text names the same paths again and again: those that are one whatever is around them, but
+    # for a call, and those that never are.
+    always: set[str] = set()
     never: set[str] = set()
     for match in _PATH.finditer(text):
-        if match[0] in never:
+        whole = match[0]
+        if whole in never:
+            continue
+        start, end = match.span()
+        if whole in always:
+            if not text.startswith("(", end):
+                yield start, end
             continue
         name, location = match.groups()
-        start, end = match.span()
-        in_diff = name[:2] in ("a/", "b/") and (
+        has_side = name[:2] in ("a/", "b/")
+        in_diff = has_side and (
             text[start - 4 : start] in ("--- ", "+++ ", "git ")
             or text.startswith(f"a/{name[2:]} ", start - len(name) - 1)
         )
@@ -208,14 +218,13 @@ def _paths(text: str) -> Iterator[_Found]:
             name = bare
         if len(name) > MAX_LENGTH:
             continue
-        key = (name, location is not None)
-        if key not in known:
-            known[key] = _is_path(*key)
-        if not known[key]:
+        if not _is_path(name, bool(location)):
             if not in_diff:
-                never.add(match[0])
+                never.add(whole)
         elif location or not text.startswith("(", end):  # data.json() is a call
             yield start, end
+            if name == whole and not has_side:
+                always.add(whole)
 
 
 def _is_path(name: str, located: bool) -> bool:

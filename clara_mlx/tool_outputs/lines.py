@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
 # Characters of a line that rules read; this bounds the time that a hostile line can take.
 LINE_CHARACTERS = 2_000
 
-# The number of equal lines, one after another, that rules read. They state one thing again and
-# again; real outputs have far fewer, and a hundred thousand would keep a request waiting.
-_EQUAL_LINES = 1_000
+# Lines that rules read of the same lines over and over. They state one thing again and again; real
+# outputs have far fewer, and a hundred thousand would keep a request waiting.
+_REPEATED_LINES = 1_000
+
+# The most lines that such a repetition consists of.
+_LONGEST_PERIOD = 4
 
 # Characters that are split into lines at once, so that other threads get to run.
 _SPLIT_CHARACTERS = 1 << 17
@@ -69,21 +73,28 @@ class Lines:
 def split_lines(text: str) -> Lines:
     """The lines of ``text`` that rules read.
 
-    What a line has beyond `LINE_CHARACTERS` is left out, and so is what follows on `_EQUAL_LINES`
-    equal lines as long as it is the same again.
+    What a line has beyond `LINE_CHARACTERS` is left out, and so is what follows on
+    `_REPEATED_LINES` lines that repeat themselves, as long as they go on.
     """
     texts: list[str] = []
     starts: list[int] = []
-    before = None
-    equal = 0
+    above: deque[str] = deque(maxlen=_LONGEST_PERIOD)  # the newest first
+    period = 0
+    repeated = 0
     for start, piece in _pieces(text):
         for line in piece.split("\n"):
             read = line[:LINE_CHARACTERS].removesuffix("\r") if line else line
-            equal = equal + 1 if read == before else 0
-            if equal < _EQUAL_LINES:
+            if repeated and read == above[period]:
+                repeated += 1
+            elif read in above:
+                period = above.index(read)
+                repeated = 1
+            else:
+                repeated = 0
+            above.appendleft(read)
+            if repeated < _REPEATED_LINES:
                 texts.append(read)
                 starts.append(start)
-            before = read
             start += len(line) + 1
     return Lines(texts, starts)
 

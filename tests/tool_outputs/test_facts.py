@@ -84,7 +84,16 @@ def test_the_comment_above_a_pattern_is_matched_by_it(file: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n", "a", "a\n", "a\r\nb\n\n", "x" * 300_000 + "\ny", "ab\ncd\n" * 60_000, "z\n" * 999],
+    [
+        "",
+        "\n",
+        "a",
+        "a\n",
+        "a\r\nb\n\n",
+        "x" * 300_000 + "\ny",
+        "\n".join(map(str, range(60_000))),
+        "z\n" * 999,
+    ],
 )
 def test_lines_and_where_they_start(text: str) -> None:
     starts = [0, *(i + 1 for i, one in enumerate(text) if one == "\n")]
@@ -92,7 +101,12 @@ def test_lines_and_where_they_start(text: str) -> None:
     assert list(split_lines(text)) == list(zip(starts, shown, strict=True))
 
 
-def test_equal_lines_are_not_read_for_ever() -> None:
-    lines = list(split_lines("a\n" * 50_000 + "b\n" + "\r\n" * 50_000))
-    assert [line.text for line in lines[998:1002]] == ["a", "a", "b", ""]
-    assert lines[1000].start == 100_000 and len(lines) == 2_001
+@pytest.mark.parametrize("repeated", ["", "a", "# x\n\n", "a\nb\nc\nd"])
+def test_lines_that_repeat_themselves_are_not_read_for_ever(repeated: str) -> None:
+    lines = list(split_lines(f"{repeated}\n" * 50_000 + "z\n" + "\r\n" * 50_000))
+    parts = repeated.split("\n")
+    assert [line.text for line in lines[: 2 * len(parts)]] == 2 * parts
+    number = next(index for index, line in enumerate(lines) if line.text == "z")
+    assert 1_000 <= number < 1_010
+    assert lines[number].start == 50_000 * (len(repeated) + 1)
+    assert 1_000 < len(lines) - number < 1_010
