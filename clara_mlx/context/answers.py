@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -198,16 +199,16 @@ def quote_lines(
             ranked = lines.lines_near(text, near)
         else:
             ranked = lines.split_into_lines(text)
-        hits = found.weighted_hits(handle)
+        first = len(candidates)
         for line in ranked:
             stripped = line.text.strip()
-            if not stripped or stripped in already:
-                continue
-            end = line.start + len(line.text)
-            bonus = [share for share, hit in hits if hit.start < end and line.start < hit.end]
-            bonus += [_BY_COMMAND] * (handle in found.by_command)
-            bonuses[len(candidates)] = max(bonus, default=0.0)
-            candidates.append((handle, line))
+            if stripped and not (shown and stripped in already):
+                candidates.append((handle, line))
+        if handle in found.by_command:
+            bonuses.update(dict.fromkeys(range(first, len(candidates)), _BY_COMMAND))
+        for bonus, hit in found.weighted_hits(handle):
+            for index in _lines_in_hit(candidates, first, hit):
+                bonuses[index] = max(bonus, bonuses.get(index, 0.0))
     texts = [line.text for _, line in candidates]
     chosen = lines.best_lines(texts, question, characters, bonuses)
     quotes = {}
@@ -216,6 +217,14 @@ def quote_lines(
         share = f"{len({line.number for line in quoted})} of {counts[handle]} lines"
         quotes[handle] = f"[{exact_line(handle)}: {share}]\n" + "\n".join(map(_with_number, quoted))
     return quotes
+
+
+def _lines_in_hit(candidates: list[tuple[str, lines.Line]], first: int, hit: Hit) -> range:
+    """The indices, from ``first`` on, of the lines that a hit has a part of."""
+    begin = bisect_right(
+        candidates, hit.start, first, key=lambda one: one[1].start + len(one[1].text)
+    )
+    return range(begin, bisect_left(candidates, hit.end, begin, key=lambda one: one[1].start))
 
 
 class _Shown:

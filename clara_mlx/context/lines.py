@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from heapq import heapify, heappop
 from itertools import accumulate
 from math import log
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Characters. A longer line is looked at in parts.
 _LONG = 3_000
@@ -21,32 +22,32 @@ _LONG = 3_000
 # Characters of such a part.
 _PART = 1_000
 
-# How an answer looks, by what the question asks for.
+# How an answer looks, by words of a question that asks for it.
 _LOOKS = tuple(
-    (re.compile(rf"\b(?:{asked})\b", re.IGNORECASE), re.compile(looks, re.MULTILINE))
+    (frozenset(asked.split()), re.compile(looks, re.MULTILINE))
     for asked, looks in (
-        ("file|path|where|module", r"[\w-]\.[A-Za-z]{1,5}\b"),
-        ("line|column|where", r":\d+|\bline \d+"),
-        ("exception|error", r"[a-z](?:Error|Exception)\b|panicked"),
-        ("long|duration|took|time|seconds", r"\d ?m?s\b|\d (?:ms|sec)"),
-        ("when|date|day", r"\b\d{4}-\d\d|\d\d:\d\d"),
-        ("who|author", r"\w@\w|Author"),
-        ("commit|hash|id", r"\b[0-9a-f]{7,40}\b"),
-        ("versions?", r"\d\.\d"),
+        ("file path where module", r"[\w-]\.[A-Za-z]{1,5}\b"),
+        ("line column where", r":\d+|\bline \d+"),
+        ("exception error", r"[a-z](?:Error|Exception)\b|panicked"),
+        ("long duration took time seconds", r"\d ?m?s\b|\d (?:ms|sec)"),
+        ("when date day", r"\b\d{4}-\d\d|\d\d:\d\d"),
+        ("who author", r"\w@\w|Author"),
+        ("commit hash id", r"\b[0-9a-f]{7,40}\b"),
+        ("version versions", r"\d\.\d"),
         (
-            "exit|status|code",
+            "exit status code",
             r"exit (?:code|status)|returned|HTTP/|\b[A-Z]{1,4}\d{2,4}\b|\[[\w-]+\]|: \(\d+\)"
             r"|Error \d+",
         ),
-        ("many|number|count|total", r"\b\d+ [a-z]"),
-        ("host|url|address", r"https?://|\w\.(?:com|org|io|net)\b"),
+        ("many number count total", r"\b\d+ [a-z]"),
+        ("host url address", r"https?://|\w\.(?:com|org|io|net)\b"),
         (
-            "tests?|packages?|function|target|command|step",
-            r"\btest|FAIL|^ok|---|\bfn\b|\bdef\b|\bin \w+|\bnpm\b|make",
+            "test tests package packages function target command step",
+            r"\btest|FAIL|^ok|---|\bfn\b|\bdef\b|\bin \w|\bnpm\b|make",
         ),
-        ("branch|tag", r"branch|tag|->|##"),
-        ("added|inserted|new", r"^ *\+"),
-        ("removed|deleted|old", r"^ *-"),
+        ("branch tag", r"branch|tag|->|##"),
+        ("added inserted new", r"^ *\+"),
+        ("removed deleted old", r"^ *-"),
     )
 )
 
@@ -130,7 +131,16 @@ class Line(NamedTuple):
 
 def split_into_lines(text: str) -> list[Line]:
     """Every line of a text; very long ones in parts."""
-    return lines_near(text, [(0, len(text))])
+    found: list[Line] = []
+    start = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) <= _LONG:
+            found.append(Line(number, start, 0, line))
+        else:
+            parts = range(0, len(line), _PART)
+            found += [Line(number, start + i, i, line[i : i + _PART]) for i in parts]
+        start += len(line) + 1
+    return found
 
 
 def lines_near(text: str, spans: Iterable[tuple[int, int]]) -> list[Line]:
@@ -169,6 +179,27 @@ def _parts_of_line(
         yield Line(number, start, start - line_start, text[start : min(start + size, line_end)])
 
 
+class _Distinct:
+    """Lines, of which equal ones are looked at once; their number counts.
+
+    Attributes:
+        texts: The lines, each once.
+        numbers: For each line, the index of its text.
+        counts: For each text, how many lines have it.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        indices: dict[str, int] = {}
+        numbers = [indices.setdefault(line, len(indices)) for line in lines]
+        self.texts = list(indices)
+        self.numbers = np.array(numbers, dtype=np.intp)
+        self.counts = np.bincount(self.numbers, minlength=len(indices))
+
+    def count(self, found: Iterable[int]) -> int:
+        """The number of lines that have one of these texts."""
+        return int(self.counts[list(found)].sum())
+
+
 def best_lines(
     lines: Sequence[str],
     question: str,
@@ -188,19 +219,15 @@ def best_lines(
         bonuses: By index, what is added to a line's score, as a share of the best line's score.
     """
     scores = _scores(lines, question)
-    best = max(scores, default=0.0)
+    best = float(scores.max(initial=0.0))
     for index, share in (bonuses or {}).items():
         scores[index] += share * best
     chosen: dict[int, None] = {}
     room = characters
-    # A heap, because sorting many lines is one long step during which no other thread runs.
-    order = [(-score, index) for index, score in enumerate(scores)]
-    heapify(order)
-    for rank in range(len(lines)):
-        index = heappop(order)[1]
+    for rank, index in enumerate(np.argsort(-scores, kind="stable").tolist()):
         if characters - room > _ENOUGH_CHARACTERS and scores[index] < _LEAST_SHARE * best:
             break
-        if chosen and room <= _NUMBER_CHARACTERS:
+        if chosen and room < _NUMBER_CHARACTERS:
             break
         around = range(index - _LINES_BEFORE, index + _LINES_AFTER + 1)
         for one in (index, *(around if rank < _BEST_WITH_CONTEXT else ())):
@@ -220,46 +247,53 @@ def lines_sharing_words(lines: Sequence[str], text: str, rare: int | None = None
         text: The text.
         rare: Words that more lines than this have do not count; by default all count.
     """
-    by_word = [found for found in _by_word(lines, text) if rare is None or len(found) <= rare]
-    scores = _weigh(len(lines), [(found, 1.0) for found in by_word])
-    found = [index for index, score in enumerate(scores) if score]
-    return sorted(found, key=lambda index: -scores[index])
+    distinct = _Distinct(lines)
+    by_word = _by_word(distinct.texts, text)
+    features = [(found, 1.0) for found in by_word if rare is None or distinct.count(found) <= rare]
+    scores = _weigh(distinct, features)[distinct.numbers]
+    found = np.flatnonzero(scores)
+    return found[np.argsort(-scores[found], kind="stable")].tolist()
 
 
-def _scores(lines: Sequence[str], question: str) -> list[float]:
+def _scores(lines: Sequence[str], question: str) -> NDArray[np.float64]:
     """How well each line fits a question: its words, its looks, its shape, and its neighbours'."""
-    by_word = _by_word(lines, question)
+    distinct = _Distinct(lines)
+    by_word = _by_word(distinct.texts, question)
     features = [(found, 1.0) for found in by_word]
+    asking = {word.lower() for word in set(_WORD.findall(question))}
     for asked, looks in _LOOKS:
-        if asked.search(question):
-            features.append((_matching(lines, looks), _LOOKS_LIKE_ANSWER))
+        if not asked.isdisjoint(asking):
+            features.append((_matching(distinct.texts, looks), _LOOKS_LIKE_ANSWER))
     asked_for = _TROUBLE.search(question) or not any(by_word)
     trouble = _TROUBLE_ASKED_FOR if asked_for else _TROUBLE_NOT_ASKED_FOR
-    features.append((_matching(lines, _TROUBLE), trouble))
-    scores = _weigh(len(lines), features)
-    shapes = [_WORD.sub("w", line.strip()[:_SHAPE_CHARACTERS]) for line in lines]
-    alike = Counter(shapes)
-    for index, score in enumerate(scores):
+    features.append((_matching(distinct.texts, _TROUBLE), trouble))
+    scores = _weigh(distinct, features)
+    shapes = [_WORD.sub("w", line.strip()[:_SHAPE_CHARACTERS]) for line in distinct.texts]
+    alike = dict.fromkeys(shapes, 0)
+    for shape, count in zip(shapes, distinct.counts.tolist(), strict=True):
+        alike[shape] += count
+    for index, shape in enumerate(shapes):
         # Lines with nothing but a rare shape come after all that have another feature.
-        weight = _RARE_SHAPE if score else _RARE_SHAPE_ALONE
-        scores[index] += weight * log(1 + len(lines) / alike[shapes[index]])
-    own = list(scores)
-    for index, score in enumerate(own):
-        before = own[max(0, index - _NEIGHBOUR_LINES) : index]
-        around = before + own[index + 1 : index + 1 + _NEIGHBOUR_LINES]
-        scores[index] = score + _FROM_NEIGHBOURS * max(around, default=0.0)
-    return scores
+        weight = _RARE_SHAPE if scores[index] else _RARE_SHAPE_ALONE
+        scores[index] += weight * log(1 + len(lines) / alike[shape])
+    own = scores[distinct.numbers]
+    around = np.zeros_like(own)
+    for away in range(1, _NEIGHBOUR_LINES + 1):
+        around[away:] = np.maximum(around[away:], own[:-away])
+        around[:-away] = np.maximum(around[:-away], own[away:])
+    return own + _FROM_NEIGHBOURS * around
 
 
-def _weigh(count: int, features: Iterable[tuple[set[int], float]]) -> list[float]:
-    """The scores of ``count`` lines: the fewer lines have a feature, the more it says.
+def _weigh(distinct: _Distinct, features: Iterable[tuple[set[int], float]]) -> NDArray[np.float64]:
+    """The scores of distinct lines: the fewer lines have a feature, the more it says.
 
-    A feature is the indices of the lines that have it, and a weight.
+    A feature is the indices of the distinct lines that have it, and a weight.
     """
-    scores = [0.0] * count
+    scores = np.zeros(len(distinct.texts))
     for found, weight in features:
-        for index in found:
-            scores[index] += weight * log(1 + count / len(found))
+        if found:
+            indices = list(found)
+            scores[indices] += weight * log(1 + len(distinct.numbers) / distinct.count(indices))
     return scores
 
 
@@ -301,15 +335,19 @@ def _matching(lines: Sequence[str], pattern: re.Pattern[str]) -> set[int]:
     for first in range(0, len(lines), _LINES_AT_ONCE):
         some = lines[first : first + _LINES_AT_ONCE]
         starts = list(accumulate((len(line) + 1 for line in some), initial=0))
-        matches = pattern.finditer("\n".join(some))
-        found.update(first + bisect_right(starts, match.start()) - 1 for match in matches)
+        text = "\n".join(some)
+        match = pattern.search(text)
+        while match:
+            number = bisect_right(starts, match.start())
+            found.add(first + number - 1)
+            match = pattern.search(text, starts[number]) if number < len(some) else None
     return found
 
 
 def _words(text: str) -> set[str]:
     """Words and the parts of names, in lower case, without a plural's s."""
     found = set()
-    for word in _WORD.findall(text):
+    for word in set(_WORD.findall(text)):
         found.add(word.lower())
         found.update(_singular(part.lower()) for part in _PARTS.split(word) if part)
     return found
