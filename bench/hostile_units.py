@@ -37,7 +37,7 @@ def slowest_units(folder: Path) -> Iterator[Verdict]:
     with Memory.open(folder / "m.db") as memory:
         for entry in entries():
             limit, _ = limits.SLOWER.get(entry.name, (limits.LONGEST, ""))
-            for unit in units(modules(), _UNITS, entry.name):
+            for unit in units(tuple(modules()), _UNITS, _UNITS, entry.name):
                 text = (unit * (_SIZE // len(unit) + 1))[:_SIZE]
                 prepare = partial(entry.prepare, text, memory)
                 seconds = cpu_seconds(prepare)

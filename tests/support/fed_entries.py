@@ -215,7 +215,7 @@ class Entry:
 
     def _value(self, parameter: inspect.Parameter, given: Given) -> Any:
         if "Callable" in str(parameter.annotation):
-            return OTHERS.get(parameter.name, lambda given: len)(given)
+            return OTHERS[parameter.name](given) if parameter.name in OTHERS else len
         if parameter.name == "rounds" and "str" not in str(parameter.annotation):
             return given.conversation[1:3]
         if parameter.name == "lines" and "tool_outputs" in self.name:

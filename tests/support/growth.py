@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 # The parser of regular expressions has no public name; it is the same in Python 3.11 to 3.13.
-from re import _constants as constants  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from re import _constants as constants
+from re import _parser as parser
 from types import ModuleType
 from typing import Any
 
