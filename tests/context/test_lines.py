@@ -187,20 +187,6 @@ def test_a_search_for_words_finds_what_a_look_at_each_line_does(some: list[str])
         assert lines_sharing_words(some, question) == looked_at
 
 
-@pytest.mark.alone
-@pytest.mark.parametrize("unit", ["\n", "a\n", "a", "1.", "x.py:1: error\n", " ", "\r\n", "aB_"])
-def test_the_time_for_lines_grows_with_the_text_and_no_faster(unit: str) -> None:
-    def seconds(characters: int) -> float:
-        text = unit * (characters // len(unit))
-        started = thread_time()
-        texts = [line.text for line in split_into_lines(text) if line.text.strip()]
-        best_lines(texts, "which error in x.py is in version 1.2", 3_000)
-        return thread_time() - started
-
-    first, second = (min(seconds(n) for _ in range(3)) for n in (20_000, 160_000))
-    assert second < 0.05 or second < 24 * first, (first, second)
-
-
 def test_of_a_long_text_only_what_is_near_is_looked_at() -> None:
     """A gigabyte's worth of lines is not made to show ten of them."""
     started = thread_time()
