@@ -4,6 +4,7 @@ python scripts/patterns.py                   # all patterns, by recheck and by m
 python scripts/patterns.py FILE ...          # those of some files
 python scripts/patterns.py --pattern P       # one that is not in the source yet
 python scripts/patterns.py --write           # all that are not in the file of verdicts, into it
+python scripts/patterns.py --new             # all, by recheck those that are not in that file
 python scripts/patterns.py --recorded        # without recheck, by the file of verdicts
 python scripts/patterns.py --list            # the patterns, without a check
 
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--flags", type=int, default=0, help="its flags, such as 8 for MULTILINE")
     parser.add_argument("--write", action="store_true", help="renew the file of verdicts")
     parser.add_argument("--all", action="store_true", help="with --write, ask about all again")
+    parser.add_argument("--new", action="store_true", help="ask only about what is not in the file")
     parser.add_argument("--recorded", action="store_true", help="rely on the file of verdicts")
     parser.add_argument("--list", action="store_true", help="show the patterns only")
     given = parser.parse_args()
@@ -57,11 +59,12 @@ def main() -> int:
     recorded = {one: known.get(one, verdicts.UNKNOWN) for one in patterns}
     if given.recorded:
         return _report(recorded, patterns)
+    wanted = list(patterns)
+    if given.new or (given.write and not given.all):
+        wanted = [one for one in patterns if one not in known or not known[one].is_linear]
     try:
-        recheck.install()
-        wanted = list(patterns)
-        if given.write and not given.all:
-            wanted = [one for one in patterns if one not in known or not known[one].is_linear]
+        if wanted:
+            recheck.install()
         found = verdicts.judge(wanted)
     except recheck.Unavailable as error:
         print(
@@ -72,7 +75,7 @@ def main() -> int:
         verdicts.write(
             {**{one: known[one] for one in known if given.files or one in patterns}, **found}
         )
-    return _report(found, patterns)
+    return _report({**recorded, **found} if given.new else found, patterns)
 
 
 def _report(found: dict[Pattern, verdicts.Verdict], places: dict[Pattern, list[str]]) -> int:
