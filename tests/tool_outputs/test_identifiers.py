@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.tool_outputs.identifiers import MAX_LENGTH, identifiers
+from clara_mlx.tool_outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.spans import MAX_LENGTH
 
 
 def found(text: str) -> list[tuple[str, str]]:

@@ -1,0 +1,122 @@
+"""Paths of files and folders, with the positions written against them, and lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from clara_mlx.tool_outputs.spans import MAX_LENGTH, Span, every_match
+
+# yaml
+_EXTENSION = re.compile(
+    r"bat|bazel|bin|bz2|c|cc|cfg|cjs|cmake|conf|cpp|cs|css|csv|cts|cu|cxx|dart|db|dll|dylib"
+    r"|env|erl|ex|exs|f90|gemspec|go|gradle|graphql|gz|h|hh|hpp|hs|htm|html|hxx|ini|ipynb|jar"
+    r"|java|jl|jpeg|jpg|js|json|jsonl|jsx|kt|less|lock|log|lua|m|map|md|metal|mjs|ml|mm|mts"
+    r"|nix|npy|npz|o|parquet|patch|pb|pdf|php|pl|plist|png|proto|ps1|pth|py|pyc|pyi|pyx|r|rb"
+    r"|rlib|rs|rst|s|safetensors|sass|scala|scss|sh|so|sol|sql|sqlite|svelte|svg|swift|tar|tf"
+    r"|toml|traj|ts|tsv|tsx|txt|vue|wasm|whl|xml|yaml|yml|zig|zip|zsh",
+    re.IGNORECASE,
+)
+# Makefile
+_FILE_NAME = re.compile(
+    r"(?:Docker|Make|Gem|Rake|Proc|Jenkins|Vagrant|Just)file|LICENSE"
+    r"|\.(?:git(?:ignore|attributes)|dockerignore|editorconfig|env|npmrc|bashrc)"
+)
+# Node.js
+_PRODUCT = re.compile(r"(?:Node|Vue|Next|Nuxt|Three|D3)\.js|Socket\.io")
+# File "/opt/my app/load.py", line 42
+_QUOTED_PATH = re.compile(r'File "([^"\n]{1,500}+)", line')
+# C:\project\a.py:12
+_WINDOWS_PATH = re.compile(
+    r":\\(?<=[A-Za-z]:\\)(?<![A-Za-z0-9][A-Za-z]:\\)[^\s\"'<>|*?:;,()]++"
+    r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
+)
+# src/app.ts(12,5)
+_PATH = re.compile(
+    r"([\w./@+~%-](?<![\w./@+~%-].)"
+    r"(?:(?<=[^\W\d])|(?=[\d./@+~%-]*+\w))"  # it has a letter
+    r"(?!(?<=</)[\w-]++>)"  # </a-tag> is none
+    # Without a slash or a dot only well-known names are paths.
+    r"(?:(?:(?<=[./])|[\w@+~%-]*+[./])[\w./@+~%-]*+"
+    r"|(?:(?<=[A-Z])[a-z]{2,8}file|(?<=L)ICENSE)(?![\w@+~%-])))"
+    r"(:\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
+)
+
+
+def paths(text: str) -> Iterator[Span]:
+    """Paths with the locations written against them, without the a/ and b/ of git's diffs."""
+    for match in _QUOTED_PATH.finditer(text):
+        if match[1][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
+            yield match.span(1)
+    last = 0
+    for match in _WINDOWS_PATH.finditer(text):
+        if match.start() > last:
+            last = match.end()
+            yield match.start() - 1, last
+    # A text names the same paths again and again: those that are one whatever is around them, but
+    # for a call, and those that never are.
+    always: set[str] = set()
+    never: set[str] = set()
+    for match in _PATH.finditer(text):
+        whole = match[0]
+        if whole in never:
+            continue
+        start, end = match.span()
+        if whole in always:
+            if not text.startswith("(", end):
+                yield start, end
+            continue
+        name, location = match.groups()
+        has_side = name[:2] in ("a/", "b/")
+        in_diff = has_side and (
+            text[start - 4 : start] in ("--- ", "+++ ", "git ")
+            or text.startswith(f"a/{name[2:]} ", start - len(name) - 1)
+        )
+        if in_diff:  # one of git's two sides
+            name = name[2:]
+            start += 2
+        if not location:
+            bare = name.rstrip(".-,") or name
+            end -= len(name) - len(bare)
+            name = bare
+        if len(name) > MAX_LENGTH:
+            continue
+        if not _is_path(name, bool(location)):
+            if not in_diff:
+                never.add(whole)
+        elif location or not text.startswith("(", end):  # data.json() is a call
+            yield start, end
+            if name == whole and not has_side:
+                always.add(whole)
+
+
+def _is_path(name: str, located: bool) -> bool:
+    """Whether a match of `_PATH` looks like a file or folder, not like a word or an attribute."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, extension = last.rpartition(".")
+    known = bool(dot and stem and _EXTENSION.fullmatch(extension))
+    if slash:
+        if name.startswith("//") or not re.search("[A-Za-z_]", name):
+            return False
+        rooted = name.startswith(("/", "./", "../", "~/"))
+        return (
+            known
+            or _FILE_NAME.fullmatch(last) is not None
+            or (rooted and len(name) > 2)
+            or bool("/" in folder and last)
+        )
+    if _FILE_NAME.fullmatch(last):
+        return True
+    if _PRODUCT.fullmatch(last):
+        return False
+    # obj.c and self.h are attributes more often than files; with a line number they are files.
+    return known and (located or len(extension) > 1)
+
+
+# line 12
+_LINE = re.compile(
+    r"l(?<!\wl)ines? \d{1,7}+(?:-\d{1,7}+)?\b|L(?<!\wL)ines? \d{1,7}+(?:-\d{1,7}+)?\b"
+    r"|\n(@@ -\d{1,7}+(?:,\d{1,7}+)? \+\d{1,7}+(?:,\d{1,7}+)? @@)"
+)
+
+lines = every_match(_LINE)
