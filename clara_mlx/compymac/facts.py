@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from clara_mlx.context import wording
+from clara_mlx.context import outcomes, wording
 from clara_mlx.context.quoting import quote_markers
 from clara_mlx.tool_outputs.identifiers import identifiers
 
@@ -110,7 +110,7 @@ class MemoryFacts:
             if "command" in arguments:
                 _remember(self.commands_executed, wording.short_command(arguments) or name)
         if role == "tool":
-            for line in wording.trouble_lines(text):
+            for line in outcomes.trouble_lines(text):
                 _remember(self.errors_encountered, line[:_FACT])
         if role == "user" and not self.user_requirements:
             _remember(self.user_requirements, text.strip()[:_TASK])

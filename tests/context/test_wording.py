@@ -7,7 +7,7 @@ from time import thread_time
 
 import pytest
 
-from clara_mlx.context import wording
+from clara_mlx.context import outcomes, wording
 from clara_mlx.context.messages import Piece
 
 PYTEST = """\
@@ -33,7 +33,7 @@ FAILED tests/test_a.py::test_three - KeyError: 'x'
 
 
 def test_failures_and_the_summary_come_before_headers() -> None:
-    assert wording.key_lines(PYTEST, "pytest") == [
+    assert outcomes.key_lines(PYTEST, "pytest") == [
         *(line for line in PYTEST.splitlines() if line.startswith("FAILED ")),
         PYTEST.splitlines()[-1],
     ]
@@ -41,7 +41,7 @@ def test_failures_and_the_summary_come_before_headers() -> None:
 
 def test_headers_are_shown_where_there_is_room() -> None:
     passed = "\n".join([*PYTEST.splitlines()[:4], "", "=== 9 passed in 0.12s ==="])
-    lines = wording.key_lines(passed, "pytest")
+    lines = outcomes.key_lines(passed, "pytest")
     assert lines[-1] == "=== 9 passed in 0.12s ===" and "collected 9 items" in lines
 
 
@@ -55,12 +55,12 @@ def test_what_an_exam_could_not_ask_is_shown_all_the_same() -> None:
             "Found 2 errors in 1 file (checked 2 source files)",
         ]
     )
-    assert wording.key_lines(text, "mypy") == text.splitlines()
+    assert outcomes.key_lines(text, "mypy") == text.splitlines()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "?", "a b", "ok\n" * 50_000])
 def test_output_of_an_unknown_tool_has_its_last_line(text: str) -> None:
-    assert len(wording.key_lines(text)) <= 1
+    assert len(outcomes.key_lines(text)) <= 1
 
 
 @pytest.mark.alone
@@ -88,7 +88,7 @@ def test_a_blocks_text_takes_no_longer_for_a_hostile_output(make: Callable[[int]
 
 
 def test_names_that_are_shown_anyway_are_left_out_however_many_there_are() -> None:
-    names = [f"src/a{i:03}.py" for i in range(400)]
-    text = " ".join([*names, "lib/other.py"])
-    (line,) = wording.identifier_lines(text, shown=" ".join(names[:-1]))
+    paths = [f"src/a{i:03}.py" for i in range(400)]
+    text = " ".join([*paths, "lib/other.py"])
+    (line,) = names.identifier_lines(text, shown=" ".join(paths[:-1]))
     assert line == "path: src/a399.py, lib/other.py"
