@@ -7,7 +7,7 @@ from time import thread_time
 
 import pytest
 
-from clara_mlx.context import outcomes, wording
+from clara_mlx.context import names, outcomes, wording
 from clara_mlx.context.messages import Piece
 
 PYTEST = """\
