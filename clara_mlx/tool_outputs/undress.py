@@ -1,0 +1,146 @@
+"""The one view of a text that everything looks at which analyses texts: what a reader sees of it.
+
+Tools print for terminals: colours, progress bars, backspaces. None of that is the text. `undress`
+takes it off, once for each text, and keeps a map back to the original's characters.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from threading import Lock
+
+from clara_mlx.tool_outputs import terminal
+from clara_mlx.tool_outputs.edits import Edit, Edited
+
+# Texts whose undressed views are kept, and the characters that they may have together. One larger
+# text is kept all the same, until the next one comes.
+_KEPT_TEXTS = 16
+_KEPT_CHARACTERS = 4_000_000
+
+
+class Undressed:
+    """A text as a reader sees it, with a map to the characters of the original.
+
+    The text is in the order of the original, and each of its characters comes from one or several
+    of the original's. It is never changed.
+
+    Attributes:
+        original: The text as it came.
+        text: The text without the codes of a terminal, overwritten states of progress bars and
+            characters that nobody sees; lines end with a line feed alone.
+    """
+
+    __slots__ = ("_layers", "original", "text")
+
+    def __init__(self, original: str, layers: tuple[Edited, ...]) -> None:
+        self.original = original
+        self.text = layers[-1].text if layers else original
+        self._layers = layers
+
+    @property
+    def bare(self) -> Undressed:
+        """The same without what stands before each line: times, names of containers, numbers.
+
+        `text` still has them, so that they are found; rules read the lines without them.
+        """
+        return self
+
+    def original_span(self, start: int, end: int) -> tuple[int, int]:
+        """Where in the original the characters of `text` from ``start`` to ``end`` came from.
+
+        What was taken off around them is not included, what was taken off between them is.
+        """
+        for layer in reversed(self._layers):
+            start, end = layer.before(start, end)
+        return start, end
+
+    def seen(self, start: int, end: int) -> str:
+        """The part of `text` that was made of the original's characters from ``start`` to ``end``.
+
+        The parts of adjoining spans make up the whole text.
+        """
+        for layer in self._layers:
+            start, end = layer.after(start), layer.after(end)
+        return self.text[start:end]
+
+
+def undress(text: str) -> Undressed:
+    """The undressed view of a text; that of the last few texts is kept.
+
+    A text that wears nothing costs a look at it, and the view's text is the same object.
+    """
+    with _lock:
+        if (kept := _views.get(text)) is not None:
+            _views.move_to_end(text)
+            return kept
+    view = Undressed(text, _take_off(text))
+    with _lock:
+        _views[text] = view
+        while len(_views) > _KEPT_TEXTS or (
+            len(_views) > 1 and sum(map(len, _views)) > _KEPT_CHARACTERS
+        ):
+            _views.popitem(last=False)
+    return view
+
+
+_views: OrderedDict[str, Undressed] = OrderedDict()
+_lock = Lock()
+
+# What is taken off, in this order: each function gives its edits.
+_LAYERS: tuple[Callable[[str], Iterable[Edit]], ...] = (
+    terminal.codes,
+    terminal.invisible,
+    terminal.line_ends,
+    terminal.backspaces,
+    terminal.carriage_returns,
+)
+
+
+def _take_off(text: str) -> tuple[Edited, ...]:
+    layers: list[Edited] = []
+    for layer in _LAYERS:
+        if edits := list(layer(text)):
+            layers.append(Edited(text, edits))
+            text = layers[-1].text
+    return tuple(layers)
+
+
+def decode(data: bytes) -> str:
+    """Raw bytes as text for analysis: UTF-8, or UTF-16 if they are.
+
+    Bytes that don't decode become lone surrogates in UTF-8, so that they can be told apart, and
+    U+FFFD in UTF-16.
+    """
+    encoding = _utf_16(data)
+    if encoding is None:
+        return data.decode("utf-8", "surrogateescape")
+    return data.decode(encoding, "replace")
+
+
+# Bytes at the beginning that are looked at.
+_LOOKED_AT = 4_096
+
+# Of them, the least: fewer say too little.
+_LEAST = 8
+
+# The share of characters of Latin scripts that makes bytes UTF-16 without a mark: their high bytes
+# are zero, their low bytes are not.
+_LATIN = 0.7
+
+
+def _utf_16(data: bytes) -> str | None:
+    """``utf-16-le`` or ``utf-16-be``, if the bytes are that."""
+    if data[:2] == b"\xff\xfe" and data[2:4] != b"\0\0":
+        return "utf-16-le"
+    if data[:2] == b"\xfe\xff":
+        return "utf-16-be"
+    look = data[: _LOOKED_AT - _LOOKED_AT % 2]
+    look = look[: len(look) - len(look) % 2]
+    if len(look) < _LEAST or b"\0" not in look:
+        return None
+    even, odd = look[::2], look[1::2]
+    for encoding, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if high.count(0) >= _LATIN * len(high) and not low.count(0):
+            return encoding
+    return None
