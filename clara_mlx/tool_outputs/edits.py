@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
 from operator import sub
 
 Edit = tuple[int, int, str]
 """First character, one past the last, and what stands there instead: nothing, or one character."""
+
+# Characters that are searched at once, so that other threads get to run.
+_PIECE_CHARACTERS = 1 << 17
 
 
 class Edited:
@@ -23,26 +27,24 @@ class Edited:
 
     __slots__ = ("_at", "_ends", "_lengths", "_starts", "text")
 
-    def __init__(self, text: str, edits: Iterable[Edit]) -> None:
+    def __init__(self, text: str, edits: Sequence[Edit]) -> None:
         """Make the edits, which are in the order of the text and don't overlap."""
-        given = list(edits)
-        starts, ends, instead = zip(*given, strict=True) if given else ((), (), ())
+        starts, ends, instead = zip(*edits, strict=True) if edits else ((), (), ())
         lengths = bytes(map(len, instead))
         self._starts, self._ends, self._lengths = array("q", starts), array("q", ends), lengths
         # How much shorter the text has become after each edit.
         shorter = accumulate(map(sub, map(sub, ends, starts), lengths))
         #: Where, in the new text, what follows each edit begins.
         self._at = array("q", map(sub, ends, shorter))
-        kept = map(text.__getitem__, map(slice, (0, *ends), (*starts, len(text))))
+        kept: Iterable[str] = map(text.__getitem__, map(slice, (0, *ends), (*starts, len(text))))
         if any(lengths):
-            self.text = "".join(chain.from_iterable(zip(kept, (*instead, ""), strict=True)))
-        else:
-            self.text = "".join(kept)
+            kept = chain.from_iterable(zip(kept, (*instead, ""), strict=True))
+        self.text = "".join(kept)
 
     def before(self, start: int, end: int) -> tuple[int, int]:
         """The characters of the text before the edits from which those of a span were made."""
-        first = self._start_of(start)
-        return (first, self._end_of(end - 1)) if end > start else (first, first)
+        first = self._origin(start)[0]
+        return (first, self._origin(end - 1)[1]) if end > start else (first, first)
 
     def after(self, position: int) -> int:
         """The number of characters that were made of those before a position of the old text."""
@@ -51,26 +53,31 @@ class Edited:
             return position
         return self._at[edit] + max(0, position - self._ends[edit])
 
-    def _start_of(self, index: int) -> int:
-        """Where the character at ``index`` was made from."""
-        edit = bisect_right(self._at, index) - 1
+    def _origin(self, index: int) -> tuple[int, int]:
+        """The characters that the one at ``index`` was made from."""
         # An edit's own character stands just before what follows the edit.
-        following = edit + 1
-        if (
-            following < len(self._at)
-            and self._at[following] == index + 1
-            and self._lengths[following]
-        ):
-            return self._starts[following]
-        return index if edit < 0 else self._ends[edit] + index - self._at[edit]
+        edit = bisect_right(self._at, index)
+        if edit < len(self._at) and self._at[edit] == index + 1 and self._lengths[edit]:
+            return self._starts[edit], self._ends[edit]
+        start = index + self._ends[edit - 1] - self._at[edit - 1] if edit else index
+        return start, start + 1
 
-    def _end_of(self, index: int) -> int:
-        """One past the last character that the one at ``index`` was made from."""
-        following = bisect_right(self._at, index)
-        if (
-            following < len(self._at)
-            and self._at[following] == index + 1
-            and self._lengths[following]
-        ):
-            return self._ends[following]
-        return self._start_of(index) + 1
+
+def find_all(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
+    """Every match, searched piece by piece.
+
+    A match may go on beyond its piece, but must not depend on how much follows it.
+    """
+    found: list[re.Match[str]] = []
+    start = 0
+    while start < len(text):
+        stop = start + _PIECE_CHARACTERS
+        number = len(found)
+        found += pattern.finditer(text, start, stop)
+        start = stop
+        if len(found) > number and found[-1].end() == stop < len(text):
+            last = found.pop()
+            if (whole := pattern.match(text, last.start())) is not None:
+                found.append(whole)
+                start = max(stop, whole.end())
+    return found

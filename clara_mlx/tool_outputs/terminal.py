@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-from clara_mlx.tool_outputs.edits import Edit
-
-# Characters that are searched at once, so that other threads get to run.
-_PIECE_CHARACTERS = 1 << 17
+from clara_mlx.tool_outputs.edits import Edit, find_all
 
 # ESC[1mESC[31m; ESC[2K; then ESC]8;;https://example.org ESC\ and other strings, also one that is
 # cut off with the text; then ESC M, or ESC alone.
@@ -16,8 +12,10 @@ _CODE = re.compile(
     r"(?:\x1b\[[0-9;:]{0,99}+[mK])++"
     r"|(?:\x1b\[|\x9b)[0-?]{0,99}+[ -/]{0,9}+([@-~]?)"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*+(?:\x07|\x1b\\|\x9c|\Z)"
-    r"|\x1b[ -/]{0,9}+[0-~]?"
+    r"|(?:\x1b[ -/]{0,9}+[0-OQ-WYZ\\`-~])++|\x1b[ -/]{0,9}+[0-~]?"
 )
+# The same as single characters beyond ASCII.
+_ONE_CHARACTER_CODE = re.compile("[\x90\x98\x9b\x9d-\x9f]")
 
 # What a code that moves the cursor leaves, by its last letter: a space between words, the line's
 # beginning, or another line.
@@ -25,51 +23,65 @@ _MOVES = {"C": " ", "G": "\r", **dict.fromkeys("ABEFHSTdf", "\n")}
 
 # Characters that show nothing: control characters, and those of Unicode that only format.
 _INVISIBLE = re.compile(
-    "[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
+    "[\x00-\x07\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb]++"
 )
+_INVISIBLE_ASCII = bytes([*range(0x08), *range(0x0E, 0x20), 0x7F])
 
+# A\bA, which is a bold A: each character is overwritten by the next one.
+_OVERSTRUCK = re.compile("(?:[^\x08\r\n]\x08(?=[^\x08\r\n]))++")
 _BACKSPACES = re.compile("\x08++")
 
 # \r\r before a line feed
 _LINE_END = re.compile(r"\r(?<!\r\r)\r*+(?=\n|\Z)")
 
 # The first word of a line's state; "Downloading" in "  * Downloading 3 of 8".
-_FIRST_WORD = re.compile(r"[\W_]{0,12}+([^\W\d_]*+)")
+_FIRST_WORD = re.compile(r"[\W_]{0,12}+([^\W\d_]{0,40}+)")
 
 # What shows that a line's state will be followed by another: "12%", "[==> ]", "...".
 _PROGRESS = re.compile(r"[\d%\[#=|\u2500-\u259f\u2800-\u28ff]|\.\.|\u2026")
 
 
-def codes(text: str) -> Iterator[Edit]:
+def codes(text: str) -> list[Edit]:
     """Edits that remove the codes of a terminal; moves of the cursor become spaces or line ends."""
-    if "\x1b" not in text and (text.isascii() or not _C1.search(text)):
-        return
-    for match in _matches(_CODE, text):
-        yield *match.span(), _MOVES.get(match[1] or "", "")
+    if "\x1b" not in text and (text.isascii() or not _ONE_CHARACTER_CODE.search(text)):
+        return []
+    return [(*match.span(), _MOVES.get(match[1], "")) for match in find_all(_CODE, text)]
 
 
-_C1 = re.compile("[\x90\x98\x9b\x9d-\x9f]")
-
-
-def invisible(text: str) -> Iterator[Edit]:
+def invisible(text: str) -> list[Edit]:
     """Edits that remove characters that nobody sees."""
-    for match in _matches(_INVISIBLE, text):
-        yield *match.span(), ""
+    if text.isascii() and len(text.encode().translate(None, _INVISIBLE_ASCII)) == len(text):
+        return []
+    return [(*match.span(), "") for match in find_all(_INVISIBLE, text)]
+
+
+def line_ends(text: str) -> list[Edit]:
+    """Edits that remove what Windows writes before a line feed."""
+    if "\r" not in text:
+        return []
+    return [(*match.span(), "") for match in find_all(_LINE_END, text)]
+
+
+def overstruck(text: str) -> list[Edit]:
+    """Edits that remove characters which a backspace and another character overwrite."""
+    if "\x08" not in text:
+        return []
+    return [(*match.span(), "") for match in find_all(_OVERSTRUCK, text)]
 
 
 def backspaces(text: str) -> list[Edit]:
-    """Edits that remove backspaces with what is overwritten after them."""
+    """Edits that remove several backspaces with what is overwritten after them."""
     edits: list[Edit] = []
     if "\x08" not in text:
         return edits
-    for match in _matches(_BACKSPACES, text):
+    for match in find_all(_BACKSPACES, text):
         start, end = match.span()
         wanted = end - start
         # At the end of a line they only move the cursor.
         while wanted and end < len(text) and text[end] not in "\r\n":
             floor = max(start - wanted, edits[-1][1] if edits else 0)
-            line = text.rfind("\n", floor, start) + 1
+            line = max(text.rfind("\n", floor, start), text.rfind("\r", floor, start)) + 1
             wanted -= start - max(floor, line)
             start = max(floor, line)
             if not (wanted and edits and start == edits[-1][1] and not line):
@@ -79,70 +91,54 @@ def backspaces(text: str) -> list[Edit]:
     return edits
 
 
-def line_ends(text: str) -> Iterator[Edit]:
-    """Edits that remove what Windows writes before a line feed."""
-    for match in _matches(_LINE_END, text):
-        yield *match.span(), ""
-
-
-def carriage_returns(text: str) -> Iterator[Edit]:
+def carriage_returns(text: str) -> list[Edit]:
     """Edits that leave the last state of each line, and what is no state of what comes after it.
 
     A progress bar is written over itself; an error that is written over a progress bar, or the
     other way round, gets a line of its own.
     """
+    edits: list[Edit] = []
     line_end = -1
     while (found := text.find("\r", line_end + 1)) >= 0:
         line = text.rfind("\n", line_end + 1, found) + 1 or line_end + 1
         line_end = text.find("\n", found)
         line_end = line_end if line_end >= 0 else len(text)
-        yield from _last_states(text, line, line_end)
+        _leave_last_states(edits, text, line, line_end)
+    return edits
 
 
-def _last_states(text: str, line: int, line_end: int) -> Iterator[Edit]:
-    """The same for one line."""
+def _leave_last_states(edits: list[Edit], text: str, line: int, line_end: int) -> None:
+    """Add the edits of one line."""
     dropped = start = end = line  # what is overwritten, and the newest state after it
-    known: str | None = None  # that state's first word
+    newest: tuple[str, str, bool] | None = None
+    known: dict[str, tuple[str, str, bool]] = {}  # the states so far, which are often the same
     begin = line
-    while begin <= line_end:
-        found = text.find("\r", begin, line_end)
-        stop = found if found >= 0 else line_end
-        state = text[begin:stop]
+    for state in text[line:line_end].split("\r"):
+        stop = begin + len(state)
         if state and not state.isspace():
-            match = _FIRST_WORD.match(state)
-            word = match[1] if match else ""
-            if known is None or (word == known and _is_progress(word, text[start:end], state)):
+            if (read := known.get(state)) is None:
+                read = known[state] = _read_state(state)
+            if newest is None or _is_followed(newest, read):
                 start = begin
             else:
                 if dropped < start:
-                    yield dropped, start, ""
-                yield end, begin, "\n"
+                    edits.append((dropped, start, ""))
+                edits.append((end, begin, "\n"))
                 dropped = start = begin
-            end, known = stop, word
+            end, newest = stop, read
         begin = stop + 1
     if dropped < start:
-        yield dropped, start, ""
+        edits.append((dropped, start, ""))
     if end < line_end:
-        yield end, line_end, ""
+        edits.append((end, line_end, ""))
 
 
-def _is_progress(word: str, old: str, new: str) -> bool:
-    """Whether two states of a line that begin with the same word are of one progress bar."""
-    return not word or _PROGRESS.search(old) is not None or old.strip() == new.strip()
+def _read_state(state: str) -> tuple[str, str, bool]:
+    """A state of a line: its text, its first word, and whether it shows progress."""
+    match = _FIRST_WORD.match(state)
+    return state.strip(), match[1] if match else "", _PROGRESS.search(state) is not None
 
 
-def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Every match, searched piece by piece; a match never looks at what is before it."""
-    start = 0
-    while start < len(text):
-        stop = start + _PIECE_CHARACTERS
-        last = start
-        for match in pattern.finditer(text, start, stop):
-            last = match.end()
-            if last == stop < len(text):  # it may go on
-                whole = pattern.match(text, match.start())
-                if whole is None:
-                    continue
-                match, last = whole, whole.end()
-            yield match
-        start = max(stop, last)
+def _is_followed(old: tuple[str, str, bool], new: tuple[str, str, bool]) -> bool:
+    """Whether the second of two states is the next one of the same progress bar."""
+    return old[1] == new[1] and (not old[1] or old[2] or old[0] == new[0])

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import json
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -133,6 +134,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "most": lambda given: 2_000,
     "name": lambda given: "ask_memory",
     "number": lambda given: "r-1",
+    "pattern": lambda given: re.compile(r"a|\n"),
     "role": lambda given: "tool",
     "seen": lambda given: given.conversation[3],
     "session": lambda given: given.session,

@@ -1,0 +1,137 @@
+"""What stands before the text of each line: times, names of containers, numbers, signs of diffs.
+
+Rules for outputs and for code begin where a line begins; whoever printed a line for somebody else
+has put something there. The comment above an expression is a line that it matches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from clara_mlx.tool_outputs.edits import Edit, find_all
+
+Number = tuple[int, int]
+"""Where, in a text, a line goes on after its number, and the number."""
+
+Found = tuple[list[Edit], list[Number]]
+"""The edits that remove prefixes, and the lines' numbers among them."""
+
+# Lines in a row that have a prefix which could be something else.
+_LEAST_LINES = 3
+
+# The share of them whose number is one more than that of the line before.
+_FOLLOWING = 0.6
+
+# 2024-05-06T04:58:15.2481291Z  or  [06:55:46]
+_TIME = re.compile(
+    r"\n\[?(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d++)?(?:Z| UTC| ?[+-]\d\d:?\d\d)?"
+    r"\]?(?:(?=\n)|:? (?:[|-] )?|\t)"
+)
+# May  6 04:58:15 web1 sshd[24200]:  or  [Mon May 06 04:58:15.12 2024]
+_MONTH = re.compile(
+    r"\n\[?(?:[A-Z][a-z]{2} )?[ADFJMNOS][a-z]{2} [ \d]\d "
+    r"\d\d:\d\d:\d\d(?:\.\d++)?(?: \d{4})?\]?(?:(?=\n)| )"
+    r"(?:[\w.-]++ [\w./@()-]++(?:\[\d++\])?: )?"
+)
+# After a time:  app[web.1]:  or  INFO [main] org.example.Main:
+_SPEAKER = re.compile(
+    r"(?:[\w.-]++ )?[\w./@-]++\[[\w.]++\]: "
+    r"| *+(?:\[[^\]\n]++\] ++)?(?:INFO|DEBUG|TRACE) ++(?:\d++ --- ++)?"
+    r"(?:\[[^\]\n]++\] ++)?(?:[\w.$/\[\]-]++ *+[:-] )?"
+)
+# [   12.345678] , #12 2.465 , ==13328== , ##[group] , I0506 04:58:15.123456    12 file.go:12]
+_MARK = re.compile(
+    r"\n(?:\[ *+\d++\.\d{6}\] (?:\[ *+[TC]\d++\] )?|#\d++ \d++\.\d++ "
+    r"|(?:==\d++==|--\d++--)(?: |(?=\n))|##\[(?:group|endgroup|command|section|debug)\]"
+    r"|[IW]\d{4} \d\d:\d\d:\d\d\.\d++ ++\d++ (?=[\w.-]++:\d))"
+)
+# test<TAB>Run tests<TAB>2024-05-06T04:58:15
+_STEP = re.compile(r"\n[^\t\n]++\t[^\t\n]++\t(?=\d{4}-\d\d-\d\dT\d\d:)")
+# web-1  | , [pod/web/app]
+_NAME = re.compile(
+    r"\n(?:(?P<certain>[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d)) *+\|(?: |(?=\n)))"
+    r"|[A-Za-z][\w.-]*+ *+\|(?: |(?=\n))"
+    r"|\[(?!INFO|WARN|ERRO|DEBU|FATA|TRAC)[A-Za-z][\w./:@-]*+\] )"
+)
+#     126<TAB>
+_NUMBER = re.compile(r"\n[ \t]*+(\d{1,7}+)(?:\t|\u2192)")
+
+# tests/test_a.py:126: , tests/test_a.py-126- , 126: ,    126 |
+_PLACE = (
+    r"[ \t]*+(?:[\w.@+~/-]++:|(?:[\w.@+~/]++|-(?!\d++-))*+-)?"
+    r"(?P<%s>\d{1,7}+)(?:[:-]|[ \t]?[|\u2192]|\t) ?"
+)
+_CODE_PREFIX = re.compile(
+    rf"\n(?:(?P<sign>(?:> ?)++(?:[+-](?![+-]))?|[+-](?![+-]))"
+    rf"(?:{_PLACE % 'signed'})?|{_PLACE % 'number'})"
+)
+
+
+def times(text: str) -> Found:
+    """Times, and who or which step of a run speaks at that time."""
+    edits: list[Edit] = []
+    for pattern in (_STEP, _TIME, _MONTH):
+        for one in find_all(pattern, "\n" + text):
+            start, end = one.start(), one.end() - 1
+            if pattern is _TIME and (speaker := _SPEAKER.match(text, end)):
+                end = speaker.end()
+            edits.append((start, end, ""))
+    return sorted(edits), []
+
+
+def marks(text: str) -> Found:
+    """What a program, a builder or a kernel puts before each line: numbers of processes, times."""
+    return [(one.start(), one.end() - 1, "") for one in find_all(_MARK, "\n" + text)], []
+
+
+def names(text: str) -> Found:
+    """Names of containers, pods and steps before the lines that they printed."""
+    edits: list[Edit] = []
+    for run in _runs(find_all(_NAME, "\n" + text), text):
+        certain = len(run) >= _LEAST_LINES and 2 * len({one[0] for one in run}) <= len(run)
+        edits += [(one.start(), one.end() - 1, "") for one in run if certain or one["certain"]]
+    return edits, []
+
+
+def line_numbers(text: str) -> Found:
+    """The numbers that cat -n, nl and tools that read files put before lines."""
+    edits: list[Edit] = []
+    numbers: list[Number] = []
+    for run in _runs(find_all(_NUMBER, "\n" + text), text):
+        found = [int(one[1]) for one in run]
+        steps = sum(two == one + 1 for one, two in pairwise(found))
+        if len(run) >= _LEAST_LINES and steps >= _FOLLOWING * (len(run) - 1):
+            edits += [(one.start(), one.end() - 1, "") for one in run]
+            numbers += zip((one.end() - 1 for one in run), found, strict=True)
+    return edits, numbers
+
+
+def places_in_code(text: str) -> Found:
+    """What stands before lines of code: ``path:12:`` of grep, signs of diffs, quotation marks.
+
+    This takes off more than is certain: what remains is for finding names, not for reading.
+    """
+    edits: list[Edit] = []
+    numbers: list[Number] = []
+    for one in find_all(_CODE_PREFIX, "\n" + text):
+        edits.append((one.start(), one.end() - 1, ""))
+        if number := one["number"] or one["signed"]:
+            numbers.append((one.end() - 1, int(number)))
+    return edits, numbers
+
+
+def _runs(found: list[re.Match[str]], text: str) -> Iterator[list[re.Match[str]]]:
+    """The prefixes of lines in a row; one line between two may be empty."""
+    run: list[re.Match[str]] = []
+    following = -1
+    for one in found:
+        start = one.start()
+        if run and start != following and not text.startswith("\n", following, start):
+            yield run
+            run = []
+        run.append(one)
+        following = text.find("\n", one.end() - 1) + 1
+    if run:
+        yield run
