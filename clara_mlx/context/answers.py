@@ -146,7 +146,7 @@ def search(
     where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
     by_command = [] if handle else _handles_by_command(memory, question, where)
     by_words = memory.recall(question, _HITS_INSIDE if handle else _HITS, where, mode="text")
-    if memory.clara is not None:
+    if memory.answers:
         with suppress(OtherModel):  # then only the text can be searched
             answer = memory.ask(question, _HITS, where)
             if answer.evidence:

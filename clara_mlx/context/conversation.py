@@ -13,7 +13,6 @@ from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import (
     Message,
     calls_by_result,
-    chains,
     is_instruction,
     pieces,
 )
@@ -181,9 +180,12 @@ class Context:
             for index in indices
         ]
 
-    def handles_of_blocks(self, messages: Sequence[Mapping[str, Any]], session: str) -> set[str]:
-        """The handles of the blocks and folds that were ever put into this very conversation."""
-        edits = self.freezer.table.edits(chains(messages, session))
+    def handles_of_blocks(self, ends: Sequence[bytes]) -> set[str]:
+        """The handles of the blocks and folds that were ever put into one conversation.
+
+        ``ends`` are its chains, see `messages.chains`.
+        """
+        edits = self.freezer.table.edits(ends)
         return {edit.block.handle for edit in edits if edit.block.handle}
 
     def rebuild(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 
 from clara_mlx.context import wording
 from clara_mlx.context.messages import Piece
@@ -18,6 +19,9 @@ from clara_mlx.store.fields import LONGEST_NAME
 
 #: How handles look. Looking like one proves nothing: `Freezer.can_restore` asks the memory.
 HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")
+
+# Texts of which it is known that they were observed; the oldest are dropped. Each takes 200 bytes.
+_MOST_OBSERVED = 100_000
 
 # Hexadecimal digits of a handle; more if another original has it.
 _DIGITS = 12
@@ -118,6 +122,8 @@ class Freezer:
         handle = self._handle_for(session, piece)
         self._remember(session, piece, handle)
         self._observed[digest] = handle
+        for oldest in list(islice(self._observed, max(0, len(self._observed) - _MOST_OBSERVED))):
+            self._observed.pop(oldest, None)
         return handle
 
     def handles(self, session: str, pieces: Iterable[Piece]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from clara_mlx.errors import Progress, StorageFailed, StoreError
 from clara_mlx.memory import asking
@@ -75,7 +75,7 @@ class Memory:
         most_bytes: int | None = None,
         compress: bool = True,
         model_thread: ModelThread | None = None,
-    ) -> Memory:
+    ) -> Self:
         """Open a memory file, or make it.
 
         Args:
@@ -173,6 +173,11 @@ class Memory:
         text = original.decode("utf-8", "surrogateescape" if kind == "bytes" else "surrogatepass")
         spans = cut(text, self.clara, progress)
         return self._store.remember(original, text, spans, kind=kind, **given)
+
+    @property
+    def answers(self) -> bool:
+        """Whether `ask` has a model, so that asking is worth a try."""
+        return self.clara is not None
 
     def flush(self, timeout: float | None = None, *, progress: Progress | None = None) -> None:
         """Wait until everything is compressed or given up, but no longer than ``timeout`` seconds.

@@ -17,14 +17,14 @@ from typing import Any
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
 from clara_mlx.serve import payload, sse
-from clara_mlx.serve.callers import Name
 from clara_mlx.serve.chat_form import Writer
+from clara_mlx.serve.desk import Desk
 from clara_mlx.serve.errors import ApiError
-from clara_mlx.serve.figures import Conversation, Figures
+from clara_mlx.serve.figures import Conversation, Figures, prompt_parts
 from clara_mlx.serve.memory_calls import MemoryCalls
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
-from clara_mlx.serve.preparing import Preparer, Prompt
+from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reply import Object, Reply
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import By, Route, Router, Switched
@@ -48,18 +48,27 @@ _TOO_LONG = "This does not fit beside the conversation. Ask for fewer lines, or 
 class Answer:
     """One answer in the making."""
 
-    request: ChatRequest
-    session: str  # the conversation's name
+    desk: Desk  # where the conversation lies
     run: Run  # where headers and keep-alives go
     writer: Writer  # writes the answer in the client's form
     conversation: Conversation  # the conversation's figures
     begun: float  # when the request arrived, by `time.perf_counter`
-    sight: Sight  # the client's messages with earlier hidden rounds, and what they may see
+    sight: Sight  # what the conversation may see of the memory
     hidden: list[Message] = field(default_factory=list)  # the hidden rounds of this answer so far
     new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
     compacted: list[str] = field(default_factory=list)  # handles of the blocks made for it
     asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
     route: Route = field(default_factory=Route)  # who answers
+
+    @property
+    def request(self) -> ChatRequest:
+        """The client's request."""
+        return self.desk.request
+
+    @property
+    def session(self) -> str:
+        """The conversation's name."""
+        return self.desk.name.text
 
     def withdraw_results(self) -> bool:
         """Put a short notice in place of the newest results; false if there are none."""
@@ -81,8 +90,7 @@ class Answerer:
         self._router = router
         self._pools = pools
         self._figures = figures
-        self._preparer = Preparer(settings, context)
-        self._observer = Observer(context, pools)
+        self._observer = Observer(pools)
         self._sights = Sights(context, everything=settings.everything)
         self._memory_calls = MemoryCalls(context, pools, figures)
 
@@ -90,28 +98,28 @@ class Answerer:
         """Finish remembering the conversations, for at most this long."""
         await self._observer.close(seconds)
 
-    async def answer(self, request: ChatRequest, name: Name, run: Run, writer: Writer) -> None:
-        """Answer a request of the conversation with this name into a run.
+    async def answer(self, desk: Desk, run: Run, writer: Writer) -> None:
+        """Answer the request whose conversation lies on a desk into a run.
 
         Raises:
             ApiError: What the client gets instead of the answer, or after a part of it.
         """
         begun = time.perf_counter()
-        conversation = self._figures.conversation(name.text)
+        conversation = self._figures.conversation(desk.name.text)
         conversation.requests += 1
-        sight = await self._pools.prepare(lambda: self._look(request.messages, name))
-        answer = Answer(request, name.text, run, writer, conversation, begun, sight)
+        sight = await self._pools.prepare(lambda: self._look(desk), distant=desk.is_distant)
+        answer = Answer(desk, run, writer, conversation, begun, sight)
         self._choose_endpoint(answer)
         reply = await self._ask_until_answered(answer)
         await self._keep_answer(answer, reply)
         writer.finish(reply)
         self._log(answer)
         if self._settings.observe:
-            self._observer.remember_soon(name.text, [*sight.messages, *answer.hidden])
+            self._observer.remember_soon(desk, answer.hidden)
 
-    def _look(self, messages: list[Message], name: Name) -> Sight:
-        groups = self._preparer.restore_hidden_rounds(messages, name.text)
-        return self._sights.of(name, messages, groups)
+    def _look(self, desk: Desk) -> Sight:
+        desk.look()
+        return self._sights.of(desk)
 
     # -- before the first round ------------------------------------------------------------------
 
@@ -190,14 +198,10 @@ class Answerer:
     async def _prepare(self, answer: Answer, *, bring_back: bool) -> Prompt:
         offered = bool(answer.conversation.compactions)
         prompt = await self._pools.prepare(
-            lambda: self._preparer.compact_and_render(
-                answer.request,
-                [*answer.sight.messages, *answer.hidden],
-                answer.session,
-                offered=offered,
-                bring_back=bring_back,
-                among=answer.sight.own,
-            )
+            lambda: answer.desk.prepare(
+                answer.hidden, offered=offered, bring_back=bring_back, among=answer.sight.own
+            ),
+            distant=answer.desk.is_distant,
         )
         if prompt.degraded:
             self._figures.memory_errors.inc()
@@ -227,16 +231,20 @@ class Answerer:
                     answer.route.committed = answer.writer.begun
         return reply
 
-    def _payload(self, answer: Answer, prompt: Prompt, by: By) -> Object:
+    async def _payload(self, answer: Answer, prompt: Prompt, by: By) -> Object:
         """What an endpoint is sent."""
         request, settings = answer.request, self._settings
         if by == "reasoner":
             late_system = self._context.counter.takes_late_system_message
             return payload.for_reasoner(request, prompt, settings, late_system=late_system)
         assert settings.fallback is not None
-        # What did not fit the reasoner in any form is not worth sending in its worst one.
-        uncompacted = answer.route.reason == "overflow"
-        return payload.for_fallback(request, prompt, settings.fallback, uncompacted=uncompacted)
+        messages = prompt.messages
+        if answer.route.reason == "overflow":
+            # What did not fit the reasoner in any form is not worth sending in its worst one.
+            messages = await self._pools.prepare(
+                lambda: answer.desk.full(answer.hidden), distant=answer.desk.is_distant
+            )
+        return payload.for_fallback(request, messages, prompt.tools, settings.fallback)
 
     def _name_who_answers(self, answer: Answer) -> None:
         """Set the headers that tell the client who answers, and why."""
@@ -263,7 +271,8 @@ class Answerer:
             return
         cached = _cached_tokens(usage)
         self._figures.count_cached(conversation, prompt.parts, cached)
-        said = await self._pools.prepare(lambda: self._preparer.parts([reply.message()], []))
+        count = self._context.counter.text
+        said = await self._pools.prepare(lambda: prompt_parts([reply.message()], [], count))
         conversation.prompt = prompt.parts + said[1:]
         if not answer.request.stream:
             answer.run.headers["x-clara-cached-reported"] = str(cached)
@@ -281,14 +290,13 @@ class Answerer:
             if not reply.client_calls:
                 final.pop("tool_calls", None)  # those to the memory that were one too many
             rounds.append(final)
-        messages = answer.request.messages
-
-        def keep() -> None:
-            if answer.hidden:
-                self._preparer.keep_hidden_rounds(messages, seen, rounds, answer.session)
-            self._sights.add_answer(answer.sight, seen, rounds, answer.compacted)
-
-        await self._pools.prepare(keep)
+        if answer.hidden:
+            await self._pools.prepare(
+                lambda: answer.desk.keep(seen, rounds), distant=answer.desk.is_distant
+            )
+        await self._pools.prepare(
+            lambda: self._sights.add_answer(answer.sight, seen, rounds, answer.compacted)
+        )
 
     def _log(self, answer: Answer) -> None:
         figures = answer.conversation

@@ -26,6 +26,7 @@ from clara_mlx.serve.figures import CONTENT_TYPE, Figures
 from clara_mlx.serve.json_errors import JsonErrors
 from clara_mlx.serve.namespace import ByNamespace, Namespace
 from clara_mlx.serve.pools import Pools
+from clara_mlx.serve.preparing_process import PreparingProcess
 from clara_mlx.serve.route import Breaker, Router
 from clara_mlx.serve.security import NAMESPACE, Guard
 from clara_mlx.serve.server import Server
@@ -74,6 +75,7 @@ def create_app(
         raise ClaraError("each namespace needs one token and one memory")
     figures = Figures()
     pools = Pools()
+    process = PreparingProcess(settings, memories.values(), counter)
     breaker = Breaker(settings.failures, settings.pause)
     reasoners = Router(
         Endpoint("the reasoner", settings.reasoner),
@@ -82,7 +84,7 @@ def create_app(
         lambda reason: figures.fallbacks.labels(reason).inc(),
     )
     spaces = {
-        name: Namespace(settings, one, counter, reasoners, pools, figures)
+        name: Namespace(settings, one, counter, reasoners, pools, process, figures)
         for name, one in memories.items()
     }
     models = Models(settings)
@@ -110,6 +112,7 @@ def create_app(
             yield
         await asyncio.gather(*(space.close() for space in spaces.values()))
         await reasoners.close()
+        process.close()
         app.state.has_ended = await asyncio.to_thread(pools.close, _LAST_SECONDS)
 
     app = Starlette(

@@ -51,12 +51,21 @@ async def read_json(request: Request, seconds: float, parse: Callable[[dict[str,
     Raises:
         ApiError: The body is not a JSON object in UTF-8, or took longer than ``seconds``.
     """
+    content = await read_content(request, seconds)
+    return await parse_content(content, lambda: parse(parse_object(content)))
+
+
+async def read_content(request: Request, seconds: float) -> bytes:
+    """The bytes of a request that says it is JSON.
+
+    Raises:
+        ApiError: It says something else, or took longer than ``seconds``.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         # A page of another site can send other types without asking first.
         raise ApiError(415, "send JSON, with Content-Type: application/json")
-    content = await _read_body(request, seconds)
-    return await _parse(content, lambda: parse(parse_object(content)))
+    return await _read_body(request, seconds)
 
 
 async def _read_body(request: Request, seconds: float) -> bytes:
@@ -69,7 +78,7 @@ async def _read_body(request: Request, seconds: float) -> bytes:
         raise ApiError(400, "the client left before its request was complete") from None
 
 
-async def _parse(content: bytes, work: Callable[[], T]) -> T:
+async def parse_content(content: bytes, work: Callable[[], T]) -> T:
     """Run what parses a body, in a thread if it may take long."""
     if len(content) <= _LARGE:
         return work()
@@ -115,7 +124,7 @@ class ReadFirst:
         """Read a request, and pass it on in one piece."""
         content = await _read_body(Request(scope, receive), self._seconds)
         try:
-            await _parse(content, lambda: check_size(content))
+            await parse_content(content, lambda: check_size(content))
         except BadJson as error:
             raise _as_api_error(error) from None
         waiting: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]

@@ -13,10 +13,10 @@ from starlette.types import Receive, Scope, Send
 
 from clara_mlx.serve import sse
 from clara_mlx.serve.answering import Answerer
-from clara_mlx.serve.bodies import Json, read_json
-from clara_mlx.serve.callers import name_conversation, read_caller
-from clara_mlx.serve.chat_form import Writer, read_request
+from clara_mlx.serve.bodies import Json
+from clara_mlx.serve.chat_form import Writer
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.reception import Reception
 from clara_mlx.serve.runs import Run, Runs
 from clara_mlx.serve.settings import Settings
 
@@ -24,22 +24,23 @@ from clara_mlx.serve.settings import Settings
 class Chat:
     """The ASGI application of ``/v1/chat/completions``."""
 
-    def __init__(self, settings: Settings, answerer: Answerer, runs: Runs) -> None:
+    def __init__(
+        self, settings: Settings, reception: Reception, answerer: Answerer, runs: Runs
+    ) -> None:
         self._settings = settings
+        self._reception = reception
         self._answerer = answerer
         self._runs = runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, alone or together with an identical one."""
         http = Request(scope, receive)
-        caller = read_caller(http.headers, token_needed=bool(self._settings.tokens))
-        seconds = self._settings.body_seconds
-        request = await read_json(http, seconds, lambda body: read_request(body, caller.key))
-        name = name_conversation(caller, request.options, request.messages)
+        desk = await self._reception.receive(http)
+        request = desk.request
         is_retry = http.headers.get("x-stainless-retry-count", "0") not in ("", "0")
         run = self._runs.join(
             request.key,
-            lambda run: self._answerer.answer(request, name, run, Writer(request, run)),
+            lambda run: self._answerer.answer(desk, run, Writer(request, run)),
             always=is_retry or request.is_deterministic,
         )
         gone = asyncio.create_task(_wait_for_disconnect(receive))

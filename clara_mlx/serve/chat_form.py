@@ -13,7 +13,7 @@ from clara_mlx.context.messages import Message
 from clara_mlx.serve import sse
 from clara_mlx.serve.errors import invalid_field
 from clara_mlx.serve.reply import Object, Reply, first_choice, under_both_names
-from clara_mlx.serve.request import ChatRequest, repair
+from clara_mlx.serve.request import ChatRequest, has_images, repair
 from clara_mlx.serve.runs import Run
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
@@ -61,13 +61,15 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
         raise invalid_field("n", "must be 1: this server gives one choice")
     _check_options(given)
     canonical = json.dumps([body, caller], sort_keys=True).encode()
+    repaired = repair([_clean(message) for message in messages])
     return ChatRequest(
-        messages=repair([_clean(message) for message in messages]),
+        messages=repaired,
         tools=_read_tools(given.get("tools", [])),
         options={key: value for key, value in given.items() if key not in _NOT_OPTIONS},
         stream=stream,
         usage=stream and stream_options.get("include_usage") is True,
         key=hashlib.sha256(canonical).digest(),
+        has_images=has_images(repaired),
     )
 
 

@@ -71,6 +71,23 @@ class Course:
         return list(every)[-_MOST_HANDLES:]
 
 
+class Landmark(NamedTuple):
+    """A message of a conversation, without its text."""
+
+    place: int  # its index in the conversation
+    digest: bytes
+    proof: Proof  # see `proof`
+
+
+def landmarks(messages: Sequence[Message]) -> list[Landmark]:
+    """The landmarks of a conversation: its messages without the instructions."""
+    return [
+        Landmark(index, message_digest(message), proof(message))
+        for index, message in enumerate(messages)
+        if not is_instruction(message)
+    ]
+
+
 class Courses:
     """The courses that conversations took in this process. Safe to use from several threads.
 
@@ -88,19 +105,18 @@ class Courses:
     def follow(
         self,
         name: str,
-        messages: Sequence[Message],
+        given: Sequence[Landmark],
         handles: Callable[[list[int]], list[tuple[str, ...]]],
     ) -> Course:
         """The course of a conversation up to its newest message.
 
         Args:
             name: The conversation's name.
-            messages: The conversation as its client sends it.
+            given: The conversation as its client sends it.
             handles: Given indices of messages, the handles of the texts that each brought.
         """
-        indices = [i for i, message in enumerate(messages) if not is_instruction(message)]
-        digests = [message_digest(messages[i]) for i in indices]
-        proofs = [proof(messages[i]) for i in indices]
+        digests = [one.digest for one in given]
+        proofs = [one.proof for one in given]
         with self._lock:
             courses = list(self._courses.get(name, ()))
         before: Course | None = None
@@ -109,7 +125,7 @@ class Courses:
             kept_here, new_here = _continue(course.steps, digests, proofs)
             if before is None or len(new_here) <= len(new):
                 before, kept, new = course, kept_here, new_here
-        found = handles([indices[i] for i in new])
+        found = handles([given[i].place for i in new])
         steps = [Step(digests[i], own) for i, own in zip(new, found, strict=True)]
         if before is None:
             course = Course(tuple(steps))

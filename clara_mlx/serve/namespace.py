@@ -18,6 +18,8 @@ from clara_mlx.serve.chat import Chat
 from clara_mlx.serve.figures import Figures
 from clara_mlx.serve.mcp_server import create_mcp_server
 from clara_mlx.serve.pools import Pools
+from clara_mlx.serve.preparing_process import PreparingProcess
+from clara_mlx.serve.reception import Reception
 from clara_mlx.serve.rest import Rest
 from clara_mlx.serve.route import Router as Reasoners
 from clara_mlx.serve.runs import Runs
@@ -36,6 +38,7 @@ class Namespace:
         counter: Counts the reasoner's tokens.
         reasoners: Asks the reasoner or the fallback.
         pools: The threads in which calls of the memory run.
+        process: The process in which heavy conversations are prepared.
         figures: The totals.
 
     Attributes:
@@ -50,6 +53,7 @@ class Namespace:
         counter: Counter | None,
         reasoners: Reasoners,
         pools: Pools,
+        process: PreparingProcess,
         figures: Figures,
     ) -> None:
         self.memory = memory
@@ -59,6 +63,7 @@ class Namespace:
         self._reasoners = reasoners
         self._context = Context(memory, counter, settings.budget)
         self._answerer = Answerer(settings, self._context, reasoners, pools, self._figures)
+        reception = Reception(settings, self._context, pools, process)
         self._mcp = create_mcp_server(memory, pools).streamable_http_app(
             # Nothing is kept between requests, so a client survives a restart of the gateway.
             stateless_http=True,
@@ -71,7 +76,7 @@ class Namespace:
             [
                 Route(
                     "/v1/chat/completions",
-                    Chat(settings, self._answerer, self.runs),
+                    Chat(settings, reception, self._answerer, self.runs),
                     methods=["POST"],
                 ),
                 *Rest(memory, pools, settings.body_seconds, self._status).routes(),

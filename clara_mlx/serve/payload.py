@@ -66,19 +66,22 @@ def for_reasoner(
 
 
 def for_fallback(
-    request: ChatRequest, prompt: Prompt, remote: Remote, *, uncompacted: bool
+    request: ChatRequest, messages: list[Message], tools: Tools, remote: Remote
 ) -> Object:
     """The request as the fallback gets it: only what every such API knows.
 
-    ``uncompacted`` sends the whole conversation.
+    Args:
+        request: The client's request.
+        messages: What is sent in place of its messages.
+        tools: The tools that are sent with them.
+        remote: The fallback.
     """
     options = {key: value for key, value in request.options.items() if key in _COMMON}
-    if not prompt.tools.sent:
+    if not tools.sent:
         options.pop("tool_choice", None)
         options.pop("parallel_tool_calls", None)
-    messages = prompt.full if uncompacted else prompt.messages
     sent = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in messages]
-    return _payload(request, remote, sent, prompt.tools, options)
+    return _payload(request, remote, sent, tools, options)
 
 
 def _demanded_tool(choice: Any) -> str | None:

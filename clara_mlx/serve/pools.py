@@ -20,13 +20,17 @@ _ASK_THREADS = 4
 # Threads that write. SQLite lets one write at a time, while the other compresses its text.
 _WRITE_THREADS = 2
 
+# Threads that wait for the process that prepares heavy conversations: it does one thing at a time.
+_DISTANT_THREADS = 1
+
 
 class Pools:
-    """Three kinds of calls that must not wait for each other.
+    """Four kinds of calls that must not wait for each other.
 
     Preparing a conversation is short and delays every request. Questions may wait for the model.
-    Writing is held back by the memory while compression has a backlog. The memory itself decides
-    in which order work reaches the model: questions before backlog.
+    Writing is held back by the memory while compression has a backlog. The memory itself decides in
+    which order work reaches the model: questions before backlog. What is distant waits for another
+    process, in the order in which it came.
 
     Threads stay, because each has its own connection to the memory's file.
     """
@@ -35,22 +39,23 @@ class Pools:
         self._prepare = ThreadPoolExecutor(_PREPARE_THREADS, "clara-mlx prepare")
         self._ask = ThreadPoolExecutor(_ASK_THREADS, "clara-mlx ask")
         self._write = ThreadPoolExecutor(_WRITE_THREADS, "clara-mlx write")
+        self._distant = ThreadPoolExecutor(_DISTANT_THREADS, "clara-mlx distant")
 
-    async def prepare(self, work: Callable[[], T]) -> T:
+    async def prepare(self, work: Callable[[], T], *, distant: bool = False) -> T:
         """Run what a chat request waits for before it is sent on."""
-        return await _run(self._prepare, work)
+        return await _run(self._distant if distant else self._prepare, work)
 
     async def ask(self, work: Callable[[], T]) -> T:
         """Run a question to the memory."""
         return await _run(self._ask, work)
 
-    async def write(self, work: Callable[[], T]) -> T:
+    async def write(self, work: Callable[[], T], *, distant: bool = False) -> T:
         """Run what changes the memory."""
-        return await _run(self._write, work)
+        return await _run(self._distant if distant else self._write, work)
 
     def close(self, seconds: float = math.inf) -> bool:
         """End the threads, with the calls that are running; whether they ended in time."""
-        pools = (self._prepare, self._ask, self._write)
+        pools = (self._prepare, self._ask, self._write, self._distant)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -37,7 +37,6 @@ class Prompt:
     """What one round sends."""
 
     messages: list[Message]  # the conversation, compacted as far as necessary
-    full: list[Message]  # the same without any compaction, with the hidden rounds
     tools: Tools  # sent with it
     tokens: int  # of the prompt
     exact: bool  # whether ``tokens`` is the reasoner's own count
@@ -152,14 +151,13 @@ class Preparer:
             return self._as_it_came(full, tools, degraded=True)
         return Prompt(
             messages=prepared.messages,
-            full=full,
             tools=tools,
             tokens=prepared.tokens,
             exact=prepared.exact,
             tokens_in=prepared.original_tokens,
             compacted=prepared.compacted,
             reason=prepared.reason,
-            parts=self.parts(prepared.messages, tools.sent),
+            parts=prompt_parts(prepared.messages, tools.sent, self._context.counter.text),
         )
 
     def _as_it_came(
@@ -176,7 +174,6 @@ class Preparer:
             overflow = self._overflow(tokens)
         return Prompt(
             messages=full,
-            full=full,
             tools=tools,
             tokens=tokens,
             exact=False,
@@ -187,7 +184,3 @@ class Preparer:
 
     def _overflow(self, tokens: int) -> Overflow:
         return prompt_too_long(tokens, self._settings.budget.window, self._settings.budget.reserve)
-
-    def parts(self, messages: Sequence[Message], tools: Sequence[Object]) -> PromptParts:
-        """The parts of a prompt, to compare it with another."""
-        return prompt_parts(messages, tools, self._context.counter.text)

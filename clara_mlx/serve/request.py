@@ -25,17 +25,18 @@ class ChatRequest:
     stream: bool  # whether the answer is wanted piece by piece
     usage: bool  # whether a stream is to end with the usage
     key: bytes  # names this request; an identical one has the same key
-
-    @property
-    def has_images(self) -> bool:
-        """Whether a message has a part that is not text."""
-        contents = [m["content"] for m in self.messages if isinstance(m["content"], list)]
-        return any(part.get("type") != "text" for content in contents for part in content)
+    has_images: bool = False  # whether a message has a part that is not text
 
     @property
     def is_deterministic(self) -> bool:
         """Whether the same request has the same answer, as far as its options say."""
         return not self.options.get("temperature") or "seed" in self.options
+
+
+def has_images(messages: Sequence[Message]) -> bool:
+    """Whether a message has a part that is not text."""
+    contents = [m["content"] for m in messages if isinstance(m["content"], list)]
+    return any(part.get("type") != "text" for content in contents for part in content)
 
 
 def repair(messages: Sequence[Message]) -> list[Message]:

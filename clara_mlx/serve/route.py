@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 By = Literal["reasoner", "fallback"]
 
 #: Makes what is sent to an endpoint.
-Payload = Callable[[By], Object]
+Payload = Callable[[By], Awaitable[Object]]
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Router:
         """
         if self._admits(route):
             try:
-                async with aclosing(self.reasoner.ask(payload("reasoner"))) as events:
+                async with aclosing(self.reasoner.ask(await payload("reasoner"))) as events:
                     async for event in events:
                         yield event
             except (Unavailable, ApiError) as error:
@@ -122,7 +122,7 @@ class Router:
                 return
         try:
             assert self.fallback is not None
-            async with aclosing(self.fallback.ask(payload("fallback"))) as events:
+            async with aclosing(self.fallback.ask(await payload("fallback"))) as events:
                 async for event in events:
                     yield event
         except Unavailable as error:

@@ -78,6 +78,9 @@ class Settings:
     namespaces: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_hosts: tuple[str, ...] = ()  # names, besides loopback's, that requests may be sent to
     max_body_bytes: int = 32 << 20  # of the largest chat request
+    # Of a chat request; larger ones are prepared in a process of their own, so that others don't
+    # wait. The conversation that just fits a window of 32,768 tokens has about as many.
+    heavy_bytes: int = 128 << 10
     max_text_bytes: int = 8 << 20  # of the largest request that brings a text to remember
     connections: int = 1024  # the most that are open; fewer if the system allows few open files
     header_seconds: float = 15.0  # until a connection's first, or next, request has its headers

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, chain, islice
+from dataclasses import dataclass
 from typing import Any
 
 from clara_mlx.context import Context, tools
 from clara_mlx.context.messages import Message, calls_by_result
 from clara_mlx.errors import ClaraError
-from clara_mlx.serve.callers import Name
 from clara_mlx.serve.conversations import Course, Courses
+from clara_mlx.serve.desk import Desk, handles_of_groups
 
 logger = logging.getLogger(__name__)
 
@@ -23,20 +22,21 @@ class Sight:
 
     Attributes:
         context: Keeps the memory and the blocks.
-        session: The conversation's name.
-        messages: The conversation with its hidden rounds.
-        hidden: Those of the messages that the gateway put in.
+        desk: The conversation.
         course: What the conversation has had; None if its name is its own, so that all memories of
             the session are.
         everything: Whether it sees the whole memory.
     """
 
     context: Context
-    session: str
-    messages: list[Message]
-    hidden: list[Message] = field(default_factory=list)
+    desk: Desk
     course: Course | None = None
     everything: bool = False
+
+    @property
+    def session(self) -> str:
+        """The conversation's name."""
+        return self.desk.name.text
 
     @property
     def own(self) -> list[str] | None:
@@ -59,16 +59,17 @@ class Sight:
         memory = self.context.memory
         if own is None and any(memory.list({"handle": handle, "session": self.session})):
             return True
-        return handle in self.context.handles_of_blocks(self.messages, self.session) or (
+        return handle in self.context.handles_of_blocks(self.desk.chains()) or (
             handle in self._shown_by_tools()
         )
 
     def _shown_by_tools(self) -> set[str]:
         """The handles that the memory's tools named in hidden rounds."""
+        hidden = self.desk.hidden
         return {
             handle
-            for index, (name, _) in calls_by_result(self.hidden).items()
-            for handle in tools.handles_in_result(name, str(self.hidden[index].get("content")))
+            for index, (name, _) in calls_by_result(hidden).items()
+            for handle in tools.handles_in_result(name, str(hidden[index].get("content")))
         }
 
 
@@ -80,23 +81,13 @@ class Sights:
         self._everything = everything
         self._courses = Courses()
 
-    def of(self, name: Name, messages: list[Message], groups: list[list[Message]]) -> Sight:
-        """The sight of a conversation.
-
-        Args:
-            name: The conversation's name.
-            messages: The conversation as its client sends it.
-            groups: For each message, what the reasoner knows in its place.
-        """
-        restored = [message for group in groups for message in group]
-        pairs = zip(messages, groups, strict=True)
-        hidden = [m for message, group in pairs if group[0] is not message for m in group]
-        sight = Sight(self._context, name.text, restored, hidden, everything=self._everything)
+    def of(self, desk: Desk) -> Sight:
+        """The sight of a conversation."""
+        name = desk.name
+        sight = Sight(self._context, desk, everything=self._everything)
         if not name.certain and not self._everything:
             try:
-                sight.course = self._courses.follow(
-                    name.text, messages, lambda new: self._handles(name.text, groups, new)
-                )
+                sight.course = self._courses.follow(name.text, desk.landmarks(), desk.handles)
             except ClaraError as error:
                 sight.course = Course(())
                 logger.warning("%s: sees nothing of the memory: %s", name.text, error)
@@ -116,18 +107,7 @@ class Sights:
         if sight.course is None:
             return
         try:
-            (handles,) = self._handles(sight.session, [group], [0])
+            (handles,) = handles_of_groups(self._context, sight.session, [group], [0])
             self._courses.add_answer(sight.session, sight.course, answer, (*handles, *compacted))
         except ClaraError as error:
             logger.warning("%s: an answer may be lost from sight: %s", sight.session, error)
-
-    def _handles(
-        self, session: str, groups: Sequence[list[Message]], wanted: Sequence[int]
-    ) -> list[tuple[str, ...]]:
-        """The handles of the texts in each of the groups with these indices."""
-        restored = [message for group in groups for message in group]
-        starts = [0, *accumulate(map(len, groups))]
-        spans = [range(starts[index], starts[index + 1]) for index in wanted]
-        flat = [index for span in spans for index in span]
-        found = iter(self._context.handles(restored, session, flat))
-        return [tuple(chain.from_iterable(islice(found, len(span)))) for span in spans]

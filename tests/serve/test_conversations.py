@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 
 from clara_mlx.context.messages import message_digest
 from clara_mlx.serve.callers import IDENTIFIERS, Name, is_random, name_conversation, read_caller
-from clara_mlx.serve.conversations import Courses, proof
+from clara_mlx.serve.conversations import Courses, landmarks, proof
 from clara_mlx.serve.errors import ApiError
 
 Message = dict[str, Any]
@@ -34,7 +34,7 @@ class Client:
     def ask(self, text: str = "") -> set[str]:
         """Send the conversation and take the answer; gives the handles that were seen."""
         course = self.courses.follow(
-            "c-1", self.messages, lambda new: [(handle(self.messages[i]),) for i in new]
+            "c-1", landmarks(self.messages), lambda new: [(handle(self.messages[i]),) for i in new]
         )
         answer = self.answer(text)
         self.courses.add_answer("c-1", course, answer, [handle(answer)])
@@ -182,19 +182,21 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(100):
         messages = [{"role": "user", "content": str(n)} for n in range(number % 30 + 1)]
         name = f"c-{number % 7}"
-        course = courses.follow(name, messages, lambda new: [("m-1",) for _ in new])
+        course = courses.follow(name, landmarks(messages), lambda new: [("m-1",) for _ in new])
         courses.add_answer(name, course, {"role": "assistant", "content": str(number)}, ())
         assert courses.messages <= 50
     # One that is larger than all may be is followed, but not kept.
     long = [{"role": "user", "content": str(n)} for n in range(60)]
-    assert len(courses.follow("c-x", long, lambda new: [() for _ in new]).steps) == 60
+    assert len(courses.follow("c-x", landmarks(long), lambda new: [() for _ in new]).steps) == 60
     assert courses.messages == 0
 
 
 def test_a_search_is_never_limited_to_too_many_texts() -> None:
     messages = [{"role": "user", "content": str(n)} for n in range(300)]
     course = Courses().follow(
-        "c-1", messages, lambda new: [tuple(f"m-{i}-{n}" for n in range(100)) for i in new]
+        "c-1",
+        landmarks(messages),
+        lambda new: [tuple(f"m-{i}-{n}" for n in range(100)) for i in new],
     )
     assert len(course.handles) == 20_000 and course.handles[-1] == "m-299-99"
 
@@ -203,7 +205,7 @@ def test_many_twins_leave_the_newest_courses() -> None:
     courses = Courses()
     for number in range(40):
         messages = [OPENING, {"role": "user", "content": str(number)}]
-        courses.follow("c-1", messages, lambda new: [() for _ in new])
+        courses.follow("c-1", landmarks(messages), lambda new: [() for _ in new])
     assert courses.messages == 2 * 16
 
 

@@ -1,0 +1,224 @@
+"""The process in which heavy conversations are prepared, as the gateway sees it.
+
+To read, describe and remember texts of a megabyte takes seconds of the interpreter, of which each
+process has one. Here these seconds are another process's: it does one thing at a time, gives way
+to all others, and is ended if it takes too long or the gateway stops. What it loses by that is in
+the memory's file, or in the body of the request, which is kept here and is then read once more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from clara_mlx.context import Counter
+from clara_mlx.errors import ClaraError
+from clara_mlx.memory import Memory
+from clara_mlx.serve import wire
+from clara_mlx.serve.channel import Channel
+from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.settings import Settings
+from clara_mlx.store.latents import OtherModel
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that one step of a conversation may take; 32 MiB of the worst kind take 20.
+SECONDS = 120.0
+
+# Seconds that the process may take to start, on a machine that is busy.
+_START_SECONDS = 60.0
+
+# What a client is told to wait, in seconds, before it sends a request again.
+_RETRY_AFTER = "10"
+
+# What the process runs; its code is found where this process finds it.
+_CODE = "import sys; sys.path[:] = {}; from clara_mlx.serve.preparing_child import main; main()"
+
+
+class PreparingFailed(Exception):
+    """The process met an error of ours; its log has it."""
+
+
+class PreparingProcess:
+    """Does in another process what is asked of it; started when it is first needed.
+
+    It counts with the gateway's counter, and asks the gateway's models: see `_Child`. Safe to use
+    from several threads; `close` it.
+
+    Args:
+        settings: The settings of the gateway.
+        memories: The memories whose conversations it prepares.
+        counter: Counts the reasoner's tokens; None: they are estimated.
+        seconds: Seconds that one step may take.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        memories: Iterable[Memory],
+        counter: Counter | None,
+        seconds: float = SECONDS,
+    ) -> None:
+        self._memories = {str(memory.path): memory for memory in memories}
+        self._counter = counter
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._is_closed = False
+        self._start: wire.Value = {
+            "budget": asdict(settings.budget),
+            "offer": settings.offer,
+            "obeys": settings.reasoner.obeys,
+            "answers": [path for path, memory in self._memories.items() if memory.answers],
+            "counter": counter and [counter.exact, counter.takes_late_system_message],
+            "seconds": seconds,
+        }
+
+    def close(self) -> None:
+        """End the process, whatever it does; what is asked from now on is refused."""
+        self._is_closed = True
+        child = self._child
+        if child is not None:
+            child.end()
+
+    def ask(self, question: wire.Value, content: bytes = b"") -> Any:
+        """What the process answers.
+
+        Raises:
+            ApiError: It refuses the request; or it took too long, or ended twice.
+            ClaraError: What was asked for can't be done.
+            PreparingFailed: It met an error of ours.
+        """
+        with self._lock:
+            for is_last in (False, True):
+                if self._is_closed:
+                    break
+                try:
+                    if self._child is None:
+                        self._child = _Child(self._start, self._memories, self._counter)
+                    return self._child.ask(question, content, self._seconds)
+                except TimeoutError:
+                    self._end(f"it took longer than {self._seconds:g} s ({question['do']})")
+                    raise ApiError(
+                        503,
+                        f"to prepare this conversation took longer than {self._seconds:g} seconds, "
+                        f"so it was ended; try again in {_RETRY_AFTER} seconds, or shorten it",
+                        code="preparing_took_too_long",
+                        retry=True,
+                        retry_after=_RETRY_AFTER,
+                    ) from None
+                except (OSError, ValueError) as error:
+                    self._end(str(error))
+                    if is_last:
+                        raise ApiError(
+                            503,
+                            "the process that prepares large conversations has ended twice; try "
+                            f"again in {_RETRY_AFTER} seconds, or shorten the conversation",
+                            code="preparing_failed",
+                            retry=True,
+                            retry_after=_RETRY_AFTER,
+                        ) from error
+        raise ApiError(503, "the gateway is shutting down", code="shutting_down", retry=True)
+
+    def _end(self, why: str) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            child.end()
+        if not self._is_closed:
+            logger.warning("the process that prepares large conversations was ended: %s", why)
+
+
+class _Child:
+    """One process, and the socket to it.
+
+    It has no other open file of ours, none of our keys, and a session of its own, so that the
+    terminal's signals don't reach it. Before it answers it may ask in return: for a count of the
+    reasoner's tokens, or for what a memory with a model says to a question.
+    """
+
+    def __init__(
+        self, start: wire.Value, memories: dict[str, Memory], counter: Counter | None
+    ) -> None:
+        self._memories = memories
+        self._counter = counter
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-c",
+                    _CODE.format([one or os.getcwd() for one in sys.path]),
+                ],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                # Our settings, among which are keys, are not for it.
+                env={k: v for k, v in os.environ.items() if not k.startswith("CLARA_MLX_")},
+                start_new_session=True,
+            )
+        try:
+            self._channel.send(start)
+            self._channel.receive(_START_SECONDS)
+        except TimeoutError:
+            self.end()
+            raise ConnectionError(f"it did not start within {_START_SECONDS:g} s") from None
+        except BaseException:
+            self.end()
+            raise
+
+    def ask(self, question: wire.Value, content: bytes, seconds: float) -> Any:
+        """The answer to a question.
+
+        Raises:
+            TimeoutError: There is none within these seconds of its own work.
+            OSError: It has ended.
+        """
+        self._channel.send(question, content)
+        left = seconds
+        while True:
+            begun = time.monotonic()
+            answer, _ = self._channel.receive(left)
+            left -= time.monotonic() - begun
+            match answer:
+                case {"counts": kind, "given": given}:
+                    self._channel.send(self._count(kind, given))
+                case {"asks": path, "given": given}:
+                    self._channel.send(self._ask_memory(path, given))
+                case {"refused": error}:
+                    raise wire.read_api_error(error)
+                case {"impossible": message}:
+                    raise ClaraError(message)
+                case {"failed": message}:
+                    raise PreparingFailed(message)
+                case _:
+                    return answer["answer"]
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+    def _count(self, kind: str, given: wire.Value) -> wire.Value:
+        assert self._counter is not None
+        try:
+            if kind == "text":
+                return {"tokens": self._counter.text(given["text"])}
+            return {"tokens": self._counter.prompt(given["messages"], given["tools"])}
+        except ClaraError as error:
+            return {"error": str(error)}
+
+    def _ask_memory(self, path: str, given: wire.Value) -> wire.Value:
+        try:
+            return wire.write_answer(self._memories[path].ask(**given))
+        except ClaraError as error:
+            return {"error": str(error), "is_other_model": isinstance(error, OtherModel)}
