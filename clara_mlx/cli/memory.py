@@ -35,6 +35,7 @@ from clara_mlx.cli.output import (
     write_bytes,
 )
 from clara_mlx.errors import ClaraError
+from clara_mlx.tool_outputs.decoding import encoding_of
 
 if TYPE_CHECKING:
     from clara_mlx.memory.memory import Mode
@@ -99,6 +100,8 @@ def remember(
 
 
 def _decode_if_text(content: bytes) -> str | bytes:
+    if encoding_of(content) != "utf-8":
+        return content  # kept as it is; the memory knows how to read it
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:

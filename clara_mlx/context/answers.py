@@ -188,10 +188,9 @@ def quote_lines(
     bonuses: dict[int, float] = {}
     for handle in handles:
         try:
-            original = memory.original(handle)
+            text = memory.text(handle)
         except ClaraError:  # forgotten since, or damaged
             continue
-        text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
         counts[handle] = text.count("\n") + 1
         if len(text) * len(handles) > _RANK_EVERY_LINE:
             hits_inside = [hit for hit in found.hits if hit.handle == handle]

@@ -163,9 +163,7 @@ def expand(
     Raises:
         ClaraError: No memory has that handle.
     """
-    original = memory.original(handle)
-    text = original.decode("utf-8", "replace") if isinstance(original, bytes) else original
-    all_lines = text.split("\n")
+    all_lines = memory.text(handle).split("\n")
     if find is not None:
         return _find_lines(handle, all_lines, find)
     first = min(max(1, start_line), len(all_lines))

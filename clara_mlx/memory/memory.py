@@ -23,6 +23,7 @@ from clara_mlx.store.latents import (
     drop_all_latents,
     fingerprint_and_count,
 )
+from clara_mlx.store.newcomer import text_of
 from clara_mlx.store.results import Hit, Status
 from clara_mlx.store.store import Store, StoredMemory
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara  # imports MLX, which text alone does not need
 
 Mode = Literal["latent", "text", "hybrid"]
+
+# Bytes that are no text are lone surrogates in the store.
+_UNDECODABLE = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +174,7 @@ class Memory:
         self, original: bytes, kind: str, progress: Progress | None = None, **given: Any
     ) -> str:
         """Cut an original into chunks and store both; returns its handle."""
-        text = original.decode("utf-8", "surrogateescape" if kind == "bytes" else "surrogatepass")
+        text = text_of(original, kind)
         spans = cut(text, self.clara, progress)
         return self._store.remember(original, text, spans, kind=kind, **given)
 
@@ -198,6 +202,10 @@ class Memory:
         """The exact original: text as text, bytes as bytes, checked against its SHA-256."""
         data, kind = self._store.original(handle)
         return data if kind == "bytes" else data.decode("utf-8", "surrogatepass")
+
+    def text(self, handle: str) -> str:
+        """The original as text, in which the spans of hits count; what can't be read is U+FFFD."""
+        return self._store.text_by_handle(handle).translate(_UNDECODABLE)
 
     def original_bytes(self, handle: str) -> bytes:
         """The original as the bytes that are stored: a text is encoded as UTF-8."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from clara_mlx.store import words
 from clara_mlx.store.driver import Connection
+from clara_mlx.tool_outputs.decoding import decode
 
 #: The span of a chunk: its start and end in characters, and its number of tokens, which is None if
 #: the chunk was cut without a tokenizer.
@@ -86,8 +87,8 @@ def insert_record(connection: Connection, record: bytes) -> None:
 
     def prepare() -> tuple[str, bytes, list[ChunkRow]]:
         original = zlib.decompress(data) if compression == "zlib" else data
-        errors = "surrogatepass" if newcomer.kind == "text" else "surrogateescape"
-        return compression, data, chunk_rows(original.decode("utf-8", errors), spans)
+        text = text_of(original, newcomer.kind, spans[-1][1] if spans else None)
+        return compression, data, chunk_rows(text, spans)
 
     newcomer.insert(connection, prepare)
 
@@ -96,6 +97,23 @@ def compress(original: bytes) -> tuple[str, bytes]:
     """The smaller form of an original, compressed or not: its name, and the bytes to store."""
     packed = zlib.compress(original, _ZLIB_LEVEL)
     return ("zlib", packed) if len(packed) < len(original) else ("none", original)
+
+
+def text_of(original: bytes, kind: str, end: int | None = None) -> str:
+    """The text of an original that its chunks are spans of.
+
+    Args:
+        original: Its bytes.
+        kind: ``text``, or ``bytes`` if it came as bytes.
+        end: Where its last chunk ends. By that, UTF-16 is known that was cut into chunks before
+            it was recognised: as UTF-8, with a lone surrogate for what is none.
+    """
+    if kind == "text":
+        return original.decode("utf-8", "surrogatepass")
+    text = decode(original)
+    if end is not None and end != len(text):
+        return original.decode("utf-8", "surrogateescape")
+    return text
 
 
 def chunk_rows(text: str, spans: Iterable[Span]) -> list[ChunkRow]:

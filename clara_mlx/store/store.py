@@ -24,6 +24,7 @@ from clara_mlx.store.newcomer import (
     chunk_rows,
     compress,
     insert_chunks,
+    text_of,
 )
 from clara_mlx.store.settled_file import SettledFile
 
@@ -158,6 +159,18 @@ class Store(SettledFile):
         Raises:
             StoreError: There is no such handle, or the bytes are not those that were remembered.
         """
+        content_id, kind = self._content_of(handle)
+        return self.content(content_id), kind
+
+    def text_by_handle(self, handle: str) -> str:
+        """A memory as text, see `text`.
+
+        Raises:
+            StoreError: As `original`.
+        """
+        return self.text(self._content_of(handle)[0])
+
+    def _content_of(self, handle: str) -> tuple[int, str]:
         rows = self.read(
             "SELECT c.id, c.kind FROM memories m JOIN contents c ON c.id = m.content_id "
             "WHERE m.handle = ?",
@@ -165,7 +178,7 @@ class Store(SettledFile):
         )
         if not rows:
             raise StoreError(f"{self.path}: no memory {handle!r}")
-        return self.content(rows[0]["id"]), rows[0]["kind"]
+        return rows[0]["id"], rows[0]["kind"]
 
     def content(self, content_id: int) -> bytes:
         """The bytes of a content, checked against their SHA-256.
@@ -188,13 +201,14 @@ class Store(SettledFile):
         return data
 
     def text(self, content_id: int) -> str:
-        """A content as text; undecodable bytes of a 'bytes' content are lone surrogates."""
+        """A content as text; each byte of a 'bytes' content that is no text is a lone surrogate."""
         return self._cached_text(content_id)
 
     def _read_text(self, content_id: int) -> str:
         kind = self._content_row("kind", content_id)["kind"]
-        errors = "surrogatepass" if kind == "text" else "surrogateescape"
-        return self.content(content_id).decode("utf-8", errors)
+        ends = "SELECT max(end) FROM chunks WHERE content_id = ?"
+        end = self.read(ends, (content_id,))[0][0] if kind == "bytes" else None
+        return text_of(self.content(content_id), kind, end)
 
     def _content_row(self, columns: str, content_id: int) -> Any:
         rows = self.read(f"SELECT {columns} FROM contents WHERE id = ?", (content_id,))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 
 from clara_mlx.tool_outputs import terminal
+from clara_mlx.tool_outputs.decoding import decode as decode
 from clara_mlx.tool_outputs.edits import Edit, Edited
 from clara_mlx.tool_outputs.json_text import json_strings
 from clara_mlx.tool_outputs.prefixes import Found, line_numbers, marks, names, places_in_code, times
@@ -186,43 +187,3 @@ def _take_off(text: str) -> tuple[Edited, ...]:
         layers.append(Edited(text, edits))
         text = layers[-1].text
     return tuple(layers)
-
-
-def decode(data: bytes) -> str:
-    """Raw bytes as text for analysis: UTF-8, or UTF-16 if they are.
-
-    Bytes that don't decode become lone surrogates in UTF-8, so that they can be told apart, and
-    U+FFFD in UTF-16.
-    """
-    encoding = _utf_16(data)
-    if encoding is None:
-        return data.decode("utf-8", "surrogateescape")
-    return data.decode(encoding, "replace")
-
-
-# Bytes at the beginning that are looked at.
-_LOOKED_AT = 4_096
-
-# Of them, the least: fewer say too little.
-_LEAST = 8
-
-# The share of characters of Latin scripts that makes bytes UTF-16 without a mark: their high bytes
-# are zero, their low bytes are not.
-_LATIN = 0.7
-
-
-def _utf_16(data: bytes) -> str | None:
-    """``utf-16-le`` or ``utf-16-be``, if the bytes are that."""
-    if data[:2] == b"\xff\xfe" and data[2:4] != b"\0\0":
-        return "utf-16-le"
-    if data[:2] == b"\xfe\xff":
-        return "utf-16-be"
-    look = data[: _LOOKED_AT - _LOOKED_AT % 2]
-    look = look[: len(look) - len(look) % 2]
-    if len(look) < _LEAST or b"\0" not in look:
-        return None
-    even, odd = look[::2], look[1::2]
-    for encoding, high, low in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
-        if high.count(0) >= _LATIN * len(high) and not low.count(0):
-            return encoding
-    return None
