@@ -112,7 +112,7 @@ def create_app(
             yield
         await asyncio.gather(*(space.close() for space in spaces.values()))
         await reasoners.close()
-        process.close()
+        await asyncio.to_thread(process.close)
         app.state.has_ended = await asyncio.to_thread(pools.close, _LAST_SECONDS)
 
     app = Starlette(

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from clara_mlx.context import Counter
@@ -35,6 +36,9 @@ SECONDS = 120.0
 
 # Seconds that the process may take to start, on a machine that is busy.
 _START_SECONDS = 60.0
+
+# Seconds that a thread which does something for the process may take to notice that it has ended.
+_LAST_SECONDS = 1.0
 
 # What a client is told to wait, in seconds, before it sends a request again.
 _RETRY_AFTER = "10"
@@ -86,8 +90,12 @@ class PreparingProcess:
         """End the process, whatever it does; what is asked from now on is refused."""
         self._is_closed = True
         child = self._child
-        if child is not None:
+        if child is None:
+            return
+        child.kill()
+        if self._lock.acquire(timeout=_LAST_SECONDS):  # whoever waits for it has noticed
             child.end()
+            self._lock.release()
 
     def ask(self, question: wire.Value, content: bytes = b"") -> Any:
         """What the process answers.
@@ -102,9 +110,7 @@ class PreparingProcess:
                 if self._is_closed:
                     break
                 try:
-                    if self._child is None:
-                        self._child = _Child(self._start, self._memories, self._counter)
-                    return self._child.ask(question, content, self._seconds)
+                    return self._started().ask(question, content, self._seconds)
                 except TimeoutError:
                     self._end(f"it took longer than {self._seconds:g} s ({question['do']})")
                     raise ApiError(
@@ -128,6 +134,15 @@ class PreparingProcess:
                         ) from error
         raise ApiError(503, "the gateway is shutting down", code="shutting_down", retry=True)
 
+    def _started(self) -> _Child:
+        """The process, which is started if there is none."""
+        if self._child is None:
+            self._child = _Child(self._memories, self._counter)
+            if self._is_closed:  # `close` may not have seen it
+                raise ConnectionError("the gateway is shutting down")
+            self._child.begin(self._start)
+        return self._child
+
     def _end(self, why: str) -> None:
         child, self._child = self._child, None
         if child is not None:
@@ -144,9 +159,7 @@ class _Child:
     reasoner's tokens, or for what a memory with a model says to a question.
     """
 
-    def __init__(
-        self, start: wire.Value, memories: dict[str, Memory], counter: Counter | None
-    ) -> None:
+    def __init__(self, memories: dict[str, Memory], counter: Counter | None) -> None:
         self._memories = memories
         self._counter = counter
         ours, theirs = socket.socketpair()
@@ -165,15 +178,18 @@ class _Child:
                 env={k: v for k, v in os.environ.items() if not k.startswith("CLARA_MLX_")},
                 start_new_session=True,
             )
+
+    def begin(self, start: wire.Value) -> None:
+        """Say what it needs to know, and wait until it is ready.
+
+        Raises:
+            OSError: It has ended, or takes too long.
+        """
+        self._channel.send(start)
         try:
-            self._channel.send(start)
             self._channel.receive(_START_SECONDS)
         except TimeoutError:
-            self.end()
             raise ConnectionError(f"it did not start within {_START_SECONDS:g} s") from None
-        except BaseException:
-            self.end()
-            raise
 
     def ask(self, question: wire.Value, content: bytes, seconds: float) -> Any:
         """The answer to a question.
@@ -190,9 +206,9 @@ class _Child:
             left -= time.monotonic() - begun
             match answer:
                 case {"counts": kind, "given": given}:
-                    self._channel.send(self._count(kind, given))
+                    self._help(partial(self._count, kind, given))
                 case {"asks": path, "given": given}:
-                    self._channel.send(self._ask_memory(path, given))
+                    self._help(partial(self._ask_memory, path, given))
                 case {"refused": error}:
                     raise wire.read_api_error(error)
                 case {"impossible": message}:
@@ -202,23 +218,32 @@ class _Child:
                 case _:
                     return answer["answer"]
 
-    def end(self) -> None:
-        """End the process, whatever it does."""
+    def kill(self) -> None:
+        """Kill the process, whatever it does; may be called from any thread."""
         self._process.kill()
         self._process.wait()
+
+    def end(self) -> None:
+        """Kill the process, and close the socket."""
+        self.kill()
         self._channel.close()
+
+    def _help(self, help: Callable[[], wire.Value]) -> None:
+        """Send what the process has asked for, or why it can't be had; it waits for one of them."""
+        try:
+            given = help()
+        except ClaraError as error:
+            given = {"error": str(error), "is_other_model": isinstance(error, OtherModel)}
+        except Exception as error:
+            logger.exception("a question of the process that prepares conversations failed")
+            given = {"error": f"{type(error).__name__}: {error}", "is_other_model": False}
+        self._channel.send(given)
+
+    def _ask_memory(self, path: str, given: wire.Value) -> wire.Value:
+        return wire.write_answer(self._memories[path].ask(**given))
 
     def _count(self, kind: str, given: wire.Value) -> wire.Value:
         assert self._counter is not None
-        try:
-            if kind == "text":
-                return {"tokens": self._counter.text(given["text"])}
-            return {"tokens": self._counter.prompt(given["messages"], given["tools"])}
-        except ClaraError as error:
-            return {"error": str(error)}
-
-    def _ask_memory(self, path: str, given: wire.Value) -> wire.Value:
-        try:
-            return wire.write_answer(self._memories[path].ask(**given))
-        except ClaraError as error:
-            return {"error": str(error), "is_other_model": isinstance(error, OtherModel)}
+        if kind == "text":
+            return {"tokens": self._counter.text(given["text"])}
+        return {"tokens": self._counter.prompt(given["messages"], given["tools"])}

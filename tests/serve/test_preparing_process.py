@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -142,17 +141,16 @@ def talk(gate: Gateway, upstream: Upstream) -> list[Any]:
     return seen
 
 
-def kept(path: Path) -> list[Any]:
+def kept(memory: Memory) -> list[Any]:
     """What the memory's file keeps, but for times."""
-    with sqlite3.connect(path) as connection:
-        queries = (
-            "SELECT handle, source, session, metadata FROM memories ORDER BY handle",
-            "SELECT hex(digest), kind, text, handle, body FROM blocks ORDER BY digest",
-            "SELECT hex(chain), part, hex(block), explains FROM edits ORDER BY chain, part",
-            "SELECT hex(sha256), kind, length FROM contents ORDER BY sha256",
-            "SELECT count(*) FROM chunks",
-        )
-        return [connection.execute(query).fetchall() for query in queries]
+    queries = (
+        "SELECT handle, source, session, metadata FROM memories ORDER BY handle",
+        "SELECT hex(digest), kind, text, handle, body FROM blocks ORDER BY digest",
+        "SELECT hex(chain), part, hex(block), explains FROM edits ORDER BY chain, part",
+        "SELECT hex(sha256), kind, length FROM contents ORDER BY sha256",
+        "SELECT count(*) FROM chunks",
+    )
+    return [[tuple(row) for row in memory.file.read(query)] for query in queries]
 
 
 @pytest.mark.parametrize("counter", [None, Letters()], ids=["estimated", "counted"])
@@ -174,12 +172,9 @@ def test_it_gives_the_same_bytes(tmp_path: Path, counter: Any) -> None:
             ) as gate,
         ):
             seen = talk(gate, upstream)
-            # The last one is remembered in the background.
-            count = len(kept(folder / "agent.db")[0])
-            time.sleep(0.2)
-            wait_until(lambda n=count, f=folder: len(kept(f / "agent.db")[0]) >= n)
         bodies = [upstream.requests, other.requests]
-        results.append([seen, bodies, kept(folder / "agent.db")])
+        with Memory.open(folder / "agent.db") as memory:  # all of it is remembered at the end
+            results.append([seen, bodies, kept(memory)])
     near, distant = results
     assert near[0] == distant[0]
     assert near[1] == distant[1]
