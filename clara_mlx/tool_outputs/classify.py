@@ -6,6 +6,8 @@ import re
 import shlex
 from collections.abc import Callable
 
+from clara_mlx.tool_outputs.undress import undress
+
 # Programs, with the tool whose rule reads what they print.
 _PROGRAMS = {
     **dict.fromkeys(("pytest", "py.test"), "pytest"),
@@ -171,6 +173,9 @@ _SIGNS: tuple[tuple[str, Callable[[str], object]], ...] = tuple(
 # Characters of an output in which signs are searched; they come early or not at all.
 _SIGN_CHARACTERS = 20_000
 
+# Characters that are undressed to get so many.
+_LOOKED_AT = 65_536
+
 # Characters of a command that are read; a longer one holds a script.
 _COMMAND_CHARACTERS = 2_000
 
@@ -183,8 +188,7 @@ def classify(text: str, command: str | None = None) -> str | None:
         command: The shell command that made it, or None if it is not known.
     """
     tool = _tool_of_command(command) if command else None
-    beginning = text[:_SIGN_CHARACTERS]
-    by_text = next((tool for tool, has_sign in _SIGNS if has_sign(beginning)), None)
+    by_text = _tool_of_text(text)
     if tool is None:
         return by_text
     # make and npm run other tools, and git log -p and git show print diffs.
@@ -193,6 +197,19 @@ def classify(text: str, command: str | None = None) -> str | None:
     if tool == "git-log" and by_text == "git-diff":
         return by_text
     return tool
+
+
+# {"returncode": 0, "output":  or  <returncode>0</returncode>  before an output
+_AROUND = re.compile(r"(?:[\[{][^\n]*+(?<=\":|: )\n|</?[\w-]++>(?:[^<\n]*+</[\w-]++>)?\n)*+")
+
+
+def _tool_of_text(text: str) -> str | None:
+    """The tool whose sign is in a text, as a reader sees it."""
+    view = undress(text[:_LOOKED_AT])
+    beginning = view.bare.text[:_SIGN_CHARACTERS]
+    if (around := _AROUND.match(beginning)) and around.end() < len(beginning):
+        beginning = beginning[around.end() :]
+    return next((tool for tool, has_sign in _SIGNS if has_sign(beginning)), None)
 
 
 def _tool_of_command(command: str) -> str | None:

@@ -9,8 +9,8 @@ groups has the name of the fact that it states.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from clara_mlx.tool_outputs.lines import Line
 
@@ -97,6 +97,12 @@ class Facts:
     def in_order_found(self) -> tuple[Fact, ...]:
         """All facts, in the order in which the rule found them."""
         return tuple(self._found.values())
+
+    def move(self, to: Callable[[int, int], tuple[int, int]]) -> None:
+        """Give each fact the span that a function makes of its own."""
+        for key, fact in self._found.items():
+            start, end = to(fact.start, fact.end)
+            self._found[key] = replace(fact, start=start, end=end)
 
     def add(
         self, name: str, line: Line, match: re.Match[str], group: str | int, /, **about: str

@@ -9,6 +9,7 @@ above an expression is a text that it matches.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ from clara_mlx.tool_outputs.paths import lines, paths
 from clara_mlx.tool_outputs.pieces import cut_into_pieces
 from clara_mlx.tool_outputs.spans import MAX_LENGTH, Rule
 from clara_mlx.tool_outputs.test_names import test_names
+from clara_mlx.tool_outputs.undress import Undressed, undress
 from clara_mlx.tool_outputs.versions import hashes, uuids, versions
 
 Kind = Literal["url", "test", "path", "uuid", "hash", "version", "code", "exception", "line"]
@@ -28,7 +30,7 @@ _CONTEXT = 4 * MAX_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """One identifier and its place: ``source[start:end] == text``.
+    """One identifier and its place: ``undress(source[start:end]).text == text``.
 
     A path includes the location that is written against it (``a.py:12:5``, ``a.ts(12,5)``).
     """
@@ -40,15 +42,27 @@ class Identifier:
 
 
 def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
-    """The identifiers of ``text`` in their order, none inside another, each kind and text once.
+    """The identifiers that a reader of ``text`` sees, in their order, each kind and text once.
+
+    None is inside another.
 
     Args:
         text: Any text; no character is special.
         limit: Greatest number of identifiers; the first ones are given. None: all.
     """
+    view = undress(text)
+    found = _find(view.bare, limit)
+    if view.bare is not view:
+        # What stands before lines can name something as well.
+        found = _add(found, _find(view, limit))[:limit]
+    return found
+
+
+def _find(view: Undressed, limit: int | None) -> tuple[Identifier, ...]:
+    """The identifiers of a view's text, with their places in the original."""
     kept: dict[tuple[int, str], Identifier] = {}
     last = 0
-    for words, offset, first, end_of_piece in cut_into_pieces(text, _CONTEXT):
+    for words, offset, first, end_of_piece in cut_into_pieces(view.text, _CONTEXT):
         found: list[tuple[int, int, int]] = []
         for rank, rule in enumerate(_RULES.values()):
             found += [
@@ -64,8 +78,22 @@ def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
             if (rank, exact) not in kept:
                 if limit is not None and len(kept) >= limit:
                     return tuple(kept.values())
-                kept[rank, exact] = Identifier(_KINDS[rank], exact, start + offset, last)
+                span = view.original_span(start + offset, last)
+                kept[rank, exact] = Identifier(_KINDS[rank], exact, *span)
     return tuple(kept.values())
+
+
+def _add(found: tuple[Identifier, ...], others: tuple[Identifier, ...]) -> tuple[Identifier, ...]:
+    """Identifiers with those of another view that are new and stand beside them, in their order."""
+    known = {(one.kind, one.text) for one in found}
+    ends = [one.end for one in found]
+    added = list(found)
+    for one in others:
+        following = bisect_right(ends, one.start)
+        beside = following == len(found) or one.end <= found[following].start
+        if beside and (one.kind, one.text) not in known:
+            added.append(one)
+    return tuple(sorted(added, key=lambda one: one.start))
 
 
 # If two rules find something at the same place, the one that comes first here wins.

@@ -18,25 +18,27 @@ _LONG = 200
 # Characters that a text among other fields of a document has at least; shorter ones are data.
 _FIELD = 100
 
-# {"output": "  or  data: [{"text": "  or, in a document of many lines,     "output": "
+# A line of JSON, perhaps with a word before it; or a field in a document of many lines.
+# data: [{"text": "
 _BEGIN = re.compile(
     r"(?P<word>[\w-]{1,24}+: ?)?(?:(?P<bracket>[ \t]*+[\[{])"
     r'|(?P<field>[ \t]++"[^"\\\n]{1,80}+"[ \t]*+:))|(?P<string>")'
 )
-# What stands between the strings of JSON: brackets, numbers, true.
+# , true, [
 _BETWEEN = re.compile(r"[ \t\r\w\[\]{},:.+-]*+")
-# The inside of a string, or as much of it as is searched at once.
+# first line
 _INSIDE = re.compile(r'(?:[^"\\\n]{1,9999}+|\\[^\n]){1,500}+')
 _IS_KEY = re.compile(r"[ \t]*+:")
 
-# \n
+# \"
 _ESCAPE = re.compile(
     r'\\(?:([nrtbf"\\/])|u(?:([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})'
     r"|([0-9a-fA-F]{4})))"
 )
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
-# A string in a string: what is JSON itself, or quotes something, needs unfolding to be read.
+# A string that is JSON itself.
+# [{\"text\"
 _NESTED = re.compile(r'[ \t]*+(?:[\[{][^"\\\n]{0,40}+)?\\"')
 
 

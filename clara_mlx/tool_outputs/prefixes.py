@@ -24,45 +24,48 @@ _LEAST_LINES = 3
 # The share of them whose number is one more than that of the line before.
 _FOLLOWING = 0.6
 
-# 2024-05-06T04:58:15.2481291Z  or  [06:55:46]
+# \n2024-05-06T04:58:15.2481291Z Fetching
 _TIME = re.compile(
     r"\n\[?(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d++)?(?:Z| UTC| ?[+-]\d\d:?\d\d)?"
     r"\]?(?:(?=\n)|:? (?:[|-] )?|\t)"
 )
-# May  6 04:58:15 web1 sshd[24200]:  or  [Mon May 06 04:58:15.12 2024]
+# \nMay  6 04:58:15 web1 sshd[24200]: closed
 _MONTH = re.compile(
     r"\n\[?(?:[A-Z][a-z]{2} )?[ADFJMNOS][a-z]{2} [ \d]\d "
     r"\d\d:\d\d:\d\d(?:\.\d++)?(?: \d{4})?\]?(?:(?=\n)| )"
     r"(?:[\w.-]++ [\w./@()-]++(?:\[\d++\])?: )?"
 )
-# After a time:  app[web.1]:  or  INFO [main] org.example.Main:
+# Who speaks, after a time.
+# INFO [main] org.example.Main: started
 _SPEAKER = re.compile(
     r"(?:[\w.-]++ )?[\w./@-]++\[[\w.]++\]: "
     r"| *+(?:\[[^\]\n]++\] ++)?(?:INFO|DEBUG|TRACE) ++(?:\d++ --- ++)?"
     r"(?:\[[^\]\n]++\] ++)?(?:[\w.$/\[\]-]++ *+[:-] )?"
 )
-# [   12.345678] , #12 2.465 , ==13328== , ##[group] , I0506 04:58:15.123456    12 file.go:12]
+# A kernel, a builder of images, valgrind, a runner of jobs, a server in Go.
+# \n#12 2.465 npm error
 _MARK = re.compile(
     r"\n(?:\[ *+\d++\.\d{6}\] (?:\[ *+[TC]\d++\] )?|#\d++ \d++\.\d++ "
     r"|(?:==\d++==|--\d++--)(?: |(?=\n))|##\[(?:group|endgroup|command|section|debug)\]"
     r"|[IW]\d{4} \d\d:\d\d:\d\d\.\d++ ++\d++ (?=[\w.-]++:\d))"
 )
-# test<TAB>Run tests<TAB>2024-05-06T04:58:15
+# \ntest\tRun tests\t2024-05-06T04:58:15Z
 _STEP = re.compile(r"\n[^\t\n]++\t[^\t\n]++\t(?=\d{4}-\d\d-\d\dT\d\d:)")
-# web-1  | , [pod/web/app]
+# \n[pod/web/app] started
 _NAME = re.compile(
     r"\n(?:(?P<certain>[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d)) *+\|(?: |(?=\n)))"
     r"|[A-Za-z][\w.-]*+ *+\|(?: |(?=\n))"
     r"|\[(?!INFO|WARN|ERRO|DEBU|FATA|TRAC)[A-Za-z][\w./:@-]*+\] )"
 )
-#     126<TAB>
+# \n   126\tdef close(self):
 _NUMBER = re.compile(r"\n[ \t]*+(\d{1,7}+)(?:\t|\u2192)")
 
-# tests/test_a.py:126: , tests/test_a.py-126- , 126: ,    126 |
+# Where grep and others found a line.
 _PLACE = (
     r"[ \t]*+(?:[\w.@+~/-]++:|(?:[\w.@+~/]++|-(?!\d++-))*+-)?"
     r"(?P<%s>\d{1,7}+)(?:[:-]|[ \t]?[|\u2192]|\t) ?"
 )
+# \ntests/test_a.py:126:def close(self):
 _CODE_PREFIX = re.compile(
     rf"\n(?:(?P<sign>(?:> ?)++(?:[+-](?![+-]))?|[+-](?![+-]))"
     rf"(?:{_PLACE % 'signed'})?|{_PLACE % 'number'})"

@@ -16,6 +16,7 @@ from clara_mlx.tool_outputs import (
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.facts import Fact, Facts
 from clara_mlx.tool_outputs.lines import Lines, split_lines
+from clara_mlx.tool_outputs.undress import undress
 
 RULES: dict[str, Callable[[Facts, Lines], None]] = {
     "pytest": test_runners.pytest,
@@ -61,5 +62,8 @@ def collect(text: str, tool: str | None = None) -> Facts:
     found = Facts()
     rule = RULES.get(tool or classify(text) or "")
     if rule is not None:
-        rule(found, split_lines(text))
+        view = undress(text).bare
+        rule(found, split_lines(view.text))
+        if view.text != text:
+            found.move(view.original_span)
     return found

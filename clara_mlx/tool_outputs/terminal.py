@@ -6,15 +6,18 @@ import re
 
 from clara_mlx.tool_outputs.edits import Edit, find_all
 
-# ESC[1mESC[31m; ESC[2K; then ESC]8;;https://example.org ESC\ and other strings, also one that is
-# cut off with the text; then ESC M, or ESC alone.
+# Colours come first, because there are many; then the codes that begin with ESC [; then strings,
+# such as the address of a link, also one that is cut off with the text; then ESC alone.
+# \x1b[1m\x1b[31mFAILED\x1b[0m
 _CODE = re.compile(
     r"(?:\x1b\[[0-9;:]{0,99}+[mK])++"
     r"|(?:\x1b\[|\x9b)[0-?]{0,99}+[ -/]{0,9}+([@-~]?)"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*+(?:\x07|\x1b\\|\x9c|\Z)"
     r"|(?:\x1b[ -/]{0,9}+[0-OQ-WYZ\\`-~])++|\x1b[ -/]{0,9}+[0-~]?"
 )
+
 # The same as single characters beyond ASCII.
+# \x9b1m
 _ONE_CHARACTER_CODE = re.compile("[\x90\x98\x9b\x9d-\x9f]")
 
 # What a code that moves the cursor leaves, by its last letter: a space between words, the line's
@@ -22,23 +25,27 @@ _ONE_CHARACTER_CODE = re.compile("[\x90\x98\x9b\x9d-\x9f]")
 _MOVES = {"C": " ", "G": "\r", **dict.fromkeys("ABEFHSTdf", "\n")}
 
 # Characters that show nothing: control characters, and those of Unicode that only format.
+# zero\u200bwidth
 _INVISIBLE = re.compile(
     "[\x00-\x07\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e"
     "\u2060-\u206f\ufeff\ufff9-\ufffb]++"
 )
 _INVISIBLE_ASCII = bytes([*range(0x08), *range(0x0E, 0x20), 0x7F])
 
-# A\bA, which is a bold A: each character is overwritten by the next one.
+# A bold A: each character is overwritten by the next one.
+# A\x08A
 _OVERSTRUCK = re.compile("(?:[^\x08\r\n]\x08(?=[^\x08\r\n]))++")
 _BACKSPACES = re.compile("\x08++")
 
-# \r\r before a line feed
+# \r\n
 _LINE_END = re.compile(r"\r(?<!\r\r)\r*+(?=\n|\Z)")
 
-# The first word of a line's state; "Downloading" in "  * Downloading 3 of 8".
+# The first word of a line's state.
+#  * Downloading 3 of 8
 _FIRST_WORD = re.compile(r"[\W_]{0,12}+([^\W\d_]{0,40}+)")
 
-# What shows that a line's state will be followed by another: "12%", "[==> ]", "...".
+# What shows that a line's state will be followed by another.
+# [==>   ] 12%
 _PROGRESS = re.compile(r"[\d%\[#=|\u2500-\u259f\u2800-\u28ff]|\.\.|\u2026")
 
 

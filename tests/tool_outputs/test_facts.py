@@ -74,12 +74,17 @@ def test_every_fact_has_a_question() -> None:
     assert (asked.question, asked.answer) == (question("image_id"), "0a1b2c3d")
 
 
+def _unescape(match: re.Match[str]) -> str:
+    return match[0].encode().decode("unicode_escape")
+
+
 @pytest.mark.parametrize("file", sorted(ROOM.glob("*.py")), ids=lambda file: file.stem)
 def test_the_comment_above_a_pattern_is_matched_by_it(file: Path) -> None:
     module = import_module(f"clara_mlx.tool_outputs.{file.stem}")
     source = file.read_text(encoding="utf-8")
     for example, name in re.findall(r"^# (.*)\n(\w+) = re\.compile", source, re.MULTILINE):
-        assert getattr(module, name).search(example.replace("\\t", "\t").replace("\\n", "\n")), name
+        example = re.sub(r"\\[nrt]|\\x\w\w|\\u\w{4}", _unescape, example)
+        assert getattr(module, name).search(example), name
 
 
 @pytest.mark.parametrize(
