@@ -34,6 +34,10 @@ _LOG_BYTES = 64_000_000
 _TEXTS = 5000
 _CHARACTERS = 12_000
 
+# Seconds that a recall may take after the reader has left, and until it finds the newest text.
+_RECALLED = 15.0
+_FOUND = 180.0
+
 _LONG_READER = """
 import sys, time
 from clara_mlx.store.store import Store
@@ -241,9 +245,23 @@ def log_beside_a_reader(folder: Path) -> Iterator[Verdict]:
             remember(_TEXTS + number)
         after = wal.stat().st_size
         kept = gate.get("/v1/memory/status")
+        begun = time.monotonic()
+        number = (_TEXTS + 4) * 7919 + 999  # a word of the newest text, in the middle of it
+        slowest = 0.0
+        found = False
+        while not found and time.monotonic() - begun < _FOUND:
+            asked = time.monotonic()
+            reply = gate.post("/v1/memory/recall", {"query": f"{number:x}", "k": 1}, timeout=60)
+            found = f"{number:x}" in reply.text
+            slowest = max(slowest, time.monotonic() - asked)
+        waited = time.monotonic() - begun
     measured = f"{largest / 1e6:.0f} MB, {_TEXTS:,} texts in {seconds:.0f} s"
     yield Verdict("S5b the log beside a reader that stays open", "under 64 MB", measured,
                   largest < _LOG_BYTES)  # fmt: skip
     yield Verdict("S5b the log once the reader has left", "under 64 MB", f"{after / 1e6:.0f} MB",
                   after < _LOG_BYTES)  # fmt: skip
     yield answers("S5b what was remembered", kept, 200, more=not failures, said="every text")
+    yield at_most("S5b a recall meanwhile", _RECALLED, slowest)
+    yield Verdict(
+        "S5b the newest text is found", f"within {_FOUND:.0f} s", f"{waited:.1f} s", found
+    )

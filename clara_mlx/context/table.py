@@ -77,6 +77,7 @@ class BlockTable:
         """
         body = None if block.body is None else zlib.compress(_encode(block.body), 6)
         handles = dict.fromkeys([*([block.handle] if block.handle else []), *mentions])
+        self._file.bring(handles)
         with self._file.write() as connection:
             added = connection.execute(
                 "INSERT INTO blocks (digest, kind, issued, text, handle, body) "

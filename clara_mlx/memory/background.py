@@ -17,6 +17,7 @@ from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import atomic
+from clara_mlx.store.driver import BUSY_SECONDS
 from clara_mlx.store.latents import LatentTable, OtherModel
 from clara_mlx.store.store import Store, StoredChunk
 
@@ -144,7 +145,10 @@ class BackgroundCompression:
 
     def _compress_some(self) -> bool:
         """Compress some of the backlog; false if there was nothing to do here."""
+        self._store.settle_soon()
         contents = self._store.backlog.pending(CONTENTS)
+        if contents:
+            self._await_log()
         if not contents or not self._take_lease():
             return False
         try:
@@ -193,6 +197,7 @@ class BackgroundCompression:
         self._store.backlog.finish([content for content, count in left.items() if not count])
         missing.sort(key=lambda chunk: chunk.tokens or 0)
         for start in range(0, len(missing), CHUNKS):
+            self._await_log()
             if self._stop.is_set():
                 return
             batch = missing[start : start + CHUNKS]
@@ -204,6 +209,22 @@ class BackgroundCompression:
             self._latents.put([chunk.id for chunk in batch], latents, done)
             if not self._take_lease():  # it expired while this process slept
                 return
+
+    def _await_log(self) -> None:
+        """Wait while a reader holds up a long log, to which each batch would add its latents.
+
+        Raises:
+            StoreError: That takes too long; the backlog is looked at again later.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while self._store.log_is_held_up() and not self._stop.is_set():
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"{self._store.path}: a program keeps it open for reading, so what is written "
+                    "can only be added to its log; compressing goes on when that program is done",
+                    transient=True,
+                )
+            self._stop.wait(IDLE_SECONDS)
 
     def _encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
         return np.array(self._clara.encode(texts))  # (texts, memory_tokens, hidden)

@@ -193,6 +193,7 @@ class Memory:
         """
         if self._other_model:
             raise OtherModel(self._other_model)
+        self._store.settle()
         if self._compression and self._compression.running:
             self._compression.wait(timeout, progress)
         elif self.backlog():

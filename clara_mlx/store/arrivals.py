@@ -2,12 +2,16 @@
 
 As long as a reader stays open, SQLite can only add to the log, and each commit adds every page that
 it touches, which is many times what was remembered. So while a long log is held up, what is
-remembered is added to ``<file>-arrivals`` instead, and moved into the file later, many at a time:
-before anything else is read or written, and when too many wait.
+remembered is added to ``<file>-arrivals`` instead, and moved into the file later, many at a time
+(`settled_file`). Until then it can be read here by its handle.
 
 Whoever adds to this file or moves what is in it holds the memory file's write lock, which makes
 plain reading and writing safe. The memory file says which arrivals are its own, by the id in their
-first line, and up to which byte it has taken them over, in the transaction that does.
+first line, and up to which byte it has taken them over, in the transaction that does. It also names
+those beyond that byte which were taken over before their turn.
+
+Reading needs no lock: nothing that was added changes, and a file that is removed can be read as
+long as it is open.
 """
 
 from __future__ import annotations
@@ -18,14 +22,18 @@ import os
 import secrets
 import stat
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from clara_mlx.errors import StorageFailed, reason
 from clara_mlx.store.atomic import sync
 from clara_mlx.store.driver import Connection
+from clara_mlx.store.newcomer import handle_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,20 +43,92 @@ _ID_DIGITS = 32
 _HEADER = len(_MAGIC) + _ID_DIGITS + 1
 _FRAME = struct.Struct("<II")
 
-# The row of `meta` that has the id of the arrivals, and the byte up to which they were taken over.
+# The row of `meta` that has the id of the arrivals, the byte up to which they were taken over, and
+# where the records begin that were taken over before their turn.
 _KEY = "arrivals"
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """What the memory file says of its arrivals."""
+
+    id: str | None  # None: it never had any
+    end: int = _HEADER  # the byte up to which they were taken over
+    early: tuple[int, ...] = ()  # where the records beyond it begin that were taken over, too
+
+
+@dataclass
+class _Index:
+    """The records of one file of arrivals by the handles of their memories, as far as read."""
+
+    id: str
+    end: int
+    starts: dict[str, int] = field(default_factory=dict)  # where the record of a handle begins
+
+
 class Arrivals:
-    """The arrivals of a memory file. All methods but `exist` need its write lock."""
+    """The arrivals of a memory file.
+
+    `exist`, `waiting` and `record` need no lock; all other methods need the file's write lock.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(f"{os.path.realpath(path)}-arrivals")
         self._known: tuple[str, int] | None = None  # id and end of the file as this process left it
+        self._index: _Index | None = None
+        self._lock = threading.Lock()  # of the index
 
     def exist(self) -> bool:
         """Whether there is a file of arrivals."""
         return os.path.exists(self.path)
+
+    def waiting(self, connection: Connection) -> dict[str, int]:
+        """The handles of the memories that wait, in their order, and where their records begin."""
+        with self._errors(), self._opened(connection) as (file, taken):
+            return self._starts(file, taken)
+
+    def record(self, connection: Connection, handle: str) -> bytes | None:
+        """The record of a memory that waits; None if none with this handle does."""
+        with self._errors(), self._opened(connection) as (file, taken):
+            start = self._starts(file, taken).get(handle)
+            found = None if start is None else next(_records(file, start), None)
+            return found and found[0]
+
+    @contextmanager
+    def _opened(self, connection: Connection) -> Iterator[tuple[int, _Taken]]:
+        """The file, to read in it, and what was taken over; a file without records if it is none.
+
+        The file is opened first, as the memory file then says no more than what is in it; unless
+        both were replaced in between, which their ids show.
+        """
+        for last in (False, False, True):
+            try:
+                file = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except FileNotFoundError:
+                file = os.open(os.devnull, os.O_RDONLY)
+            try:
+                taken = _read_taken(connection)
+                own = taken.id is not None and os.pread(file, _HEADER, 0) == _first_line(taken.id)
+                if own or last or not self.exist():
+                    yield file, taken
+                    return
+            finally:
+                os.close(file)
+
+    def _starts(self, file: int, taken: _Taken) -> dict[str, int]:
+        """By handle, where the records begin that wait in a file."""
+        if taken.id is None or os.pread(file, _HEADER, 0) != _first_line(taken.id):
+            return {}
+        with self._lock:
+            index = self._index
+            if index is None or index.id != taken.id or index.end < taken.end:
+                index = self._index = _Index(taken.id, taken.end)
+            for record, end in _records(file, index.end):
+                index.starts[handle_of(record)] = index.end
+                index.end = end
+            if any(start < taken.end for start in index.starts.values()):
+                index.starts = {h: s for h, s in index.starts.items() if s >= taken.end}
+            return {h: start for h, start in index.starts.items() if start not in taken.early}
 
     def add(self, connection: Connection, record: bytes) -> int:
         """Add a record, which is on the disk when this returns.
@@ -61,51 +141,72 @@ class Arrivals:
             StorageFailed: The disk is full or can't be written; nothing was added.
         """
         with self._errors():
-            id, taken = _taken(connection)
-            file = self._open(id, taken)
-            if file is None and (id is None or taken != _HEADER):
-                _note(connection, secrets.token_hex(_ID_DIGITS // 2), _HEADER)
+            taken = _read_taken(connection)
+            file = self._open(taken)
+            if file is None and (taken.id is None or taken.end != _HEADER or taken.early):
+                _note(connection, _Taken(secrets.token_hex(_ID_DIGITS // 2)))
                 return 0
-            assert id is not None
+            assert taken.id is not None
             if file is None:
-                file = self._make(id)
+                file = self._make(taken.id)
             try:
-                if self._known is None or self._known != (id, os.fstat(file).st_size):
-                    self._known = id, max((end for _, end in _records(file, taken)), default=taken)
+                if self._known is None or self._known != (taken.id, os.fstat(file).st_size):
+                    ends = (end for _, end in _records(file, taken.end))
+                    self._known = taken.id, max(ends, default=taken.end)
                 end = self._known[1]
                 _write(file, end, _FRAME.pack(len(record), zlib.crc32(record)) + record)
                 end += _FRAME.size + len(record)
-                self._known = id, end
+                self._known = taken.id, end
             finally:
                 os.close(file)
-            return end - taken
+            return end - taken.end
 
-    def take(self, connection: Connection, most: int) -> list[bytes]:
-        """Up to ``most`` records, which count as taken over once the caller commits.
+    def take(self, connection: Connection, insert: Callable[[bytes], bool]) -> None:
+        """Take over records in their order, as long as ``insert`` says that there is time for more.
 
-        If none is left, the file is removed.
+        They count as taken over once the caller commits. If none is left, the file is removed.
         """
         with self._errors():
-            id, taken = _taken(connection)
-            file = self._open(id, taken)
-            if file is None or id is None:
-                return []
-            records: list[bytes] = []
+            taken = _read_taken(connection)
+            file = self._open(taken)
+            if file is None:
+                return
+            reached = start = taken.end
             try:
-                for record, end in _records(file, taken):
-                    records.append(record)
-                    taken = end
-                    if len(records) == most:
+                for record, end in _records(file, start):
+                    more = start in taken.early or insert(record)
+                    reached = start = end
+                    if not more:
                         break
             finally:
                 os.close(file)
-            if records:
-                _note(connection, id, taken)
+            if reached > taken.end:
+                early = tuple(start for start in taken.early if start >= reached)
+                _note(connection, _Taken(taken.id, reached, early))
             else:
                 self.path.unlink()
-            return records
 
-    def _open(self, id: str | None, taken: int) -> int | None:
+    def take_early(
+        self, connection: Connection, handles: Collection[str], insert: Callable[[bytes], None]
+    ) -> None:
+        """Take over the records of some memories before their turn, once the caller commits."""
+        with self._errors():
+            taken = _read_taken(connection)
+            file = self._open(taken)
+            if file is None:
+                return
+            try:
+                starts = self._starts(file, taken)
+                early = [starts[handle] for handle in handles if handle in starts]
+                for start in early:
+                    for record, _ in islice(_records(file, start), 1):
+                        insert(record)
+            finally:
+                os.close(file)
+            if early:
+                _note(connection, _Taken(taken.id, taken.end, (*taken.early, *early)))
+
+    def _open(self, taken: _Taken) -> int | None:
         """Open the file if it has this id; one with another id is another memory file's.
 
         That may be one that was deleted, or restored from a backup: it is set aside.
@@ -115,7 +216,8 @@ class Arrivals:
         except FileNotFoundError:
             return None
         line = os.pread(file, _HEADER, 0)
-        if id is not None and line == _first_line(id) and os.fstat(file).st_size >= taken:
+        own = taken.id is not None and line == _first_line(taken.id)
+        if own and os.fstat(file).st_size >= taken.end:
             return file
         os.close(file)
         aside = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}")
@@ -178,16 +280,15 @@ def _write(file: int, start: int, content: bytes) -> None:
         raise
 
 
-def _taken(connection: Connection) -> tuple[str | None, int]:
-    """The id of the file's arrivals, if it had any, and the byte up to which it took them over."""
+def _read_taken(connection: Connection) -> _Taken:
+    """What the memory file says of its arrivals."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (_KEY,)).fetchone()
     if row is None:
-        return None, _HEADER
-    id, _, taken = row[0].partition(" ")
-    return id, int(taken)
+        return _Taken(None)
+    id, end, *early = row[0].split()
+    return _Taken(id, int(end), tuple(map(int, early)))
 
 
-def _note(connection: Connection, id: str, taken: int) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_KEY, f"{id} {taken}")
-    )
+def _note(connection: Connection, taken: _Taken) -> None:
+    value = " ".join(map(str, (taken.id, taken.end, *taken.early)))
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (_KEY, value))

@@ -43,6 +43,7 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
         except (ClaraError, TypeError, ValueError) as error:  # damaged rows can hold anything
             findings.problems.append(f"{name}: {error}")
 
+    store.settle()
     run("integrity", _check_integrity)
     with store.snapshot():
         run("contents", _check_contents)
@@ -193,6 +194,7 @@ def repair(store: Store, findings: Findings) -> int:
 def vacuum(store: Store) -> tuple[int, int]:
     """Give free pages back to the disk; returns the file's size in bytes before and after."""
     before = store.path.stat().st_size
+    store.settle()
     with store.write() as connection:
         for row in connection.execute("SELECT id, sketch_bits FROM spaces").fetchall():
             sketch_table.rebuild(connection, row["id"], row["sketch_bits"])

@@ -23,6 +23,7 @@ def export(
     progress: Progress | None = None,
 ) -> int:
     """Write the memories that match a filter to a file; returns their number."""
+    store.settle()
     memories = list(store.memories(where))
     for number, memory in enumerate(memories, 1):
         original, kind = store.original(memory.handle)

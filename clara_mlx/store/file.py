@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,12 @@ class File:
                 text = f"{error}; `clara-mlx verify` says what can still be read"
             raise StorageFailed(f"{self.path}: {text}", transient=is_transient(error)) from error
 
-    def settle(self) -> None:
-        """Move what waits beside the file into it; called before anything is read or written."""
+    def bring(self, handles: Collection[str]) -> None:
+        """See to it that these memories are in the file, if they wait beside it."""
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes: all of it or nothing."""
-        self.settle()
         with self.errors(), transaction(self.connection) as connection:
             yield connection
             connection.execute("COMMIT")
@@ -109,7 +108,6 @@ class File:
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A transaction that reads the file as it is at one moment, whoever writes."""
-        self.settle()
         with self.errors(), transaction(self.connection, "BEGIN") as connection:
             yield connection
 
@@ -120,12 +118,19 @@ class File:
         """
         if _size(self._log) <= LOG_BYTES:
             return False
+        try:
+            with self.impatience() as connection:
+                return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        except driver().Error:  # the disk is full, for example
+            return True
+
+    @contextmanager
+    def impatience(self) -> Iterator[Connection]:
+        """Wait for no other connection in a block: what needs one fails at once."""
         connection = self.connection
         try:
             connection.execute("PRAGMA busy_timeout = 0")
-            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-        except driver().Error:  # the disk is full, for example
-            return True
+            yield connection
         finally:
             connection.execute(f"PRAGMA busy_timeout = {1000 * BUSY_SECONDS:.0f}")
 
@@ -146,7 +151,6 @@ class File:
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of a query."""
-        self.settle()
         with self.errors():
             return self.connection.execute(sql, parameters).fetchall()
 

@@ -67,6 +67,15 @@ def condition(where: Where) -> tuple[str, list[Any]]:
     return " AND ".join(parts), parameters
 
 
+def handles(where: Where) -> list[str] | None:
+    """The handles that a filter names; None if it does not limit them to named ones."""
+    named = (where or {}).get("handle")
+    values: list[Any] = (
+        list(named) if isinstance(named, list | tuple | set | frozenset) else [named]
+    )
+    return None if None in values else values
+
+
 def _match_column(key: str, values: Sequence[Any], parameters: list[Any]) -> Iterable[str]:
     """Conditions for the values of a column, strings or None; adds their parameters."""
     if None in values:

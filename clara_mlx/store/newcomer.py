@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+import secrets
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import count
 
 from clara_mlx.store import words
 from clara_mlx.store.driver import Connection
 from clara_mlx.tool_outputs.decoding import decode
+
+logger = logging.getLogger(__name__)
 
 #: The span of a chunk: its start and end in characters, and its number of tokens, which is None if
 #: the chunk was cut without a tokenizer.
@@ -20,6 +25,9 @@ ChunkRow = tuple[int, int, int | None, str, str]
 
 # Compression of originals, from 1 (fast) to 9 (small): zlib's own default.
 _ZLIB_LEVEL = 6
+
+# Random bytes of a handle that is drawn, and twice as many digits: few, as reasoners read them.
+_HANDLE_BYTES = 5
 
 
 @dataclass(frozen=True)
@@ -79,18 +87,68 @@ class Newcomer:
         return line + b"\n" + data
 
 
+def draw_handles() -> Iterator[str]:
+    """Random handles, for whoever takes the first that is new; later ones are longer."""
+    for length in count(_HANDLE_BYTES):
+        yield f"m-{secrets.token_hex(length)}"
+
+
+def has_handle(connection: Connection, handle: str) -> bool:
+    """Whether a memory in the file has this handle."""
+    sql = "SELECT 1 FROM memories WHERE handle = ?"
+    return connection.execute(sql, (handle,)).fetchone() is not None
+
+
+def handle_of(record: bytes) -> str:
+    """The handle of the memory that `Newcomer.to_record` wrote down."""
+    line, _, _ = record.partition(b"\n")
+    return str(json.loads(line)[0]["handle"])
+
+
+def original_of(record: bytes) -> tuple[bytes, str]:
+    """The original, and its kind, that `Newcomer.to_record` wrote down."""
+    line, _, data = record.partition(b"\n")
+    about, _, compression = json.loads(line)
+    return _unpack(data, compression), about["kind"]
+
+
+def text_of_record(record: bytes) -> str:
+    """The text of the original that `Newcomer.to_record` wrote down."""
+    line, _, data = record.partition(b"\n")
+    about, spans, compression = json.loads(line)
+    return text_of(_unpack(data, compression), about["kind"], spans[-1][1] if spans else None)
+
+
 def insert_record(connection: Connection, record: bytes) -> None:
-    """Insert what `Newcomer.to_record` wrote down."""
+    """Insert what `Newcomer.to_record` wrote down, unless the file has it.
+
+    Whoever lets it wait sees to it that its handle is new. If that failed all the same, as files
+    were put back from a backup, it gets another one, so that neither memory is lost.
+    """
     line, _, data = record.partition(b"\n")
     about, spans, compression = json.loads(line)
     newcomer = Newcomer(**about)
+    row = connection.execute(
+        "SELECT hex(c.sha256) AS sha256 FROM memories m JOIN contents c ON c.id = m.content_id "
+        "WHERE m.handle = ?",
+        (newcomer.handle,),
+    ).fetchone()
+    if row and row["sha256"].lower() == newcomer.sha256:
+        return
+    if row:
+        new = next(name for name in draw_handles() if not has_handle(connection, name))
+        logger.warning("memory %s is %s now: another one has its handle", newcomer.handle, new)
+        newcomer = replace(newcomer, handle=new)
 
     def prepare() -> tuple[str, bytes, list[ChunkRow]]:
-        original = zlib.decompress(data) if compression == "zlib" else data
-        text = text_of(original, newcomer.kind, spans[-1][1] if spans else None)
+        text = text_of(_unpack(data, compression), newcomer.kind, spans[-1][1] if spans else None)
         return compression, data, chunk_rows(text, spans)
 
     newcomer.insert(connection, prepare)
+
+
+def _unpack(data: bytes, compression: str) -> bytes:
+    return zlib.decompress(data) if compression == "zlib" else data
 
 
 def compress(original: bytes) -> tuple[str, bytes]:

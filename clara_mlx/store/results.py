@@ -31,6 +31,7 @@ class Status:
 
     path: str
     memories: int
+    waiting: int  # those of them that are beside the file, and that the other counts leave out
     contents: int  # originals, each stored once
     original_bytes: int
     stored_bytes: int  # of originals, compressed

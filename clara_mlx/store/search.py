@@ -12,6 +12,7 @@ from clara_mlx.store.filters import Where
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.results import Hit
+from clara_mlx.store.settled_file import SEARCH_SECONDS
 from clara_mlx.store.store import Gone, Store
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def search(
         Hits, the best first. Their score is the cosine, the negated BM25, or the sum of reciprocal
         ranks of both.
     """
+    store.settle(SEARCH_SECONDS)
     by_latent: dict[int, float] = {}
     by_text: dict[int, float] = {}
     depth = (k if encoded is None or query is None else _DEPTH * k) + _SPARE

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,13 @@ from clara_mlx.store.newcomer import (
     Span,
     chunk_rows,
     compress,
+    draw_handles,
     insert_chunks,
+    original_of,
     text_of,
+    text_of_record,
 )
-from clara_mlx.store.settled_file import SettledFile
+from clara_mlx.store.settled_file import SEARCH_SECONDS, HandleTaken, SettledFile
 
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
@@ -115,33 +118,39 @@ class Store(SettledFile):
             StoreError: A field is of another type, too long or too deep (`fields`), or the handle
                 is taken.
         """
-        waits = handle is None and self.new_ones_wait()
-        # Handles that wait are not compared with those of the file, so they are longer.
-        name = f"m-{secrets.token_hex(8 if waits else 5)}" if handle is None else handle
         created_at = time.time() if created_at is None else created_at
         about = fields.write_metadata({} if metadata is None else metadata)
         fields.check_time(created_at)
-        for field, given in (("handle", name), ("source", source), ("session", session)):
+        for field, given in (("handle", handle), ("source", source), ("session", session)):
             if given is not None:
                 fields.check_name(field, given)
-        digest = hashlib.sha256(original)
-        newcomer = Newcomer(
-            name, kind, source, session, created_at, about, digest.hexdigest(), len(original)
-        )
+        digest = hashlib.sha256(original).hexdigest()
+        newcomer = Newcomer("", kind, source, session, created_at, about, digest, len(original))
+        waits = self.new_ones_wait()
         if waits:
-            self.let_wait(newcomer.to_record(original, spans))
-            return name
+            spans = list(spans)
 
         @cache
         def prepare() -> tuple[str, bytes, list[ChunkRow]]:
             return *compress(original), chunk_rows(text, spans)
 
-        self.settle()
-        if newcomer.content_id(self.connection) is None:
-            prepare()  # slow, so before the transaction, which holds up other writers
-        with self.write() as connection:
-            newcomer.insert(connection, prepare)
-        return name
+        def keep(newcomer: Newcomer) -> str:
+            if waits:
+                self.let_wait(newcomer.to_record(original, spans))
+                return newcomer.handle
+            if newcomer.content_id(self.connection) is None:
+                prepare()  # slow, so before the transaction, which holds up other writers
+            with self.write() as connection:
+                self.check_new(connection, newcomer.handle)
+                newcomer.insert(connection, prepare)
+            return newcomer.handle
+
+        if handle is not None:
+            return keep(replace(newcomer, handle=handle))
+        for drawn in draw_handles():
+            with suppress(HandleTaken):
+                return keep(replace(newcomer, handle=drawn))
+        raise AssertionError("there is always another handle")
 
     def rechunk(self, content_id: int, spans: Iterable[Span]) -> None:
         """Cut a content into other chunks, which drops the latents of the old ones."""
@@ -159,6 +168,8 @@ class Store(SettledFile):
         Raises:
             StoreError: There is no such handle, or the bytes are not those that were remembered.
         """
+        if (record := self.waiting_record(handle)) is not None:
+            return original_of(record)
         content_id, kind = self._content_of(handle)
         return self.content(content_id), kind
 
@@ -168,6 +179,8 @@ class Store(SettledFile):
         Raises:
             StoreError: As `original`.
         """
+        if (record := self.waiting_record(handle)) is not None:
+            return text_of_record(record)
         return self.text(self._content_of(handle)[0])
 
     def _content_of(self, handle: str) -> tuple[int, str]:
@@ -226,6 +239,11 @@ class Store(SettledFile):
             newest: Number of memories; only the latest ones are given, and the latest first.
         """
         wanted, parameters = filters.condition(where)
+        named = filters.handles(where)
+        if named is None:
+            self.settle(SEARCH_SECONDS)
+        else:
+            self.bring(named)
         order = "m.id" if newest is None else f"m.id DESC LIMIT {newest:d}"
         yield from self._memories(f"{wanted} ORDER BY {order}", parameters)
 
@@ -256,6 +274,9 @@ class Store(SettledFile):
 
     def has(self, handle: str) -> bool:
         """Whether there is a memory with this handle."""
+        # What waits can be moved between the two looks, so the file is the second.
+        if self.waiting_record(handle) is not None:
+            return True
         return bool(self.read("SELECT 1 FROM memories WHERE handle = ?", (handle,)))
 
     def chunks(self, content_id: int) -> list[StoredChunk]:
@@ -277,7 +298,11 @@ class Store(SettledFile):
         return {row["id"]: StoredChunk(*row) for row in rows}
 
     def figures(self) -> dict[str, Any]:
-        """Path, counts and sizes, by their names in `clara_mlx.store.results.Status`."""
+        """Path, counts and sizes, by their names in `clara_mlx.store.results.Status`.
+
+        What waits beside the file is counted among the memories, and not read otherwise.
+        """
+        waiting = self.number_waiting()
         (row,) = self.read(
             "SELECT (SELECT count(*) FROM memories) AS memories, count(*) AS contents, "
             "coalesce(sum(length), 0) AS original_bytes, "
@@ -289,8 +314,9 @@ class Store(SettledFile):
             "AS last_error FROM contents",
             (MOST_ATTEMPTS, MOST_ATTEMPTS),
         )
-        path = self.path
-        return {"path": str(path), **dict(row), "file_bytes": path.stat().st_size}
+        figures = {"path": str(self.path), **dict(row), "waiting": waiting}
+        figures["memories"] += waiting
+        return figures | {"file_bytes": self.path.stat().st_size}
 
     # -- forgetting ------------------------------------------------------------------------------
 
@@ -301,6 +327,7 @@ class Store(SettledFile):
             The number of memories removed.
         """
         wanted, parameters = filters.condition(where)
+        self.settle()
         with self.write() as connection:
             rows = connection.execute(f"SELECT m.id FROM memories m WHERE {wanted}", parameters)
             ids = [(row["id"],) for row in rows.fetchall()]

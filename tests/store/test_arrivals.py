@@ -12,57 +12,30 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clara_mlx.errors import StorageFailed
-from clara_mlx.store import arrivals, care, driver, file, search
+from clara_mlx.store import arrivals, care, file, search
 from clara_mlx.store.store import Store
+from tests.support.long_reader import (
+    LOG_BYTES,
+    fill_log,
+    log,
+    reader,
+    remember,
+    short_log,
+    waiting,
+)
 from tests.support.sizes import sized
-
-LOG_BYTES = 1 << 20
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(file, "LOG_BYTES", LOG_BYTES)
-    opened = Store(tmp_path / "m.db")
-    yield opened
-    opened.close()
-
-
-@contextmanager
-def reader(store: Store) -> Iterator[None]:
-    """A reader that stays open, as a backup by another program is."""
-    connection = driver.connect(store.path)
-    connection.execute("BEGIN")
-    connection.execute("SELECT count(*) FROM memories").fetchone()
-    yield
-    connection.close()
-
-
-def remember(store: Store, number: int, **options: Any) -> str:
-    text = f"text {number} " + " ".join(f"{number * 7919 + i:x}" for i in range(300))
-    return store.remember(text.encode(), text, [(0, 99, None), (99, len(text), None)], **options)
-
-
-def fill_log(store: Store) -> list[str]:
-    """Remember until the log is held up."""
-    handles = []
-    while not store.log_is_held_up():
-        handles.append(remember(store, len(handles)))
-    return handles
-
-
-def log(store: Store) -> Path:
-    return Path(f"{store.path}-wal")
-
-
-def waiting(store: Store) -> Path:
-    return Path(f"{store.path}-arrivals")
+    with short_log(tmp_path / "m.db", monkeypatch) as opened:
+        yield opened
 
 
 def check(store: Store, handles: list[str]) -> None:
@@ -105,7 +78,7 @@ def test_a_write_of_any_kind_makes_the_log_short(store: Store) -> None:
 
 def test_too_many_do_not_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clara_mlx.store.settled_file._MOST_WAITING", 20_000)
-    monkeypatch.setattr("clara_mlx.store.settled_file._MOVED_TOGETHER", 5)
+    monkeypatch.setattr("clara_mlx.store.settled_file._SLICE_SECONDS", 0.0)
     with reader(store):
         handles = fill_log(store)
         handles += [remember(store, len(handles)) for _ in range(60)]
