@@ -7,7 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from clara_mlx.context.quoting import exact_line
+from clara_mlx.tool_outputs.code_names import definitions, names
 from clara_mlx.tool_outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.signs import first_trouble
+from clara_mlx.tool_outputs.undress import undress
 
 #: Characters that a block gives to identifiers.
 IDENTIFIERS = 480
@@ -15,22 +18,39 @@ IDENTIFIERS = 480
 # Characters of the first name of a kind.
 _LONGEST = 160
 
+# Characters of a path; of a longer one the end is shown, which tells it from others.
+_PATH = 96
+
 # Names of one length; more are not searched for one by one, which would take time for each.
 _SEARCHED_ONE_BY_ONE = 150
 
 # The kinds of identifiers, in the order in which a block names them: what a failing run is about
-# comes before what it mentions.
-_KINDS = ("test", "exception", "code", "path", "line", "hash", "uuid", "version", "url")
+# comes before what it mentions. Of the room, each kind that a text has gets its share first.
+_SHARES = {
+    "test": 3,
+    "exception": 1,
+    "code": 2,
+    "path": 3,
+    "line": 1,
+    "defines": 5,
+    "names": 4,
+    "hash": 1,
+    "uuid": 1,
+    "version": 1,
+    "url": 1,
+}
 
 # Characters from each end of a text that rules look at; more would keep a request waiting.
 _LOOK = 32_768
 
-# The names that source code defines, in languages that say so with a word.
-_DEFINES = re.compile(
-    r"^[ \t]{0,12}(?:(?:export|pub|public|async|static|default) ){0,3}"
-    r"(?:def|class|func|fn|function|struct|enum|trait|interface|module) (\w{2,80})",
-    re.MULTILINE,
-)
+# Characters of a text that is undressed as a whole; of a longer one, its ends are.
+_UNDRESSED = 1_000_000
+
+# Characters after the first sign of trouble: what stands there is what went wrong.
+_NEAR = 1_500
+
+# How a line says that a test failed.
+_FAILED = re.compile(r"FAIL|ERROR|[Ff]ailed|not ok|panicked|[✕✗✖×●]|\d\)")  # noqa: RUF001
 
 
 def identifier_lines(text: str, most: int = IDENTIFIERS, shown: str = "") -> list[str]:
@@ -41,29 +61,106 @@ def identifier_lines(text: str, most: int = IDENTIFIERS, shown: str = "") -> lis
         most: Characters for all of them.
         shown: What the reader sees anyway; identifiers in it are not repeated.
     """
-    found = identifiers(text[:_LOOK])
-    if len(text) > _LOOK:
-        found += identifiers(text[max(_LOOK, len(text) - _LOOK) :])
-    kinds: dict[str, list[str]] = {kind: [] for kind in _KINDS}
-    for one in found:
-        kinds[one.kind].append(exact_line(one.text))
-    kinds["defines"] = [match[1] for match in _DEFINES.finditer(text[: 2 * _LOOK])]
-    lines: list[str] = []
+    kinds = {
+        kind: left
+        for kind, found in _by_kind(text).items()
+        if (left := _not_shown(dict.fromkeys(map(exact_line, found)), shown))
+    }
+    chosen: dict[str, list[str]] = {kind: [] for kind in kinds}
+    total = sum(_SHARES[kind] for kind in kinds)
     room = most
-    for kind, texts in kinds.items():
-        names = _not_shown(dict.fromkeys(texts), shown)
-        chosen: list[str] = []
-        for name in _from_both_ends(names):
-            # Every kind gets its first name, however many the kinds before it have.
-            if len(name) + 2 > room and (chosen or len(name) > _LONGEST):
-                break
-            chosen.append(name)
-            room -= len(name) + 2
-        if chosen:
-            more = f" (+{len(names) - len(chosen)})" if len(chosen) < len(names) else ""
-            order = {name: index for index, name in enumerate(names)}
-            lines.append(f"{kind}: {', '.join(sorted(chosen, key=order.__getitem__))}{more}")
+    # Every kind gets its share, and the first name of all; then the first kinds get what is left.
+    for share in (True, False):
+        for kind, found in kinds.items():
+            rest = min(room, most * _SHARES[kind] // total) if share else room
+            for name in found[len(chosen[kind]) :]:
+                cost = len(_shortened(kind, name)) + 2
+                if cost > rest and (chosen[kind] or cost > _LONGEST or cost > room):
+                    break
+                chosen[kind].append(name)
+                rest -= cost
+                room -= cost
+    lines = []
+    for kind, kept in chosen.items():
+        if kept:
+            more = f" (+{len(kinds[kind]) - len(kept)})" if len(kept) < len(kinds[kind]) else ""
+            lines.append(f"{kind}: {', '.join(_shortened(kind, name) for name in kept)}{more}")
     return lines
+
+
+def _shortened(kind: str, name: str) -> str:
+    """A path cut at its beginning if it is long; anything else as it is."""
+    if kind != "path" or len(name) <= _PATH:
+        return name
+    begin = name.find("/", len(name) - _PATH)
+    return f"...{name[begin if begin >= 0 else len(name) - _PATH :]}"
+
+
+def _by_kind(text: str) -> dict[str, list[str]]:
+    """The identifiers of a text by their kinds, those first that are most likely asked for."""
+    kinds: dict[str, list[str]] = {kind: [] for kind in _SHARES}
+    near: dict[str, list[str]] = {kind: [] for kind in _SHARES}
+    numbers: dict[str, str] = {}
+    code: list[str] = []
+    for part, bare in _ends(text):
+        trouble = first_trouble(part)
+        for one in identifiers(part):
+            first = (
+                _FAILED.search(part, part.rfind("\n", 0, one.start) + 1, one.start)
+                if one.kind == "test"
+                else trouble is not None and trouble <= one.start < trouble + _NEAR
+            )
+            (near if first else kinds)[one.kind].append(one.text)
+        code.append(bare)
+        numbers.update(_numbered(part, bare))
+    whole = "\n".join(code)
+    used = names(whole)
+    rank = {name: place for place, name in enumerate(used)}
+    defined = sorted(
+        dict.fromkeys(one.name for one in definitions(whole)),
+        key=lambda name: rank.get(name, len(rank)),
+    )
+    known = set(defined)
+    kinds["defines"] = [numbers.get(name, name) for name in defined]
+    kinds["names"] = [name for name in used if name not in known]
+    for kind in kinds:
+        if kind not in ("defines", "names"):
+            kinds[kind] = near[kind] + list(_from_both_ends(kinds[kind]))
+    return kinds
+
+
+# 12: | 12→ | path/a.py:12:
+_LINE_NUMBER = re.compile(r"(?:^|[:\s])(\d{1,7}+)[\s:|→-]{0,4}$")
+
+
+def _numbered(part: str, bare: str) -> dict[str, str]:
+    """The names that are defined in lines with a printed number, each with that number."""
+    if part is bare:
+        return {}
+    dressed, lines = part.split("\n"), bare.split("\n")
+    if len(dressed) != len(lines):
+        return {}
+    found: dict[str, str] = {}
+    line = place = 0
+    for name, start in definitions(bare):
+        line += bare.count("\n", place, start)
+        place = start
+        prefix = dressed[line].removesuffix(lines[line])
+        if len(prefix) < 200 and (number := _LINE_NUMBER.search(prefix)):
+            found.setdefault(name, f"{name}:{number[1]}")
+    return found
+
+
+def _ends(text: str) -> Iterator[tuple[str, str]]:
+    """The beginning and the end of a text, each as a reader sees it and without line numbers."""
+    if len(text) > _UNDRESSED:
+        for end in (text[:_LOOK], text[-_LOOK:]):
+            yield undress(end).text, undress(end).bare.text
+        return
+    seen = undress(text).text
+    ends = (seen,) if len(seen) <= 2 * _LOOK else (seen[:_LOOK], seen[-_LOOK:])
+    for end in ends:
+        yield end, undress(end).bare.text
 
 
 def _not_shown(names: Iterable[str], shown: str) -> list[str]:

@@ -3,45 +3,131 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from clara_mlx.context.quoting import one_line
 from clara_mlx.tool_outputs import rules
 from clara_mlx.tool_outputs.classify import classify
+from clara_mlx.tool_outputs.signs import Sign, Weight, signs
+from clara_mlx.tool_outputs.sources import is_listing
+from clara_mlx.tool_outputs.undress import undress
 
 # Characters that a block gives to a line of the output.
 _LINE = 160
 
+# Characters that it gives to all of them.
+_ROOM = 640
+
 # The most lines of an output that a block shows.
-_KEY_LINES = 4
+_KEY_LINES = 8
+
+# The most lines of a listing that it shows.
+_LISTED_LINES = 4
 
 # Characters from each end of an output that rules look at; more would keep a request waiting.
 _LOOK = 32_768
 
-# Lines of an unknown tool's output that say by themselves that something went wrong.
-_TROUBLE = re.compile(
-    r"^(?:Traceback \(|error\b|fatal\b|panic\b|[\w.]*(?:Error|Exception)\b|E  |make: \*\*\*|"
-    r".{0,200}?\b(?:exit code|exit status|return code|command not found|No such file))",
-    re.MULTILINE | re.IGNORECASE,
+# Characters of an output that is undressed as a whole; of a longer one, its ends are.
+_UNDRESSED = 1_000_000
+
+# Characters of a line that is too short to be an error's message.
+_SHORT = 16
+
+# make: *** [Makefile:9: all] Error 2
+_BAD = re.compile(r"(?i:fail|error|exit|abort)(?!(?:ures?|ed|s)?\b[: =]{1,3}+0\b)")
+
+# How many lines of each weight are chosen, in the order in which they are.
+_CHOICES: tuple[tuple[Weight, int], ...] = (
+    ("verdict", 2),
+    ("error", 1),
+    ("failed", 3),
+    ("error", 3),
+    ("trouble", 2),
+    ("verdict", 4),
+    ("failed", 8),
+    ("error", 8),
+    ("trouble", 8),
+    ("warning", 3),
 )
 
 
 def key_lines(text: str, command: str | None = None) -> list[str]:
     """The lines of an output that say how it went, exact but for their length, in their order.
 
-    If the rules know the tool, those are lines with facts; if not, the first two that tell of
-    trouble, and the last line.
+    These are the verdicts, the first error, the tests that failed, then what went wrong otherwise,
+    what is rare before what is said again and again. Lines with facts follow, if the rules know the
+    tool. A listing of source code has none.
 
     Args:
         text: The output.
         command: The command that printed it, if it is known.
     """
-    starts = _fact_lines(text, command)
-    if not starts:
-        starts = _trouble(text) + _starts_of_lines(text, [max(0, len(text.rstrip()) - 1)])
-    lines = [one_line(_line_from(text, start).strip(), _LINE) for start in sorted(set(starts))]
-    return [line for line in lines if len(re.findall(r"\w+", line)) > 1]
+    seen = _ends(text)
+    facts = _fact_lines(seen, command)
+    if not facts and is_listing(seen, command):
+        return []
+    chosen: dict[int, str] = {}
+    room = _ROOM
+    for start in (*_telling(seen), *facts):
+        line = _quoted(seen, start) if start not in chosen else ""
+        if not re.search(r"\w\W+\w", line) or line in chosen.values() or len(line) > room:
+            continue
+        chosen[start] = line
+        room -= len(line)
+        if len(chosen) == _KEY_LINES:
+            break
+    return [chosen[start] for start in sorted(chosen)]
+
+
+def trouble_lines(text: str) -> list[str]:
+    """The first lines of an output that say by themselves that something went wrong, cut."""
+    seen = _ends(text[:_LOOK])
+    lines = ((sign.weight, _quoted(seen, sign.line)) for sign in signs(seen))
+    wrong = (
+        line
+        for weight, line in lines
+        if weight in ("error", "failed") or (weight == "verdict" and _BAD.search(line))
+    )
+    return list(islice(wrong, 2))
+
+
+def _telling(text: str) -> Iterator[int]:
+    """Where the lines start that tell how a run went, what matters most first."""
+    found = signs(text)
+    counts = Counter(sign.like for sign in found)
+    has_verdict = any(sign.weight == "verdict" for sign in found)
+    of_weight: dict[Weight, list[Sign]] = {}
+    for sign in found:
+        # "1) adds" is a test that failed where there is a verdict; else a list's first entry.
+        if has_verdict or sign.weight != "failed" or text[sign.line : sign.line + 8].find(")") < 0:
+            of_weight.setdefault(sign.weight, []).append(sign)
+    for weight, signs_of_it in of_weight.items():
+        if weight == "verdict":
+            signs_of_it.reverse()
+        elif weight != "failed":
+            first = signs_of_it[:1] if weight == "error" else []
+            rest = signs_of_it[len(first) :]
+            signs_of_it[:] = first + sorted(rest, key=lambda sign: counts[sign.like])
+    said: set[str] = set()
+    for weight, most in _CHOICES:
+        for sign in of_weight.get(weight, ())[:most]:
+            # What is said again is said once, unless it names another test.
+            if sign.like not in said or weight == "failed":
+                said.add(sign.like)
+                yield sign.line
+                if _goes_on(text, sign):
+                    yield text.find("\n", sign.line) + 1
+
+
+def _goes_on(text: str, sign: Sign) -> bool:
+    """Whether the message of an error stands in the next line."""
+    end = text.find("\n", sign.line)
+    if sign.weight not in ("error", "trouble", "warning") or end < 0:
+        return False
+    line = text[sign.line : end].rstrip()
+    return line.endswith(":") or len(line) < _SHORT
 
 
 def _fact_lines(text: str, command: str | None) -> list[int]:
@@ -51,32 +137,41 @@ def _fact_lines(text: str, command: str | None) -> list[int]:
     and settings get the room that is left. Where no line is about the outcome, the output is a
     listing, of which the first line and the last ones are taken.
     """
-    heads = text[:_LOOK]
-    tool = classify(heads, command or None)
+    tool = classify(text, command or None)
     if not tool:
         return []
-    rest = max(_LOOK, len(text) - _LOOK)
-    facts = [(fact.start, fact.tells_outcome) for fact in rules.facts(heads, tool)]
-    facts += [(rest + fact.start, fact.tells_outcome) for fact in rules.facts(text[rest:], tool)]
-    starts = _starts_of_lines(text, [start for start, _ in facts])
+    facts = rules.facts(text, tool)
+    starts = _starts_of_lines(text, [fact.start for fact in facts])
     about = zip(starts, facts, strict=True)
-    outcome = dict.fromkeys(start for start, (_, tells) in about if tells)
+    outcome = dict.fromkeys(start for start, fact in about if fact.tells_outcome)
     others = [start for start in dict.fromkeys(starts) if start not in outcome]
     telling = list(outcome)
     if not telling:
-        return others[:1] + others[1:][1 - _KEY_LINES :]
-    return telling[-_KEY_LINES:] + others[: max(0, _KEY_LINES - len(telling))]
+        return others[:1] + others[1:][1 - _LISTED_LINES :]
+    return telling[-_LISTED_LINES:] + others[: max(0, _LISTED_LINES - len(telling))]
 
 
-def trouble_lines(text: str) -> list[str]:
-    """The first lines of an output that say by themselves that something went wrong, cut."""
-    return [one_line(_line_from(text[:_LOOK], start).strip(), _LINE) for start in _trouble(text)]
+# /home/me/project/src/deep/down/a.c, of which the last two parts are shown
+_LONG_PATH = re.compile(
+    r"(?:[A-Za-z]:)?(?:[/\\][\w.@+~ -]{1,80}+){2,20}(?=[/\\][\w.@+~-]{1,80}[/\\][\w.@+~-]{1,80})"
+)
 
 
-def _trouble(text: str) -> list[int]:
-    """Where the first two lines that tell of trouble start."""
-    found = islice(_TROUBLE.finditer(text[:_LOOK]), 2)
-    return _starts_of_lines(text, [match.start() for match in found])
+def _quoted(text: str, start: int) -> str:
+    """The line of a text that starts there, cut, and without the beginnings of long paths."""
+    end = text.find("\n", start)
+    line = text[start : end if end >= 0 else len(text)].strip()
+    if len(line) > _LINE:
+        line = _LONG_PATH.sub("...", line[: 8 * _LINE])
+    return one_line(line, _LINE)
+
+
+def _ends(text: str) -> str:
+    """The beginning and the end of a text as a reader sees it, without line numbers and times."""
+    if len(text) > _UNDRESSED:
+        text = text[:_LOOK] + "\n" + text[-_LOOK:]
+    seen = undress(text).bare.text
+    return seen if len(seen) <= 2 * _LOOK else seen[:_LOOK] + "\n" + seen[-_LOOK:]
 
 
 def _starts_of_lines(text: str, positions: Sequence[int]) -> list[int]:
@@ -90,8 +185,3 @@ def _starts_of_lines(text: str, positions: Sequence[int]) -> list[int]:
             end = end if end >= 0 else len(text)
         starts[position] = start
     return [starts[position] for position in positions]
-
-
-def _line_from(text: str, start: int) -> str:
-    end = text.find("\n", start)
-    return text[start : end if end >= 0 else len(text)]

@@ -33,9 +33,11 @@ FAILED tests/test_a.py::test_three - KeyError: 'x'
 
 
 def test_failures_and_the_summary_come_before_headers() -> None:
+    lines = PYTEST.splitlines()
     assert outcomes.key_lines(PYTEST, "pytest") == [
-        *(line for line in PYTEST.splitlines() if line.startswith("FAILED ")),
-        PYTEST.splitlines()[-1],
+        "tests/test_a.py:5: AssertionError",
+        *(line for line in lines if line.startswith("FAILED ")),
+        lines[-1],
     ]
 
 
@@ -91,4 +93,4 @@ def test_names_that_are_shown_anyway_are_left_out_however_many_there_are() -> No
     paths = [f"src/a{i:03}.py" for i in range(400)]
     text = " ".join([*paths, "lib/other.py"])
     (line,) = names.identifier_lines(text, shown=" ".join(paths[:-1]))
-    assert line == "path: src/a399.py, lib/other.py"
+    assert line == "path: lib/other.py, src/a399.py"

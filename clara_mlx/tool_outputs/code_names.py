@@ -1,0 +1,200 @@
+"""The names in source code: what a listing defines, and the names that stand in any text.
+
+The lexers of pygments need to know the language, which a listing does not say, tell no definition
+from a use, and take several times as long as a block may take. These patterns read a line at a
+time and need no language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import islice
+from typing import NamedTuple
+
+# Characters of a name; a longer one is data.
+_MAX_NAME = 80
+
+# Lines that may define something, of which more are not looked at: a file has far fewer.
+_MOST_LINES = 4_000
+
+# Names that are counted; more take more time than a block may.
+_MOST_NAMES = 20_000
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+class Definition(NamedTuple):
+    """A name that a text defines, and where it stands in it."""
+
+    name: str
+    start: int
+
+
+# pub(crate) async
+_MODIFIER = (
+    r"(?:export|default|declare|pub(?:\(\w{1,20}+\))?|public|private|protected|internal|static"
+    r"|async|abstract|final|override|open|sealed|data|inline|const|unsafe|extern(?: \"C\")?|virtual"
+    r"|readonly|partial|suspend|operator|fileprivate|mutating|case|implicit|native|local|strictfp"
+    r"|synchronized|transient|volatile|record|annotation|inner|value|required|convenience|indirect)"
+)
+# \nexport default async function* read
+_BY_WORD = re.compile(
+    rf"\n[ \t]{{0,40}}+(?:{_MODIFIER}[ \t]{{1,4}}+){{0,6}}+"
+    r"(?:def|defp|defmodule|defmacro|class|func|fn|fun|function\*?|struct|enum(?: class| struct)?"
+    r"|union|trait|interface|protocol|extension|actor|object|module|mod|namespace|package|sub"
+    r"|macro_rules!|type|typedef|typealias|record|impl|message|service|rpc|#define"
+    r"|(?i:create(?: or replace)?(?: temp(?:orary)?)?"
+    r" (?:table|view|index|function|procedure|trigger|type)(?: if not exists)?)"
+    r")[ \t]{1,4}+(?:\([^()\n]{1,80}+\)[ \t]{0,4}+)?"  # Go's receiver
+    r"(?:self\.)?([A-Za-z_$][\w$]{0,79}+(?:(?:\.|::)[\w$]{1,60}+){0,8}+[?!]?)(?=([^\n]{0,60}))"
+)
+# \nconst parseLine = async (
+_BY_VALUE = re.compile(
+    rf"\n(?:{_MODIFIER}[ \t]{{1,4}}+){{0,4}}+[ \t]{{0,2}}+(?:(?:const|let|var|val)[ \t]{{1,4}}+)?"
+    r"([A-Za-z_$][\w$]{1,79}+)(?:: [^=\n]{1,80}+)?[ \t]{0,40}+(?:=|:=|<-)[ \t]{0,4}+"
+    r"(?=(?:async[ \t]{0,4}+)?(?:\(|function\b|lambda\b|\w{1,40}+[ \t]{0,2}+=>)|(?<=[A-Z\d_] = ))"
+)
+# \n    public static List<String> readAll(Path from) throws IOException {
+_BY_SHAPE = re.compile(
+    r"\n([ \t]{0,16}+)((?:[\w<>\[\],.?&*:|@~]{1,60}+[ \t]{1,4}+){0,7}+)"
+    r"[*&]{0,2}+([A-Za-z_$~#][\w$:~#]{1,79}+)(?:<[^<>()\n]{1,60}+>)?[ \t]?\(([^\n]{0,300}+)"
+)
+# Words that stand before a bracket, and define nothing.
+_NO_NAMES = _words(
+    """
+    if for while switch catch return function with synchronized using lock foreach match elif
+    when await yield throw new typeof super assert sizeof print and or not in is except raise
+    del else do try until unless case echo test expect describe it require import constructor fn
+    func fun def sub defined ifdef ifndef elsif class struct __attribute__ alignof decltype
+    defer go select where pub void static async guard let var val const unset isset array list
+    include_once
+    """
+)
+# Words at a line's start after which a call comes, no definition.
+_NO_TYPES = _words(
+    """
+    return new throw await yield else case in and or not is raise del assert delete goto emit if
+    elif while for try except with from import print echo go defer select typeof co_await
+    co_return where let var val const unless until when do then
+    """
+)
+# Words that only a definition has before its name.
+_ACCESS = _words(
+    """
+    public private protected internal static async abstract final override virtual readonly
+    inline extern partial native synchronized constexpr explicit
+    """
+)
+# Words that come after "type" or "class" in prose and in code that defines nothing.
+_NO_DEFINITIONS = _words(
+    """
+    of is in to the and or for that this with has from as if not name names was are it a an by
+    on be must should can will into itself so when which
+    """
+)
+
+
+def definitions(text: str) -> list[Definition]:
+    """What source code defines, in its order: functions, methods, classes and types of the common
+    languages, and the functions and constants that a file gives a name to.
+
+    Args:
+        text: A listing without line numbers; the whole file or any part of it.
+    """
+    text = "\n" + text
+    found: dict[int, str] = {}
+    for match in islice(_BY_WORD.finditer(text), _MOST_LINES):
+        name = match[1]
+        if name not in _NO_DEFINITIONS and _goes_on_as_code(match[2]):
+            found[match.start(1)] = name
+    for match in islice(_BY_VALUE.finditer(text), _MOST_LINES):
+        found.setdefault(match.start(1), match[1])
+    for match in islice(_BY_SHAPE.finditer(text), _MOST_LINES):
+        indent, words, name, rest = match.groups()
+        if name not in _NO_NAMES and _is_head(bool(indent), words.split(), rest.rstrip()):
+            found.setdefault(match.start(3), name)
+    return [
+        Definition(name, start - 1)
+        for start, name in sorted(found.items())
+        if 1 < len(name) <= _MAX_NAME
+    ]
+
+
+def _goes_on_as_code(rest: str) -> bool:
+    """Whether what follows a name on its line can follow it in code; a sentence has words there."""
+    word = _WORD.match(rest)
+    return word is None or word[1] in _AFTER_NAMES
+
+
+#  extends
+_WORD = re.compile(r"[ \t]*+([A-Za-z]\w*+)")
+# Words that follow a name where it is defined.
+_AFTER_NAMES = _words(
+    """
+    extends implements where is struct interface for do returns as with throws final permits on func
+    map string int bool error class
+    """
+)
+
+
+def _is_head(indented: bool, words: list[str], rest: str) -> bool:
+    """Whether a line with a name and a bracket is the head of a function, not a call."""
+    if words and (words[0] in _NO_TYPES or words[-1] in ("=", "==")):
+        return False
+    has_access = not _ACCESS.isdisjoint(words)
+    if rest.endswith("{"):
+        return not rest.endswith(("=> {", "({", "[{", ", {")) or has_access
+    if rest.endswith(("(", ",", ")")) or not rest:
+        # The head goes on in the next lines, or its body begins there.
+        return has_access or (not indented and bool(words))
+    if rest.endswith(");") or rest.endswith(") = 0;") or rest.endswith(") const;"):
+        return bool(words) and "=" not in rest and (has_access or len(words) < 4)
+    return False
+
+
+# parse_header, setQueueMode, HTTPServer2, std::string
+_NAME = re.compile(r"[A-Za-z_$](?<![\w$].)[\w$]{3,79}+(?![\w$])")
+# parse_header: what makes a name of a word is that it has parts.
+_PARTS = re.compile(r"[A-Za-z\d]_+[A-Za-z\d]|[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z]\d+[A-Za-z]")
+# \nfrom shop.prices.parse import
+_IMPORTED = re.compile(
+    r"\n[ \t]{0,12}+(?:from|import|package|use|using|require|open)[ \t]{1,4}+['\"<(]{0,2}+"
+    r"([A-Za-z_@][\w@/-]{0,60}+(?:(?:\.|::|\\)[\w*]{1,60}+){1,8}+)"
+)
+# Names that nearly every file of a language has; they tell nothing of one.
+_COMMON = _words(
+    """
+    isinstance __init__ __name__ __main__ __file__ __all__ __repr__ __str__ __call__ __class__
+    __doc__ __eq__ __hash__ __len__ __dict__ __future__ toString hasOwnProperty forEach indexOf
+    getElementById addEventListener useState useEffect setTimeout NotImplemented staticmethod
+    classmethod ValueError TypeError KeyError RuntimeError AttributeError AssertionError
+    NotImplementedError IndexError ImportError basestring println printf size_t uint8_t uint32_t
+    uint64_t int64_t int32_t uint16_t std_string JavaScript TypeScript GitHub startsWith
+    endsWith endswith StringBuilder ArrayList HashMap IOException readFileSync writeFileSync
+    to_string is_empty unwrap_or as_str
+    """
+)
+
+
+def names(text: str) -> list[str]:
+    """The names with parts that stand in a text, and the modules that it imports; those that
+    stand in it most often come first.
+
+    Args:
+        text: Any text.
+    """
+    found = islice(_NAME.finditer(text), _MOST_NAMES)
+    counts = Counter(match[0] for match in found)
+    kept = {
+        name: count
+        for name, count in counts.items()
+        if _PARTS.search(name) and name not in _COMMON and not name.startswith("0x")
+    }
+    for match in islice(_IMPORTED.finditer("\n" + text), _MOST_LINES):
+        name = match[1].rstrip(".:*\\")
+        if len(name) > 5:
+            kept[name] = kept.get(name, 0) + 1
+    return sorted(kept, key=kept.__getitem__, reverse=True)

@@ -1,0 +1,211 @@
+"""The signs by which a line of any tool's output says how a run ended, or what went wrong.
+
+They stand anywhere in a line, behind whatever a tool writes before its messages. Source code and
+prose have such words, too; `listing.is_listing` tells the texts in which they mean nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+Weight = Literal["verdict", "failed", "error", "trouble", "warning"]
+"""What a line says: how a run ended; that a test failed; an error by its very word; that something
+did not work; a warning."""
+
+# Characters of a line in which signs are looked for: what a tool says comes early in its lines.
+_LINE = 400
+
+# Characters of a line by which it is like another one, if they differ in digits only.
+_LIKE = 160
+_NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+
+# Different lines that are read; what an output says after so many, it said before.
+_MOST_LINES = 5_000
+
+
+class Sign(NamedTuple):
+    """A line with a sign.
+
+    Attributes:
+        weight: What the line says.
+        line: Where the line starts in the text.
+        start: Where the sign starts in the text; where the line does, if it is like one above.
+        like: The line without its digits and what is beyond `_LIKE` characters of it.
+    """
+
+    weight: Weight
+    line: int
+    start: int
+    like: str
+
+
+# 3 failed
+_COUNTED = (
+    r"(?<![:.\d\w-])\d{1,9}+(?: (?:tests?|specs?|checks?|targets?|jobs?|files?|steps?|scenarios?"
+    r"|suites?|hosts?|builds?|unique|total|high|critical|new|previous|fixable|uncovered"
+    r"|packages?))?[ \t](?:FAILED|PASSED|passed|failed|failing|passing|pending|skipped"
+    r"|errors?|failures?|warnings?|problems?|offenses?|violations?|vulnerabilit(?:y|ies)|issues?|defects?|mistakes?|leaks?"
+    r"|passes|fails|changed|reformatted|succeeded|up-to-date|executed|ignored|disabled|deprecated"
+    r"|unreachable|insertions?|deletions?|transmitted|received|to (?:add|change|destroy|import)"
+    r"|added|removed|destroyed|imported|upgraded|installed|newly installed|not upgraded|examples?"
+    r"|assertions?|rows? (?:affected|in set)|Warning\(s\)|Error\(s\))(?!\w)"
+)
+# Tests run: 3
+_NAMED_COUNT = (
+    r"\b(?:Tests run|Tests|Test Suites|Test Files|Failures|Errors|Failed|Passed|Total tests"
+    r"|Assertions|Scenarios|Score|Warnings|failures|errors|failed|passed|not ok|pass|fail|PASS|FAIL"
+    r"|ok|rc|TOTAL|Restart Count|Exit Code|exit_code|returncode|exitCode)"
+    r"[ \t]{0,12}+[:=][ \t]{0,24}+\d|\bFailed (?:Tests|Suites) \d"
+    r"|^[#\u2139] (?:fail|pass|tests|skipped|suites) {1,3}+\d"
+)
+# BUILD FAILURE
+_STATED = (
+    r"\b(?:BUILD|COMPILATION|Build|Compilation|Test Run|TEST RUN|TESTS|Tests|Deployment|Job"
+    r"|Pipeline|Transaction|Installation|Upgrade|Migration|Backup|Restore|Workflow|Run|Command|Task|Process)"
+    r" {1,4}+(?:FAILURE|FAILED|SUCCESS(?:FUL)?|SUCCEEDED|[Ff]ailed|[Ss]ucceeded|successful|ERROR"
+    r"|[Cc]ompleted?|ABORTED|[Ff]inished|terminated|rolled back|passed|timed out)\b"
+)
+# exited with code 137
+_EXIT = (
+    r"\b[Ee]xit(?:ed|ing|s)?(?: with)?(?: (?:value|code|status|error)){1,2}+[ \t:=]{1,24}+-?\d"
+    r"|\b[Ee]xit(?:ed)? -?\d|\breturn(?:ed|s)? (?:an? )?(?:non-?zero )?(?:error )?(?:exit )?"
+    r"(?:code|status)[ :=]{1,4}+-?\d|\breturned -?\d{1,3} exit status|\bkilled by SIG"
+    r"|\bError \d{1,3}$|\bsignal(?::| )\d{1,2}\b"
+)
+# Plan: 1 to add
+_SUMMARY = (
+    r"\b(?:Plan|Apply complete|Destroy complete|PLAY RECAP|SUMMARY|test result|Result|RESULT"
+    r"|Verdict|VERDICT|Conclusion|Outcome|Reason|Last State)\b[!: *]++(?=\S)"
+    r"|\b(?:definitely|indirectly) lost: (?!0 bytes)"
+    r"|\b(?:No changes|[Nn]o issues found|[Nn]o problems?|[Aa]ll checks passed|[Aa]ll tests passed"
+    r"|Everything up-to-date|Already up to date|nothing to commit|[Uu]p to date|[Ss]uccessfully"
+    r"|Compiled successfully|Compiled with|Failed to compile|rolled out|has been rated at"
+    r"|tests passed|tests failed|Aborting|Interrupted:|Done in|Completed in"
+    r"|packet loss|Ran \d{1,9}+ tests?|Automatic merge failed|merge failed|syntax is ok"
+    r"|test is successful|Transaction complete|[Cc]ompilation terminated|not mergeable"
+    r"|completed (?:with|in|at|successfully))\b"
+    r"|^\W{0,8}+Finished (?!at )"
+    r"|^\W{0,8}+(?:OK|PASS|PASSED|FAIL|FAILED|FAILURES?!|ERROR|SUCCESS|DONE|Done\.|Success)"
+    r"(?: {0,2}+[(!].{0,120}+)?\W{0,8}+$"
+)
+_VERDICT = re.compile("|".join((_COUNTED, _NAMED_COUNT, _STATED, _EXIT, _SUMMARY)))
+
+# [  FAILED  ] Sum.Adds, not ok 3 - adds, --- FAIL: TestAdd, ✕ adds
+_FAILED = re.compile(
+    r"\[  (?:FAILED|TIMEOUT|ERROR) {0,4}+\] {1,4}+\D|\bnot ok \d|--- FAIL:|<<< (?:FAILURE|ERROR)!"
+    r"|\*\*\*(?:Failed|Timeout|Exception|Not Run)|^[ \t]{0,8}+[✕✗✖×●] {1,3}+(?!\d)"  # noqa: RUF001
+    r"|^[ \t]{0,2}+(?:FAIL|FAILED|ERROR|ERRORED):?[ \t]{1,4}+"
+    r"(?:(?=\S{1,120}[./:_>\\])|(?<=: )\S{1,120}+$)"
+    r"|^[ \t]{1,6}+Failed {1,2}+[\w.]|^rspec \./|\.\.\. (?:FAIL|FAILED|ERROR)\b"
+    r"|^[ \t]{0,4}+\d{1,4}+\) \S|[ \t](?:FAILED|FAIL)[ \t]{0,4}+(?=$|\[|\()"
+    r"|\((?:Failed|Timeout)\)$|^[ \t]{0,4}+(?:X|FAILED:) \S"
+)
+# ERROR: no such table, error[E0382]: moved, ValueError: no, panicked at, runtime error:
+_ERROR = re.compile(
+    r"\b(?:ERROR|FATAL|CRITICAL|SEVERE|PANIC|EMERG|ALERT|Fatal|FAILURE|BUG|CONFLICT|O(?:OPS|ops))"
+    r"(?:(?=[\]\s:|!(>,=-])|$)|\[(?:error|fatal|ERR|emerg|alert|crit|E)\]|##\[error\]"
+    r"|\bnpm (?:ERR!|error)"
+    r"|\b[Ee]rror(?:\[[\w:-]{1,40}+\]| [A-Z]{1,8}\d{2,5}| ?\([\w, -]{1,20}+\)"
+    r"| \d{1,6}+(?: \(\w{1,8}+\))?)?(?::|[ \t]-[ \t]|[ \t]{2,8}+\S| at [\w/.])"
+    r"|\b[A-Z]\w{0,80}+(?:(?<=Error)|(?<=Exception)|(?<=Failure)|(?<=Group)|(?<=Fault))"
+    r"(?:$|:| \(| - )|^(?:KeyboardInterrupt|SystemExit|StopIteration|GeneratorExit)\b"
+    r"|\b(?:fatal:|panicked at|panic: |[Cc]aused by[ :]|Uncaught |uncaught exception|Unhandled )"
+    r"|\b(?:Exception in|Segmentation fault|core dumped|Bus error|Floating point exception"
+    r"|undefined reference to|terminate called|[Cc]ommand not found|No such file or"
+    r"|Permission denied|Access is denied|Out of memory|Killed process|OOMKilled|CrashLoopBackOff"
+    r"|(?:Err)?Image(?:Pull)?(?:BackOff)?(?<=Off|ull)|general protection fault|NULL pointer deref"
+    r"|kernel BUG|[Ss]tack overflow|double free|[Dd]eadlock|Sanitizer:|data race)\b"
+    r"|\b(?:Indirect|Direct) leak of|\b(?:READ|WRITE|Read|Write|Invalid (?:read|write)) of size \d"
+    r"|\b[Aa]ssert(?:ion)?\b.{0,200}? failed|ASSERTION FAILED|Sanitizer: "
+    r"|\b(?:ORA|PLS|TNS|RMAN)-\d{4,5}\b|SQLSTATE|^(?:E|e): |\bmake(?:\[\d{1,3}\])?: \*\*\*"
+    r"|\bHTTP/[\d.]{1,3}+\"? [45]\d\d\b|❌"
+)
+# could not connect, cannot find symbol, connection refused
+_TROUBLE = re.compile(
+    r"\b(?:[Cc]ould ?n[o']t|[Cc]an(?:not|'t| not)|[Uu]nable to|[Ff]ailed|FAILED|[Ff]ailure|FAIL"
+    r"|[Nn]ot (?:found|defined|allowed|permitted|supported|exist)|[Dd]oes ?n[o']t exist|[Dd]enied"
+    r"|[Rr]efused|[Tt]imed out|[Tt]imeout|[Ii]nvalid|[Uu]nexpected|[Uu]ndefined|[Uu]nknown"
+    r"|[Uu]nresolved|[Uu]nrecognized|[Mm]issing|[Mm]ismatch|[Ii]llegal|[Rr]ejected|[Aa]borted"
+    r"|[Kk]illed|[Uu]nreachable|[Ee]xpired?|[Uu]navailable|[Cc]onflict|[Ii]nterrupted|[Dd]isconnect"
+    r"|[Nn]o such|[Nn]o space left|[Vv]iolat|[Oo]verflow|[Oo]ut of (?:range|bounds|memory)"
+    r"|[Dd]eclined|[Ee]xceeded|[Cc]orrupt|[Bb]roken|[Bb]ad|[Ll]eaked|[Cc]rash|[Uu]nhealthy"
+    r"|[Ee]rrors?\b|[Ee]xception\b|[Ff]atal|[Bb]ack-off|BackOff|Evicted|[Uu]nauthorized|[Ff]orbidden"
+    r"|CVE-\d{4}-\d{4,7})"
+)
+# warning: unused variable
+_WARNING = re.compile(
+    r"\b(?:WARN(?:ING)?|[Ww]arning|\w{1,60}Warning|[Dd]eprecat(?:ed|ion)|CAUTION|Attention|NOTICE)\b|⚠"
+)
+_SIGNS: tuple[tuple[Weight, re.Pattern[str]], ...] = (
+    ("failed", _FAILED),
+    ("verdict", _VERDICT),
+    ("error", _ERROR),
+    ("trouble", _TROUBLE),
+    ("warning", _WARNING),
+)
+# A fail and other parts of the words above: a line without one is read no further.
+_HINT = re.compile(
+    r"fail|pass|err|warn|exit|panic|abort|kill|except|cannot|can't|can not|could ?n|unable"
+    r"|not (?:ok|found|def|allow|perm|supp|exist|merg)|n't exist|denied|refused|time(?:d "
+    r"|-)?out|invalid|unexpected|undefined|unknown|unre|missing|mismatch|illegal|reject"
+    r"|unavail|expire|conflict|interrupt|disconnect|no (?:such|space|changes|issue|problem)"
+    r"|violat|overflow|out of |declin|exceed|corrupt|broken|bad|leak|crash|unhealthy|fatal"
+    r"|back-?off|evicted|unauth|forbid|cve-|deprec|caution|attention|notice|[⚠✕✗✖×●❌]|\d\) "  # noqa: RUF001
+    r"|bug|oops|severe|critical|emerg|alert|caused by|unhandled|uncaught|core dump|sanitizer"
+    r"|terminate|deadlock|double free|assert|ora-|pls-|tns-|rman-|sqlstate|^e: |\*\*\*|http/"
+    r"|imagepull|general prot|kernel bug|null pointer|of size|stack over|\bok\b|rc[:=]"
+    r"|restart c|total|returned|signal|shut|plan: |complete|recap|summary|result|verdict"
+    r"|conclusion|outcome|reason|last state|lost:|success|finished|rolled|rated at|ran \d"
+    r"|up.to.date|nothing to|\d (?:\w+ )?(?:chang|issue|problem|offense|vuln|defect|mistake"
+    r"|execut|ignored|disabled|insert|delet|transmit|receiv|added|remov|destroy|import|upgrad"
+    r"|instal|newly|not up|example|pending|skipp|rows)|\d to |syntax is|^rspec|done|data race"
+    r"|scenario|score|fault$|fault:|group(?:$|:| \()|^success|job|^keyboardi|^systemexit"
+)
+
+
+@lru_cache(maxsize=4)
+def signs(text: str) -> tuple[Sign, ...]:
+    """The lines of a text that say how a run ended or what went wrong, equal ones once.
+
+    Args:
+        text: The text as a reader sees it, without what its lines begin with.
+    """
+    found: list[Sign] = []
+    lines: set[str] = set()
+    read: dict[str, Weight | None] = {"": None}
+    start = 0
+    for line in text.split("\n"):
+        if line and line not in lines and len(lines) < _MOST_LINES:
+            lines.add(line)
+            like = line[:_LIKE].translate(_NO_DIGITS)
+            if like in read:
+                if weight := read[like]:
+                    found.append(Sign(weight, start, start, like))
+            else:
+                read[like] = None
+                if sign := _look_for_sign(line[:_LINE]):
+                    read[like], begin = sign
+                    found.append(Sign(sign[0], start, start + begin, like))
+        start += len(line) + 1
+    return tuple(found)
+
+
+def _look_for_sign(line: str) -> tuple[Weight, int] | None:
+    """What a line says, and where it says so."""
+    if _HINT.search(line.lower()):
+        for weight, pattern in _SIGNS:
+            if match := pattern.search(line):
+                return weight, match.start()
+    return None
+
+
+def first_trouble(text: str) -> int | None:
+    """Where the first line starts that tells of an error, or else of trouble; None if none does."""
+    found = signs(text)
+    for weights in (("failed", "error"), ("trouble", "warning")):
+        for sign in found:
+            if sign.weight in weights:
+                return sign.line
+    return None
