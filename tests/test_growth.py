@@ -18,6 +18,7 @@ from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.identifiers import identifiers
 from clara_mlx.tool_outputs.rules import facts
 from clara_mlx.tool_outputs.secrets import secrets
+from clara_mlx.tool_outputs.undress import undress
 
 # Characters of the texts.
 SIZES = (1_000, 10_000, 100_000)
@@ -119,7 +120,7 @@ def test_time_grows_with_the_text_not_faster(entry: Entry, tmp_path: Path) -> No
 
 @pytest.mark.alone
 @pytest.mark.parametrize("unit", ["a", "\n"])
-@pytest.mark.parametrize("look", [classify, identifiers, secrets, facts])
+@pytest.mark.parametrize("look", [classify, identifiers, secrets, facts, undress])
 def test_other_threads_get_to_run(look: Callable[[str], object], unit: str) -> None:
     """However long a text is: no search in all of it holds the interpreter."""
     text = unit * (sized(3_000_000, 32_000_000) // len(unit))

@@ -9,6 +9,7 @@ from typing import Any
 from clara_mlx.context import outcomes, wording
 from clara_mlx.context.quoting import quote_markers
 from clara_mlx.tool_outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.undress import undress
 
 #: CompyMac recognises a message that stands for earlier ones by this beginning.
 SUMMARY_BEGINS = "[MEMORY SUMMARY"
@@ -98,7 +99,7 @@ class MemoryFacts:
             text: Its content.
             calls: The names and arguments (JSON) of the tools that it calls.
         """
-        text = text[:_LOOK]
+        text = undress(text[:_LOOK]).text
         for one in identifiers(text):
             if one.kind == "path":
                 verb = _verb(text, one.start, one.end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,6 @@ from operator import sub
 
 Edit = tuple[int, int, str]
 """First character, one past the last, and what stands there instead: nothing, or one character."""
-
-# Characters that are searched at once, so that other threads get to run.
-_PIECE_CHARACTERS = 1 << 17
 
 
 class Edited:
@@ -61,23 +57,3 @@ class Edited:
             return self._starts[edit], self._ends[edit]
         start = index + self._ends[edit - 1] - self._at[edit - 1] if edit else index
         return start, start + 1
-
-
-def find_all(pattern: re.Pattern[str], text: str) -> list[re.Match[str]]:
-    """Every match, searched piece by piece.
-
-    A match may go on beyond its piece, but must not depend on how much follows it.
-    """
-    found: list[re.Match[str]] = []
-    start = 0
-    while start < len(text):
-        stop = start + _PIECE_CHARACTERS
-        number = len(found)
-        found += pattern.finditer(text, start, stop)
-        start = stop
-        if len(found) > number and found[-1].end() == stop < len(text):
-            last = found.pop()
-            if (whole := pattern.match(text, last.start())) is not None:
-                found.append(whole)
-                start = max(stop, whole.end())
-    return found

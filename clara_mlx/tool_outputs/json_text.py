@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from clara_mlx.tool_outputs.edits import Edit, find_all
+from clara_mlx.tool_outputs.edits import Edit
+from clara_mlx.tool_outputs.pieces import find_all
 
 # Characters of a string without line ends that is unfolded all the same.
 _LONG = 200

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from clara_mlx.tool_outputs.edits import Edit, find_all
+from clara_mlx.tool_outputs.edits import Edit
+from clara_mlx.tool_outputs.pieces import find_all
 
 Number = tuple[int, int]
 """Where, in a text, a line goes on after its number, and the number."""
@@ -27,12 +28,12 @@ _FOLLOWING = 0.6
 # \n2024-05-06T04:58:15.2481291Z Fetching
 _TIME = re.compile(
     r"\n\[?(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d++)?(?:Z| UTC| ?[+-]\d\d:?\d\d)?"
-    r"\]?(?:(?=\n)|:? (?:[|-] )?|\t)"
+    r"\]?(?:(?=\n|\Z)|:? (?:[|-] )?|\t)"
 )
 # \nMay  6 04:58:15 web1 sshd[24200]: closed
 _MONTH = re.compile(
     r"\n\[?(?:[A-Z][a-z]{2} )?[ADFJMNOS][a-z]{2} [ \d]\d "
-    r"\d\d:\d\d:\d\d(?:\.\d++)?(?: \d{4})?\]?(?:(?=\n)| )"
+    r"\d\d:\d\d:\d\d(?:\.\d++)?(?: \d{4})?\]?(?:(?=\n|\Z)| )"
     r"(?:[\w.-]++ [\w./@()-]++(?:\[\d++\])?: )?"
 )
 # Who speaks, after a time.
@@ -46,15 +47,15 @@ _SPEAKER = re.compile(
 # \n#12 2.465 npm error
 _MARK = re.compile(
     r"\n(?:\[ *+\d++\.\d{6}\] (?:\[ *+[TC]\d++\] )?|#\d++ \d++\.\d++ "
-    r"|(?:==\d++==|--\d++--)(?: |(?=\n))|##\[(?:group|endgroup|command|section|debug)\]"
+    r"|(?:==\d++==|--\d++--)(?: |(?=\n|\Z))|##\[(?:group|endgroup|command|section|debug)\]"
     r"|[IW]\d{4} \d\d:\d\d:\d\d\.\d++ ++\d++ (?=[\w.-]++:\d))"
 )
 # \ntest\tRun tests\t2024-05-06T04:58:15Z
 _STEP = re.compile(r"\n[^\t\n]++\t[^\t\n]++\t(?=\d{4}-\d\d-\d\dT\d\d:)")
 # \n[pod/web/app] started
 _NAME = re.compile(
-    r"\n(?:(?P<certain>[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d)) *+\|(?: |(?=\n)))"
-    r"|[A-Za-z][\w.-]*+ *+\|(?: |(?=\n))"
+    r"\n(?:(?P<certain>[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d)) *+\|(?: |(?=\n|\Z)))"
+    r"|[A-Za-z][\w.-]*+ *+\|(?: |(?=\n|\Z))"
     r"|\[(?!INFO|WARN|ERRO|DEBU|FATA|TRAC)[A-Za-z][\w./:@-]*+\] )"
 )
 # \n   126\tdef close(self):

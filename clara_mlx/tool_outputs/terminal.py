@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from clara_mlx.tool_outputs.edits import Edit, find_all
+from clara_mlx.tool_outputs.edits import Edit
+from clara_mlx.tool_outputs.pieces import PIECE_CHARACTERS, find_all
 
 # Colours come first, because there are many; then the codes that begin with ESC [; then strings,
 # such as the address of a link, also one that is cut off with the text; then ESC alone.
@@ -51,16 +52,23 @@ _PROGRESS = re.compile(r"[\d%\[#=|\u2500-\u259f\u2800-\u28ff]|\.\.|\u2026")
 
 def codes(text: str) -> list[Edit]:
     """Edits that remove the codes of a terminal; moves of the cursor become spaces or line ends."""
-    if "\x1b" not in text and (text.isascii() or not _ONE_CHARACTER_CODE.search(text)):
+    if "\x1b" not in text and (text.isascii() or not find_all(_ONE_CHARACTER_CODE, text)):
         return []
     return [(*match.span(), _MOVES.get(match[1], "")) for match in find_all(_CODE, text)]
 
 
 def invisible(text: str) -> list[Edit]:
     """Edits that remove characters that nobody sees."""
-    if text.isascii() and len(text.encode().translate(None, _INVISIBLE_ASCII)) == len(text):
+    if text.isascii() and not _has_invisible_ascii(text):
         return []
     return [(*match.span(), "") for match in find_all(_INVISIBLE, text)]
+
+
+def _has_invisible_ascii(text: str) -> bool:
+    pieces = (text[i : i + PIECE_CHARACTERS] for i in range(0, len(text), PIECE_CHARACTERS))
+    return any(
+        len(piece.encode().translate(None, _INVISIBLE_ASCII)) < len(piece) for piece in pieces
+    )
 
 
 def line_ends(text: str) -> list[Edit]:
