@@ -14,7 +14,7 @@ from itertools import accumulate, chain, islice
 from typing import Protocol
 
 from clara_mlx.context import Context
-from clara_mlx.context.messages import Message, chains
+from clara_mlx.context.messages import Message, chains, content_text
 from clara_mlx.serve.bodies import parse_object
 from clara_mlx.serve.callers import Caller, Name, name_conversation
 from clara_mlx.serve.chat_form import read_request
@@ -27,6 +27,9 @@ Remembered = tuple[int, bytes]
 
 #: Nothing of it.
 NOTHING: Remembered = (0, b"")
+
+# Characters of messages that are remembered before others get their turn.
+_AT_ONE_GO = 200_000
 
 #: The texts of a message: their handles.
 Handles = tuple[str, ...]
@@ -82,8 +85,10 @@ class Desk(Protocol):
     def keep(self, seen: Message, rounds: list[Message]) -> None:
         """Keep the ``rounds`` that take the place of the answer that the client has ``seen``."""
 
-    def observe(self, hidden: list[Message], before: Remembered) -> Remembered:
-        """Remember the long texts that are new since ``before``; says how far that is now.
+    def observe(self, hidden: list[Message], before: Remembered) -> tuple[Remembered, bool]:
+        """Remember some of the long texts that are new since ``before``.
+
+        Returns how far that is now, and whether there are more, which have to wait for others.
 
         Raises:
             ClaraError: They could not be remembered.
@@ -154,11 +159,13 @@ class NearDesk:
         messages = self.request.messages
         self._preparer.keep_hidden_rounds(messages, seen, rounds, self.name.text)
 
-    def observe(self, hidden: list[Message], before: Remembered) -> Remembered:
-        """Remember the long texts that are new."""
+    def observe(self, hidden: list[Message], before: Remembered) -> tuple[Remembered, bool]:
+        """Remember some of the long texts that are new."""
         messages = self.full(hidden)
-        self._context.observe(messages[_first_new(messages, before) :], self.name.text)
-        return len(messages), _digest(messages[-1])
+        start = _first_new(messages, before)
+        end = _end_of_some(messages, start)
+        self._context.observe(messages[start:end], self.name.text)
+        return (end, _digest(messages[end - 1])), end < len(messages)
 
 
 def read_desk(preparer: Preparer, context: Context, content: bytes, caller: Caller) -> NearDesk:
@@ -201,6 +208,16 @@ def _first_new(messages: list[Message], before: Remembered) -> int:
     while 0 < count < len(messages) and messages[count]["role"] == "tool":
         count -= 1
     return count
+
+
+def _end_of_some(messages: list[Message], start: int) -> int:
+    """Where those end that are remembered at one go: a call comes with all its results."""
+    characters = 0
+    for end, message in enumerate(messages[start:], start):
+        if characters > _AT_ONE_GO and message["role"] != "tool":
+            return end
+        characters += len(content_text(message))
+    return len(messages)
 
 
 def _digest(message: Message) -> bytes:

@@ -97,11 +97,11 @@ class DistantDesk:
         except ClaraError as error:
             logger.warning("%s: hidden rounds could not be kept: %s", self.name.text, error)
 
-    def observe(self, hidden: list[Message], before: Remembered) -> Remembered:
-        """Remember the long texts that are new."""
-        number, last = before
-        number, digest = self._do("observe", hidden=hidden, before=[number, last.hex()])
-        return number, bytes.fromhex(digest)
+    def observe(self, hidden: list[Message], before: Remembered) -> tuple[Remembered, bool]:
+        """Remember some of the long texts that are new."""
+        given = wire.write_remembered(before)
+        after, has_more = self._do("observe", hidden=hidden, before=given)
+        return wire.read_remembered(after), has_more
 
     def _open(self) -> wire.Value:
         question = {

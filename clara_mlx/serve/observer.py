@@ -65,12 +65,14 @@ class Observer:
             session, (desk, hidden) = waiting.desks.popitem(last=False)
             before = self._remembered.get(session, NOTHING)
             try:
-                done = await self._pools.write(
+                done, has_more = await self._pools.write(
                     partial(desk.observe, hidden, before), distant=desk.is_distant
                 )
             except ClaraError as error:
                 logger.warning("%s: this conversation could not be remembered: %s", session, error)
                 continue
+            if has_more and session not in waiting.desks:
+                waiting.desks[session] = desk, hidden
             self._remembered[session] = done
             self._remembered.move_to_end(session)
             if len(self._remembered) > _MOST_KNOWN:

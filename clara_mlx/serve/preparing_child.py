@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from os import _exit as exit_at_once
@@ -40,6 +41,17 @@ logger = logging.getLogger(__name__)
 # How far this process gives way to others, of 19. With more, the locks on the memory's file that it
 # holds would keep others waiting who have work to do.
 _NICENESS = 5
+
+# Characters of a text that keeps the memory's file locked for some milliseconds when it is
+# remembered, which others may notice.
+_LONG = 128 << 10
+
+# How many times as long as such a text took no other is remembered; others then find the file
+# locked in less than a twentieth of the time.
+_PAUSE = 4
+
+# The most seconds of such a pause.
+_LONGEST_PAUSE = 2.0
 
 # Bytes of the bodies of the conversations that lie here; of those used least recently, the gateway
 # sends the body again if need be. In memory, a body takes about twice its size.
@@ -179,16 +191,33 @@ def _do(desk: NearDesk, what: str, given: wire.Value) -> Any:
         case "keep":
             return desk.keep(**given)
         case "observe":
-            count, digest = given["before"]
-            count, last = desk.observe(given["hidden"], (count, bytes.fromhex(digest)))
-            return [count, last.hex()]
+            before = wire.read_remembered(given["before"])
+            after, has_more = desk.observe(given["hidden"], before)
+            return [wire.write_remembered(after), has_more]
     raise ValueError(f"nothing is called {what}")
 
 
 class MemoryBeside(Memory):
-    """A memory that the gateway has open, too; if it has a model there, questions go to it."""
+    """A memory that the gateway has open, too: it leaves the file to others for most of the time.
+
+    Attributes:
+        ask_gateway: Where questions go if the memory has a model there.
+    """
 
     ask_gateway: Asks | None = None
+    _free_at = 0.0  # when the next long text may be remembered, by `time.monotonic`
+
+    def remember(self, text: str | bytes, **given: Any) -> str:
+        """Keep a text and return its handle; some time after the last one if both are long."""
+        if len(text) < _LONG:
+            return super().remember(text, **given)
+        time.sleep(max(0.0, self._free_at - time.monotonic()))
+        begun = time.thread_time()
+        try:
+            return super().remember(text, **given)
+        finally:
+            taken = time.thread_time() - begun
+            self._free_at = time.monotonic() + min(_LONGEST_PAUSE, _PAUSE * taken)
 
     @property
     def answers(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from clara_mlx.memory.asking import Answer
 from clara_mlx.serve.callers import Caller, Name
 from clara_mlx.serve.conversations import Landmark
-from clara_mlx.serve.desk import NearDesk
+from clara_mlx.serve.desk import NearDesk, Remembered
 from clara_mlx.serve.errors import ApiError, Overflow
 from clara_mlx.serve.preparing import Prompt, Tools
 from clara_mlx.serve.request import ChatRequest
@@ -98,6 +98,16 @@ def read_prompt(value: Value) -> Prompt:
         overflow=None if value["overflow"] is None else Overflow(value["overflow"]),
         degraded=value["degraded"],
     )
+
+
+def write_remembered(remembered: Remembered) -> list[Any]:
+    """How far a conversation has been remembered."""
+    return [remembered[0], remembered[1].hex()]
+
+
+def read_remembered(value: list[Any]) -> Remembered:
+    """The opposite of `write_remembered`."""
+    return value[0], bytes.fromhex(value[1])
 
 
 def write_api_error(error: ApiError) -> Value:

@@ -290,8 +290,8 @@ def test_one_that_was_killed_is_started_again(process: PreparingProcess, memory:
     os.kill(first, signal.SIGKILL)
     assert prepare(desk) == before
     assert pids() and pids() != {first}
-    count, _ = desk.observe([], NOTHING)
-    assert count == 9 and not memory.verify().problems
+    (count, _), has_more = desk.observe([], NOTHING)
+    assert (count, has_more) == (9, False) and not memory.verify().problems
 
 
 @pytest.mark.alone
