@@ -10,7 +10,7 @@ from clara_mlx.context.quoting import exact_line
 from clara_mlx.tool_outputs.code_names import definitions, names
 from clara_mlx.tool_outputs.identifiers import identifiers
 from clara_mlx.tool_outputs.signs import first_trouble
-from clara_mlx.tool_outputs.undress import undress
+from clara_mlx.tool_outputs.undress import Undressed, undress
 
 #: Characters that a block gives to identifiers.
 IDENTIFIERS = 480
@@ -100,9 +100,11 @@ def _by_kind(text: str) -> dict[str, list[str]]:
     """The identifiers of a text by their kinds, those first that are most likely asked for."""
     kinds: dict[str, list[str]] = {kind: [] for kind in _SHARES}
     near: dict[str, list[str]] = {kind: [] for kind in _SHARES}
-    numbers: dict[str, str] = {}
-    code: list[str] = []
-    for part, bare in _ends(text):
+    # The names that are defined, with the line's number if it was printed.
+    places: dict[str, str] = {}
+    bare: list[str] = []
+    for view in _ends(text):
+        part = view.text
         trouble = first_trouble(part)
         for one in identifiers(part):
             first = (
@@ -111,56 +113,26 @@ def _by_kind(text: str) -> dict[str, list[str]]:
                 else trouble is not None and trouble <= one.start < trouble + _NEAR
             )
             (near if first else kinds)[one.kind].append(one.text)
-        code.append(bare)
-        numbers.update(_numbered(part, bare))
-    whole = "\n".join(code)
-    used = names(whole)
+        bare.append(view.bare.text)
+        for name, start in definitions(view.code.text):
+            number = view.code.line_number(start)
+            places.setdefault(name, name if number is None else f"{name}:{number}")
+    used = names("\n".join(bare))
     rank = {name: place for place, name in enumerate(used)}
-    defined = sorted(
-        dict.fromkeys(one.name for one in definitions(whole)),
-        key=lambda name: rank.get(name, len(rank)),
-    )
-    known = set(defined)
-    kinds["defines"] = [numbers.get(name, name) for name in defined]
-    kinds["names"] = [name for name in used if name not in known]
+    defined = sorted(places, key=lambda name: rank.get(name, len(rank)))
+    kinds["defines"] = [places[name] for name in defined]
+    kinds["names"] = [name for name in used if name not in places]
     for kind in kinds:
         if kind not in ("defines", "names"):
             kinds[kind] = near[kind] + list(_from_both_ends(kinds[kind]))
     return kinds
 
 
-# 12: | 12→ | path/a.py:12:
-_LINE_NUMBER = re.compile(r"(?:^|[:\s])(\d{1,7}+)[\s:|→-]{0,4}$")
-
-
-def _numbered(part: str, bare: str) -> dict[str, str]:
-    """The names that are defined in lines with a printed number, each with that number."""
-    if part is bare:
-        return {}
-    dressed, lines = part.split("\n"), bare.split("\n")
-    if len(dressed) != len(lines):
-        return {}
-    found: dict[str, str] = {}
-    line = place = 0
-    for name, start in definitions(bare):
-        line += bare.count("\n", place, start)
-        place = start
-        prefix = dressed[line].removesuffix(lines[line])
-        if len(prefix) < 200 and (number := _LINE_NUMBER.search(prefix)):
-            found.setdefault(name, f"{name}:{number[1]}")
-    return found
-
-
-def _ends(text: str) -> Iterator[tuple[str, str]]:
-    """The beginning and the end of a text, each as a reader sees it and without line numbers."""
-    if len(text) > _UNDRESSED:
-        for end in (text[:_LOOK], text[-_LOOK:]):
-            yield undress(end).text, undress(end).bare.text
-        return
-    seen = undress(text).text
+def _ends(text: str) -> Iterator[Undressed]:
+    """The beginning and the end of a text, or all of it, as a reader sees it."""
+    seen = undress(text).text if len(text) <= _UNDRESSED else text
     ends = (seen,) if len(seen) <= 2 * _LOOK else (seen[:_LOOK], seen[-_LOOK:])
-    for end in ends:
-        yield end, undress(end).bare.text
+    yield from map(undress, ends)
 
 
 def _not_shown(names: Iterable[str], shown: str) -> list[str]:
