@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from clara_mlx.tool_outputs.edits import Edit
-from clara_mlx.tool_outputs.pieces import find_all
+from clara_mlx.tool_outputs.pieces import PIECE_CHARACTERS, find_all
 
 # Characters of a string without line ends that is unfolded all the same.
 _LONG = 200
@@ -30,6 +30,9 @@ _BETWEEN = re.compile(r"[ \t\r\w\[\]{},:.+-]*+")
 # first line
 _INSIDE = re.compile(r'(?:[^"\\\n]{1,9999}+|\\[^\n]){1,500}+')
 _IS_KEY = re.compile(r"[ \t]*+:")
+
+# : "first line",
+_VALUE = re.compile(r':[ \t]*+"((?:[^"\\\n]++|\\[^\n])*+)"(?=[ \t]*+[,}])')
 
 # \"
 _ESCAPE = re.compile(
@@ -69,6 +72,35 @@ def json_strings(text: str) -> list[Edit]:
             end = _end_of_string(text, line, line_end)
             edits += _decode(text, line, end)
             cut = end >= line_end - 1
+    return edits
+
+
+def json_records(text: str) -> list[Edit]:
+    """Edits that leave the text of each record which holds a line of an output.
+
+    So do runners of tests and of containers write: ``{"Action": "output", "Output": "ok\\n"}``, a
+    line each.
+    """
+    edits: list[Edit] = []
+    line_end = -1
+    while (found := text.find('\\n"', line_end + 1)) >= 0:
+        line = text.rfind("\n", line_end + 1, found) + 1 or line_end + 1
+        line_end = text.find("\n", found)
+        line_end = line_end if line_end >= 0 else len(text)
+        if line_end - line > PIECE_CHARACTERS or not (
+            text.startswith('{"', line) and text.endswith("}", line, line_end)
+        ):
+            continue
+        ends = [
+            one.span(1)
+            for one in _VALUE.finditer(text, line, line_end)
+            if text.endswith("\\n", *one.span(1))
+        ]
+        if len(ends) == 1:
+            ((start, end),) = ends
+            escapes = _decode(text, start, end)
+            if escapes[-1][0] == end - 2:  # not a backslash and an n
+                edits += [(line, start, ""), *escapes[:-1], (end - 2, line_end, "")]
     return edits
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from clara_mlx.tool_outputs.edits import Edit
+from clara_mlx.tool_outputs.json_text import json_records
 from clara_mlx.tool_outputs.pieces import find_all
 
 Number = tuple[int, int]
@@ -71,6 +72,11 @@ _CODE_PREFIX = re.compile(
     rf"\n(?:(?P<sign>(?:> ?)++(?:[+-](?![+-]))?|[+-](?![+-]))"
     rf"(?:{_PLACE % 'signed'})?|{_PLACE % 'number'})"
 )
+
+
+def records(text: str) -> Found:
+    """What JSON puts around each line of an output."""
+    return json_records(text), []
 
 
 def times(text: str) -> Found:

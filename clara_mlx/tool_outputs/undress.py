@@ -14,7 +14,15 @@ from clara_mlx.tool_outputs import terminal
 from clara_mlx.tool_outputs.decoding import decode as decode
 from clara_mlx.tool_outputs.edits import Edit, Edited
 from clara_mlx.tool_outputs.json_text import json_strings
-from clara_mlx.tool_outputs.prefixes import Found, line_numbers, marks, names, places_in_code, times
+from clara_mlx.tool_outputs.prefixes import (
+    Found,
+    line_numbers,
+    marks,
+    names,
+    places_in_code,
+    records,
+    times,
+)
 
 # Texts whose undressed views are kept, and the characters that they may have together. One larger
 # text is kept all the same, until the next one comes.
@@ -58,7 +66,7 @@ class Undressed:
         program began them.
         """
         if self._bare is None:
-            self._bare = self.set_aside((times, marks, names, line_numbers), _MOST_PREFIXES)
+            self._bare = self.set_aside(_PREFIXES, _MOST_PREFIXES)
         return self._bare
 
     @property
@@ -167,7 +175,8 @@ _LAYERS: tuple[Callable[[str], list[Edit]], ...] = (
 )
 
 
-# A container before a time, for one.
+# What is set aside, in this order, and how often: a container can stand before a time.
+_PREFIXES = (records, times, marks, names, line_numbers)
 _MOST_PREFIXES = 2
 
 # JSON in JSON in JSON; each time the backslashes double.

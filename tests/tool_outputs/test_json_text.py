@@ -61,6 +61,26 @@ def test_data_and_code_stay_as_they_are(data: str) -> None:
     assert undress(data).text == data
 
 
+def test_records_of_lines_are_the_lines_in_the_bare_view() -> None:
+    records = [
+        {"Time": "2031-05-06T04:58:15Z", "Action": "run", "Test": "TestA"},
+        {"Action": "output", "Test": "TestA", "Output": "=== RUN   TestA\n"},
+        {"Action": "output", "Test": "TestA", "Output": '    a_test.go:12: want "x"\n'},
+        {"log": "Traceback (most recent call last):\n", "stream": "stderr"},
+        {"path": "C:\\n", "n": 1},
+    ]
+    text = "\n".join(map(json.dumps, records))
+    view = undress(text)
+    assert view.text == text
+    lines = ["=== RUN   TestA", '    a_test.go:12: want "x"', "Traceback (most recent call last):"]
+    given = text.split("\n")
+    assert view.bare.text.split("\n") == [given[0], *lines, given[-1]]
+    start, end = view.bare.original_span(
+        view.bare.text.index("want"), view.bare.text.index('"x"') + 3
+    )
+    assert text[start:end] == 'want \\"x\\"'
+
+
 @given(st.text(max_size=300), st.integers(1, 3), st.data())
 def test_what_json_says_is_what_is_seen(text: str, depth: int, data: st.DataObject) -> None:
     body = f"one\n{text}\ntwo"
