@@ -31,8 +31,8 @@ from clara_mlx.store.latents import OtherModel
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that one step of a conversation may take; 32 MiB of the worst kind take 20.
-SECONDS = 120.0
+#: Seconds that one step of a conversation may take: many times what the largest one takes.
+SECONDS = 60.0
 
 # Seconds that the process may take to start, on a machine that is busy.
 _START_SECONDS = 60.0
