@@ -45,7 +45,7 @@ import numpy as np
 from synthetic import BATCH, DIMS, HIDDEN, KINDS, MEMORY, WORDS_KEPT, Array, World
 
 from clara_mlx import machine
-from clara_mlx.store import fulltext, search, words
+from clara_mlx.store import asked, fulltext, search
 from clara_mlx.store.driver import connect
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.latents import LatentTable
@@ -132,7 +132,7 @@ def ways(store: Store, table: LatentTable) -> dict[str, Way]:
         rows = store.read(
             "SELECT rowid, bm25(chunk_text, 1.0, 0.5) AS score FROM chunk_text "
             "WHERE chunk_text MATCH ? ORDER BY score, rowid LIMIT ?",
-            (words.query(question), K),
+            (asked.query(question), K),
         )
         return [row[0] for row in rows]
 

@@ -27,7 +27,7 @@ import numpy as np
 from clara_mlx import machine
 from clara_mlx.memory.cutting import PROVISIONAL_CHARACTERS
 from clara_mlx.model import chunking
-from clara_mlx.store import fulltext, words
+from clara_mlx.store import asked, fulltext
 from clara_mlx.store.store import Store
 
 K = 10
@@ -77,7 +77,7 @@ def plain(store: Store, query: str) -> list[int]:
     rows = store.read(
         "SELECT rowid, bm25(chunk_text, 1.0, 0.5) AS score FROM chunk_text "
         "WHERE chunk_text MATCH ? ORDER BY score, rowid LIMIT ?",
-        (words.query(query), K),
+        (asked.query(query), K),
     )
     return [row[0] for row in rows]
 

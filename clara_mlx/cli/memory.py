@@ -123,22 +123,29 @@ def recall(
     where: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Find the chunks that match a query, with their exact lines.
+    """Find the chunks that match a query, with their exact lines; `>` marks the one that fits best.
 
     `clara-mlx recall "which test failed" -s pytest`
+
+    The number in each heading is about the share of the query that was found, from 0 to 1; by
+    latents alone it is the cosine.
     """
     if mode == "latent":
         model = require_model(model, "latent search")
     with open_memory(db, None if mode == "text" else model) as memory:
         hits = memory.recall(query, k, where, mode=cast("Mode", mode), exact=exact)
-    lines = [_format_hit(hit, f"{' + '.join(hit.found_by)} {hit.score:.4f}") for hit in hits]
+    lines = [_format_hit(hit, f"{' + '.join(hit.found_by)} {hit.score:.2f}") for hit in hits]
     emit([dataclasses.asdict(hit) for hit in hits], lines or ["nothing found"], as_json)
 
 
 def _format_hit(hit: Hit, note: str = "") -> str:
     """A hit for people. It is not a table, whose columns would fold the exact lines."""
     about = (f"[{hit.handle} line {hit.line}]", hit.source, note and f"({note})")
-    return f"{' '.join(part for part in about if part)}\n{hit.text.rstrip()}\n"
+    lines = hit.text.rstrip().split("\n")
+    if hit.matched_line is not None:
+        marked = hit.matched_line - hit.line
+        lines = [f"{'>' if i == marked else ' '} {line}" for i, line in enumerate(lines)]
+    return "\n".join([" ".join(part for part in about if part), *lines, ""])
 
 
 @commands.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clara_mlx.model.tokenizer import TextTokenizer
-from clara_mlx.store import words
+from clara_mlx.store import asked, words
 from clara_mlx.store.driver import driver
 
 #: The ways to read text, as a report prints them. The budget is the number of decoder positions
@@ -88,9 +88,9 @@ class Contexts:
             readable = line.encode("utf-8", "replace").decode()
             self._index.execute(
                 "INSERT INTO lines (rowid, text, parts) VALUES (?, ?, ?)",
-                (number, readable, words.parts(readable)),
+                (number, *words.columns(readable)),
             )
-        match = words.query(question)
+        match = asked.query(question)
         ranked: list[int] = []
         if match is not None:
             rows = self._index.execute(

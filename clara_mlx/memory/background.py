@@ -16,7 +16,7 @@ import numpy as np
 from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store import atomic
+from clara_mlx.store import atomic, reindexing
 from clara_mlx.store.driver import BUSY_SECONDS
 from clara_mlx.store.latents import LatentTable, OtherModel
 from clara_mlx.store.store import Store, StoredChunk
@@ -134,7 +134,7 @@ class BackgroundCompression:
                     self.error = error
                     self._woken.wait(PAUSE_SECONDS)
                     continue
-                if not worked:
+                if not worked and not reindexing.work(self._store, IDLE_SECONDS):
                     # Another process may add to the backlog, or lose its lease: look again soon.
                     self._woken.wait(IDLE_SECONDS)
         except Exception as error:

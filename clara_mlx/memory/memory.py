@@ -13,7 +13,7 @@ from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
 from clara_mlx.memory.cutting import cut
 from clara_mlx.model.thread import ModelThread
-from clara_mlx.store import care, exports, search
+from clara_mlx.store import care, exports, reindexing, search
 from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.latent_index import LatentIndex
@@ -267,6 +267,8 @@ class Memory:
         if mode != "text" and self.clara and self.model_thread and latents and latents.count():
             encoded = asking.encode_query(query, self.clara, self.model_thread)
         words = None if mode == "latent" else query
+        if words is not None:  # the rest of a file of an older format, a little each time
+            reindexing.work(self._store, reindexing.SEARCH_SECONDS)
         return search.search(self._store, self._index, encoded, words, k, where, exact=exact)
 
     def ask(

@@ -130,6 +130,8 @@ def _passages(hits: list[Hit]) -> list[str]:
     for hit in hits:
         last = hit.line + hit.text.rstrip("\n").count("\n")
         span = f"line {hit.line}" if last == hit.line else f"lines {hit.line}-{last}"
+        if last != hit.line and hit.matched_line is not None:
+            span += f", best {hit.matched_line}"
         passage = f"{hit.handle} {span}:\n" + hit.text.strip("\n")
         if len(passage) <= room:
             passages.append(passage)

@@ -60,10 +60,11 @@ def _check_integrity(store: Store, findings: Findings, progress: Progress | None
     findings.problems += [f"SQLite: {row[0]}" for row in rows if row[0] != "ok"]
     rows = store.read("PRAGMA foreign_key_check")
     findings.problems += [f"{row[0]} row {row[1]} refers to a missing {row[2]}" for row in rows]
-    try:
-        store.read("INSERT INTO chunk_text (chunk_text, rank) VALUES ('integrity-check', 0)")
-    except StoreError as error:
-        findings.problems.append(f"full-text index: {error}")
+    for table in ("chunk_text", "memory_text"):
+        try:
+            store.read(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 0)")
+        except StoreError as error:
+            findings.problems.append(f"full-text index: {error}")
 
 
 def _check_contents(store: Store, findings: Findings, progress: Progress | None) -> None:
@@ -198,7 +199,8 @@ def vacuum(store: Store) -> tuple[int, int]:
     with store.write() as connection:
         for row in connection.execute("SELECT id, sketch_bits FROM spaces").fetchall():
             sketch_table.rebuild(connection, row["id"], row["sketch_bits"])
-        connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
+        for table in ("chunk_text", "memory_text"):
+            connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
     with store.errors():
         store.connection.execute("VACUUM")
     store.empty_log()

@@ -142,10 +142,34 @@ def m003_create_blocks(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def m004_index_descriptions(connection: Connection) -> None:
+    """Create the index of what is known of memories, and mark all rows to be indexed again.
+
+    What was indexed before is found as before, until `reindexing` comes to it.
+    """
+    for statement in (
+        """
+        CREATE VIRTUAL TABLE memory_text USING fts5(
+            text, parts, content = '', contentless_delete = 1,
+            tokenize = "unicode61 tokenchars '_'"
+        )""",
+        "INSERT INTO memory_text (memory_text, rank) VALUES ('secure-delete', 1)",
+        """
+        CREATE TRIGGER memories_forget AFTER DELETE ON memories BEGIN
+            DELETE FROM memory_text WHERE rowid = old.id;
+        END""",
+        # The last rows that were not indexed again; those after them are as they should be.
+        "INSERT INTO meta SELECT 'reindex memories', max(id) FROM memories HAVING max(id)",
+        "INSERT INTO meta SELECT 'reindex chunks', max(id) FROM chunks HAVING max(id)",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_create_originals,
     m002_create_latents,
     m003_create_blocks,
+    m004_index_descriptions,
 )
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import count
 
-from clara_mlx.store import words
+from clara_mlx.store import descriptions, words
 from clara_mlx.store.driver import Connection
+from clara_mlx.store.seen import seen
 from clara_mlx.tool_outputs.decoding import decode
 
 logger = logging.getLogger(__name__)
@@ -65,11 +66,13 @@ class Newcomer:
             assert content_id is not None
             insert_chunks(connection, content_id, rows)
             connection.execute("INSERT INTO pending (content_id) VALUES (?)", (content_id,))
-        connection.execute(
+        id = connection.execute(
             "INSERT INTO memories (handle, content_id, source, session, created_at, metadata) "
             "VALUES (?, ?, ?, ?, ?, ?)",
             (self.handle, content_id, self.source, self.session, self.created_at, self.metadata),
-        )
+        ).lastrowid
+        assert id is not None
+        descriptions.insert(connection, id, self.source, self.metadata)
 
     def content_id(self, connection: Connection) -> int | None:
         """The id of the same content, if the file has it."""
@@ -176,11 +179,12 @@ def text_of(original: bytes, kind: str, end: int | None = None) -> str:
 
 def chunk_rows(text: str, spans: Iterable[Span]) -> list[ChunkRow]:
     """The chunks of a text as rows, with the words of each."""
-    rows = []
-    for start, end, tokens in spans:
-        piece = text[start:end].encode("utf-8", "replace").decode()
-        rows.append((start, end, tokens, piece, words.parts(piece)))
-    return rows
+    return [(start, end, tokens, *index_columns(text, start, end)) for start, end, tokens in spans]
+
+
+def index_columns(text: str, start: int, end: int) -> tuple[str, str]:
+    """The two columns of the full-text index for a chunk of a text."""
+    return words.columns(seen(text, start, end).encode("utf-8", "replace").decode())
 
 
 def insert_chunks(connection: Connection, content_id: int, rows: list[ChunkRow]) -> None:

@@ -11,7 +11,7 @@ class Hit:
     """A chunk that was found, with the exact text of its span."""
 
     handle: str
-    score: float  # orders the hits of one search
+    score: float  # orders the hits of one search; 0 to 1, but for a search by latents alone
     cosine: float | None  # of the latents, less what all have in common; None: not compared
     found_by: tuple[str, ...]  # the searches that found it: 'latent', 'text' or both
     text: str
@@ -23,6 +23,8 @@ class Hit:
     created_at: float  # seconds since 1970
     metadata: dict[str, Any]
     chunk_id: int
+    matched_line: int | None = None  # number of the line that fits best; None without a query
+    matched: str = ""  # that line as a reader sees it, perhaps cut
 
 
 @dataclass(frozen=True)

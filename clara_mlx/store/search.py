@@ -23,6 +23,9 @@ RRF = 60
 # Results looked for beyond k, in case some are forgotten before they are read.
 _SPARE = 5
 
+# Characters of a hit's best line that it repeats.
+_MATCHED_CHARACTERS = 300
+
 # Each of the two searches gives this multiple of k to the fusion.
 _DEPTH = 3
 
@@ -57,6 +60,7 @@ def search(
     store.settle(SEARCH_SECONDS)
     by_latent: dict[int, float] = {}
     by_text: dict[int, float] = {}
+    by_words = None if query is None else fulltext.TextSearch(store, query)
     depth = (k if encoded is None or query is None else _DEPTH * k) + _SPARE
     if encoded is not None and index is not None:
         allowed = None
@@ -65,8 +69,8 @@ def search(
             sql = f"SELECT DISTINCT ch.id {fulltext.CHUNKS} WHERE {condition}"
             allowed = [row[0] for row in store.read(sql, parameters)]
         by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
-    if query is not None:
-        by_text = dict(fulltext.search(store, query, depth, where))
+    if by_words is not None:
+        by_text = dict(by_words.search(depth, where))
     if encoded is None or query is None:
         ranked = sorted((by_latent or by_text).items(), key=lambda item: -item[1])
     else:
@@ -86,7 +90,7 @@ def search(
                 damaged,
             )
     found_by = {"latent": by_latent, "text": by_text}
-    return list(islice(_read_hits(store, ranked, where, centred, found_by), k))
+    return list(islice(_read_hits(store, ranked, where, centred, found_by, by_words), k))
 
 
 def _read_hits(
@@ -95,6 +99,7 @@ def _read_hits(
     where: Where,
     centred: dict[int, float | None],
     found_by: dict[str, dict[int, float]],
+    by_words: fulltext.TextSearch | None,
 ) -> Iterator[Hit]:
     """The hits of ranked chunks, without those that were forgotten since."""
     chunks = store.chunks_by_id([id for id, _ in ranked])
@@ -107,6 +112,7 @@ def _read_hits(
             continue
         with suppress(Gone):
             text = store.text(chunk.content_id)
+            best = by_words.best_line(text, chunk.start, chunk.end) if by_words else None
             yield Hit(
                 handle=memory.handle,
                 score=score,
@@ -121,6 +127,8 @@ def _read_hits(
                 created_at=memory.created_at,
                 metadata=memory.metadata,
                 chunk_id=id,
+                matched_line=best.number if best else None,
+                matched=best.text[:_MATCHED_CHARACTERS] if best else "",
             )
 
 

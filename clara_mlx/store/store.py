@@ -336,7 +336,8 @@ class Store(SettledFile):
             _drop_sketches(connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})")
             connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
             # Deleted rows only have a tombstone in the full-text index; this removes their words.
-            connection.execute("INSERT INTO chunk_text (chunk_text) VALUES ('optimize')")
+            for table in ("chunk_text", "memory_text"):
+                connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
         self._cached_text.cache_clear()
         self.settle()  # the arrivals may still hold it, if another process adds to them
         # The write-ahead log may still hold what was removed.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clara_mlx.store import care, search
+from clara_mlx.store import care, reindexing, search
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
@@ -63,26 +63,37 @@ def test_it_has_todays_schema(store: Store, tmp_path: Path) -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "words", "where", "exact"),
-    [
-        ("by latents", None, None, False),
-        ("exact", None, None, True),
-        ("by words", "getUserName kernel 日本", None, False),
-        ("hybrid", "getUserName kernel 日本", {"source": "git"}, False),
-    ],
-)
-def test_searches_find_the_same(
-    store: Store, name: str, words: str | None, where: dict[str, Any] | None, exact: bool
-) -> None:
+@pytest.mark.parametrize(("name", "exact"), [("by latents", False), ("exact", True)])
+def test_searches_by_latents_find_the_same(store: Store, name: str, exact: bool) -> None:
     index = LatentIndex(LatentTable.open(store, "0123456789abcdef", 2, 64, "int8"))
-    query = None if name == "by words" else np.array(EXPECTED["query"], np.float32)
-    hits = search.search(store, index, query, words, 8, where, exact=exact)
+    query = np.array(EXPECTED["query"], np.float32)
+    hits = search.search(store, index, query, None, 8, None, exact=exact)
     found = [[h.handle, list(h.found_by), h.start, h.end, h.line] for h in hits]
     assert found == [[h[0], *h[3:]] for h in EXPECTED[name]]
     for hit, (_, score, cosine, *_) in zip(hits, EXPECTED[name], strict=True):
         assert hit.score == pytest.approx(score, abs=1e-5)
         assert hit.cosine == (None if cosine is None else pytest.approx(cosine, abs=1e-5))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["before", "after"])
+def test_words_are_found_before_and_after_they_are_indexed_again(store: Store, again: bool) -> None:
+    if again:
+        while reindexing.work(store, 1.0):
+            pass
+    found = search.search(store, None, None, "getUserName kernel 日本", 100, None)
+    assert {hit[0] for hit in EXPECTED["by words"]} <= {hit.handle for hit in found}
+
+
+def test_what_was_indexed_differently_is_indexed_again(store: Store) -> None:
+    texts = [store.original(memory.handle)[0] for memory in store.memories()]
+    assert any("日本".encode() in text for text in texts)
+    assert not search.search(store, None, None, "本", 100, None)  # within a run of characters
+    while reindexing.work(store, 0):
+        pass
+    assert search.search(store, None, None, "本", 100, None)
+    assert search.search(store, None, None, "git", 100, None)  # the source of memories
+    assert care.verify(store).problems == []
+    assert not reindexing.work(store, 1.0)
 
 
 def test_blocks_and_edits_are_kept_and_go_with_their_memory(store: Store) -> None:

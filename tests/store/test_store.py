@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clara_mlx.errors import StorageFailed, StoreError
-from clara_mlx.store import care, driver, search, sketch_table, words
+from clara_mlx.store import care, driver, search, sketch_table
 from clara_mlx.store.store import Store
 
 
@@ -161,11 +161,6 @@ def test_the_exact_name_ranks_first(store: Store) -> None:
         remember(store, f"tests and io and load and test_{i} and py")
     exact = remember(store, "tests/test_io.py::test_load")
     assert found(store, "tests/test_io.py::test_load")[0] == exact
-
-
-def test_parts() -> None:
-    text = words.parts("getUserName load_index HTTPServer2 x plain")
-    assert text == "get User Name load index HTTP Server 2"
 
 
 # -- sketches --------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.view import View
 from clara_mlx.memory import Memory, cutting
 from clara_mlx.model import chunking
-from clara_mlx.store import words
+from clara_mlx.store import asked, forms, seen, words
 from clara_mlx.tool_outputs.facts import Facts
 from clara_mlx.tool_outputs.lines import split_lines
 
@@ -45,7 +45,15 @@ def modules() -> list[ModuleType]:
         for room in rooms
         for one in pkgutil.iter_modules(room.__path__)
     ]
-    return [import_module(name) for name in names] + [words, cutting, chunking, compymac_facts]
+    return [import_module(name) for name in names] + [
+        words,
+        forms,
+        asked,
+        seen,
+        cutting,
+        chunking,
+        compymac_facts,
+    ]
 
 
 class Given:

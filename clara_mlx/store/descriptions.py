@@ -1,0 +1,83 @@
+"""What is known of a memory beside its text, as words: the command that printed it, its source.
+
+They have an index of their own, with a row for each memory that has any: the same content may have
+been printed by several commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from clara_mlx.store import fields, filters, forms, words
+from clara_mlx.store.driver import Connection
+from clara_mlx.store.file import File
+from clara_mlx.store.filters import Where
+
+# Characters of a description that are indexed: a command with its arguments, but no file that is
+# written with it.
+_MOST_CHARACTERS = 1_000
+
+# Descriptions whose words are kept at hand.
+_KEPT = 1 << 10
+
+
+def describe(source: str | None, metadata: dict[str, Any]) -> str:
+    """What is known of a memory, as a text: its source and the strings of its metadata."""
+    strings = [source, *metadata.values()]
+    return " ".join(one for one in strings if isinstance(one, str))[:_MOST_CHARACTERS]
+
+
+def insert(connection: Connection, id: int, source: str | None, metadata: str) -> None:
+    """Index the description of a memory, given its metadata as JSON, or index it again."""
+    text = describe(source, fields.read_metadata(metadata))
+    if text:
+        text = text.encode("utf-8", "replace").decode()
+        connection.execute(
+            "INSERT OR REPLACE INTO memory_text (rowid, text, parts) VALUES (?, ?, ?)",
+            (id, *words.columns(text)),
+        )
+
+
+@lru_cache(maxsize=_KEPT)
+def _words(text: str) -> frozenset[str]:
+    found: set[str] = set()
+    for word, parts in words.words_with_parts(text):
+        for one in (word, *parts):
+            found.update((one, forms.stem(one)))
+    return frozenset(found)
+
+
+def of_contents(file: File, ids: Sequence[int], where: Where) -> dict[int, frozenset[str]]:
+    """Words and stems of the description of each content's latest memory that matches a filter."""
+    condition, parameters = filters.condition(where)
+    rows = file.read(
+        "SELECT m.content_id, m.source, m.metadata, max(m.id) FROM memories m "
+        f"WHERE m.content_id IN (SELECT value FROM json_each(?)) AND {condition} "
+        "GROUP BY m.content_id",
+        [json.dumps(list(ids)), *parameters],
+    )
+    return {row[0]: _words(describe(row[1], fields.read_metadata(row[2]))) for row in rows}
+
+
+def count(file: File, term: str, most: int) -> int:
+    """The number of memories whose description has a term of FTS5, up to a number."""
+    rows = file.read(
+        "SELECT count(*) FROM (SELECT rowid FROM memory_text WHERE memory_text MATCH ? LIMIT ?)",
+        (term, most),
+    )
+    return int(rows[0][0])
+
+
+def search(file: File, query: str, k: int, where: Where) -> list[int]:
+    """The contents of the k memories whose descriptions fit a query of FTS5 best."""
+    condition, parameters = filters.condition(where)
+    rows = file.read(
+        "SELECT m.content_id FROM memory_text JOIN memories m ON m.id = memory_text.rowid "
+        f"WHERE memory_text MATCH ? AND {condition} "
+        "ORDER BY bm25(memory_text, 1.0, 0.5), m.id DESC LIMIT ?",
+        [query, *parameters, k],
+    )
+    return list(dict.fromkeys(row[0] for row in rows))
