@@ -13,6 +13,9 @@ from clara_mlx.store import words
 MOST_TERMS = 500
 _QUERY_CHARACTERS = 65_536
 
+# The most names that are read, as the same ones may come again and again.
+_MOST_NAMES = 4 * MOST_TERMS
+
 # The most words of a phrase.
 _PHRASE_WORDS = 32
 
@@ -302,7 +305,7 @@ def read(query: str) -> Asked:
     found: dict[str, Word] = {}  # by their text, in order
     phrases: dict[str, None] = {}
     order: list[str] = []  # the words that stand in the query themselves, as often as they do
-    for name in query[:_QUERY_CHARACTERS].split():
+    for name in query[:_QUERY_CHARACTERS].split(maxsplit=_MOST_NAMES)[:_MOST_NAMES]:
         read_words = _words_of(name)
         if len(read_words) > 1:
             in_a_row = " ".join(word for word, _ in read_words[:_PHRASE_WORDS])
