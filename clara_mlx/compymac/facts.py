@@ -9,6 +9,7 @@ from typing import Any
 from clara_mlx.context import outcomes, wording
 from clara_mlx.context.quoting import quote_markers
 from clara_mlx.tool_outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.paths import without_place
 from clara_mlx.tool_outputs.undress import undress
 
 #: CompyMac recognises a message that stands for earlier ones by this beginning.
@@ -26,7 +27,6 @@ _COMMANDS = re.compile(
     r"The command `([^`]{1,400})` \(started",
     re.MULTILINE,
 )
-_LOCATION = re.compile(r"(?::\d+){1,2}$|\(\d+(?:,\d+)?\)$")
 
 # The most characters of a fact.
 _FACT = 200
@@ -104,7 +104,7 @@ class MemoryFacts:
             if one.kind == "path":
                 verb = _verb(text, one.start, one.end)
                 files = {"created": self.files_created, "modified": self.files_modified}
-                _remember(files.get(verb, self.files_read), _LOCATION.sub("", one.text))
+                _remember(files.get(verb, self.files_read), without_place(one.text))
         for match in _COMMANDS.finditer(text):
             _remember(self.commands_executed, (match[1] or match[2])[:_FACT])
         for name, arguments in calls:

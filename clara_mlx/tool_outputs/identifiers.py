@@ -13,16 +13,32 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
-from clara_mlx.tool_outputs.addresses import urls
+from clara_mlx.tool_outputs.addresses import addresses, urls
 from clara_mlx.tool_outputs.error_names import codes, exceptions
+from clara_mlx.tool_outputs.packages import packages
 from clara_mlx.tool_outputs.paths import lines, paths
 from clara_mlx.tool_outputs.pieces import cut_into_pieces
 from clara_mlx.tool_outputs.spans import MAX_LENGTH, Rule
+from clara_mlx.tool_outputs.targets import resources, targets
 from clara_mlx.tool_outputs.test_names import test_names
 from clara_mlx.tool_outputs.undress import Undressed, undress
 from clara_mlx.tool_outputs.versions import hashes, uuids, versions
 
-Kind = Literal["url", "test", "path", "uuid", "hash", "version", "code", "exception", "line"]
+Kind = Literal[
+    "url",
+    "test",
+    "target",
+    "resource",
+    "package",
+    "path",
+    "uuid",
+    "hash",
+    "address",
+    "version",
+    "code",
+    "exception",
+    "line",
+]
 
 # Characters around a place that can matter to what is found there; two lengths of a URL do.
 _CONTEXT = 4 * MAX_LENGTH
@@ -100,9 +116,13 @@ def _add(found: tuple[Identifier, ...], others: tuple[Identifier, ...]) -> tuple
 _RULES: dict[Kind, Rule] = {
     "url": urls,
     "test": test_names,
+    "target": targets,
+    "resource": resources,
+    "package": packages,
     "path": paths,
     "uuid": uuids,
     "hash": hashes,
+    "address": addresses,
     "version": versions,
     "code": codes,
     "exception": exceptions,

@@ -17,6 +17,13 @@ _EXTENSION = re.compile(
     r"|toml|traj|ts|tsv|tsx|txt|vue|wasm|whl|xml|yaml|yml|zig|zip|zsh",
     re.IGNORECASE,
 )
+# fs, which names an attribute as often as a file: one with a folder, or a place in it, is a file
+_RARE_EXTENSION = re.compile(
+    r"adoc|bash|bib|clj|cljs|cshtml|csproj|cmd|crt|csr|deb|dts|dtsi|el|exe|feature|fish|fs|fsi|fsx"
+    r"|groovy|inl|ipp|key|ko|kts|mk|pem|pid|pm|properties|razor|rpm|service|sln|socket|spec|sv|t"
+    r"|tcc|tex|vb|vcxproj|vhd|vim|xsd",
+    re.IGNORECASE,
+)
 # Makefile
 _FILE_NAME = re.compile(
     r"(?:Docker|Make|Gem|Rake|Proc|Jenkins|Vagrant|Just)file|LICENSE"
@@ -24,13 +31,36 @@ _FILE_NAME = re.compile(
 )
 # Node.js
 _PRODUCT = re.compile(r"(?:Node|Vue|Next|Nuxt|Three|D3)\.js|Socket\.io")
+# The place in a file, as tools write it against its path: a.py:12:5, a.ts(12,5), A.java:[12,5],
+# a.kt: (12, 5), a.cs:line 12, A.hs:(12,5)-(14,2).
+_PLACE = (
+    r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+){0,3}+\)|:\[\d{1,7}+,\d{1,7}+\]"
+    r"|: \(\d{1,7}+, \d{1,7}+\)|:line \d{1,7}+|:\(\d{1,7}+,\d{1,7}+\)-\(\d{1,7}+,\d{1,7}+\))"
+)
+# a.ts(12,5)
+_PLACE_AT_END = re.compile(_PLACE + r"\Z")
 # File "/opt/my app/load.py", line 42
-_QUOTED_PATH = re.compile(r'File "([^"\n]{1,500}+)", line')
+_QUOTED_PATH = re.compile(
+    r"File \"([^\"\n]{1,500}+)\", line|['\"`]([A-Za-z]:\\[^'\"`\n]{1,300}+)['\"`]"
+)
+# \nC:\my files\a.cs(10,5): error CS1002: ; expected
+_COMPILED_PATH = re.compile(
+    r"\n[ \t]{0,4}+((?:[A-Za-z]:\\|/|\.{1,2}/)[^\n:*?\"<>|]{1,300}"
+    rf"{_PLACE}) ?: (?=(?:fatal |internal )?(?:error|warning|note|info)\b)"
+)
 # C:\project\a.py:12
 _WINDOWS_PATH = re.compile(
-    r":\\(?<=[A-Za-z]:\\)(?<![A-Za-z0-9][A-Za-z]:\\)[^\s\"'<>|*?:;,()]++"
-    r"(?::\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
+    r":\\(?<=[A-Za-z]:\\)(?<![A-Za-z0-9][A-Za-z]:\\)"
+    # Folders with spaces, as Windows names its own: Program Files (x86).
+    r"(?:[^\s\"'<>|*?:;,()\\]{1,80}+(?: [A-Z(\d][^\s\"'<>|*?:;,\\.]{0,60}+){0,4}+\\{1,2}+){0,30}+"
+    rf"[^\s\"'<>|*?:;,()]*+{_PLACE}?"
 )
+# \\server\share\a.txt
+_SHARED_PATH = re.compile(
+    r"\\\\(?<![\w\\]..)[A-Za-z][\w.-]{1,60}+\\(?=[\w$])[^\s\"'<>|*?:;,()]{2,300}+" + _PLACE + "?"
+)
+# file:///opt/app/load.mjs:3:36
+_FILE_URL = re.compile(r"file://(?<![\w.+-].{7})(?=[/A-Za-z])[^\s\"'<>`^{}|\x00-\x1f]++")
 # src/app.ts(12,5)
 _PATH = re.compile(
     r"([\w./@+~%-](?<![\w./@+~%-].)"
@@ -39,15 +69,27 @@ _PATH = re.compile(
     # Without a slash or a dot only well-known names are paths.
     r"(?:(?:(?<=[./])|[\w@+~%-]*+[./])[\w./@+~%-]*+"
     r"|(?:(?<=[A-Z])[a-z]{2,8}file|(?<=L)ICENSE)(?![\w@+~%-])))"
-    r"(:\d{1,7}+(?::\d{1,7}+)?|\(\d{1,7}+(?:,\d{1,7}+)?\))?"
+    rf"({_PLACE})?"
 )
+
+
+def without_place(path: str) -> str:
+    """A path without the place that is written against it."""
+    return _PLACE_AT_END.sub("", path)
 
 
 def paths(text: str) -> Iterator[Span]:
     """Paths with the locations written against them, without the a/ and b/ of git's diffs."""
     for match in _QUOTED_PATH.finditer(text):
-        if match[1][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
-            yield match.span(1)
+        group = match.lastindex or 0
+        if match[group][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
+            yield match.span(group)
+    for match in _COMPILED_PATH.finditer(text) if ": " in text else ():
+        yield match.span(1)
+    for match in _SHARED_PATH.finditer(text) if "\\\\" in text else ():
+        yield match.span()
+    for match in _FILE_URL.finditer(text) if "file://" in text else ():
+        yield match.start(), match.end() - len(match[0]) + len(match[0].rstrip(".,;:!?)]"))
     last = 0
     for match in _WINDOWS_PATH.finditer(text):
         if match.start() > last:
@@ -94,7 +136,14 @@ def _is_path(name: str, located: bool) -> bool:
     """Whether a match of `_PATH` looks like a file or folder, not like a word or an attribute."""
     folder, slash, last = name.rpartition("/")
     stem, dot, extension = last.rpartition(".")
-    known = bool(dot and stem and _EXTENSION.fullmatch(extension))
+    known = bool(
+        dot
+        and stem
+        and (
+            _EXTENSION.fullmatch(extension)
+            or ((slash or located) and _RARE_EXTENSION.fullmatch(extension))
+        )
+    )
     if slash:
         if name.startswith("//") or not re.search("[A-Za-z_]", name):
             return False
@@ -115,7 +164,10 @@ def _is_path(name: str, located: bool) -> bool:
 
 # line 12
 _LINE = re.compile(
-    r"l(?<!\wl)ines? \d{1,7}+(?:-\d{1,7}+)?\b|L(?<!\wL)ines? \d{1,7}+(?:-\d{1,7}+)?\b"
+    r"l(?<!\wl)ines? \d{1,7}+(?:-\d{1,7}+|, (?:col(?:umn)?|character) \d{1,7}+|:\d{1,7}+)?\b"
+    r"|L(?<!\wL)ines? \d{1,7}+(?:-\d{1,7}+|, (?:col(?:umn)?|character) \d{1,7}+|:\d{1,7}+)?\b"
+    # eslint's, under the name of the file
+    r"|\n[ \t]{1,8}+(\d{1,6}+:\d{1,5}+)(?=[ \t]{1,8}+(?:error|warning|info|[✖⚠✘]))"
     r"|\n(@@ -\d{1,7}+(?:,\d{1,7}+)? \+\d{1,7}+(?:,\d{1,7}+)? @@)"
 )
 
