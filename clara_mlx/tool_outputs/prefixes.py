@@ -28,36 +28,42 @@ _FOLLOWING = 0.6
 
 # \n2024-05-06T04:58:15.2481291Z Fetching
 _TIME = re.compile(
-    r"\n\[?(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d++)?(?:Z| UTC| ?[+-]\d\d:?\d\d)?"
-    r"\]?(?:(?=\n|\Z)|:? (?:[|-] )?|\t)"
+    r"\n\[?(?:\d{4}[-/]\d\d[-/]\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d++)?"
+    r"(?:Z(?: \d\d[OE]\+?)?| UTC| ?[+-]\d\d:?\d\d| [AP]M)?\]?(?:(?=\n|\Z)|:? (?:[|-] )?|\t)"
 )
 # \nMay  6 04:58:15 web1 sshd[24200]: closed
 _MONTH = re.compile(
-    r"\n\[?(?:[A-Z][a-z]{2} )?[ADFJMNOS][a-z]{2} [ \d]\d "
+    r"\n\[?(?:[A-Z][a-z]{2} |\d++:[A-Z] \d\d ?)?[ADFJMNOS][a-z]{2} (?:[ \d]\d|\d{4}) "
     r"\d\d:\d\d:\d\d(?:\.\d++)?(?: \d{4})?\]?(?:(?=\n|\Z)| )"
     r"(?:[\w.-]++ [\w./@()-]++(?:\[\d++\])?: )?"
 )
 # Who speaks, after a time.
 # INFO [main] org.example.Main: started
 _SPEAKER = re.compile(
-    r"(?:[\w.-]++ )?[\w./@-]++\[[\w.]++\]: "
+    r"(?:[\w.-]++ )?[\w./@-]++\[[\w.]++\]: |\[\d++(?:-\d++)?\] (?:[\w.-]++@[\w.-]++ )?"
     r"| *+(?:\[[^\]\n]++\] ++)?(?:INFO|DEBUG|TRACE) ++(?:\d++ --- ++)?"
     r"(?:\[[^\]\n]++\] ++)?(?:[\w.$/\[\]-]++ *+[:-] )?"
 )
-# A kernel, a builder of images, valgrind, a runner of jobs, a server in Go.
+# A kernel, a builder of images, valgrind, a runner of jobs, strace, a server in Go, a telephone.
 # \n#12 2.465 npm error
 _MARK = re.compile(
     r"\n(?:\[ *+\d++\.\d{6}\] (?:\[ *+[TC]\d++\] )?|#\d++ \d++\.\d++ "
     r"|(?:==\d++==|--\d++--)(?: |(?=\n|\Z))|##\[(?:group|endgroup|command|section|debug)\]"
-    r"|[IW]\d{4} \d\d:\d\d:\d\d\.\d++ ++\d++ (?=[\w.-]++:\d))"
+    r"|\[pid ++\d++\] |[IW]\d{4} \d\d:\d\d:\d\d\.\d++ ++\d++ (?=[\w.-]++:\d)"
+    r"|\d\d-\d\d \d\d:\d\d:\d\d\.\d++ ++\d++ ++\d++ )"
 )
 # \ntest\tRun tests\t2024-05-06T04:58:15Z
 _STEP = re.compile(r"\n[^\t\n]++\t[^\t\n]++\t(?=\d{4}-\d\d-\d\dT\d\d:)")
+# What a line says of itself is no name of who printed it.
+_LEVELS = (
+    r"(?!(?i:info|warn|err|debug|fatal|trace|fail|pass|ok|skip|succ|note|notice|crit|done|miss|inf"
+    r"|wrn|dbg|emerg|alert|panic|critical)[\w]*+[ \]:])"
+)
 # \n[pod/web/app] started
 _NAME = re.compile(
-    r"\n(?:(?P<certain>[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d)) *+\|(?: |(?=\n|\Z)))"
-    r"|[A-Za-z][\w.-]*+ *+\|(?: |(?=\n|\Z))"
-    r"|\[(?!INFO|WARN|ERRO|DEBU|FATA|TRAC)[A-Za-z][\w./:@-]*+\] )"
+    r"\n(?:(?P<certain>(?:[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d))|\d++\|[\w.-]++) *+\|"
+    rf"(?: |(?=\n|\Z)))|{_LEVELS}[A-Za-z][\w.@-]*+ *+\|(?: |(?=\n|\Z))"
+    rf"|\[{_LEVELS}[A-Za-z][\w./:@-]*+\] |{_LEVELS}[A-Za-z@][\w./@-]*+:[a-z][\w-]*+: )"
 )
 # \n   126\tdef close(self):
 _NUMBER = re.compile(r"\n[ \t]*+(\d{1,7}+)(?:\t|\u2192)")
@@ -70,7 +76,7 @@ _PLACE = (
 # \ntests/test_a.py:126:def close(self):
 _CODE_PREFIX = re.compile(
     rf"\n(?:(?P<sign>(?:> ?)++(?:[+-](?![+-]))?|[+-](?![+-]))"
-    rf"(?:{_PLACE % 'signed'})?|{_PLACE % 'number'})"
+    rf"(?:{_PLACE % 'signed'}|[ \t]*+(?P<beside>\d{{1,7}}+) )?|{_PLACE % 'number'})"
 )
 
 
@@ -127,7 +133,7 @@ def places_in_code(text: str) -> Found:
     numbers: list[Number] = []
     for one in find_all(_CODE_PREFIX, "\n" + text):
         edits.append((one.start(), one.end() - 1, ""))
-        if number := one["number"] or one["signed"]:
+        if number := one["number"] or one["signed"] or one["beside"]:
             numbers.append((one.end() - 1, int(number)))
     return edits, numbers
 

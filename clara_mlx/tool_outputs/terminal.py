@@ -21,6 +21,15 @@ _CODE = re.compile(
 # \x9b1m
 _ONE_CHARACTER_CODE = re.compile("[\x90\x98\x9b\x9d-\x9f]")
 
+# What is left of a colour where a log lost its first character. In source code it is still there.
+# [31mFAILED[0m
+_LOST_COLOUR = re.compile(
+    r"(?:\^\[|[\ufffd\u241b])\[\d{0,3}+(?:;\d{1,3}+){0,9}+m"
+    r"|\[(?<!33\[)(?<!1[bB]\[)(?<!\\e\[)\d{1,3}+(?:;\d{1,3}+){0,9}+m(?!\])"
+)
+# One of these ends a colour.
+_COLOUR_ENDS = ("[0m", "[00m", "[39m", "[22m", "^[[m")
+
 # What a code that moves the cursor leaves, by its last letter: a space between words, the line's
 # beginning, or another line.
 _MOVES = {"C": " ", "G": "\r", **dict.fromkeys("ABEFHSTdf", "\n")}
@@ -55,6 +64,13 @@ def codes(text: str) -> list[Edit]:
     if "\x1b" not in text and (text.isascii() or not find_all(_ONE_CHARACTER_CODE, text)):
         return []
     return [(*match.span(), _MOVES.get(match[1], "")) for match in find_all(_CODE, text)]
+
+
+def lost_colours(text: str) -> list[Edit]:
+    """Edits that remove colours that a log shows instead of wearing them: ``[31mFAILED[0m``."""
+    if not any(end in text for end in _COLOUR_ENDS):
+        return []
+    return [(*match.span(), "") for match in find_all(_LOST_COLOUR, text)]
 
 
 def invisible(text: str) -> list[Edit]:

@@ -167,6 +167,7 @@ _lock = Lock()
 # What is taken off, in this order: each function gives its edits.
 _LAYERS: tuple[Callable[[str], list[Edit]], ...] = (
     terminal.codes,
+    terminal.lost_colours,
     terminal.invisible,
     terminal.line_ends,
     terminal.overstruck,

@@ -24,6 +24,9 @@ TRACE = [
         *("May  6 04:58:15 host-a app[241]: ", "2031-05-06T04:58:15+00:00 app[web.1]: "),
         *("[    3.141592] ", "#12 2.465 ", "==13328== ", "web-1  | ", "worker  | "),
         *("[pod/web-5d/app] ", "web-1  | 2031-05-06T04:58:15Z ", "2031-05-06 04:58:15 | "),
+        *("2031-05-06 04:58:15.123 UTC [1234] ", "17:M 06 May 2031 04:58:15.123 ", "[pid  4711] "),
+        *("05-06 04:58:15.123  1234  5678 ", "0|app  | ", "web:build: ", "04:58:15 PM "),
+        *("2031-05-06T04:58:15.123456Z 01O ", "2031-05-06 04:58:15.123 | ", "api.1.x2@node | "),
         "test\tRun the tests\t2031-05-06T04:58:15.2481291Z ",
         "2031-05-06 04:58:15,123 INFO [main] org.example.Main: ",
     ],
@@ -43,6 +46,9 @@ def test_lines_begin_where_the_program_began_them(prefix: str) -> None:
         " id | name\n----+------\n  1 | Ada\n  2 | Bob\n  9 | Eve\n",
         "12\tsrc/a.py\n640\tsrc/b.py\n4\tsrc\n",
         "[INFO] one\n[ERROR] two\n[ERROR] three\n[INFO] four\n",
+        "[error] a.scala:3: no\n[error] a.scala:4: no\n[info] b\n[error] c\n",
+        "ERROR | one\nERROR | two\nERROR | three\nINFO | four\n",
+        "FAIL:a: one\nFAIL:a: two\nFAIL:a: three\n",
         "alice | 3\nbob | 4\ncarol | 5\ndave | 6\n",
         "- one\n- two\n> said\n",
         "src/a.py:12: error\nsrc/a.py:13: error\nsrc/a.py:14: error\n",
@@ -62,6 +68,8 @@ def test_what_is_no_prefix_stays(text: str) -> None:
         "{:4} | {}",
         "lib/a-b.py:{}:{}",
         "lib/a-b.py-{}-{}",
+        "+{} {}",
+        "- {} {}",
     ],
 )
 def test_the_number_of_a_line_is_set_aside_and_kept(numbered: str) -> None:
