@@ -112,6 +112,7 @@ TEXTS: dict[str, Callable[[Given], Any]] = {
     "rounds": lambda given: json.dumps(given.conversation[1:3]),
     "texts": lambda given: {"content": given.text},
     "note": lambda given: given.text,
+    "value": lambda given: given.text,
     "line": lambda given: given.text,
     "blocks": lambda given: given.text,
     "entries": lambda given: folds.fold_entries(given.conversation, lambda text, *_: None),
