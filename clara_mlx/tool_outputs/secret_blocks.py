@@ -15,10 +15,12 @@ _END = re.compile(
     r"-{4,5} ?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}|Private-MAC: [0-9a-f]{20,}+"
 )
 # Some tools print a backslash and an n between the lines.
+# \n
 _LINE = re.compile(r"\r?\n|(?:\\r)?\\{1,8}n")
 # What a line of a key ends in: Base64
 _BODY = re.compile(r"[A-Za-z0-9+/=]++\Z")
 # Lines that stand within a block without being Base64.
+# Proc-Type: 4,ENCRYPTED
 _FIELD = re.compile(
     r"(?:Proc-Type|DEK-Info|Comment|Encryption|Subject|Key-Derivation|Argon2-\w+|Public-Lines|Private-Lines"
     r"|Version|Charset): [^\n]{0,200}+"

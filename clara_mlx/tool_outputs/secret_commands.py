@@ -142,7 +142,7 @@ _SET = re.compile(
     r"(?:(?:ENV|ARG|[Ss]et[Ee]nv|setx|set)(?: -\w{1,3})?|login[ \t]\S{1,64}+)[ \t]{1,4}+"
     rf"(?:\w{{0,40}}_)?(?i:password|passwd|pass|passphrase|pwd)[ \t]{{1,4}}+(?!-){_VALUE}"
 )
-# curl -u token:
+# curl -u 'abcdefgh12345678:'
 _USER_ONLY = re.compile(
     rf"{_START}(?:-u|--user)[ =]{{0,3}}+{_QUOTE}([\w.-]{{16,256}}+):?(?=[\s\"'\\])"
 )

@@ -16,7 +16,7 @@ _WORDS = (
     r"[Ss](?:(?ai:ecret|alt|ess(?:ion)?[_-]?id|id(?<=[-_].id))|(?i:ig)(?<=[?&;].ig)|(?i:ignature))",
     r"[Cc](?:(?ai:redentials?|onn(?:ection)?[_-]?str(?:ing)?)|ode(?<=[?&].ode))",
     r"[Aa](?ai:uth)",
-    r"[Kk](?ai:ey)(?<=[A-Za-z0-9_.?& -].[Ee].)",
+    r"[Kk](?ai:ey)(?:(?<=[A-Za-z0-9_.?&-].[Ee].)|(?<=(?:ss|PI|pi|et|nt|te|on|se|ed|ng|er) .[Ee].))",
     r"[Dd](?ai:sn)",
     r"[Mm](?ai:nemonic)",
 )
@@ -76,6 +76,7 @@ _PASSWORD_NAME = re.compile(
     + _SUFFIX
     + "$"
 )
+# dbPass
 _PASSWORD_CAMEL = re.compile(r"[a-z]Pass$")
 # client_secret
 _SECRET_NAME = re.compile(
@@ -86,11 +87,11 @@ _SECRET_NAME = re.compile(
     r"|deploy|ecdsa|ed25519|encryption|enc|fernet|hmac|host|ingest|ingestion|integration|jwt|license|machine|master"
     r"|openai|pem|preshared|pre[_-]shared|private|priv|project|provision(?:ing)?|push|rest|restricted|root|rsa|sas"
     r"|secret|sec|server|service|session|shared|sign(?:ing)?|ssh|ssl|storage|stripe|subscription|symmetric|tls|user"
-    r"|functions|vault|verification|webhook|wg|wif|wireguard|write|x|anthropic|sendgrid|mailgun|stream)[_.-]?key)"
-    + _SUFFIX
-    + "$"
+    r"|functions|vault|verification|webhook|wg|wif|wireguard|write|x|anthropic|sendgrid|mailgun"
+    r"|stream)[_. -]?key)" + _SUFFIX + "$"
 )
 # Names whose values are mixed by nature and public.
+# cache_key
 _PUBLIC_NAME = re.compile(
     r"(?i)(?:public|publishable|cache|primary|foreign|sort|partition|object|row|idempotency|group|lookup|registry"
     r"|index|short|map|dedup|ssh[_-]?host|known)[_.-]?key$"
@@ -98,9 +99,10 @@ _PUBLIC_NAME = re.compile(
 )
 # OPENAI_KEY
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,60}+$")
+# api_key
 _LOUD = re.compile(
     r"(?i)(?:secret|api|access|account|auth|bearer|client|private|master|refresh|personal|deploy|bot|subscription"
-    r"|signing|encryption|webhook|session|id|sas)[_.-]?(?:key|token|secret|pat|id)|secret$"
+    r"|signing|encryption|webhook|session|id|sas)[_. -]?(?:key|token|secret|pat|id)|secret$"
 )
 
 

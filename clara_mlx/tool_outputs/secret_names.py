@@ -46,8 +46,10 @@ _PATH = re.compile(r"(?:[A-Za-z]:|~|\.{1,2})?(?:[/\\][\w.-]{1,64}+){2,20}+")
 _OPENING = re.compile(r"(?:[bruBRU]{1,2}(?=\\{0,64}[\"']))?(\\{0,64}(?:\"\"\"|'''|[\"'`]))")
 # hunter2
 _UNQUOTED = re.compile(r"(?:[^\s\"'`,;&)\]}\\<]|<(?![/A-Za-z!])|\\(?![nrt\"'\\u])){1,4096}+")
+# a;b
 _REST = re.compile(r"[^\s\"'`\\]{0,512}+(?=[ \t]{0,8}+(?:\n|\Z|\\[nr]|#))")
 # The name begins a line, as in settings and the environment.
+# \n
 _BEGINS_LINE = re.compile(
     r"(?:^|\n|\\n)[ \t>+-]{0,20}(?:export |set |declare -x |ENV |\$env:)?[ \t]{0,4}[\"']?\Z"
 )
@@ -93,7 +95,7 @@ def _name(text: str, least: int, key: re.Match[str]) -> _Name | None:
     if before == "\\" and name[0] in "nrt" and len(name) > 1:
         name, start = name[1:], start + 1
     elif before == " " and len(name) == 3 and name.lower() == "key":  # Secret Access Key
-        name = "_".join((*text[max(0, start - 20) : start].split()[-1:], name))
+        name = text[max(0, start - 13) : end]
     kind = kind_of_name(name, before)
     return None if kind is None else _Name(start, name, kind == "password")
 
@@ -221,9 +223,8 @@ def _may_follow(text: str, name: _Name, key: re.Match[str], value: str, is_quote
     if consists_of_words(value) and not any(map(str.isdigit, value)):
         return False
     line = before.rpartition("\n")[2]
-    alone = not line.strip(" \t>") and text[
-        key.end() + len(value) : key.end() + len(value) + 1
-    ] in ("", "\n", "\r")
+    place = key.end() + len(value)
+    alone = not (line.strip(" \t>$#%") or text[place : place + 40].partition("\n")[0].strip())
     if name.is_password:
         return alone or "login " in line
     return is_token(value, strong=alone) and (alone or name.text.isupper())

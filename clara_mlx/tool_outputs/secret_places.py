@@ -93,7 +93,9 @@ _COOKIES = re.compile(
     r"(?:[ \t]{0,4}+(?:=>|[:=,])|(?<=--cookie)[ \t])[ \t]{0,4}+"
     r"[\[\\\"'`]{0,6}+([^\s=;\"'\\{}]{1,128}+=[^\n\"'\\]{1,8192}+)"
 )
-_COOKIE = re.compile(r"([^\s=;,]{1,128}+)=([^\s;,]{1,8192}+)")
+# id=abc
+_COOKIE = re.compile(r"(?<![^\s;,=:(\[\\\"'`])([^\s=;,]{1,128}+)=([^\s;,]{1,8192}+)")
+# path
 _ATTRIBUTE = re.compile(
     r"(?:path|domain|expires|max-age|samesite|priority|version|comment|secure|httponly|partitioned)\Z",
     re.IGNORECASE,
@@ -155,7 +157,7 @@ def _is_login(value: str) -> bool:
     return b":" in decoded and decoded.isascii()
 
 
-# db.example.com:5432:app:bob:password
+# \ndb.example.com:5432:app:bob:password
 _PGPASS = re.compile(
     r"(?:\n|\| |\t|→)(?:[^\s:/#]{1,253}+|\*):(?:\d{4,5}|\*):([^\s:]{1,64}+):([^\s:]{1,64}+):"
     r"((?:[^\s:\\]|\\.){4,256}+)(?=\s|\Z)"

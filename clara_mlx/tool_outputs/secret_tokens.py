@@ -206,8 +206,10 @@ def _any_token(boundary: str) -> str:
 _NAMES = tuple(_VENDORS)
 # AKIAAAAAAAAAAAAAAAAA
 _TOKEN = re.compile(_any_token("(?<![A-Za-z0-9_].)"))
+# AKIAAAAAAAAAAAAAAAAA
 _TOKEN_HERE = re.compile(_any_token(""))
 # What is no part of a word though it ends in a letter or digit: \\n, %20, \\u003d, a colour.
+# %20a
 _ESCAPE = re.compile(
     r"(?:\\(?:[nrtbfv]|u[0-9a-fA-F]{4})|%[0-9A-F]{2}|\[(?:\d{1,3};){0,4}\d{1,3}m)(?=[A-Za-z1-4])"
 )
@@ -245,6 +247,7 @@ _JWT_HEADER = 8_192  # characters
 
 # Private keys of Kubernetes' and others' files, in Base64 as a whole: of RSA, EC, none, OPENSSH,
 # ENCRYPTED and DSA.
+# LS0tLS1CRUdJTiBSU0EgUAAAAAAAAAAAA
 _BASE64_PEM = re.compile(
     r"LS0tLS1CRUdJTiB(?:SU0EgU|FQyBQU|QUklWQ|PUEVOU|FTkNSW|EU0EgU)[A-Za-z0-9+/]{8,20000}+=*+"
 )
