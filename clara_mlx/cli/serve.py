@@ -110,6 +110,14 @@ def serve(
     observe: Annotated[
         bool, typer.Option(help="Remember the long texts of conversations as they arrive.")
     ] = True,
+    mask: Annotated[
+        bool,
+        typer.Option(
+            "--mask",
+            help="Mask passwords, keys and tokens in what is sent to an API that is not on this "
+            "machine; the memory keeps what the client sent.",
+        ),
+    ] = False,
     host: Annotated[
         str,
         typer.Option(
@@ -186,6 +194,7 @@ def serve(
         offer=tools,  # type: ignore[arg-type]  # checked above
         everything=everything,
         observe=observe,
+        mask=mask,
         host=host,
         port=port,
         token=TOKEN.read() or None,

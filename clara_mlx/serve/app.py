@@ -78,8 +78,10 @@ def create_app(
     process = PreparingProcess(settings, memories.values(), counter)
     breaker = Breaker(settings.failures, settings.pause)
     reasoners = Router(
-        Endpoint("the reasoner", settings.reasoner),
-        Endpoint("the fallback", settings.fallback) if settings.fallback else None,
+        Endpoint("the reasoner", settings.reasoner, mask=settings.mask),
+        Endpoint("the fallback", settings.fallback, mask=settings.mask)
+        if settings.fallback
+        else None,
         breaker,
         lambda reason: figures.fallbacks.labels(reason).inc(),
     )

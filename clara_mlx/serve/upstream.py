@@ -13,6 +13,7 @@ import httpx2
 from clara_mlx.serve import sse
 from clara_mlx.serve.errors import Unavailable, error_of_event, error_of_response
 from clara_mlx.serve.json_values import BadJson, read_answer
+from clara_mlx.serve.masking import Masking, is_this_machine
 from clara_mlx.serve.reply import Object
 from clara_mlx.serve.settings import Remote, is_loopback
 
@@ -54,12 +55,15 @@ class Endpoint:
     Args:
         who: The name of the endpoint in errors: "the reasoner".
         remote: The endpoint's address and properties.
+        mask: Mask secrets in what is sent, unless the endpoint is this machine.
     """
 
-    def __init__(self, who: str, remote: Remote) -> None:
+    def __init__(self, who: str, remote: Remote, *, mask: bool = False) -> None:
         self.who = who
         self.remote = remote
-        is_local = is_loopback(httpx2.URL(remote.base).host)
+        host = httpx2.URL(remote.base).host
+        is_local = is_loopback(host)
+        self._masking = Masking() if mask and not is_this_machine(host) else None
         self._client = httpx2.AsyncClient(
             headers=_HEADERS | ({"authorization": f"Bearer {remote.key}"} if remote.key else {}),
             timeout=httpx2.Timeout(remote.timeout, connect=_CONNECT_SECONDS, pool=None),
@@ -159,6 +163,8 @@ class Endpoint:
     async def _open(self, payload: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:
         """Send a request; gives the response with status 200, its body yet to be read."""
         url = self.remote.base + "/chat/completions"
+        if self._masking is not None:
+            payload = await asyncio.to_thread(self._masking.masked, payload)
         # Lone surrogates have no bytes in UTF-8: they are sent as question marks.
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
         content = text.encode("utf-8", "replace")
