@@ -54,16 +54,18 @@ _MARK = re.compile(
 )
 # \ntest\tRun tests\t2024-05-06T04:58:15Z
 _STEP = re.compile(r"\n[^\t\n]++\t[^\t\n]++\t(?=\d{4}-\d\d-\d\dT\d\d:)")
-# What a line says of itself is no name of who printed it.
-_LEVELS = (
-    r"(?!(?i:info|warn|err|debug|fatal|trace|fail|pass|ok|skip|succ|note|notice|crit|done|miss|inf"
-    r"|wrn|dbg|emerg|alert|panic|critical)[\w]*+[ \]:])"
-)
 # \n[pod/web/app] started
 _NAME = re.compile(
     r"\n(?:(?P<certain>(?:[A-Za-z][\w.-]*+(?:(?<=[_-]\d)|(?<=[_-]\d\d))|\d++\|[\w.-]++) *+\|"
-    rf"(?: |(?=\n|\Z)))|{_LEVELS}[A-Za-z][\w.@-]*+ *+\|(?: |(?=\n|\Z))"
-    rf"|\[{_LEVELS}[A-Za-z][\w./:@-]*+\] |{_LEVELS}[A-Za-z@][\w./@-]*+:[a-z][\w-]*+: )"
+    r"(?: |(?=\n|\Z)))|[A-Za-z][\w.@-]*+ *+\|(?: |(?=\n|\Z))"
+    r"|\[[A-Za-z][\w./:@-]*+\] |[A-Za-z@][\w./@-]*+:[a-z][\w-]*+: )"
+)
+# What a line says of itself is no name of who printed it.
+# [ERROR]
+_LEVEL = re.compile(
+    r"\[?(?:info|warn|err|debug|fatal|trace|fail|pass|ok|skip|succ|note|crit|done|miss|inf|wrn|dbg"
+    r"|emerg|alert|panic)\w*+[ \]:|]",
+    re.IGNORECASE,
 )
 # \n   126\tdef close(self):
 _NUMBER = re.compile(r"\n[ \t]*+(\d{1,7}+)(?:\t|\u2192)")
@@ -105,7 +107,10 @@ def marks(text: str) -> Found:
 def names(text: str) -> Found:
     """Names of containers, pods and steps before the lines that they printed."""
     edits: list[Edit] = []
-    for run in _runs(find_all(_NAME, "\n" + text), text):
+    found = [
+        one for one in find_all(_NAME, "\n" + text) if one["certain"] or not _LEVEL.match(one[0], 1)
+    ]
+    for run in _runs(found, text):
         certain = len(run) >= _LEAST_LINES and 2 * len({one[0] for one in run}) <= len(run)
         edits += [(one.start(), one.end() - 1, "") for one in run if certain or one["certain"]]
     return edits, []
