@@ -1,4 +1,4 @@
-"""A text with parts of it removed or replaced, and where each of its characters came from."""
+"""Removes or replaces parts of a text, and tells where each of its characters came from."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from operator import sub
 Edit = tuple[int, int, str]
 """First character, one past the last, and what stands there instead: nothing, or one character."""
 
+# Edits that are made at once, so that other threads get to run.
+_AT_ONCE = 1 << 14
 
-class Edited:
-    """A text after its edits, with a map in both directions.
 
-    The map has an entry for each edit, not for each character.
+class Origins:
+    """Where the characters of an edited text came from.
 
-    Attributes:
-        text: The text that the edits leave.
+    There is an entry for each edit, not for each character.
     """
 
-    __slots__ = ("_at", "_ends", "_lengths", "_starts", "text")
+    __slots__ = ("_at", "_ends", "_lengths", "_starts")
 
-    def __init__(self, text: str, edits: Sequence[Edit]) -> None:
-        """Make the edits, which are in the order of the text and don't overlap."""
-        starts, ends, instead = zip(*edits, strict=True) if edits else ((), (), ())
+    def __init__(self) -> None:
+        self._starts = array("q")
+        self._ends = array("q")
+        self._lengths = bytearray()  # of what stands there instead
+        self._at = array("q")  # where, in the edited text, what follows each edit begins
+
+    def append(self, starts: Sequence[int], ends: Sequence[int], instead: Sequence[str]) -> None:
+        """Add the edits that follow: their first characters, their ends, and what replaces them."""
+        shorter = self._ends[-1] - self._at[-1] if self._at else 0
         lengths = bytes(map(len, instead))
-        self._starts, self._ends, self._lengths = array("q", starts), array("q", ends), lengths
-        # How much shorter the text has become after each edit.
-        shorter = accumulate(map(sub, map(sub, ends, starts), lengths))
-        #: Where, in the new text, what follows each edit begins.
-        self._at = array("q", map(sub, ends, shorter))
-        kept: Iterable[str] = map(text.__getitem__, map(slice, (0, *ends), (*starts, len(text))))
-        if any(lengths):
-            kept = chain.from_iterable(zip(kept, (*instead, ""), strict=True))
-        self.text = "".join(kept)
+        removed = accumulate(map(sub, map(sub, ends, starts), lengths), initial=shorter)
+        next(removed)
+        self._starts.extend(starts)
+        self._ends.extend(ends)
+        self._lengths += lengths
+        self._at.extend(map(sub, ends, removed))
 
     def before(self, start: int, end: int) -> tuple[int, int]:
         """The characters of the text before the edits from which those of a span were made."""
@@ -57,3 +60,19 @@ class Edited:
             return self._starts[edit], self._ends[edit]
         start = index + self._ends[edit - 1] - self._at[edit - 1] if edit else index
         return start, start + 1
+
+
+def edit(text: str, edits: Sequence[Edit]) -> tuple[str, Origins]:
+    """A text after edits, which are in its order and don't overlap, with the way back."""
+    origins = Origins()
+    parts: list[str] = []
+    last = 0
+    for first in range(0, len(edits), _AT_ONCE):
+        starts, ends, instead = zip(*edits[first : first + _AT_ONCE], strict=True)
+        origins.append(starts, ends, instead)
+        kept: Iterable[str] = map(text.__getitem__, map(slice, (last, *ends[:-1]), starts))
+        if any(instead):
+            kept = chain.from_iterable(zip(kept, instead, strict=True))
+        parts.append("".join(kept))
+        last = ends[-1]
+    return "".join((*parts, text[last:])), origins

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
+from typing import NamedTuple
 
 from clara_mlx.tool_outputs import terminal
 from clara_mlx.tool_outputs.decoding import decode as decode
-from clara_mlx.tool_outputs.edits import Edit, Edited
+from clara_mlx.tool_outputs.edits import Edit, Origins, edit
 from clara_mlx.tool_outputs.json_text import json_strings
 from clara_mlx.tool_outputs.prefixes import (
     Found,
@@ -28,6 +29,13 @@ from clara_mlx.tool_outputs.prefixes import (
 # text is kept all the same, until the next one comes.
 _KEPT_TEXTS = 16
 _KEPT_CHARACTERS = 4_000_000
+
+
+class _Numbers(NamedTuple):
+    """The numbers of lines that one layer set aside, by the place where each line went on."""
+
+    text: str  # without them
+    by_place: dict[int, int]
 
 
 class Undressed:
@@ -47,14 +55,14 @@ class Undressed:
     def __init__(
         self,
         original: str,
-        layers: tuple[Edited, ...],
-        numbers: Mapping[int, Mapping[int, int]] | None = None,
+        text: str,
+        layers: tuple[Origins, ...],
+        numbers: Mapping[int, _Numbers] | None = None,
     ) -> None:
         self.original = original
-        self.text = layers[-1].text if layers else original
+        self.text = text
         self._layers = layers
-        # The numbers of lines, by the layer that took them off and the place before it.
-        self._numbers = numbers or {}
+        self._numbers = numbers or {}  # by the layer that set them aside
         self._bare: Undressed | None = None
         self._code: Undressed | None = None
 
@@ -86,9 +94,9 @@ class Undressed:
         """
         for depth in reversed(range(len(self._layers))):
             layer = self._layers[depth]
-            if depth in self._numbers:
-                line = layer.text.rfind("\n", 0, position) + 1
-                number = self._numbers[depth].get(layer.before(line, line)[0])
+            if numbers := self._numbers.get(depth):
+                line = numbers.text.rfind("\n", 0, position) + 1
+                number = numbers.by_place.get(layer.before(line, line)[0])
                 if number is not None:
                     return number
             position, _ = layer.before(position, position)
@@ -108,20 +116,19 @@ class Undressed:
             before = len(layers)
             for kind in kinds:
                 edits, found = kind(text)
-                if not edits:
-                    continue
-                if found:
-                    numbers[len(layers)] = dict(found)
-                layers.append(Edited(text, edits))
-                text = layers[-1].text
+                if edits:
+                    text, origins = edit(text, edits)
+                    if found:
+                        numbers[len(layers)] = _Numbers(text, dict(found))
+                    layers.append(origins)
             if len(layers) == before:
                 break
             # A line of JSON may follow a prefix.
-            layers += _take_off(text)
-            text = layers[-1].text
+            text, new = _take_off(text)
+            layers += new
         if len(layers) == len(self._layers):
             return self
-        return Undressed(self.original, tuple(layers), numbers)
+        return Undressed(self.original, text, tuple(layers), numbers)
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
         """Where in the original the characters of `text` from ``start`` to ``end`` came from.
@@ -151,7 +158,7 @@ def undress(text: str) -> Undressed:
         if (kept := _views.get(text)) is not None:
             _views.move_to_end(text)
             return kept
-    view = Undressed(text, _take_off(text))
+    view = Undressed(text, *_take_off(text))
     with _lock:
         _views[text] = view
         while len(_views) > _KEPT_TEXTS or (
@@ -184,16 +191,17 @@ _MOST_PREFIXES = 2
 _MOST_ROUNDS = 6
 
 
-def _take_off(text: str) -> tuple[Edited, ...]:
-    layers: list[Edited] = []
+def _take_off(text: str) -> tuple[str, tuple[Origins, ...]]:
+    """What is seen of a text, and the layers that were taken off, each with its way back."""
+    layers: list[Origins] = []
     for _ in range(_MOST_ROUNDS):
         for layer in _LAYERS:
             if edits := layer(text):
-                layers.append(Edited(text, edits))
-                text = layers[-1].text
+                text, origins = edit(text, edits)
+                layers.append(origins)
         # What was in JSON may be dressed again.
         if "\\" not in text or not (edits := json_strings(text)):
             break
-        layers.append(Edited(text, edits))
-        text = layers[-1].text
-    return tuple(layers)
+        text, origins = edit(text, edits)
+        layers.append(origins)
+    return text, tuple(layers)

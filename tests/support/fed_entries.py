@@ -144,6 +144,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "mentions": lambda given: (),
     "most": lambda given: 2_000,
     "name": lambda given: "ask_memory",
+    "edits": lambda given: [(at, at + 1, "") for at in range(0, len(given.text), 2)],
     "number": lambda given: "r-1",
     "pattern": lambda given: re.compile(r"a|\n"),
     "role": lambda given: "tool",
