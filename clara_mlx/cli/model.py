@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_bytes, read_stdin
+from clara_mlx.cli.output import Json, emit, printable, progress_bar, read_bytes, read_stdin
 from clara_mlx.errors import ClaraError
+from clara_mlx.tool_outputs.decoding import decode
 
 if TYPE_CHECKING:
     from clara_mlx.convert import Source

@@ -30,9 +30,10 @@ _LOST_COLOUR = re.compile(
 # One of these ends a colour.
 _COLOUR_ENDS = ("[0m", "[00m", "[39m", "[22m", "^[[m")
 
-# What a code that moves the cursor leaves, by its last letter: a space between words, the line's
-# beginning, or another line.
-_MOVES = {"C": " ", "G": "\r", **dict.fromkeys("ABEFHSTdf", "\n")}
+# What a code that moves the cursor leaves, by its last letter: a space between words, or another
+# line; or the beginning of the same line.
+_MOVES = {**dict.fromkeys("CG", " "), **dict.fromkeys("ABEFHSTdf", "\n")}
+_TO_BEGINNING = {"\x1b[G": "\r", "\x1b[0G": "\r", "\x1b[1G": "\r"}
 
 # Characters that show nothing: control characters, and those of Unicode that only format.
 # zero\u200bwidth
@@ -63,7 +64,10 @@ def codes(text: str) -> list[Edit]:
     """Edits that remove the codes of a terminal; moves of the cursor become spaces or line ends."""
     if "\x1b" not in text and (text.isascii() or not find_all(_ONE_CHARACTER_CODE, text)):
         return []
-    return [(*match.span(), _MOVES.get(match[1], "")) for match in find_all(_CODE, text)]
+    return [
+        (*match.span(), _TO_BEGINNING.get(match[0]) or _MOVES.get(match[1], ""))
+        for match in find_all(_CODE, text)
+    ]
 
 
 def lost_colours(text: str) -> list[Edit]:

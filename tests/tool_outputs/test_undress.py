@@ -44,6 +44,7 @@ _DRESSED = st.lists(_PARTS | st.text(max_size=3), max_size=40).map("".join)
         ('RED = "\\033[31m", "\\x1b[0m"', 'RED = "\\033[31m", "\\x1b[0m"'),
         ("F\x00A\x00I\x00L\x00", "FAIL"),
         ("\x1b(B\x1b[mdone \x1b_bk;t=17\x07here", "done here"),
+        ("name\x1b[20Gstate\x1b[40Gage", "name state age"),
         ("one\x1b[5Ctwo", "one two"),
         ("a b\r\nc\r\r\n", "a b\nc\n"),
         ("Fetching 3%\rFetching 50%\rFetching 100%\nok\n", "Fetching 100%\nok\n"),
