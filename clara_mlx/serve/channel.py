@@ -18,13 +18,21 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def send(self, value: Any, content: bytes = b"") -> None:
+    def send(self, value: Any, content: bytes = b"", seconds: float | None = None) -> None:
         """Send a value, and bytes that need not be read to be passed on.
 
+        Args:
+            value: The value.
+            content: The bytes.
+            seconds: The most that the other side may take to receive either of them.
+
         Raises:
-            OSError: The other side has ended, or takes nothing.
+            TimeoutError: The time is up.
+            OSError: The other side has ended.
         """
         written = json.dumps(value).encode()
+        if seconds is not None:
+            self._connection.settimeout(seconds)
         self._connection.sendall(_LENGTHS.pack(len(written), len(content)) + written)
         self._connection.sendall(content)
 

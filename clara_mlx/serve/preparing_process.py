@@ -37,6 +37,9 @@ SECONDS = 60.0
 # Seconds that the process may take to start, on a machine that is busy.
 _START_SECONDS = 60.0
 
+# Seconds that the process may take to receive what it has asked for.
+_HELP_SECONDS = 10.0
+
 # Seconds that a thread which does something for the process may take to notice that it has ended.
 _LAST_SECONDS = 1.0
 
@@ -185,8 +188,8 @@ class _Child:
         Raises:
             OSError: It has ended, or takes too long.
         """
-        self._channel.send(start)
         try:
+            self._channel.send(start, seconds=_START_SECONDS)
             self._channel.receive(_START_SECONDS)
         except TimeoutError:
             raise ConnectionError(f"it did not start within {_START_SECONDS:g} s") from None
@@ -198,7 +201,7 @@ class _Child:
             TimeoutError: There is none within these seconds of its own work.
             OSError: It has ended.
         """
-        self._channel.send(question, content)
+        self._channel.send(question, content, seconds)
         left = seconds
         while True:
             begun = time.monotonic()
@@ -237,7 +240,7 @@ class _Child:
         except Exception as error:
             logger.exception("a question of the process that prepares conversations failed")
             given = {"error": f"{type(error).__name__}: {error}", "is_other_model": False}
-        self._channel.send(given)
+        self._channel.send(given, seconds=_HELP_SECONDS)
 
     def _ask_memory(self, path: str, given: wire.Value) -> wire.Value:
         return wire.write_answer(self._memories[path].ask(**given))

@@ -336,6 +336,11 @@ def test_one_that_hangs_is_ended(memory: Memory) -> None:
     assert error.value.response().headers["retry-after"] == "10"
     assert not is_alive(pid)
     assert "[clara m-" in str(prepare(desk))
+    (pid,) = pids()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(ApiError, match="took longer"):  # than it may to take a body
+        DistantDesk(process, str(memory.path), b"x" * (8 << 20), CALLER)
+    assert not is_alive(pid)
     process.close()
     assert not pids()
     with pytest.raises(ApiError, match="shutting down"):
