@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
-from clara_mlx.memory.cutting import cut
+from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import atomic, reindexing
 from clara_mlx.store.driver import BUSY_SECONDS
@@ -237,7 +237,8 @@ class BackgroundCompression:
         chunks = self._store.chunks(content)
         limit = self._clara.config.doc_max_length
         if any(chunk.tokens is None or chunk.tokens > limit for chunk in chunks):
-            self._store.rechunk(content, cut(self._store.text(content), self._clara))
+            measure = Measure(self._clara.tokenizer, limit)
+            self._store.rechunk(content, cut(self._store.text(content), measure))
             chunks = self._store.chunks(content)
         encoded = self._latents.present([chunk.id for chunk in chunks])
         return [chunk for chunk in chunks if chunk.id not in encoded]

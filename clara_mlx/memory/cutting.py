@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
 from clara_mlx.errors import Progress
 from clara_mlx.model import chunking
+from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.store.newcomer import Span
-
-if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara
 
 #: Length of a chunk that is cut without a tokenizer, in characters. The background compression
 #: cuts such a text again, by tokens.
@@ -20,17 +19,35 @@ PROVISIONAL_CHARACTERS = 768
 _PROGRESS_CHUNKS = 256
 
 
-def cut(text: str, clara: Clara | None, progress: Progress | None = None) -> Iterator[Span]:
+@dataclass(frozen=True)
+class Measure:
+    """What a model's chunks are measured by."""
+
+    tokenizer: TextTokenizer
+    limit: int  # tokens of the longest chunk
+
+    def to_json(self) -> list[Any]:
+        """The measure as a value for JSON, to be read in another process."""
+        return [self.tokenizer.full.to_str(), self.limit]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Measure:
+        """The opposite of `to_json`."""
+        tokenizer, limit = value
+        return cls(TextTokenizer(tokenizer), limit)
+
+
+def cut(text: str, measure: Measure | None, progress: Progress | None = None) -> Iterator[Span]:
     """The spans of a text's chunks, in order; together they cover it exactly.
 
     Args:
         text: The text to cut.
-        clara: The model whose tokenizer and chunk length count; without it, only characters do.
+        measure: The model's; without it, only characters count.
         progress: Called with the number of characters cut so far, and in all.
     """
     spans: Iterator[Span]
-    if clara:
-        chunks = chunking.split(text, clara.tokenizer, clara.config.doc_max_length)
+    if measure:
+        chunks = chunking.split(text, measure.tokenizer, measure.limit)
         spans = ((chunk.start, chunk.end, chunk.tokens) for chunk in chunks)
     else:
         pieces = chunking.split_characters(text, PROVISIONAL_CHARACTERS)

@@ -11,7 +11,7 @@ from clara_mlx.errors import Progress, StorageFailed, StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
-from clara_mlx.memory.cutting import cut
+from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, reindexing, search
 from clara_mlx.store.file import File
@@ -57,6 +57,8 @@ class Memory:
         self.path = store.path
         self.file: File = store  # for the tables that other rooms keep in it
         self.clara = clara
+        #: What texts are cut by; None: only their characters count.
+        self.measure = Measure(clara.tokenizer, clara.config.doc_max_length) if clara else None
         self.model_thread = (model_thread or ModelThread()) if clara else None
         self._closes_thread = model_thread is None
         self.floor = floor
@@ -175,7 +177,7 @@ class Memory:
     ) -> str:
         """Cut an original into chunks and store both; returns its handle."""
         text = text_of(original, kind)
-        spans = cut(text, self.clara, progress)
+        spans = cut(text, self.measure, progress)
         return self._store.remember(original, text, spans, kind=kind, **given)
 
     @property

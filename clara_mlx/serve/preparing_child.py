@@ -26,6 +26,7 @@ from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import Answer
+from clara_mlx.memory.cutting import Measure
 from clara_mlx.serve import wire
 from clara_mlx.serve.channel import Channel
 from clara_mlx.serve.desk import NearDesk, read_desk
@@ -133,7 +134,7 @@ class Conversations:
         self._counter: Counter = Estimate()
         if start["counter"]:
             self._counter = _CountedByGateway(ask_gateway, *start["counter"])
-        self._answers = start["answers"]
+        self._measures = start["measures"]
         self._ask_gateway = ask_gateway
         self._contexts: dict[str, Context] = {}
         self._desks: OrderedDict[int, NearDesk] = OrderedDict()  # the most recently used last
@@ -170,7 +171,8 @@ class Conversations:
     def _context(self, path: str) -> Context:
         if path not in self._contexts:
             memory = MemoryBeside.open(path)
-            if path in self._answers:
+            if path in self._measures:
+                memory.measure = Measure.from_json(self._measures[path])
                 memory.ask_gateway = self._ask_gateway
             self._contexts[path] = Context(memory, self._counter, self._settings.budget)
         return self._contexts[path]

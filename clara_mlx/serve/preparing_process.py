@@ -84,7 +84,12 @@ class PreparingProcess:
             "budget": asdict(settings.budget),
             "offer": settings.offer,
             "obeys": settings.reasoner.obeys,
-            "answers": [path for path, memory in self._memories.items() if memory.answers],
+            # By path, what each memory cuts by; those are the ones that have a model.
+            "measures": {
+                path: memory.measure.to_json()
+                for path, memory in self._memories.items()
+                if memory.measure
+            },
             "counter": counter and [counter.exact, counter.takes_late_system_message],
             "seconds": seconds,
         }
@@ -178,7 +183,10 @@ class _Child:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 # Our settings, among which are keys, are not for it.
-                env={k: v for k, v in os.environ.items() if not k.startswith("CLARA_MLX_")},
+                env={
+                    **{k: v for k, v in os.environ.items() if not k.startswith("CLARA_MLX_")},
+                    "TOKENIZERS_PARALLELISM": "false",  # it is to leave the other cores alone
+                },
                 start_new_session=True,
             )
 

@@ -223,7 +223,7 @@ def test_what_was_forgotten_stays_forgotten(tmp_path: Path) -> None:
 
 
 def test_a_model_answers_there_as_here(clara: Callable[..., Any], tmp_path: Path) -> None:
-    """A note has the model's answer, though the model is in the gateway's own process."""
+    """Texts are cut by its tokens, and a note has its answer, which the gateway itself gets."""
     sent = []
     for heavy in (NEAR, DISTANT):
         (folder := tmp_path / str(heavy)).mkdir()
@@ -251,9 +251,11 @@ def test_a_model_answers_there_as_here(clara: Callable[..., Any], tmp_path: Path
                 {"role": "user", "content": "Which part of module_0 has 1.17.0?"},
             ]
             gate.chat(messages, tools=[TOOL])
-        sent.append(upstream.requests[-1]["messages"])
+        with Memory.open(folder / "agent.db") as memory:
+            chunks = [tuple(r) for r in memory.file.read("SELECT start, end, tokens FROM chunks")]
+        sent.append([upstream.requests[-1]["messages"], sorted(chunks)])
     assert sent[0] == sent[1]
-    assert "answer: part 17" in str(sent[0][-1]["content"])
+    assert "answer: part 17" in str(sent[0][0][-1]["content"])
 
 
 # -- whatever happens to it ----------------------------------------------------------------------
