@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from typing import NamedTuple
 
-from clara_mlx.tool_outputs import terminal
+from clara_mlx.tool_outputs import overwritten, terminal
 from clara_mlx.tool_outputs.decoding import decode as decode
 from clara_mlx.tool_outputs.edits import Edit, Origins, edit
 from clara_mlx.tool_outputs.json_text import json_strings
@@ -173,13 +173,14 @@ _lock = Lock()
 
 # What is taken off, in this order: each function gives its edits.
 _LAYERS: tuple[Callable[[str], list[Edit]], ...] = (
+    overwritten.redrawn_lines,
     terminal.codes,
     terminal.lost_colours,
     terminal.invisible,
     terminal.line_ends,
-    terminal.overstruck,
-    terminal.backspaces,
-    terminal.carriage_returns,
+    overwritten.overstruck,
+    overwritten.backspaces,
+    overwritten.carriage_returns,
 )
 
 

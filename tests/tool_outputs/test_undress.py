@@ -54,6 +54,14 @@ _DRESSED = st.lists(_PARTS | st.text(max_size=3), max_size=40).map("".join)
         ),
         ("\x1b[2K\x1b[1Gstep 1/2\x1b[2K\x1b[1Gstep 2/2\n", "step 2/2\n"),
         ("first line\rsecond line\r", "first line\nsecond line"),
+        (
+            "".join(f"web 1/{n}\n db {n}%\n\x1b[2A\x1b[2K" for n in range(9)) + "\x1b[2Bdone\n",
+            "web 1/8\n db 8%\ndone\n",
+        ),
+        (
+            "\x1b[?25la Waiting ...\n\x1b[1A\x1b[2Ka Waiting ...\n\x1b[1A\x1b[2KError: no image\n",
+            "a Waiting ...\nError: no image\n",
+        ),
         ("|\x08/\x08-\x08done", "done"),
         ("N\x08NA\x08AM\x08ME and _\x08x", "NAME and x"),
         ("zero\u200bwidth\ufeff", "zerowidth"),
