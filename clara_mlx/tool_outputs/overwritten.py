@@ -69,6 +69,7 @@ def redrawn_lines(text: str) -> list[Edit]:
         return []
     edits: list[Edit] = []
     rows: dict[int, tuple[int, int, _State]] = {}  # what stands in each line, and where it is
+    moves: dict[int, Edit] = {}  # what a move leaves, by its place
     row = begin = 0
     for step in [*find_all(_STEP, text), None]:
         stop = step.start() if step else len(text)
@@ -77,7 +78,9 @@ def redrawn_lines(text: str) -> list[Edit]:
             state = _State.read(written)
             start, end, old = rows.get(row, (0, 0, None))
             if old and old.is_followed_by(state):
-                edits.append((start, end + text.startswith("\n", end), ""))
+                # It goes with the end of its line, or with the move that followed it.
+                _, end, _ = moves.pop(end, (0, end + text.startswith("\n", end), ""))
+                edits.append((start, end, ""))
             rows[row] = begin, stop, state
         if step is None:
             break
@@ -85,11 +88,11 @@ def redrawn_lines(text: str) -> list[Edit]:
             row += 1
             rows.pop(row - _HEIGHT, None)
         else:
-            edits.append((*step.span(), "\n" if written else ""))
+            moves[stop] = (*step.span(), "\n" if written else "")
             count = int(step[1] or 1)
             row = max(0, row - count) if step[2] in "AF" else row + count
         begin = step.end()
-    return sorted(edits)
+    return sorted([*edits, *moves.values()])
 
 
 def _last_written(line: str) -> str:

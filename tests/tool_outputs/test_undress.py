@@ -62,6 +62,10 @@ _DRESSED = st.lists(_PARTS | st.text(max_size=3), max_size=40).map("".join)
             "\x1b[?25la Waiting ...\n\x1b[1A\x1b[2Ka Waiting ...\n\x1b[1A\x1b[2KError: no image\n",
             "a Waiting ...\nError: no image\n",
         ),
+        (
+            "one 1%\ntwo 0%\r\x1b[2K\x1b[1A\x1b[2Kone 2%\ntwo 1%\r\x1b[2K\x1b[1A\x1b[2Kone 3%\ntwo 2%\n",
+            "one 3%\ntwo 2%\n",
+        ),
         ("|\x08/\x08-\x08done", "done"),
         ("N\x08NA\x08AM\x08ME and _\x08x", "NAME and x"),
         ("zero\u200bwidth\ufeff", "zerowidth"),
