@@ -63,7 +63,8 @@ _DRESSED = st.lists(_PARTS | st.text(max_size=3), max_size=40).map("".join)
             "a Waiting ...\nError: no image\n",
         ),
         (
-            "one 1%\ntwo 0%\r\x1b[2K\x1b[1A\x1b[2Kone 2%\ntwo 1%\r\x1b[2K\x1b[1A\x1b[2Kone 3%\ntwo 2%\n",
+            "one 1%\ntwo 0%\r\x1b[2K\x1b[1A\x1b[2K"
+            "one 2%\ntwo 1%\r\x1b[2K\x1b[1A\x1b[2Kone 3%\ntwo 2%\n",
             "one 3%\ntwo 2%\n",
         ),
         ("|\x08/\x08-\x08done", "done"),
