@@ -2,7 +2,7 @@
 
     python bench/real.py --outputs FILE --trajectories FOLDER [--compymac CHECKOUT]
 
-The formats, and what each figure counts, are described in `real_outputs.py` and
+The formats, and what each figure counts, are described in `real_questions.py` and
 `real_trajectories.py`. The methods are everything, truncation, masking (the newest 10 outputs stay
 whole), CompyMac's manager, and ours. There is no model: tokens are estimated at four characters.
 
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import real_outputs
+import real_questions
 from real_methods import METHODS
 from real_plot import draw
 from real_trajectories import CLASSES, Figures, read_runs, replay
@@ -79,12 +79,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine.describe(),
         "load": os.getloadavg(),
         "clara-mlx": __version__,
-        "compymac": commit_of(options.compymac),
+        "compymac": commit_of(options.compymac if "compymac" in options.methods else None),
     }
     with tempfile.TemporaryDirectory() as folder:
         if options.outputs:
-            results["outputs"] = real_outputs.measure(
-                real_outputs.read_outputs(options.outputs),
+            results["outputs"] = real_questions.measure(
+                real_questions.read_outputs(options.outputs),
                 Path(folder) / "outputs.db",
                 _summariser() if "compymac" in options.methods else None,
                 _progress,
@@ -163,7 +163,7 @@ def table(results: dict[str, Any]) -> str:
         ]
         parts.append("One call away, by kind:\n\n" + _markdown(["method", *kinds], rows))
     if outputs := results.get("outputs"):
-        names = [name for name in (*real_outputs.MEASURES, "summary") if name in outputs]
+        names = [name for name in (*real_questions.MEASURES, "summary") if name in outputs]
         parts.append(
             f"{outputs['questions']} questions about {outputs['outputs']} outputs, in percent:\n\n"
             + _markdown(names, [[outputs[name] for name in names]])

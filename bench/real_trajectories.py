@@ -76,6 +76,8 @@ def read_runs(folder: Path, only: list[str]) -> Iterator[Run]:
     file = folder / "needs.json"
     try:
         needs = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(needs, dict):
+            raise TypeError("is not an object with the names of runs")
         names = sorted(name for name in needs if not only or name in only)
         if missing := set(only) - set(names):
             sys.exit(f"{file}: has no needs of {', '.join(sorted(missing))}")
