@@ -2,7 +2,8 @@ r"""Unfolds texts that stand in JSON, so that their lines are lines.
 
 Many agents and tools send an output as ``{"returncode": 0, "output": "first line\nsecond line"}``.
 Plain data stays as it is: only a string with line ends in it, or a long one that is JSON itself or
-quotes something, is unfolded, and only where the rest of its line is JSON.
+quotes something, is unfolded, and only where the rest of its line is JSON, or a dictionary as
+Python prints it.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ _LONG = 200
 # Characters that a text among other fields of a document has at least; shorter ones are data.
 _FIELD = 100
 
-# A line of JSON, perhaps with a word before it; or a field in a document of many lines.
-# data: [{"text": "
+# A line of JSON, perhaps with words before it; or a field in a document of many lines.
+# INFO response: [{"text": "
 _BEGIN = re.compile(
-    r"(?P<word>[\w-]{1,24}+: ?)?(?:(?P<bracket>[ \t]*+[\[{])"
-    r'|(?P<field>[ \t]++"[^"\\\n]{1,80}+"[ \t]*+:))|(?P<string>")'
+    r"(?:[^\"'\\\n(={\[:]{1,80}+: ?){0,3}+(?P<bracket>[ \t]*+[\[{])"
+    r'|(?P<field>[ \t]++"[^"\\\n]{1,80}+"[ \t]*+:)|(?P<string>")'
 )
 # , true, [
 _BETWEEN = re.compile(r"[ \t\r\w\[\]{},:.+-]*+")
 # first line
 _INSIDE = re.compile(r'(?:[^"\\\n]{1,9999}+|\\[^\n]){1,500}+')
+# the "first" line
+_INSIDE_OF_PYTHON = re.compile(r"(?:[^'\\\n]{1,9999}+|\\[^\n]){1,500}+")
 _IS_KEY = re.compile(r"[ \t]*+:")
 
 # : "first line",
@@ -36,14 +39,15 @@ _VALUE = re.compile(r':[ \t]*+"((?:[^"\\\n]++|\\[^\n])*+)"(?=[ \t]*+[,}])')
 
 # \"
 _ESCAPE = re.compile(
-    r'\\(?:([nrtbf"\\/])|u(?:([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})'
-    r"|([0-9a-fA-F]{4})))"
+    r'\\(?:([nrtbf"\'\\/])|u(?:([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})'
+    r"|([0-9a-fA-F]{4}))|x([0-9a-fA-F]{2}))"
 )
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
+_ESCAPED = {"\\n": "\n", "\\r": "\r", "\\t": "\t", "\\b": "\b", "\\f": "\f"}
+_ESCAPED |= {f"\\{same}": same for same in "\"'\\/"}
 
 # A string that is JSON itself.
 # [{\"text\"
-_NESTED = re.compile(r'[ \t]*+(?:[\[{][^"\\\n]{0,40}+)?\\"')
+_NESTED = re.compile(r'[ \t]*+(?:[\[{][^"\\\n]{0,40}+)?\\?"')
 
 
 def json_strings(text: str) -> list[Edit]:
@@ -66,10 +70,10 @@ def json_strings(text: str) -> list[Edit]:
                     unfolded := _unfold(text, start, end, line, line_end)
                 ):
                     edits += unfolded
-                    cut = end >= line_end - 1 and text[end : end + 1] != '"'
+                    cut = end >= line_end - 1 and text[end : end + 1] != text[start - 1]
         elif cut and text.count("\\n", line, line_end) > 1:
             # What is left of a string, after a mark that says how much is left out.
-            end = _end_of_string(text, line, line_end)
+            end = _end_of_string(text, line, line_end, '"')
             edits += _decode(text, line, end)
             cut = end >= line_end - 1
     return edits
@@ -106,27 +110,31 @@ def json_records(text: str) -> list[Edit]:
 
 def _values(text: str, start: int, line_end: int) -> Iterator[tuple[int, int]]:
     """The insides of the strings of a line of JSON that are not names of fields."""
+    quotes = ""
     while start < line_end:
         between = _BETWEEN.match(text, start, line_end)
         quote = between.end() if between else start
-        if quote >= line_end or text[quote] != '"':
+        # Python uses both marks, JSON one.
+        quotes = quotes or ("\"'" if text.startswith("'", quote) else '"')
+        if quote >= line_end or text[quote] not in quotes:
             return
-        end = _end_of_string(text, quote + 1, line_end)
+        end = _end_of_string(text, quote + 1, line_end, text[quote])
         start = end + 1
         if not _IS_KEY.match(text, start, line_end):
             yield quote + 1, end
 
 
-def _end_of_string(text: str, start: int, line_end: int) -> int:
-    """Where the inside of a string ends: at its quote, or where the line is cut off."""
-    while inside := _INSIDE.match(text, start, line_end):
+def _end_of_string(text: str, start: int, line_end: int, mark: str) -> int:
+    """Where the inside of a string ends: at its quotation mark, or where the line is cut off."""
+    pattern = _INSIDE if mark == '"' else _INSIDE_OF_PYTHON
+    while inside := pattern.match(text, start, line_end):
         start = inside.end()
     return start
 
 
 def _whole_line(text: str, line_end: int) -> list[Edit]:
     """The edits of a text that is one JSON string."""
-    end = _end_of_string(text, 1, line_end)
+    end = _end_of_string(text, 1, line_end, '"')
     if text[end + 1 : line_end].strip() or "\\n" not in text[1:end]:
         return []
     return _unfold(text, 1, end, 0, line_end)
@@ -147,7 +155,7 @@ def _unfold(text: str, start: int, end: int, line: int, line_end: int) -> list[E
     # The quotes become line ends, if there is something before and after them.
     edits = [(start - 1, start, "\n" if text[line : start - 1].strip() else "")]
     edits += _decode(text, start, end, escapes)
-    if end < line_end and text[end] == '"':
+    if end < line_end and text[end] == text[start - 1]:
         ended = edits[-1][1] == end and edits[-1][2] == "\n"
         edits.append((end, end + 1, "" if ended or end + 1 == line_end else "\n"))
     return edits
@@ -157,14 +165,16 @@ def _decode(
     text: str, start: int, end: int, escapes: list[re.Match[str]] | None = None
 ) -> list[Edit]:
     """The edits that decode the inside of a string; ``escapes`` are those of it, if known."""
-    edits: list[Edit] = []
-    for match in find_all(_ESCAPE, text[start:end]) if escapes is None else escapes:
-        first, stop = match.span()
-        if match[1]:
-            last = _ESCAPED.get(match[1], match[1])
-        elif match[4]:
-            last = chr(int(match[4], 16))
-        else:
-            last = chr(0x10000 + ((int(match[2], 16) & 0x3FF) << 10) + (int(match[3], 16) & 0x3FF))
-        edits.append((start + first, start + stop, last))
-    return edits
+    found = find_all(_ESCAPE, text[start:end]) if escapes is None else escapes
+    return [
+        (start + one.start(), start + one.end(), _ESCAPED.get(one[0]) or _character(one))
+        for one in found
+    ]
+
+
+def _character(escape: re.Match[str]) -> str:
+    """The character that an escape stands for."""
+    high, low, code, byte = escape.group(2, 3, 4, 5)
+    if high:
+        return chr(0x10000 + ((int(high, 16) & 0x3FF) << 10) + (int(low, 16) & 0x3FF))
+    return chr(int(code or byte, 16))

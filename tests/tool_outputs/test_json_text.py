@@ -41,6 +41,21 @@ def test_the_lines_of_a_string_are_lines(wrapped: object, ascii_only: bool) -> N
         assert undress(view.text).text == view.text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        str({"output": OUTPUT, "code": 1}),
+        str({"stdout": OUTPUT.replace('"', "'"), "stderr": ""}),
+        str([{"type": "text", "text": json.dumps({"output": OUTPUT})}]),
+        f"INFO response from tool: {json.dumps({'output': OUTPUT})}",
+        f"Observation: { ({'output': OUTPUT}) }",
+    ],
+)
+def test_dictionaries_of_python_and_words_before_json_are_no_matter(text: str) -> None:
+    seen = undress(text).text.replace("'", '"').split("\n")
+    assert [line for line in seen if line in LINES] == LINES
+
+
 def test_a_string_that_is_cut_off_is_read_too() -> None:
     whole = json.dumps({"output": "begin\n" + "line of words\n" * 200, "returncode": 1})
     assert undress(whole[:1000]).text.count("\nline of words") > 50
