@@ -10,6 +10,7 @@ from clara_mlx.context.quoting import exact_line
 from clara_mlx.tool_outputs.code_names import definitions, names
 from clara_mlx.tool_outputs.identifiers import identifiers
 from clara_mlx.tool_outputs.signs import first_trouble
+from clara_mlx.tool_outputs.sources import is_listing
 from clara_mlx.tool_outputs.undress import Undressed, undress
 
 #: Characters that a block gives to identifiers.
@@ -50,8 +51,9 @@ _LOOK = 32_768
 # Characters of a text that is undressed as a whole; of a longer one, its ends are.
 _UNDRESSED = 1_000_000
 
-# Characters after the first sign of trouble: what stands there is what went wrong.
-_NEAR = 1_500
+# Characters above and below the first sign of trouble: what stands there is what went wrong.
+_ABOVE = 600
+_BELOW = 1_500
 
 # How a line says that a test failed.
 _FAILED = re.compile(r"FAIL|ERROR|[Ff]ailed|not ok|panicked|[✕✗✖×●]|\d\)")  # noqa: RUF001
@@ -107,29 +109,52 @@ def _by_kind(text: str) -> dict[str, list[str]]:
     # The names that are defined, with the line's number if it was printed.
     places: dict[str, str] = {}
     bare: list[str] = []
+    close: list[str] = []  # the names near the first sign of trouble
     for view in _ends(text):
         part = view.text
         trouble = first_trouble(part)
         for one in identifiers(part):
-            first = (
-                _FAILED.search(part, part.rfind("\n", 0, one.start) + 1, one.start)
-                if one.kind == "test"
-                else trouble is not None and trouble <= one.start < trouble + _NEAR
-            )
+            if one.kind == "test":
+                first = _says_failed(part, one.start, one.end)
+            else:
+                first = trouble is not None and -_ABOVE <= one.start - trouble < _BELOW
+            if one.kind == "path" and _OF_OTHERS.search(one.text):
+                first = False
             (near if first else kinds)[one.kind].append(one.text)
+        if trouble is not None:
+            close += names(part[max(0, trouble - _ABOVE) : trouble + _BELOW])
         bare.append(view.bare.text)
         for name, start in definitions(view.code.text):
             number = view.code.line_number(start)
             places.setdefault(name, name if number is None else f"{name}:{number}")
-    used = names("\n".join(bare))
+    whole = "\n".join(bare)
+    used = names(whole)
+    if close and not is_listing(whole):
+        used = list(dict.fromkeys(close + used))
     rank = {name: place for place, name in enumerate(used)}
     defined = sorted(places, key=lambda name: rank.get(name, len(rank)))
     kinds["defines"] = [places[name] for name in defined]
-    kinds["names"] = [name for name in used if name not in places]
     for kind in kinds:
-        if kind not in ("defines", "names"):
+        if kind != "defines":
             kinds[kind] = near[kind] + list(_from_both_ends(kinds[kind]))
+    kinds["path"].sort(key=lambda path: bool(_OF_OTHERS.search(path)))
+    others = " ".join(text for found in kinds.values() for text in found)
+    kinds["names"] = _not_shown([name for name in used if name not in places], others)
     return kinds
+
+
+def _says_failed(text: str, start: int, end: int) -> bool:
+    """Whether the line of a test's name says that it failed."""
+    line_end = text.find("\n", end, end + _LONGEST)
+    before = _FAILED.search(text, text.rfind("\n", 0, start) + 1, start)
+    return bool(before or _FAILED.search(text, end, line_end if line_end >= 0 else end + _LONGEST))
+
+
+# /usr/lib/python3.12/json/decoder.py, and anything else that is not the project's own; a route
+_OF_OTHERS = re.compile(
+    r"^(?:/usr/|/lib|/build/|/rustc/|/dev/|/proc/|/sys/)|site-packages/|dist-packages/|node_modules/"
+    r"|/\.cargo/|/registry/src/|/go/pkg/mod/|/lib/python|^node:|^\.\.?/[^/]*$|^/[\w-]*/?$"
+)
 
 
 def _ends(text: str) -> Iterator[Undressed]:

@@ -32,6 +32,9 @@ _LOOK = 32_768
 # Characters of an output that is undressed as a whole; of a longer one, its ends are.
 _UNDRESSED = 1_000_000
 
+# The first lines that tell whether a text is a table.
+_READ_ROWS = 40
+
 # Characters of a line that is too short to be an error's message.
 _SHORT = 16
 
@@ -68,9 +71,10 @@ def key_lines(text: str, command: str | None = None) -> list[str]:
     facts = _fact_lines(seen, command)
     if not facts and is_listing(seen, command):
         return []
+    starts = list(dict.fromkeys((*_telling(seen), *facts))) or _rows(seen)
     chosen: dict[int, str] = {}
     room = _ROOM
-    for start in (*_telling(seen), *facts):
+    for start in starts:
         line = _quoted(seen, start) if start not in chosen else ""
         if not re.search(r"\w\W+\w", line) or line in chosen.values() or len(line) > room:
             continue
@@ -146,6 +150,8 @@ def _fact_lines(text: str, command: str | None) -> list[int]:
     outcome = dict.fromkeys(start for start, fact in about if fact.tells_outcome)
     others = [start for start in dict.fromkeys(starts) if start not in outcome]
     telling = list(outcome)
+    if not telling and any(sign.weight in ("verdict", "error") for sign in signs(text)):
+        return []
     if not telling:
         return others[:1] + others[1:][1 - _LISTED_LINES :]
     return telling[-_LISTED_LINES:] + others[: max(0, _LISTED_LINES - len(telling))]
@@ -159,11 +165,15 @@ _LONG_PATH = re.compile(
 
 def _quoted(text: str, start: int) -> str:
     """The line of a text that starts there, cut, and without the beginnings of long paths."""
-    end = text.find("\n", start)
-    line = text[start : end if end >= 0 else len(text)].strip()
+    line = _line(text, start).strip()
     if len(line) > _LINE:
         line = _LONG_PATH.sub("...", line[: 8 * _LINE])
     return one_line(line, _LINE)
+
+
+def _line(text: str, start: int) -> str:
+    end = text.find("\n", start)
+    return text[start : end if end >= 0 else len(text)]
 
 
 def _ends(text: str) -> str:
@@ -172,6 +182,27 @@ def _ends(text: str) -> str:
         text = text[:_LOOK] + "\n" + text[-_LOOK:]
     seen = undress(text).bare.text
     return seen if len(seen) <= 2 * _LOOK else seen[:_LOOK] + "\n" + seen[-_LOOK:]
+
+
+# drwxr-xr-x  2 coin  staff   64 Jan  4 09:24 tills
+_ROW = re.compile(r"\S(?:  |[ ]?\t)[ \t]*+\S")
+# accuracy: 0.93
+_RESULT = re.compile(r"[ \t]*+[A-Za-z][\w /()%.-]{0,40}?[ \t]*+(?:[:=]|is|was)[ \t]*+-?\d")
+# The share of lines that are rows in a table.
+_ROWS = 0.7
+
+
+def _rows(text: str) -> list[int]:
+    """Of a table that says nothing else, its head, its first row and its last ones; of anything
+    else, a line at its end that gives a result in numbers.
+    """
+    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    lines = [(start, _line(text, start)) for start in starts]
+    lines = [(start, line) for start, line in lines if line and not line.isspace()]
+    rows = [start for start, line in lines[:_READ_ROWS] if _ROW.search(line[:_LINE])]
+    if len(rows) > 1 and len(rows) >= _ROWS * len(lines[:_READ_ROWS]):
+        return list(dict.fromkeys([start for start, _ in (*lines[:2], *lines[-2:])]))
+    return [start for start, line in lines[-2:] if _RESULT.match(line)]
 
 
 def _starts_of_lines(text: str, positions: Sequence[int]) -> list[int]:

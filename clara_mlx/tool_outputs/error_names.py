@@ -27,7 +27,8 @@ _CODES = re.compile(
 # CVE-2021-44228, ORA-00942
 _NUMBERED = re.compile(
     r"C(?<!\wC)(?:VE-\d{4}-\d{4,7}+|WE-\d{2,4}+)\b|G(?<!\wG)HSA(?:-[2-9cfghjmpqrvwx]{4}){3}\b"
-    r"|R(?<!\wR)(?:USTSEC-\d{4}-\d{4}|MAN-\d{5})\b|O(?<!\wO)RA-\d{4,5}+\b|P(?<!\wP)LS-\d{4,5}+\b"
+    r"|R(?<!\wR)(?:USTSEC-\d{4}-\d{4}|MAN-\d{5})\b|S(?<!\wS)C\d{4}\b|D(?<!\wD)L\d{4}\b"
+    r"|O(?<!\wO)RA-\d{4,5}+\b|P(?<!\wP)LS-\d{4,5}+\b"
     r"|T(?<!\wT)NS-\d{4,5}+\b|S(?<!\wS)P2-\d{4}\b"
     r"|S(?<!\wS)QLSTATE[ :=]{0,2}+\[?[0-9A-Z]{5}\]?(?!\w)"
     r"|E(?<!\wE)RROR (?:\d{4}+ \(\w{5}\))|E(?<!\wE)RR_[A-Z][A-Z\d_]{2,60}+\b"

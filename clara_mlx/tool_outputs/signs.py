@@ -76,8 +76,8 @@ _EXIT = (
 )
 # Plan: 1 to add
 _SUMMARY = (
-    r"\b(?:Plan|Apply complete|Destroy complete|PLAY RECAP|SUMMARY|test result|Result|RESULT"
-    r"|Verdict|VERDICT|Conclusion|Outcome|Reason|Last State)\b[!: *]++(?=\S)"
+    r"\b(?:(?:Plan|SUMMARY|test result|Result|RESULT|Verdict|VERDICT|Conclusion|Outcome|Reason"
+    r"|Last State|Active): {0,24}+(?=\S)|(?:Apply|Destroy) complete!|PLAY RECAP)"
     r"|\b(?:definitely|indirectly) lost: (?!0 bytes)"
     r"|\b(?:No changes|[Nn]o issues found|[Nn]o problems?|[Aa]ll checks passed|[Aa]ll tests passed"
     r"|Everything up-to-date|Already up to date|nothing to commit|[Uu]p to date|[Ss]uccessfully"
@@ -156,7 +156,7 @@ _HINT = re.compile(
     r"|bug|oops|severe|critical|emerg|alert|caused by|unhandled|uncaught|core dump|sanitizer"
     r"|terminate|deadlock|double free|assert|ora-|pls-|tns-|rman-|sqlstate|^e: |\*\*\*|http/"
     r"|imagepull|general prot|kernel bug|null pointer|of size|stack over|\bok\b|rc[:=]"
-    r"|restart c|total|returned|signal|shut|plan: |complete|recap|summary|result|verdict"
+    r"|restart c|total|returned|signal|shut|plan: |active: |complete|recap|summary|result|verdict"
     r"|conclusion|outcome|reason|last state|lost:|success|finished|rolled|rated at|ran \d"
     r"|up.to.date|nothing to|\d (?:\w+ )?(?:chang|issue|problem|offense|vuln|defect|mistake"
     r"|execut|ignored|disabled|insert|delet|transmit|receiv|added|remov|destroy|import|upgrad"
