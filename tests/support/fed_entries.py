@@ -140,6 +140,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "index": lambda given: 0,
     "indices": lambda given: [2],
     "limit": lambda given: 256,
+    "measure": lambda given: None,
     "memory": lambda given: given.memory,
     "mentions": lambda given: (),
     "most": lambda given: 2_000,
