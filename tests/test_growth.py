@@ -33,11 +33,6 @@ LONGEST = 0.05
 SLOWER = {
     "model.chunking.split": (0.4, "three tokens a character; the tokenizer's own work"),
     "context.answers.ask": (0.2, "a question as long as the text, searched for by every word"),
-    "context.answers.search": (0.1, "the same"),
-    "context.answers.quote_lines": (0.2, "a question as long as the text, and a line each 2"),
-    "context.lines.split_into_lines": (0.1, "a line each character"),
-    "context.lines.lines_near": (0.3, "the same, one by one"),
-    "context.lines.best_lines": (0.1, "the same"),
     "context.conversation.Context.prepare": (0.4, "the same, and SQLite writes"),
     "context.recall.make_note": (0.2, "the same"),
     "context.freezer.Freezer.draft": (0.1, "identifiers, facts and the key lines of both ends"),

@@ -18,6 +18,7 @@ from clara_mlx.context.messages import (
 )
 from clara_mlx.context.recall import make_note
 from clara_mlx.context.rounds import HiddenRounds
+from clara_mlx.context.shown import keep_sent
 from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens
 from clara_mlx.context.view import NOTE, View, rebuild_history, session_of
 from clara_mlx.memory import Memory
@@ -135,8 +136,10 @@ class Context:
         if question and given and given[-1].get("role") in ("user", "tool"):
             view, tokens, exact = self._with_note(view, question, tools, tokens, exact, among)
         note = view.edits.get(len(given) - 1, {}).get(NOTE)
+        sent = view.render()
+        keep_sent(self.memory, view.session, sent)
         return Prepared(
-            messages=view.render(),
+            messages=sent,
             tokens=tokens,
             exact=exact,
             original_tokens=rough_tokens(given, tools, self.counter.text),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from clara_mlx.context import answers
 from clara_mlx.context.counting import Counter
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import content_text
+from clara_mlx.context.quotes import quote_lines
 from clara_mlx.context.quoting import quote_markers, replace_surrogates
+from clara_mlx.context.search import search
 from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
 
@@ -55,7 +56,7 @@ def make_note(
     where: dict[str, Any] = {"session": view.session}
     if among is not None:
         where["handle"] = list(among)
-    found = answers.search(memory, question, where)
+    found = search(memory, question, where)
     handles = [handle for handle in found.handles if handle in compacted]
     asked = quote_markers(" ".join(question.split())[:_QUESTION_CHARACTERS])
     heading = f"{NOTE_BEGINS}n-{chain.hex()[:12]}, for: {asked}]"
@@ -63,7 +64,7 @@ def make_note(
     quotes: dict[str, str] = {}
     room = _CHARACTERS_PER_TOKEN * most
     while handles and room:
-        quotes = answers.quote_lines(memory, question, found, handles, room, shown)
+        quotes = quote_lines(memory, question, found, handles, room, shown)
         text = "\n".join([heading, *found.answer_lines, *quotes.values()]) if quotes else ""
         text = replace_surrogates(text)
         if counter.text(text) <= most:

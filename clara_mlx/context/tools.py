@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clara_mlx.context.answers import ask
-from clara_mlx.context.lines import lines_sharing_words
+from clara_mlx.context.ranking import lines_sharing_words
+from clara_mlx.context.shown import last_sent
 from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
 
@@ -92,6 +93,7 @@ def call(
     *,
     where: Mapping[str, Any] | None = None,
     sees: Callable[[str], bool] | None = None,
+    shown: str | None = None,
 ) -> str:
     """The result of a tool call, as text for the model, which also says what is wrong with a call.
 
@@ -116,7 +118,9 @@ def call(
         if sees and (handle or name == "expand") and not (sees(handle) and memory.has(handle)):
             return f"{name} failed: {_NOT_SEEN.format(handle[:_HANDLE_CHARACTERS])}"
         if name == "ask_memory":
-            return ask(memory, str(given.get("question") or ""), where, handle or None)
+            if shown is None:
+                shown = last_sent(memory, where)
+            return ask(memory, str(given.get("question") or ""), where, handle or None, shown)
         find = given.get("find")
         return expand(
             memory,

@@ -66,10 +66,11 @@ def fold(text: str) -> str:
     """A text in the one spelling in which words are compared."""
     if text.isascii():
         return text.lower()
-    return _without_marks(unicodedata.normalize("NFKD", text).casefold())
+    return spell(unicodedata.normalize("NFKD", text).casefold())
 
 
-def _without_marks(text: str) -> str:
+def spell(text: str) -> str:
+    """A text in the one spelling of `fold`, in large and small letters as it is."""
     decomposed = unicodedata.normalize("NFKD", text)
     return unicodedata.normalize("NFC", decomposed.translate(_REMOVED))
 
@@ -83,7 +84,7 @@ def words_with_parts(text: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         for word in _WORD.findall(text):
             yield _read_word(word)
         return
-    for match in _WORD_OR_RUN.finditer(_without_marks(text)):
+    for match in _WORD_OR_RUN.finditer(spell(text)):
         if match["run"]:
             for pair in _pairs(match[0].casefold()):
                 yield pair, ()

@@ -27,7 +27,7 @@ from clara_mlx.tool_outputs.prefixes import (
 
 # Texts whose undressed views are kept, and the characters that they may have together. One larger
 # text is kept all the same, until the next one comes.
-_KEPT_TEXTS = 16
+_KEPT_TEXTS = 64
 _KEPT_CHARACTERS = 4_000_000
 
 

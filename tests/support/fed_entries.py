@@ -23,10 +23,11 @@ from tokenizers_of_all_kinds import tokenizer
 import clara_mlx.context
 import clara_mlx.tool_outputs
 from clara_mlx.compymac import facts as compymac_facts
-from clara_mlx.context import Budget, Context, answers, folds, messages
+from clara_mlx.context import Budget, Context, folds, messages
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Estimate
 from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.search import Found
 from clara_mlx.context.view import View
 from clara_mlx.memory import Memory, cutting
 from clara_mlx.model import chunking
@@ -132,7 +133,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "counter": lambda given: Estimate(),
     "end": lambda given: len(given.text) // 2 + 700,
     "facts": lambda given: Facts(),
-    "found": lambda given: answers.Found(None, [], [], []),
+    "found": lambda given: Found(None, [], [], []),
     "find_block": lambda given: lambda text, *_: None,
     "freezer": lambda given: given.context.freezer,
     "handle": lambda given: given.handle,

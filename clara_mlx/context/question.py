@@ -1,0 +1,71 @@
+"""What a question is after: its words in all their forms, and the names in it."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from clara_mlx.store import asked
+from clara_mlx.store.forms import stem
+from clara_mlx.store.words import is_of_run
+
+# A text with more words than this is no question for one thing, but what an agent thinks about.
+_WORDS_OF_A_QUESTION = 12
+
+# Characters of a question above which only its beginning, its end and names are searched for.
+_LONG = 8_000
+
+# Characters of such names, all together.
+_NAMES = 4_000
+
+# A name of code or a number: what says most about what a long text is about.
+_NAME = re.compile(r"\b[a-zA-Z]*+(?:\d|_|(?<=[a-z])[A-Z])\w*+")
+
+
+class Term(NamedTuple):
+    """Something that lines are looked through for, as `words.fold` writes it.
+
+    Attributes:
+        text: What they have.
+        anywhere: Whether it may stand inside a word; if not, it begins a word or a part of a name,
+            and what follows makes another form of it.
+        weight: What it counts.
+    """
+
+    text: str
+    anywhere: bool
+    weight: float
+
+
+def terms(question: str) -> list[Term]:
+    """What to look for in lines, each once, in the question's order."""
+    found: dict[tuple[str, bool], float] = {}
+    for word in asked.read(question).words:
+        anywhere = is_of_run(word.text) or word.is_beginning
+        key = (word.text if anywhere else stem(word.text), anywhere)
+        found[key] = max(word.weight, found.get(key, 0.0))
+    return [Term(text, anywhere, weight) for (text, anywhere), weight in found.items()]
+
+
+def is_thought(question: str) -> bool:
+    """Whether a question names so much that it asks for no one thing.
+
+    An agent that says what it is about to do needs what it has seen of it, not a single line.
+    """
+    return len(asked.read(question).words) > _WORDS_OF_A_QUESTION
+
+
+def shorten(question: str) -> str:
+    """A question as far as it is searched for.
+
+    Of a very long one, that is its beginning, its end, and names that stand between them.
+    """
+    if len(question) <= _LONG:
+        return question
+    names: list[str] = []
+    room = _NAMES
+    for name in dict.fromkeys(_NAME.findall(question[_LONG // 2 : -_LONG // 2])):
+        if len(name) < room:
+            names.append(name)
+            room -= len(name) + 1
+    return "\n".join([question[: _LONG // 2], " ".join(names), question[-_LONG // 2 :]])

@@ -1,0 +1,128 @@
+"""What a search of the memory finds for a question: by words, by commands, by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from clara_mlx.context import ranking
+from clara_mlx.context.question import shorten
+from clara_mlx.context.quoting import indent, quote_markers
+from clara_mlx.memory import Memory
+from clara_mlx.store.latents import OtherModel
+from clara_mlx.store.results import Hit
+
+# The number of hits that the model reads.
+_HITS_READ = 5
+
+# The number of hits by words. Most of what an agent thinks of is in sight.
+_HITS = 40
+
+# The number of hits by words in one handle's text.
+_HITS_INSIDE = 50
+
+# Bonus of a line in the best hit that the model read: this share of the best line's score is added
+# to its own. It falls with a hit's rank, to a half at the rank given below.
+_IN_EVIDENCE = 1.0
+
+# The same for hits by words, if the question asks for one thing.
+_IN_HIT = 0.3
+
+# And if it is what an agent thinks: then what stands together in the best hits is given as a whole.
+_IN_HIT_OF_THOUGHT = 3.0
+
+# See above.
+_HALF_AT = 7
+
+# The number of newest commands that a question is compared with.
+_COMMANDS = 2_000
+
+# A word counts if at most this many commands have it.
+_RARE = 3
+
+# The number of commands whose outputs are looked at.
+_COMMANDS_LOOKED_AT = 2
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search of the memory gave.
+
+    Attributes:
+        answer: What the model says; None without a model, or without evidence.
+        evidence: The hits that the model read.
+        by_words: The hits that words found.
+        by_command: Handles of the outputs of commands that the question names.
+    """
+
+    answer: str | None
+    evidence: list[Hit]
+    by_words: list[Hit]
+    by_command: list[str]
+
+    @property
+    def answer_lines(self) -> list[str]:
+        """The line that gives the model's answer, if there is one."""
+        # Its further lines are indented, so that none of them looks like a handle's heading.
+        return [f"answer: {indent(quote_markers(self.answer))}"] if self.answer else []
+
+    @property
+    def hits(self) -> list[Hit]:
+        """All hits, the evidence first."""
+        return self.evidence + self.by_words
+
+    @property
+    def handles(self) -> list[str]:
+        """The handles of those outputs, then of every hit."""
+        return list(dict.fromkeys(self.by_command + [hit.handle for hit in self.hits]))
+
+    def weighted_hits(self, handle: str, *, thought: bool) -> list[tuple[float, Hit]]:
+        """The hits in one original, each with the bonus of its lines.
+
+        Args:
+            handle: The original's.
+            thought: Whether the question is what an agent thinks, see `question.is_thought`.
+        """
+        by_words = _IN_HIT_OF_THOUGHT if thought else _IN_HIT
+        return [
+            (bonus * _HALF_AT / (_HALF_AT + rank), hit)
+            for hits, bonus in ((self.evidence, _IN_EVIDENCE), (self.by_words, by_words))
+            for rank, hit in enumerate(hits)
+            if hit.handle == handle
+        ]
+
+
+def search(
+    memory: Memory, question: str, where: Mapping[str, Any] | None, handle: str | None = None
+) -> Found:
+    """Search the memory by words, by the commands that a question names, and by the model.
+
+    What words find is kept whatever the model says, which may not know such outputs. The
+    transcripts behind folds are left out, because each of their blocks has its own original.
+
+    Args:
+        memory: The memory to search.
+        question: What to look for.
+        where: Narrows the search.
+        handle: Search only the text behind this handle.
+    """
+    where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
+    question = shorten(question)
+    by_command = [] if handle else _handles_by_command(memory, question, where)
+    by_words = memory.recall(question, _HITS_INSIDE if handle else _HITS, where, mode="text")
+    if memory.answers:
+        with suppress(OtherModel):  # then only the text can be searched
+            answer = memory.ask(question, _HITS_READ, where)
+            if answer.evidence:
+                return Found(answer.text, answer.evidence, by_words, by_command)
+    return Found(None, [], by_words, by_command)
+
+
+def _handles_by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
+    """Handles of the outputs of commands that share rare words with the question, best first."""
+    newest = memory.list(where, _COMMANDS)
+    commands = {one.handle: str(one.metadata.get("command") or "") for one in newest}
+    best = ranking.lines_sharing_words(list(commands.values()), question, _RARE)
+    return [list(commands)[index] for index in best[:_COMMANDS_LOOKED_AT]]

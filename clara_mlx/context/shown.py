@@ -1,0 +1,90 @@
+"""What a conversation has in sight, so that the memory does not show it once more."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from clara_mlx.context.messages import Message, calls_in, content_text
+from clara_mlx.memory import Memory
+from clara_mlx.tool_outputs.undress import undress
+
+# Conversations of one memory of which the messages that were last sent are kept; the least recent
+# ones go first.
+_CONVERSATIONS = 64
+
+# A line of fewer characters is not looked for inside longer ones: it stands in almost every text.
+_LEAST_INSIDE = 3
+
+
+class Shown:
+    """Tells whether lines are part of a text."""
+
+    def __init__(self, text: str) -> None:
+        view = undress(text).text
+        self._texts = [text] if view is text else [text, view]
+        self._lines = {line.strip() for line in view.split("\n")}
+        self._found: dict[str, bool] = {}
+
+    def __contains__(self, line: object) -> bool:
+        line = str(line).strip()
+        if line in self._lines:
+            return True
+        if line not in self._found:
+            inside = len(line) >= _LEAST_INSIDE and any(line in text for text in self._texts)
+            self._found[line] = inside
+        return self._found[line]
+
+
+class _Sent:
+    """The messages that were last sent of the conversations over one memory."""
+
+    def __init__(self) -> None:
+        self.by_session: OrderedDict[str, Sequence[Message]] = OrderedDict()
+        self.several = False  # whether there ever was more than one conversation
+
+
+_sent: WeakKeyDictionary[Memory, _Sent] = WeakKeyDictionary()
+_lock = Lock()
+
+
+def keep_sent(memory: Memory, session: str, messages: Sequence[Message]) -> None:
+    """Keep what was last sent of a conversation, in this process only."""
+    with _lock:
+        sent = _sent.setdefault(memory, _Sent())
+        sent.by_session[session] = messages
+        sent.by_session.move_to_end(session)
+        sent.several = sent.several or len(sent.by_session) > 1
+        if len(sent.by_session) > _CONVERSATIONS:
+            sent.by_session.popitem(last=False)
+
+
+def last_sent(memory: Memory, where: Mapping[str, Any] | None = None) -> str:
+    """The text that was last sent of the conversation that asks; empty if that is not known.
+
+    Args:
+        memory: The memory that is asked.
+        where: What the search is narrowed to: one that names a session asks for that conversation.
+            Without a session, it is known only if this process never sent another conversation.
+    """
+    session = (where or {}).get("session")
+    with _lock:
+        sent = _sent.get(memory)
+        if sent is None or (session is None and sent.several):
+            return ""
+        if session is None:
+            (session,) = sent.by_session
+        messages = sent.by_session.get(session, ()) if isinstance(session, str) else ()
+    return text_of(messages)
+
+
+def text_of(messages: Sequence[Message]) -> str:
+    """All that messages say, and the arguments of their calls."""
+    parts: list[str] = []
+    for message in messages:
+        parts.append(content_text(message))
+        parts += [arguments for _, arguments in calls_in(message)]
+    return "\n".join(parts)
