@@ -16,6 +16,7 @@ from typing import Any
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
+from clara_mlx.context.shown import text_of
 from clara_mlx.serve import payload, sse
 from clara_mlx.serve.chat_form import Writer
 from clara_mlx.serve.desk import Desk
@@ -153,7 +154,11 @@ class Answerer:
                 break
             answer.conversation.memory_calls += len(reply.own_calls)
             results = await self._memory_calls.answer(
-                reply.own_calls, answer.sight, answer.asked, enough=number >= limit
+                reply.own_calls,
+                answer.sight,
+                answer.asked,
+                text_of(prompt.messages),
+                enough=number >= limit,
             )
             if number <= limit or reply.client_calls:
                 answer.hidden += [reply.message(), *results]

@@ -13,6 +13,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from clara_mlx.context import answers, tools
+from clara_mlx.context.shown import last_sent
 from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
 from clara_mlx.serve.pools import Pools
@@ -70,7 +71,11 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
         """Ask about what is remembered: a short answer and the exact lines behind it."""
         where = {"session": session} if session else None
         return await _run_tool(
-            pools.ask, lambda: answers.ask(memory, question, where, handle or None), memory
+            pools.ask,
+            lambda: answers.ask(
+                memory, question, where, handle or None, last_sent(memory, where) if where else ""
+            ),
+            memory,
         )
 
     async def expand(

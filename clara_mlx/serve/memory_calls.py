@@ -32,7 +32,13 @@ class MemoryCalls:
         self._figures = figures
 
     async def answer(
-        self, calls: Sequence[Call], sight: Sight, asked: set[tuple[str, str]], *, enough: bool
+        self,
+        calls: Sequence[Call],
+        sight: Sight,
+        asked: set[tuple[str, str]],
+        shown: str,
+        *,
+        enough: bool,
     ) -> list[Message]:
         """The results of calls, one message for each.
 
@@ -40,6 +46,7 @@ class MemoryCalls:
             calls: The calls.
             sight: What the conversation may see.
             asked: The calls that were made for this answer before; the new ones are added.
+            shown: What the reasoner has in sight; it is not told again.
             enough: Whether there have been too many rounds for these calls to be answered.
         """
         results: list[Message] = []
@@ -52,12 +59,13 @@ class MemoryCalls:
             elif len(call.arguments) > _MOST_CHARACTERS:
                 text = _LONG
             else:
-                text = await self._ask(call, sight)
+                text = await self._ask(call, sight, shown)
+                shown = f"{shown}\n{text}"
             asked.add(key)
             results.append({"role": "tool", "tool_call_id": call.id, "content": text})
         return results
 
-    async def _ask(self, call: Call, sight: Sight) -> str:
+    async def _ask(self, call: Call, sight: Sight, shown: str) -> str:
         self._figures.memory_calls.labels(call.name, "reasoner").inc()
         try:
             return await self._pools.ask(
@@ -67,6 +75,7 @@ class MemoryCalls:
                     call.arguments,
                     where=sight.where,
                     sees=None if sight.everything else sight.sees,
+                    shown=shown,
                 )
             )
         except Exception:  # the reasoner can continue without this result

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from trajectories import LINES, report
 
-from clara_mlx.context import answers, tools
+from clara_mlx.context import Budget, Context, answers, tools
 from clara_mlx.memory import Memory
 
 
@@ -139,3 +140,61 @@ def test_lines_that_words_find_are_given_whatever_the_model_thinks(
 def test_bytes_are_shown_as_far_as_they_are_text(memory: Memory) -> None:
     handle = memory.remember(b"first\n\xff\xfe the kernel\nlast")
     assert "2: \ufffd\ufffd the kernel" in answers.ask(memory, "kernel?", handle=handle)
+
+
+def _conversation(output: str, question: str) -> list[dict[str, Any]]:
+    call = {"id": "c", "type": "function", "function": {"name": "bash", "arguments": "{}"}}
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": output},
+    ]
+
+
+def test_what_the_asker_has_in_sight_is_not_told_again(memory: Memory) -> None:
+    handle = memory.remember("\n".join([*LINES[:30], "the kernel is in src/kernel.py"]))
+    memory.remember("the kernel was built in 3.2 s")
+    told = answers.ask(memory, "where is the kernel?", shown="so the kernel is in src/kernel.py.")
+    assert "src/kernel.py" not in told and "built in 3.2 s" in told
+    everything = "\n".join(memory.text(one.handle) for one in memory.list())
+    told = answers.ask(memory, "where is the kernel?", shown=everything)
+    assert told.startswith("Nothing else is remembered") and handle not in told
+
+
+def test_what_was_last_sent_of_the_only_conversation_is_in_sight(memory: Memory) -> None:
+    question = {"question": "Where is the kernel?"}
+    memory.remember("the kernel is in src/kernel.py\nthe kernel is 3 MB", session="mine")
+    context = Context(memory, budget=Budget(window=100_000))
+    context.prepare(_conversation("the kernel is in src/kernel.py", "Build it."), session="mine")
+    told = tools.call(memory, "ask_memory", question)
+    assert "src/kernel.py" not in told and "3 MB" in told
+    # Nobody knows which conversation asks if there are two, unless it is named.
+    context.prepare(_conversation("nothing", "And another one."), session="other")
+    assert "src/kernel.py" in tools.call(memory, "ask_memory", question)
+    mine = {"session": "mine"}
+    assert "src/kernel.py" not in tools.call(memory, "ask_memory", question, where=mine)
+    assert "src/kernel.py" in tools.call(memory, "ask_memory", question, where=mine, shown="")
+
+
+def test_lines_inside_json_are_lines(memory: Memory) -> None:
+    """Many tools give what was printed as a string of a JSON object."""
+    printed = "\n".join([*LINES[:200], "\x1b[31mE   the kernel refused\x1b[0m", *LINES[200:400]])
+    handle = memory.remember(json.dumps({"returncode": 1, "output": printed}))
+    told = answers.ask(memory, "What did the kernel refuse?")
+    line = next(one for one in told.split("\n") if one.endswith("E   the kernel refused"))
+    assert "1, from character " in line and handle in told
+
+
+def test_a_thought_gets_what_stands_together(memory: Memory) -> None:
+    source = [f"    value_{i} = compute_{i}(request, {i})" for i in range(60)]
+    body = ["    lock = ledger.acquire()", "    return lock.spent"]
+    source[20:20] = ["def flush_quota(ledger):", *body]
+    memory.remember("\n".join(source), metadata={"command": "cat src/ledger.py"})
+    for number in range(30):
+        memory.remember("\n".join(f"{one} of file {number}" for one in LINES[:30]))
+    thought = (
+        "THOUGHT: The reproduction script shows that the quota is flushed twice. Now let me look "
+        "at how flush_quota handles the ledger before I fix the second call in the worker."
+    )
+    told = answers.ask(memory, thought)
+    assert all(line in told for line in body)
