@@ -31,7 +31,7 @@ _SHARES = {
     "test": 3,
     "exception": 1,
     "code": 2,
-    "path": 3,
+    "path": 5,
     "line": 1,
     "target": 1,
     "resource": 2,
@@ -131,7 +131,7 @@ def _by_kind(text: str) -> dict[str, list[str]]:
     used = names(whole)
     if close and not is_listing(whole):
         used = list(dict.fromkeys(close + used))
-    rank = {name: place for place, name in enumerate(used)}
+    rank = {name.rpartition(".")[2]: place for place, name in enumerate(used)}
     defined = sorted(places, key=lambda name: rank.get(name, len(rank)))
     kinds["defines"] = [places[name] for name in defined]
     for kind in kinds:
@@ -139,7 +139,8 @@ def _by_kind(text: str) -> dict[str, list[str]]:
             kinds[kind] = near[kind] + list(_from_both_ends(kinds[kind]))
     kinds["path"].sort(key=lambda path: bool(_OF_OTHERS.search(path)))
     others = " ".join(text for found in kinds.values() for text in found)
-    kinds["names"] = _not_shown([name for name in used if name not in places], others)
+    new = [name for name in used if name.rpartition(".")[2] not in places]
+    kinds["names"] = _not_shown(new, others)
     return kinds
 
 

@@ -56,13 +56,17 @@ def describe(piece: Piece, handle: str, excerpt: int = 0) -> str:
     command = short_command(piece.arguments)
     if command:
         lines.append(f"command: {command}")
+    room = IDENTIFIERS
     if piece.role == "tool":
-        lines += [f"outcome: {line}" for line in key_lines(piece.text, command)]
+        outcome = key_lines(piece.text, command)
+        lines += [f"outcome: {line}" for line in outcome]
+        # A listing has no outcome; its names may have some of the room.
+        room += 0 if outcome else _LINE
     else:
         lines.append(f"begins: {one_line(piece.text.strip(), 2 * _LINE)}")
     # An excerpt has the lines of its text as they are: it stays under its role.
     quoted = [quote_markers(part) for part in _excerpt(piece.text, excerpt)] if excerpt else []
-    lines += identifier_lines(piece.text, shown="\n".join(lines + quoted))
+    lines += identifier_lines(piece.text, room, shown="\n".join(lines + quoted))
     return replace_surrogates("\n".join(lines + quoted))
 
 

@@ -18,6 +18,9 @@ _MAX_NAME = 80
 # Lines that may define something, of which more are not looked at: a file has far fewer.
 _MOST_LINES = 4_000
 
+# Characters of a name with parts that has fewer.
+_LEAST_NAME = 3
+
 # Names that are counted; more take more time than a block may.
 _MOST_NAMES = 20_000
 
@@ -155,8 +158,8 @@ def _is_head(indented: bool, words: list[str], rest: str) -> bool:
     return False
 
 
-# parse_header, setQueueMode, HTTPServer2, std::string
-_NAME = re.compile(r"[A-Za-z_$](?<![\w$].)[\w$]{3,79}+(?![\w$])")
+# parse_header, this.setQueueMode
+_NAME = re.compile(r"[A-Za-z_$](?<![\w$.].)[\w$]{0,79}+(?:\.[A-Za-z_$][\w$]{0,79}+){0,8}+(?![\w$])")
 # parse_header: what makes a name of a word is that it has parts.
 _PARTS = re.compile(r"[A-Za-z\d]_+[A-Za-z\d]|[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z]\d+[A-Za-z]")
 # \nfrom shop.prices.parse import
@@ -179,22 +182,49 @@ _COMMON = _words(
 )
 
 
+# What stands before a dot and tells nothing of the name after it.
+_OWN = frozenset(("self", "cls", "super"))
+
+# Characters from which on a name with a dot is one, though its last part is an ordinary word.
+_LEAST_DOTTED = 8
+
+
 def names(text: str) -> list[str]:
     """The names with parts that stand in a text, and the modules that it imports; those that
     stand in it most often come first.
 
+    A name that most often stands after the same one and a dot is given with both.
+
     Args:
         text: Any text.
     """
-    found = islice(_NAME.finditer(text), _MOST_NAMES)
-    counts = Counter(match[0] for match in found)
-    kept = {
-        name: count
-        for name, count in counts.items()
-        if _PARTS.search(name) and name not in _COMMON and not name.startswith("0x")
-    }
+    counts: Counter[str] = Counter()
+    before: dict[str, Counter[str]] = {}
+    for chain, count in Counter(
+        match[0] for match in islice(_NAME.finditer(text), _MOST_NAMES)
+    ).items():
+        owner, dot, name = chain.rpartition(".")
+        if len(name) > _LEAST_NAME and _PARTS.search(name):
+            if name not in _COMMON:
+                # An ordinary word with a dot before it counts half of a name with parts.
+                counts[name] += 2 * count
+                before.setdefault(name, Counter())[owner + dot] += 2 * count
+        elif dot and len(chain) >= _LEAST_DOTTED and owner not in _OWN and name not in _COMMON:
+            counts[chain] += count
     for match in islice(_IMPORTED.finditer("\n" + text), _MOST_LINES):
         name = match[1].rstrip(".:*\\")
-        if len(name) > 5:
-            kept[name] = kept.get(name, 0) + 1
-    return sorted(kept, key=kept.__getitem__, reverse=True)
+        if len(name) >= _LEAST_DOTTED:
+            counts[name] += 2
+    return [
+        _with_owner(name, counts, before)
+        for name in sorted(counts, key=counts.__getitem__, reverse=True)
+    ]
+
+
+def _with_owner(name: str, counts: Counter[str], before: dict[str, Counter[str]]) -> str:
+    """A name with what stands before it and a dot, if that is mostly the same."""
+    if name in before:
+        owner, count = before[name].most_common(1)[0]
+        if 2 * count > counts[name] and owner.removesuffix(".") not in _OWN:
+            return owner + name
+    return name

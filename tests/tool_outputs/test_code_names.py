@@ -166,7 +166,7 @@ def test_names_have_parts_and_the_most_frequent_comes_first() -> None:
     text = (
         "from shop.tills import x\nprice = parse_price(setMode, parse_price)\nHTTPServer of utf8x\n"
     )
-    assert names(text) == ["parse_price", "setMode", "HTTPServer", "utf8x", "shop.tills"]
+    assert names(text) == ["parse_price", "shop.tills", "setMode", "HTTPServer", "utf8x"]
     assert names("an ordinary sentence with 3rd, UPPER, Title and __init__ words, 0x1fA") == []
 
 
