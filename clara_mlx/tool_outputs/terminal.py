@@ -11,7 +11,7 @@ from clara_mlx.tool_outputs.pieces import PIECE_CHARACTERS, find_all
 # such as the address of a link, also one that is cut off with the text; then ESC alone.
 # \x1b[1m\x1b[31mFAILED\x1b[0m
 CODE = re.compile(
-    r"(?:\x1b\[[0-9;:]{0,99}+[mK])++"
+    r"(?:\x1b\[[0-9;:]{0,99}+[mK])++|(?:\x1b(?=\x1b))++"
     r"|(?:\x1b\[|\x9b)[0-?]{0,99}+[ -/]{0,9}+([@-~]?)"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*+(?:\x07|\x1b\\|\x9c|\Z)"
     r"|(?:\x1b[ -/]{0,9}+[0-OQ-WYZ\\`-~])++|\x1b[ -/]{0,9}+[0-~]?"
