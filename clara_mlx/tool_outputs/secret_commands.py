@@ -34,7 +34,7 @@ _ARGUMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(_option("-p")),
         "sshpass mongo mongosh mongodump mongorestore mongoexport mongoimport cqlsh influx psexec"
-        " rdesktop evil-winrm crackmapexec netexec nxc useradd usermod certutil security",
+        " rdesktop twine evil-winrm crackmapexec netexec nxc useradd usermod certutil security",
     ),
     (
         re.compile(rf"{_START}-p(?![\s=-]){_VALUE}"),
@@ -72,7 +72,7 @@ _ARGUMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
             r"(?:(?<=n )|(?<=nb )|[^\s-]\S{0,255}+[ \t]{1,4}+)"
             rf"\S{{1,128}}+[ \t]{{1,4}}+{_VALUE}"
         ),
-        "htpasswd",
+        "htpasswd mosquitto_passwd",
     ),
     (re.compile(rf"{_START}(?:pass:|-[kK][ \t]{{1,4}}+){_VALUE}"), "openssl"),
     (
@@ -134,7 +134,7 @@ _COMMAND = re.compile(_any_command(_BY_COMMAND))
 # --db-password X
 _OPTION = re.compile(
     r"-(?<![\w-].)-?(?:[a-z]{1,16}[-.]){0,4}+(?:[a-z]{0,8}pass(?:word|wd|phrase|code)?|pwd?)"
-    rf"(?:[ \t]{{1,4}}+|=)(?!-){_VALUE}",
+    rf"(?:[ \t]{{1,4}}+(?:\\\n[ \t]{{0,40}}+)?|=)(?!-){_VALUE}",
     re.IGNORECASE,
 )
 # ENV DB_PASSWORD X

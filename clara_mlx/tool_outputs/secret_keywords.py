@@ -11,13 +11,15 @@ _SUFFIX = (
     r"|b64|base64|raw|plain|default|primary|secondary))?"
 )
 _WORDS = (
-    r"[Pp](?:(?ai:ass(?:wor[dt]|wd|phrase|code)?|wd|sk)|(?i:w)(?<=[-_/].[Ww])|(?i:at)(?<=[-_].[Aa][Tt]))",
+    r"[Pp](?:(?ai:ass(?:wor[dt]|wd|phrase|code)?|wd|sk)|(?i:w)(?<![A-Za-z0-9].[Ww])"
+    r"|(?i:at)(?:(?<=[-_].[Aa][Tt])|(?<!\wPAT)(?<=PAT)))",
     r"[Tt](?ai:oken)",
     r"[Ss](?:(?ai:ecret|alt|ess(?:ion)?[_-]?id|id(?<=[-_].id))|(?i:ig)(?<=[?&;].ig)|(?i:ignature))",
     r"[Cc](?:(?ai:redentials?|onn(?:ection)?[_-]?str(?:ing)?)|ode(?<=[?&].ode))",
     r"[Aa](?ai:uth)",
-    r"[Kk](?ai:ey)(?:(?<=[A-Za-z0-9_.?&-].[Ee].)|(?<=(?:ss|PI|pi|et|nt|te|on|se|ed|ng|er) .[Ee].))",
-    r"[Dd](?ai:sn)",
+    r"[Kk](?ai:ey)(?:(?<=[A-Za-z0-9_.?&-].[Ee].)"
+    r"|(?<=(?:ss|PI|pi|et|nt|te|on|se|ed|ng|er|ry|al|mp) .[Ee].))",
+    r"[Dd](?ai:sn|ockerconfigjson)",
     r"[Mm](?ai:nemonic)",
 )
 # What leads from a name, closed by its quotes and brackets, to the value: the first that fits.
@@ -41,11 +43,12 @@ _LEADS = {
     "typed": (
         r"(?:[ \t]{0,2}+:[ \t]{0,4}+|[ \t](?=&?[Ss]tr))&?(?:'static )?[A-Za-z_][\w.]{0,40}+"
         r"(?:[<\[][\w., |]{0,40}+[>\]])?(?: \| None)?[ \t]{0,4}+=(?![=>])[ \t]{0,4}+"
-        r"(?=[bru]{0,2}[\"'`])"
+        r"(?=[bruf]{0,2}[\"'`])"
     ),
     # password = value, and between pipes
     "op": (
         r"[ \t]{0,20}+(?P<operator>=>|:=|={1,3}|->|→|:-|:(?![:/])|\|(?=[ \t])|%3[DdAa](?:%2[02])?"
+        r"|(?:\|\||\?\?|or)(?=[ \t]{1,4}+[\"'])"
         r"|,(?=[ \t]{0,4}+[\\bru]{0,4}+[\"']))[ \t*]{0,8}+"
     ),
     # password for user bob: value
@@ -53,12 +56,21 @@ _LEADS = {
         r"[ \t](?:is (?:generated )?)?(?:for|of)[ \t](?:(?:user|key|account|role)[ \t])?"
         r"\S{1,200}+(?<=:)[ \t]{1,4}+"
     ),
-    # password is value
-    "is": r"[ \t]{1,4}+(?:is|was)(?: now| set to| reset to| changed to| still)?:?[ \t]{1,4}+",
+    # password for the admin account is value, API key created: value
+    "told": (
+        r"[ \t](?:(?:for|of)[ \t](?:[\w@'./-]{1,64}+[ \t]){1,5}(?:is|was):?"
+        r"|(?:was |has been )?(?:created|generated|issued|obtained|changed|updated|reset|set)"
+        r"(?: successfully)?:)[ \t]{1,4}+"
+    ),
+    # password is value, password set to value
+    "is": (
+        r"[ \t]{1,4}+(?:(?:is|was|has been|will be)(?: now| set to| reset to| changed to)?"
+        r"|(?:now )?(?:set |reset |changed |updated )?to):?[ \t]{1,4}+"
+    ),
     # setPassword("value")
     "call": r"\([ \t]{0,4}+(?=[\"'`])",
-    # PASSWORD 'value', --token value; words without a digit or a quote are a sentence's
-    "space": r"[ \t]{1,8}+(?=[^\s-])(?=[^\s\d\"'`]{0,64}+[\d\"'`])",
+    # PASSWORD 'value', --token value, secret 5 value; what has no digit and no quote is a word
+    "space": r"[ \t]{1,8}+(?:\d[ \t])?(?=[^\s-])(?=[^\s\d\"'`]{0,64}+[\d\"'`])",
 }
 #: The end of a name that may be a secret's, and what leads to the value. Groups: 1 closes the name,
 #: the one that is named says what leads.
@@ -81,13 +93,13 @@ _PASSWORD_CAMEL = re.compile(r"[a-z]Pass$")
 # client_secret
 _SECRET_NAME = re.compile(
     r"(?i)(?:token|secret|credentials?|(?<![a-z])auth|masterauth|x-[a-z-]{1,40}-key|(?<![a-z])salt|sess(?:ion)?[_-]?id|(?:^|[_-])sid|(?<![a-z])dsn"
-    r"|(?<![a-z])pat|(?<![a-z])sig|(?:x-amz|x-goog|x-hub|webhook)[_-]signature|mnemonic"
+    r"|(?<![a-z])pat|(?<![a-z])sig|(?:x-amz|x-goog|x-hub|webhook)[_-]signature|mnemonic|dockerconfigjson|(?:^|[^a-z])PAT"
     r"|conn(?:ection)?[_-]?str(?:ing)?|[?&]code|[?&]key|secret[_-]?key[_-]?base"
     r"|(?:api|app|application|access|account|admin|auth|aes|agent|client|consumer|customer|cookie|crypto|decryption"
     r"|deploy|ecdsa|ed25519|encryption|enc|fernet|hmac|host|ingest|ingestion|integration|jwt|license|machine|master"
     r"|openai|pem|preshared|pre[_-]shared|private|priv|project|provision(?:ing)?|push|rest|restricted|root|rsa|sas"
     r"|secret|sec|server|service|session|shared|sign(?:ing)?|ssh|ssl|storage|stripe|subscription|symmetric|tls|user"
-    r"|functions|vault|verification|webhook|wg|wif|wireguard|write|x|anthropic|sendgrid|mailgun"
+    r"|functions|certificate|recovery|unseal|isakmp|vault|verification|webhook|wg|wif|wireguard|write|x|anthropic|sendgrid|mailgun"
     r"|stream)[_. -]?key)" + _SUFFIX + "$"
 )
 # Names whose values are mixed by nature and public.

@@ -18,6 +18,7 @@ from clara_mlx.tool_outputs.secret_values import (
     consists_of_words,
     is_blank,
     is_code,
+    is_hex,
     is_number,
     is_sentence,
     is_token,
@@ -43,7 +44,7 @@ _QUOTED = 4_096  # characters of a value in quotes
 # /etc/passwd
 _PATH = re.compile(r"(?:[A-Za-z]:|~|\.{1,2})?(?:[/\\][\w.-]{1,64}+){2,20}+")
 # abc"
-_OPENING = re.compile(r"(?:[bruBRU]{1,2}(?=\\{0,64}[\"']))?(\\{0,64}(?:\"\"\"|'''|[\"'`]))")
+_OPENING = re.compile(r"(?:[bfruBFRU]{1,2}(?=\\{0,64}[\"']))?(\\{0,64}(?:\"\"\"|'''|[\"'`]))")
 # hunter2
 _UNQUOTED = re.compile(r"(?:[^\s\"'`,;&)\]}\\<]|<(?![/A-Za-z!])|\\(?![nrt\"'\\u])){1,4096}+")
 # a;b
@@ -171,7 +172,7 @@ def _is_secret(
     is_option = name.text.startswith("-")
     if how == "space" and not is_option and not _may_follow(text, name, key, value, is_quoted):
         return False
-    if how in ("op", "pair", "bracket", "is", "space") and not is_quoted:
+    if how in ("op", "pair", "bracket", "is", "told", "space") and not is_quoted:
         if is_code(value) or value[0] in "{[":
             return False
     elif _PATH.fullmatch(value):
@@ -196,6 +197,8 @@ def _is_secret(
         return name.text[:1] in "sw." and " " not in value and not value.isalpha()
     if how == "bracket" and value.isalpha():
         return False
+    if how == "told":
+        return not value.rstrip(".,!").isalpha()
     if how == "is":
         return " " not in value and not value.rstrip(".,!").isalpha()
     if is_quoted:
@@ -217,7 +220,13 @@ def _may_follow(text: str, name: _Name, key: re.Match[str], value: str, is_quote
             return False
         return name.is_password or is_token(value)
     before = text[max(0, name.start - _BEFORE) : name.start]
+    if is_token(value) and not is_hex(value):
+        return True
     words = before.split()
+    if words and words[-1].endswith("/"):  # put app/password
+        words.pop()
+    if words[:1] == ["nmcli"]:
+        return True
     if words and (words[-1] in _SETTING or not _BEFORE_USER.isdisjoint(words[-2:-1])):
         return True
     if consists_of_words(value) and not any(map(str.isdigit, value)):

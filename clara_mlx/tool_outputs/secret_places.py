@@ -31,6 +31,9 @@ _HOOK = re.compile(
     r"|open-apis/bot/(?:v\d/)?hook/([\w-]{16,100}+)|/with/key/([\w-]{16,100}+)"
     r"|hc-ping\.com/([\w-]{20,100}+)|infura\.io/(?:ws/)?v3/([0-9a-f]{32})"
     r"|alchemy(?:api)?\.(?:com|io)/v2/([\w-]{20,100}+)|make\.com/([a-z0-9]{24,64}+)|/hooks/([a-z0-9]{26})(?![a-z0-9])"
+    r"|/(?:reset|reset-password|password-reset|invite|verify|confirm|activate|magic|magic-link)/([\w-]{20,200}+)"
+    r"|[?&](?:jwt|session|sid|ticket|appid|assertion|SAMLResponse|device_code|code_verifier)"
+    r"=([^&\s\"'<>#\\]{16,2000}+)"
 )
 
 
@@ -56,7 +59,7 @@ def url_secrets(text: str) -> Iterator[Found]:
             yield *match.span(1), "url password"
     for match in _HOOK.finditer(text):
         group = match.lastindex or 0
-        if not consists_of_words(match[group]):
+        if not consists_of_words(match[group]) and not is_blank(match[group]):
             slack = match[0].startswith("hooks.slack")
             yield *match.span(group), "slack webhook" if slack else "webhook"
 

@@ -16,7 +16,7 @@ Found = tuple[int, int, str]  # start, end, kind
 # What begins a token, as an expression that starts with a character, and what follows it. Where one
 # beginning is that of another, the longer one comes first.
 _VENDORS: dict[str, dict[str, str]] = {
-    "aws key id": {"(?:AKIA|ASIA|ABIA|ACCA)": "[A-Z2-7]{16}(?![A-Za-z0-9])"},
+    "aws key id": {"(?:AKIA|ASIA|ABIA|ACCA)": "[A-Z2-7]{16}"},
     "aws bedrock key": {
         "ABSK": "[A-Za-z0-9+/]{60,255}+=*",
         "bedrock-api-key-": "[A-Za-z0-9+/=]{20,2000}+",

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 
+_HEX = frozenset("0123456789abcdefABCDEF")
 _LEAST_TOKEN = 16  # characters; shorter values are names more often than tokens
 _LEAST_STRONG = 8  # characters of a value whose name leaves no doubt
 _LEAST_ENTROPY_WITH_DIGITS = 3.0  # bits a character
@@ -312,6 +313,11 @@ def is_code(value: str) -> bool:
 def is_number(value: str) -> bool:
     """Whether a value is a count or a share."""
     return bool(re.fullmatch(r"[\d.,]{1,12}(?:%|m?s)?", value))
+
+
+def is_hex(value: str) -> bool:
+    """Whether a value may be a hash."""
+    return set(value) <= _HEX
 
 
 def consists_of_words(value: str) -> bool:

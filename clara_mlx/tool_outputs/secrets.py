@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from clara_mlx.tool_outputs.pieces import cut_into_pieces
 from clara_mlx.tool_outputs.secret_blocks import private_keys
+from clara_mlx.tool_outputs.secret_calls import call_secrets
 from clara_mlx.tool_outputs.secret_commands import command_secrets
 from clara_mlx.tool_outputs.secret_names import named_secrets
 from clara_mlx.tool_outputs.secret_places import file_secrets, header_secrets, url_secrets
@@ -84,7 +85,8 @@ _RULES = {
     3: header_secrets,
     4: named_secrets,
     5: command_secrets,
-    6: file_secrets,
+    6: call_secrets,
+    7: file_secrets,
 }
 
 
