@@ -36,11 +36,11 @@ _LOOKS = tuple(
     )
 )
 
-# Lines that tell of trouble; most questions are about it.
-_TROUBLE = re.compile(
-    r"error|exception|fail|fatal|panic|expected|assert|warning|undefined|cannot|not found|denied"
-    r"|\bgot\b|^E  |\bleft:|\bright:|not ok|refused",
-    re.IGNORECASE | re.MULTILINE,
+# What lines have that tell of trouble, in small letters; most questions are about it.
+_TROUBLE = (
+    *("error", "exception", "fail", "fatal", "panic", "expected", "assert", "warning"),
+    *("undefined", "cannot", "not found", "denied", "not ok", "refused"),
+    *(" got ", "\ngot ", "\ne  ", "left:", "right:"),
 )
 
 _WORD = re.compile(r"\w+")
@@ -62,12 +62,22 @@ def lines_that_look_right(lines: Sequence[str], question: str) -> Iterator[set[i
 
 def lines_of_trouble(lines: Sequence[str]) -> set[int]:
     """The indices of the lines that tell of trouble."""
-    return _matching(lines, _TROUBLE)
+    text = "\n".join(["", *(line.lower() for line in lines)])
+    starts = list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
+    found: set[int] = set()
+    for trouble in _TROUBLE:
+        place = text.find(trouble)
+        while place >= 0:
+            number = bisect_right(starts, place + len(trouble) - 1) - 1
+            found.add(number - 1)
+            place = text.find(trouble, starts[number + 1] - 1)
+    return found
 
 
 def asks_for_trouble(question: str) -> bool:
     """Whether a question is about trouble."""
-    return _TROUBLE.search(question) is not None
+    text = f"\n{question.lower()} "
+    return any(trouble in text for trouble in _TROUBLE)
 
 
 def shapes(lines: Sequence[str]) -> list[str]:

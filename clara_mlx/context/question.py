@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from clara_mlx.store import asked
@@ -11,6 +12,12 @@ from clara_mlx.store.words import is_of_run
 
 # A text with more words than this is no question for one thing, but what an agent thinks about.
 _WORDS_OF_A_QUESTION = 12
+
+# Characters of a word up to which its forms are looked for; of a longer one, only its beginning is.
+_LONGEST_WORD = 64
+
+# Questions that are kept as they were read.
+_KEPT = 16
 
 # Characters of a question above which only its beginning, its end and names are searched for.
 _LONG = 8_000
@@ -40,11 +47,16 @@ class Term(NamedTuple):
 def terms(question: str) -> list[Term]:
     """What to look for in lines, each once, in the question's order."""
     found: dict[tuple[str, bool], float] = {}
-    for word in asked.read(question).words:
-        anywhere = is_of_run(word.text) or word.is_beginning
-        key = (word.text if anywhere else stem(word.text), anywhere)
+    for word in _read(question).words:
+        anywhere = is_of_run(word.text) or word.is_beginning or len(word.text) > _LONGEST_WORD
+        key = (word.text[:_LONGEST_WORD] if anywhere else stem(word.text), anywhere)
         found[key] = max(word.weight, found.get(key, 0.0))
     return [Term(text, anywhere, weight) for (text, anywhere), weight in found.items()]
+
+
+@lru_cache(maxsize=_KEPT)
+def _read(question: str) -> asked.Asked:
+    return asked.read(shorten(question))
 
 
 def is_thought(question: str) -> bool:
@@ -52,7 +64,7 @@ def is_thought(question: str) -> bool:
 
     An agent that says what it is about to do needs what it has seen of it, not a single line.
     """
-    return len(asked.read(question).words) > _WORDS_OF_A_QUESTION
+    return len(_read(question).words) > _WORDS_OF_A_QUESTION
 
 
 def shorten(question: str) -> str:

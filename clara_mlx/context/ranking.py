@@ -117,7 +117,7 @@ def best_lines(
     scores = _scores(lines, question)
     if bonuses is not None:
         scores += scores.max(initial=0.0) * bonuses
-    order = np.argsort(-scores, kind="stable").tolist()
+    order = _once(lines, np.argsort(-scores, kind="stable"))
     chosen: dict[int, None] = {}
     told: set[str] = set()
     room = characters
@@ -138,6 +138,14 @@ def best_lines(
                 told.add(text)
                 room -= size
     return list(chosen)
+
+
+def _once(lines: Sequence[str], order: NDArray[np.intp]) -> list[int]:
+    """Indices in their order, but of equal lines only the first."""
+    first: dict[str, int] = {}
+    for index in order.tolist():
+        first.setdefault(lines[index], index)
+    return list(first.values())
 
 
 def lines_sharing_words(lines: Sequence[str], text: str, rare: int | None = None) -> list[int]:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clara_mlx.context import looks
 from clara_mlx.context.lines import split_into_lines
 from clara_mlx.context.ranking import best_lines, lines_sharing_words
 
@@ -170,3 +171,11 @@ def test_lines_in_sight_are_left_out_and_count_for_their_neighbours() -> None:
     question = "Which exception was raised?"
     chosen = best_lines(LINES, question, 300, shown={LINES[13]})
     assert 13 not in chosen and {12, 14} & set(chosen[:2])
+
+
+@given(
+    st.lists(st.sampled_from(["an Error", "E   x", "we got 3", "begot", "fine", ""]), max_size=9)
+)
+def test_lines_of_trouble(lines: list[str]) -> None:
+    trouble = {i for i, line in enumerate(lines) if line in ("an Error", "E   x", "we got 3")}
+    assert looks.lines_of_trouble(lines) == trouble
