@@ -112,17 +112,24 @@ def _telling(text: str) -> Iterator[int]:
             signs_of_it.reverse()
         elif weight != "failed":
             first = signs_of_it[:1] if weight == "error" else []
-            rest = signs_of_it[len(first) :]
-            signs_of_it[:] = first + sorted(rest, key=lambda sign: counts[sign.like])
-    said: set[str] = set()
+            rest = sorted(signs_of_it[len(first) :], key=lambda sign: counts[sign.like])
+            signs_of_it[:] = _different_first(first + rest)
     for weight, most in _CHOICES:
         for sign in of_weight.get(weight, ())[:most]:
-            # What is said again is said once, unless it names another test.
-            if sign.like not in said or weight == "failed":
-                said.add(sign.like)
-                yield sign.line
-                if _goes_on(text, sign):
-                    yield text.find("\n", sign.line) + 1
+            yield sign.line
+            if _goes_on(text, sign):
+                yield text.find("\n", sign.line) + 1
+
+
+def _different_first(found: list[Sign]) -> list[Sign]:
+    """Signs in their order, but for those that say what one before them says of something else."""
+    said: set[str] = set()
+    again: list[Sign] = []
+    new: list[Sign] = []
+    for sign in found:
+        (again if sign.like in said else new).append(sign)
+        said.add(sign.like)
+    return new + again
 
 
 def _goes_on(text: str, sign: Sign) -> bool:
@@ -158,16 +165,20 @@ def _fact_lines(text: str, command: str | None) -> list[int]:
 
 
 # /home/me/project/src/deep/down/a.c, of which the last two parts are shown
-_LONG_PATH = re.compile(
-    r"(?:[A-Za-z]:)?(?:[/\\][\w.@+~ -]{1,80}+){2,20}(?=[/\\][\w.@+~-]{1,80}[/\\][\w.@+~-]{1,80})"
-)
+_LONG_PATH = re.compile(r"[/\\][\w.@+~/\\-]{20,600}+")
+
+
+def _its_end(path: re.Match[str]) -> str:
+    """The last two parts of a path, behind dots."""
+    parts = re.split(r"([/\\])", path[0])
+    return "..." + "".join(parts[-4:]) if len(parts) > 7 else path[0]
 
 
 def _quoted(text: str, start: int) -> str:
     """The line of a text that starts there, cut, and without the beginnings of long paths."""
     line = _line(text, start).strip()
     if len(line) > _LINE:
-        line = _LONG_PATH.sub("...", line[: 8 * _LINE])
+        line = _LONG_PATH.sub(_its_end, line[: 8 * _LINE])
     return one_line(line, _LINE)
 
 
@@ -187,7 +198,9 @@ def _ends(text: str) -> str:
 # drwxr-xr-x  2 coin  staff   64 Jan  4 09:24 tills
 _ROW = re.compile(r"\S(?:  |[ ]?\t)[ \t]*+\S")
 # accuracy: 0.93
-_RESULT = re.compile(r"[ \t]*+[A-Za-z][\w /()%.-]{0,40}?[ \t]*+(?:[:=]|is|was)[ \t]*+-?\d")
+_RESULT = re.compile(r"(?:[:=]|\bis|\bwas)[ \t]{0,8}+-?\d")
+# Characters at a line's beginning in which a result's name ends.
+_RESULT_NAME = 60
 # The share of lines that are rows in a table.
 _ROWS = 0.7
 
@@ -202,7 +215,11 @@ def _rows(text: str) -> list[int]:
     rows = [start for start, line in lines[:_READ_ROWS] if _ROW.search(line[:_LINE])]
     if len(rows) > 1 and len(rows) >= _ROWS * len(lines[:_READ_ROWS]):
         return list(dict.fromkeys([start for start, _ in (*lines[:2], *lines[-2:])]))
-    return [start for start, line in lines[-2:] if _RESULT.match(line)]
+    return [
+        start
+        for start, line in lines[-2:]
+        if line.lstrip()[0].isalpha() and _RESULT.search(line[:_RESULT_NAME])
+    ]
 
 
 def _starts_of_lines(text: str, positions: Sequence[int]) -> list[int]:

@@ -111,7 +111,8 @@ def definitions(text: str) -> list[Definition]:
     found: dict[int, str] = {}
     for match in islice(_BY_WORD.finditer(text), _MOST_LINES):
         name = match[1]
-        if name not in _NO_DEFINITIONS and _goes_on_as_code(match[2]):
+        is_constant = "#define" in match[0]
+        if name not in _NO_DEFINITIONS and (is_constant or _goes_on_as_code(match[2])):
             found[match.start(1)] = name
     for match in islice(_BY_VALUE.finditer(text), _MOST_LINES):
         found.setdefault(match.start(1), match[1])
@@ -133,7 +134,7 @@ def _goes_on_as_code(rest: str) -> bool:
 
 
 #  extends
-_WORD = re.compile(r"[ \t]*+([A-Za-z]\w*+)")
+_WORD = re.compile(r"[ \t]*+(\w++|[.!?…](?=\s|$))")
 # Words that follow a name where it is defined.
 _AFTER_NAMES = _words(
     """
@@ -182,6 +183,9 @@ _COMMON = _words(
 )
 
 
+# fd7a, 0x1fA0
+_IS_NUMBER = re.compile(r"(?:0x)?[0-9a-f]++|(?:0x)?[0-9A-F]++")
+
 # What stands before a dot and tells nothing of the name after it.
 _OWN = frozenset(("self", "cls", "super"))
 
@@ -204,7 +208,7 @@ def names(text: str) -> list[str]:
         match[0] for match in islice(_NAME.finditer(text), _MOST_NAMES)
     ).items():
         owner, dot, name = chain.rpartition(".")
-        if len(name) > _LEAST_NAME and _PARTS.search(name):
+        if len(name) > _LEAST_NAME and _PARTS.search(name) and not _IS_NUMBER.fullmatch(name):
             if name not in _COMMON:
                 # An ordinary word with a dot before it counts half of a name with parts.
                 counts[name] += 2 * count

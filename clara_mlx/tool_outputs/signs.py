@@ -17,9 +17,11 @@ did not work; a warning."""
 # Characters of a line in which signs are looked for: what a tool says comes early in its lines.
 _LINE = 400
 
-# Characters of a line by which it is like another one, if they differ in digits only.
+# Characters of a line by which it is like another one.
 _LIKE = 160
 _NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
+# src/a.py:12
+_PARTICULARS = re.compile(r"[\w.@+-]*+[/\\][\w.@+/\\-]*+|'[^'\n]{0,99}+'|\"[^\"\n]{0,99}+\"|\d++")
 
 # Different lines that are read; what an output says after so many, it said before.
 _MOST_LINES = 5_000
@@ -32,7 +34,7 @@ class Sign(NamedTuple):
         weight: What the line says.
         line: Where the line starts in the text.
         start: Where the sign starts in the text; where the line does, if it is like one above.
-        like: The line without its digits and what is beyond `_LIKE` characters of it.
+        like: What the line says, without the numbers, paths and quotations that it has.
     """
 
     weight: Weight
@@ -46,7 +48,8 @@ _COUNTED = (
     r"(?<![:.\d\w-])\d{1,9}+(?: (?:tests?|specs?|checks?|targets?|jobs?|files?|steps?|scenarios?"
     r"|suites?|hosts?|builds?|unique|total|high|critical|new|previous|fixable|uncovered"
     r"|packages?))?[ \t](?:FAILED|PASSED|passed|failed|failing|passing|pending|skipped"
-    r"|errors?|failures?|warnings?|problems?|offenses?|violations?|vulnerabilit(?:y|ies)|issues?|defects?|mistakes?|leaks?"
+    r"|errors?|failures?|warnings?|problems?|offenses?|violations?|vulnerabilit(?:y|ies)|issues?"
+    r"|defects?|mistakes?|leaks?"
     r"|passes|fails|changed|reformatted|succeeded|up-to-date|executed|ignored|disabled|deprecated"
     r"|unreachable|insertions?|deletions?|transmitted|received|to (?:add|change|destroy|import)"
     r"|added|removed|destroyed|imported|upgraded|installed|newly installed|not upgraded|examples?"
@@ -55,7 +58,8 @@ _COUNTED = (
 # Tests run: 3
 _NAMED_COUNT = (
     r"\b(?:Tests run|Tests|Test Suites|Test Files|Failures|Errors|Failed|Passed|Total tests"
-    r"|Assertions|Scenarios|Score|Warnings|failures|errors|failed|passed|not ok|pass|fail|PASS|FAIL"
+    r"|Assertions|Scenarios|Score|Warnings|failures|errors|failed|passed|not ok|pass|fail|PASS"
+    r"|FAIL"
     r"|ok|rc|TOTAL|Restart Count|Exit Code|exit_code|returncode|exitCode)"
     r"[ \t]{0,12}+[:=][ \t]{0,24}+\d|\bFailed (?:Tests|Suites) \d"
     r"|^[#\u2139] (?:fail|pass|tests|skipped|suites) {1,3}+\d"
@@ -63,7 +67,8 @@ _NAMED_COUNT = (
 # BUILD FAILURE
 _STATED = (
     r"\b(?:BUILD|COMPILATION|Build|Compilation|Test Run|TEST RUN|TESTS|Tests|Deployment|Job"
-    r"|Pipeline|Transaction|Installation|Upgrade|Migration|Backup|Restore|Workflow|Run|Command|Task|Process)"
+    r"|Pipeline|Transaction|Installation|Upgrade|Migration|Backup|Restore|Workflow|Run|Command"
+    r"|Task|Process)"
     r" {1,4}+(?:FAILURE|FAILED|SUCCESS(?:FUL)?|SUCCEEDED|[Ff]ailed|[Ss]ucceeded|successful|ERROR"
     r"|[Cc]ompleted?|ABORTED|[Ff]inished|terminated|rolled back|passed|timed out)\b"
 )
@@ -80,13 +85,13 @@ _SUMMARY = (
     r"|Last State|Active): {0,24}+(?=\S)|(?:Apply|Destroy) complete!|PLAY RECAP)"
     r"|\b(?:definitely|indirectly) lost: (?!0 bytes)"
     r"|\b(?:No changes|[Nn]o issues found|[Nn]o problems?|[Aa]ll checks passed|[Aa]ll tests passed"
-    r"|Everything up-to-date|Already up to date|nothing to commit|[Uu]p to date|[Ss]uccessfully"
+    r"|Everything up-to-date|Already up to date|nothing to commit|[Uu]p to date"
     r"|Compiled successfully|Compiled with|Failed to compile|rolled out|has been rated at"
     r"|tests passed|tests failed|Aborting|Interrupted:|Done in|Completed in"
     r"|packet loss|Ran \d{1,9}+ tests?|Automatic merge failed|merge failed|syntax is ok"
     r"|test is successful|Transaction complete|[Cc]ompilation terminated|not mergeable"
     r"|completed (?:with|in|at|successfully))\b"
-    r"|^\W{0,8}+Finished (?!at )"
+    r"|^\W{0,8}+Successfully\b|\bsuccessfully\W{0,3}$|^\W{0,8}+Finished (?!at )"
     r"|^\W{0,8}+(?:OK|PASS|PASSED|FAIL|FAILED|FAILURES?!|ERROR|SUCCESS|DONE|Done\.|Success)"
     r"(?: {0,2}+[(!].{0,120}+)?\W{0,8}+$"
 )
@@ -106,7 +111,7 @@ _FAILED = re.compile(
 _ERROR = re.compile(
     r"\b(?:ERROR|FATAL|CRITICAL|SEVERE|PANIC|EMERG|ALERT|Fatal|FAILURE|BUG|CONFLICT|O(?:OPS|ops))"
     r"(?:(?=[\]\s:|!(>,=-])|$)|\[(?:error|fatal|ERR|emerg|alert|crit|E)\]|##\[error\]"
-    r"|\bnpm (?:ERR!|error)"
+    r"|\bnpm (?:ERR!|error) \S"
     r"|\b[Ee]rror(?:\[[\w:-]{1,40}+\]| [A-Z]{1,8}\d{2,5}| ?\([\w, -]{1,20}+\)"
     r"| \d{1,6}+(?: \(\w{1,8}+\))?)?(?::|[ \t]-[ \t]|[ \t]{2,8}+\S| at [\w/.])"
     r"|\b[A-Z]\w{0,80}+(?:(?<=Error)|(?<=Exception)|(?<=Failure)|(?<=Group)|(?<=Fault))"
@@ -124,19 +129,23 @@ _ERROR = re.compile(
 )
 # could not connect, cannot find symbol, connection refused
 _TROUBLE = re.compile(
-    r"\b(?:[Cc]ould ?n[o']t|[Cc]an(?:not|'t| not)|[Uu]nable to|[Ff]ailed|FAILED|[Ff]ailure|FAIL"
-    r"|[Nn]ot (?:found|defined|allowed|permitted|supported|exist)|[Dd]oes ?n[o']t exist|[Dd]enied"
+    r"(?<![\w-])(?:[Cc]ould ?n[o']t|[Cc]an(?:not|'t| not)|[Uu]nable to|[Ff]ailed|FAILED"
+    r"|[Ff]ailure|FAIL|[Nn]ot (?:found|defined|allowed|permitted|supported|exist)"
+    r"|[Dd]oes ?n[o']t exist|[Dd]enied"
     r"|[Rr]efused|[Tt]imed out|[Tt]imeout|[Ii]nvalid|[Uu]nexpected|[Uu]ndefined|[Uu]nknown"
     r"|[Uu]nresolved|[Uu]nrecognized|[Mm]issing|[Mm]ismatch|[Ii]llegal|[Rr]ejected|[Aa]borted"
-    r"|[Kk]illed|[Uu]nreachable|[Ee]xpired?|[Uu]navailable|[Cc]onflict|[Ii]nterrupted|[Dd]isconnect"
+    r"|[Kk]illed|[Uu]nreachable|[Ee]xpired?|[Uu]navailable|[Cc]onflict|[Ii]nterrupted"
+    r"|[Dd]isconnect"
     r"|[Nn]o such|[Nn]o space left|[Vv]iolat|[Oo]verflow|[Oo]ut of (?:range|bounds|memory)"
     r"|[Dd]eclined|[Ee]xceeded|[Cc]orrupt|[Bb]roken|[Bb]ad|[Ll]eaked|[Cc]rash|[Uu]nhealthy"
-    r"|[Ee]rrors?\b|[Ee]xception\b|[Ff]atal|[Bb]ack-off|BackOff|Evicted|[Uu]nauthorized|[Ff]orbidden"
+    r"|[Ee]rrors?\b|[Ee]xception\b|[Ff]atal|[Bb]ack-off|BackOff|Evicted|[Uu]nauthorized"
+    r"|[Ff]orbidden"
     r"|CVE-\d{4}-\d{4,7})"
 )
 # warning: unused variable
 _WARNING = re.compile(
-    r"\b(?:WARN(?:ING)?|[Ww]arning|\w{1,60}Warning|[Dd]eprecat(?:ed|ion)|CAUTION|Attention|NOTICE)\b|⚠"
+    r"\b(?:WARN(?:ING)?|[Ww]arning|\w{1,60}Warning|[Dd]eprecat(?:ed|ion)|CAUTION|Attention"
+    r"|NOTICE)\b|⚠"
 )
 _SIGNS: tuple[tuple[Weight, re.Pattern[str]], ...] = (
     ("failed", _FAILED),
@@ -152,7 +161,8 @@ _HINT = re.compile(
     r"|-)?out|invalid|unexpected|undefined|unknown|unre|missing|mismatch|illegal|reject"
     r"|unavail|expire|conflict|interrupt|disconnect|no (?:such|space|changes|issue|problem)"
     r"|violat|overflow|out of |declin|exceed|corrupt|broken|bad|leak|crash|unhealthy|fatal"
-    r"|back-?off|evicted|unauth|forbid|cve-|deprec|caution|attention|notice|[⚠✕✗✖×●❌]|\d\) "  # noqa: RUF001
+    r"|back-?off|evicted|unauth|forbid|cve-|deprec|caution|attention|notice|[⚠✕✗✖×●❌]"  # noqa: RUF001
+    r"|\d\) "
     r"|bug|oops|severe|critical|emerg|alert|caused by|unhandled|uncaught|core dump|sanitizer"
     r"|terminate|deadlock|double free|assert|ora-|pls-|tns-|rman-|sqlstate|^e: |\*\*\*|http/"
     r"|imagepull|general prot|kernel bug|null pointer|of size|stack over|\bok\b|rc[:=]"
@@ -174,20 +184,18 @@ def signs(text: str) -> tuple[Sign, ...]:
     """
     found: list[Sign] = []
     lines: set[str] = set()
-    read: dict[str, Weight | None] = {"": None}
+    read: dict[str, tuple[Weight, int] | None] = {}
     start = 0
     for line in text.split("\n"):
         if line and line not in lines and len(lines) < _MOST_LINES:
             lines.add(line)
-            like = line[:_LIKE].translate(_NO_DIGITS)
-            if like in read:
-                if weight := read[like]:
-                    found.append(Sign(weight, start, start, like))
-            else:
-                read[like] = None
-                if sign := _look_for_sign(line[:_LINE]):
-                    read[like], begin = sign
-                    found.append(Sign(sign[0], start, start + begin, like))
+            key = line[:_LIKE].translate(_NO_DIGITS)
+            if key not in read:
+                read[key] = _look_for_sign(line[:_LINE])
+            if sign := read[key]:
+                weight, begin = sign
+                like = _PARTICULARS.sub("", line[:_LIKE])
+                found.append(Sign(weight, start, start + min(begin, len(line)), like))
         start += len(line) + 1
     return tuple(found)
 
