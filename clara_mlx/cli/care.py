@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -71,6 +71,11 @@ def verify(
             table,
             *findings.problems,
             *(
+                [f"memories that `clara-mlx export` can save: {findings.can_be_exported:,}"]
+                if findings.can_be_exported is not None
+                else ()
+            ),
+            *(
                 [f"chunks to compress again, by `clara-mlx flush`: {repaired:,}"]
                 if repaired
                 else ()
@@ -119,16 +124,30 @@ def export(
 
     Latents are left out, since they can be computed again. The file appears only when it is
     complete, and only its owner can read it. If its name is a link, the file takes the link's
-    place; what the link leads to stays as it is.
+    place; what the link leads to stays as it is. Of a damaged memory file, what can be read is
+    exported; the rest is named, and the exit code is 1.
     """
-    with open_memory(db) as memory, progress_bar("exporting") as progress:
-        if to is None:
-            memory.export(sys.stdout, where, progress=progress)
-            sys.stdout.flush()
-            return
-        with _new_file(to) as file:
+    from clara_mlx.store.exports import Incomplete
+
+    incomplete: Incomplete | None = None
+    with (
+        open_memory(db) as memory,
+        progress_bar("exporting") as progress,
+        nullcontext(sys.stdout) if to is None else _new_file(to) as file,
+    ):
+        try:
             count = memory.export(file, where, progress=progress)
-    emit({"memories": count, "file": str(to)}, [f"memories in {to}: {count:,}"], as_json)
+        except Incomplete as error:
+            incomplete, count = error, error.written
+        file.flush()
+    damaged = incomplete.problems if incomplete else []
+    if to is not None:
+        figures = {"memories": count, "file": str(to), "damaged": damaged}
+        emit(figures, [f"memories in {to}: {count:,}"], as_json)
+    for problem in damaged:
+        typer.echo(printable(problem), err=True)
+    if incomplete:
+        raise incomplete
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from clara_mlx.cli.options import (
 )
 from clara_mlx.cli.output import (
     Json,
+    NotPassedOn,
     emit,
     printable,
     progress_bar,
@@ -64,7 +65,8 @@ def remember(
 
     Prints a handle, which gives the exact original back. No model is loaded: text search finds the
     memory at once, and `clara-mlx flush`, or any process that compresses the memory file, makes
-    latents of it. A file's path is kept as metadata.
+    latents of it. A file's path is kept as metadata. With --tee, standard input is passed on
+    whatever happens to the memory; the exit code says whether it was remembered.
     """
     files = list(dict.fromkeys(files or ()))
     for file in files:
@@ -72,7 +74,16 @@ def remember(
             raise ClaraError(f"{file}: not a file that can be read; nothing was remembered")
     metadata = parse_metadata(meta)
     handles: dict[str, str] = {}
-    with open_memory(db, make=True) as memory:  # before reading: a wrong path is noticed at once
+    # What is passed on must not wait for the memory, nor suffer with it. Else the memory is opened
+    # before anything is read, so that a wrong path is noticed at once.
+    passed_on: bytes | None = None
+    failure: NotPassedOn | None = None
+    if tee and not files:
+        try:
+            passed_on = read_stdin(tee=True)
+        except NotPassedOn as error:
+            passed_on, failure = error.content, error
+    with open_memory(db, make=True) as memory:
 
         def add(content: bytes, metadata: dict[str, Any], what: str = "") -> str:
             with progress_bar(f"remembering {what}characters") as progress:
@@ -85,7 +96,7 @@ def remember(
                 )
 
         if not files:
-            handles["-"] = add(read_stdin(tee=tee), metadata)
+            handles["-"] = add(read_stdin() if passed_on is None else passed_on, metadata)
         for number, file in enumerate(files, 1):
             handles[str(file)] = add(
                 read_bytes(file),
@@ -97,6 +108,8 @@ def remember(
         typer.echo(json.dumps(handles) if as_json else lines[0], err=True)
     else:
         emit(handles, lines, as_json)
+    if failure:
+        raise failure
 
 
 def _decode_if_text(content: bytes) -> str | bytes:

@@ -32,32 +32,47 @@ def read_bytes(file: Path) -> bytes:
         raise ClaraError(f"{file}: {reason(error)}") from error
 
 
+class NotPassedOn(ClaraError):
+    """Standard output took only a part of what was to be passed on.
+
+    Attributes:
+        content: All of standard input.
+    """
+
+    def __init__(self, content: bytes, error: OSError) -> None:
+        self.content = content
+        super().__init__(f"standard output: {reason(error)}; not all was passed on")
+
+
 def read_stdin(*, tee: bool = False) -> bytes:
     """All of standard input, unless that is a terminal.
 
     With ``tee`` it is passed on to standard output as it arrives. An interrupt ends the input:
     what arrived before it is kept, even if the interrupt also stopped the command that writes it.
+
+    Raises:
+        NotPassedOn: Standard output can't be written, as its disk is full. That nobody reads it
+            any more is no error.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise ClaraError("no input: name files, or pipe a command's output into this one")
     pieces = []
+    failure: OSError | None = None
+    tee = tee and sys.stdout is not None
     with contextlib.suppress(KeyboardInterrupt):
         while piece := sys.stdin.buffer.read1(1 << 16):  # type: ignore[union-attr]
             pieces.append(piece)
             if tee:
-                tee = _pass_on(piece)
-    return b"".join(pieces)
-
-
-def _pass_on(piece: bytes) -> bool:
-    """Write a piece to standard output; false if nobody reads that any more."""
-    try:
-        write_bytes(piece)
-    except BrokenPipeError:  # the rest of the input is still remembered
-        # Python flushes standard output once more when it exits; that must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+                try:
+                    write_bytes(piece)
+                except OSError as error:  # the rest of the input is still remembered
+                    failure, tee = error, False
+                    # Python flushes standard output once more at its exit; that must not fail.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    content = b"".join(pieces)
+    if failure is not None and not isinstance(failure, BrokenPipeError):
+        raise NotPassedOn(content, failure)
+    return content
 
 
 def write_bytes(content: bytes) -> None:

@@ -13,7 +13,7 @@ from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
 from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.model.thread import ModelThread
-from clara_mlx.store import care, exports, reindexing, search
+from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.latent_index import LatentIndex
@@ -100,6 +100,8 @@ class Memory:
         Raises:
             StoreError: The file can't be opened.
         """
+        if most_bytes is not None:
+            fields.check_number("most_bytes", most_bytes)
         memory = cls(Store(path), clara, codec, floor, most_bytes, model_thread)
         try:
             memory._open_latents()
@@ -114,11 +116,15 @@ class Memory:
 
     def _open_latents(self) -> None:
         clara, thread = self.clara, self.model_thread
+        reads_only = self._store.obstacle is not None
+        if reads_only and fingerprint_and_count(self._store)[0] is None:
+            return  # there are no latents, and none can be made
         if clara and thread:
             shape = clara.config.memory_tokens, clara.config.hidden_size
             self._latents = LatentTable.open(self._store, clara.fingerprint, *shape, self._codec)
             self._index = LatentIndex(self._latents)
-            self._compression = BackgroundCompression(self._store, self._latents, clara, thread)
+            if not reads_only:
+                self._compression = BackgroundCompression(self._store, self._latents, clara, thread)
 
     def close(self, *, flush: bool = False) -> None:
         """Stop the background work after its current batch; the rest waits for the next open."""
@@ -161,10 +167,8 @@ class Memory:
                 longest.
         """
         given = {"source": source, "session": session, "metadata": metadata, "handle": handle}
-        if isinstance(text, bytes):
-            handle = self._keep(text, "bytes", progress, **given)
-        else:
-            handle = self._keep(text.encode("utf-8", "surrogatepass"), "text", progress, **given)
+        original, kind = fields.original_of(text)
+        handle = self._keep(original, kind, progress, **given)
         if self._most_bytes is not None:
             care.evict(self._store, self._most_bytes)
         if self._compression:
@@ -199,6 +203,7 @@ class Memory:
         if self._compression and self._compression.running:
             self._compression.wait(timeout, progress)
         elif self.backlog():
+            self._store.check_writable()
             raise StoreError(f"{self.path}: nothing compresses the rest; open it with a model")
 
     def original(self, handle: str) -> str | bytes:
@@ -255,11 +260,14 @@ class Memory:
             where: Conditions on source, session, after, before, or keys of the metadata.
             mode: Search by ``latent``, by ``text`` (BM25), or by both, fused by reciprocal ranks.
             exact: Compare with every latent instead of the candidates that the sketches give.
+
+        Raises:
+            StoreError: An argument is of another type, or the mode needs a model.
         """
         if mode not in ("latent", "text", "hybrid"):
             raise StoreError(f"mode must be latent, text or hybrid, not {mode!r}")
-        if k < 1:
-            raise StoreError(f"k must be at least 1, got {k}")
+        fields.check_query(query)
+        k = fields.check_number("k", k)
         if mode == "latent":
             self._need_latents("latent search")
         if mode == "hybrid" and self._other_model:
@@ -269,7 +277,7 @@ class Memory:
         if mode != "text" and self.clara and self.model_thread and latents and latents.count():
             encoded = asking.encode_query(query, self.clara, self.model_thread)
         words = None if mode == "latent" else query
-        if words is not None:  # the rest of a file of an older format, a little each time
+        if words is not None and not self._store.obstacle:  # of an older format, a little each time
             reindexing.work(self._store, reindexing.SEARCH_SECONDS)
         return search.search(self._store, self._index, encoded, words, k, where, exact=exact)
 
@@ -314,6 +322,7 @@ class Memory:
         Raises:
             StoreError: No model was given to `open`.
         """
+        self._store.check_writable()
         if self._other_model:
             drop_all_latents(self._store)
             self._other_model = None
@@ -341,7 +350,11 @@ class Memory:
     def export(
         self, file: IO[str], where: Where = None, *, progress: Progress | None = None
     ) -> int:
-        """Write memories as JSON lines with their originals; returns the number of memories."""
+        """Write memories as JSON lines with their originals; returns the number of memories.
+
+        Raises:
+            Incomplete: Some are damaged; all others were written.
+        """
         return exports.export(self._store, file, where, progress)
 
     def import_(self, lines: Iterable[str], name: str = "the export") -> int:
@@ -355,6 +368,7 @@ class Memory:
             StoreError: A line is damaged; the memories before it have been kept, so that a second
                 import goes on there once the line is mended or removed.
         """
+        self._store.check_writable()
         new = 0
         for place, given in exports.read_export(lines, name):
             if self.has(given["handle"]):

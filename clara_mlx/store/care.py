@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
-from clara_mlx.store import fields, sketch_table
+from clara_mlx.store import fields, salvage, sketch_table
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
 
@@ -28,6 +29,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
     damaged_contents: list[int] = field(default_factory=list)
     damaged_chunks: list[int] = field(default_factory=list)  # their latents must be remade
+    can_be_exported: int | None = None  # memories, if originals or rows are damaged
 
 
 def verify(store: Store, progress: Progress | None = None) -> Findings:
@@ -51,6 +53,8 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
         run("chunks", _check_chunks)
         run("latents", _check_latents)
         run("sketches", _check_sketches)
+        if findings.damaged_contents or store.obstacle or salvage.is_damaged(store):
+            run("export", _count_exported)
     return findings
 
 
@@ -60,7 +64,8 @@ def _check_integrity(store: Store, findings: Findings, progress: Progress | None
     findings.problems += [f"SQLite: {row[0]}" for row in rows if row[0] != "ok"]
     rows = store.read("PRAGMA foreign_key_check")
     findings.problems += [f"{row[0]} row {row[1]} refers to a missing {row[2]}" for row in rows]
-    for table in ("chunk_text", "memory_text"):
+    # To check an index counts as writing.
+    for table in () if store.obstacle else ("chunk_text", "memory_text"):
         try:
             store.read(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 0)")
         except StoreError as error:
@@ -69,7 +74,7 @@ def _check_integrity(store: Store, findings: Findings, progress: Progress | None
 
 def _check_contents(store: Store, findings: Findings, progress: Progress | None) -> None:
     """Check that each original is what was remembered, and belongs to a memory."""
-    ids = [row[0] for row in store.read("SELECT id FROM contents ORDER BY id")]
+    ids = salvage.ids(store, "contents")
     for number, id in enumerate(ids, 1):
         try:
             store.content(id)
@@ -83,6 +88,18 @@ def _check_contents(store: Store, findings: Findings, progress: Progress | None)
         "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
     )
     findings.problems += [f"content {row[0]} belongs to no memory" for row in orphans]
+
+
+def _count_exported(store: Store, findings: Findings, progress: Progress | None) -> None:
+    """Count the memories that an export would give back."""
+    memories, _ = salvage.memories(store, None)
+    findings.can_be_exported = 0
+    for number, memory in enumerate(memories, 1):
+        with contextlib.suppress(StoreError):
+            store.original(memory.handle)
+            findings.can_be_exported += 1
+        if progress:
+            progress(number, len(memories), "memories")
 
 
 def _check_memories(store: Store, findings: Findings, progress: Progress | None) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import sqlite_vec
 
@@ -42,7 +43,8 @@ _KEPT_LOG_BYTES = 4 << 20
 
 # SQLite's result codes (sqlite.org/rescode.html). The messages can't stand for them, because some
 # quote what the caller gave.
-_BUSY, _LOCKED, _IO_ERROR, _FULL, _CANT_OPEN, _TOO_BIG = 5, 6, 10, 13, 14, 18
+_BUSY, _LOCKED, _READ_ONLY, _IO_ERROR, _CORRUPT = 5, 6, 8, 10, 11
+_FULL, _CANT_OPEN, _TOO_BIG, _NO_DATABASE = 13, 14, 18, 26
 
 # What SQLite says of statements that can never run. Their code is that of other faults, too.
 _REQUESTS = (
@@ -85,12 +87,17 @@ def _load_vec(connection: Connection) -> None:
         connection.enable_load_extension(False)
 
 
-def connect(path: Path) -> Connection:
+def connect(path: Path, *, immutable: bool = False, salvage: bool = False) -> Connection:
     """Open a connection with everything set: foreign keys, secure deletion, full durability.
 
     Transactions are explicit (``BEGIN IMMEDIATE``). The file is there already
     (`permissions.secure`), and nothing is written yet: it may be another program's (`use_wal`
     comes later).
+
+    Args:
+        path: The file.
+        immutable: Only read it, without locks and without its log: nobody must write it.
+        salvage: Only read it, as far as it can be read, though it is shorter than it should be.
 
     Raises:
         StorageFailed: The file can't be opened or is not a database.
@@ -99,10 +106,18 @@ def connect(path: Path) -> Connection:
     connection: Connection | None = None
     try:
         connection = module.connect(
-            str(path), timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            f"file:{quote(str(path))}?immutable=1" if immutable else str(path),
+            uri=immutable,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
         )
         connection.row_factory = module.Row
         _load_vec(connection)
+        if salvage:
+            # SQLite then believes the file's length instead of what its header says.
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("PRAGMA query_only = ON")
         # New files only. Each commit adds some thirty pages to the log, so they are small; reading
         # the blobs of a search takes no longer than with four times as large ones.
         connection.execute("PRAGMA page_size = 4096")
@@ -150,14 +165,24 @@ def transaction(connection: Connection, begin: str = "BEGIN IMMEDIATE") -> Itera
             connection.execute("ROLLBACK")
 
 
-def is_busy(error: Exception) -> bool:
+def is_busy(error: object) -> bool:
     """Whether another connection kept the file locked for too long."""
     return _code(error) in (_BUSY, _LOCKED)
 
 
-def is_full(error: Exception) -> bool:
+def is_full(error: object) -> bool:
     """Whether the disk is full."""
     return _code(error) == _FULL
+
+
+def is_unwritable(error: object) -> bool:
+    """Whether the file system may have refused: it is full, read-only, or not this user's."""
+    return _code(error) in (_READ_ONLY, _IO_ERROR, _FULL, _CANT_OPEN)
+
+
+def is_damage(error: object) -> bool:
+    """Whether SQLite found a file that it did not write so."""
+    return _code(error) in (_CORRUPT, _NO_DATABASE)
 
 
 def is_transient(error: Exception) -> bool:
@@ -172,6 +197,6 @@ def is_impossible(error: Exception) -> bool:
     return _code(error) == _TOO_BIG or any(words in str(error) for words in _REQUESTS)
 
 
-def _code(error: Exception) -> int:
+def _code(error: object) -> int:
     """The primary result code of a driver's error; 0 if it has none."""
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF

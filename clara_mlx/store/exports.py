@@ -9,11 +9,29 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 from clara_mlx.errors import Progress, StoreError
-from clara_mlx.store import fields
-from clara_mlx.store.store import Store
+from clara_mlx.store import fields, salvage
+from clara_mlx.store.store import Store, StoredMemory
+
+
+class Incomplete(StoreError):
+    """Some memories could not be exported; all others were.
+
+    Attributes:
+        written: The number of memories that were written.
+        problems: What is said of each of the others.
+    """
+
+    def __init__(self, path: Path, written: int, problems: list[str]) -> None:
+        self.written = written
+        self.problems = problems
+        super().__init__(
+            f"{path}: damaged memories that could not be exported: {len(problems)}; all others, "
+            f"{written}, were"
+        )
 
 
 def export(
@@ -22,31 +40,52 @@ def export(
     where: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write the memories that match a filter to a file; returns their number."""
+    """Write the memories that match a filter to a file; returns their number.
+
+    Raises:
+        Incomplete: Some are damaged; all others were written.
+    """
     store.settle()
-    memories = list(store.memories(where))
+    memories, problems = salvage.memories(store, where)
+    written = 0
     for number, memory in enumerate(memories, 1):
-        original, kind = store.original(memory.handle)
-        line: dict[str, Any] = {
-            "handle": memory.handle,
-            "source": memory.source,
-            "session": memory.session,
-            "created_at": memory.created_at,
-            "metadata": memory.metadata,
-            "sha256": hashlib.sha256(original).hexdigest(),
-        }
         try:
-            line["text" if kind == "text" else "base64"] = (
-                original.decode("utf-8")
-                if kind == "text"
-                else base64.b64encode(original).decode("ascii")
-            )
-        except UnicodeDecodeError:  # a text with lone surrogates, which JSON readers may refuse
-            line["surrogates"] = base64.b64encode(original).decode("ascii")
-        file.write(json.dumps(line, ensure_ascii=True) + "\n")
+            line = _write_line(store, memory)
+        except (StoreError, TypeError, ValueError) as error:
+            if not salvage.is_damage(error):
+                raise
+            problems.append(f"memory {memory.handle}: {error}")
+        else:
+            file.write(line)
+            written += 1
         if progress:
             progress(number, len(memories), "memories")
-    return len(memories)
+    if problems:
+        raise Incomplete(store.path, written, problems)
+    return written
+
+
+def _write_line(store: Store, memory: StoredMemory) -> str:
+    """A memory with its original as a line of JSON."""
+    fields.check_name("handle", memory.handle)
+    original, kind = store.original(memory.handle)
+    line: dict[str, Any] = {
+        "handle": memory.handle,
+        "source": memory.source,
+        "session": memory.session,
+        "created_at": memory.created_at,
+        "metadata": memory.metadata,
+        "sha256": hashlib.sha256(original).hexdigest(),
+    }
+    try:
+        line["text" if kind == "text" else "base64"] = (
+            original.decode("utf-8")
+            if kind == "text"
+            else base64.b64encode(original).decode("ascii")
+        )
+    except UnicodeDecodeError:  # a text with lone surrogates, which JSON readers may refuse
+        line["surrogates"] = base64.b64encode(original).decode("ascii")
+    return json.dumps(line, ensure_ascii=True) + "\n"
 
 
 def read_export(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -60,6 +99,8 @@ def read_export(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str
             the export's name and the line's number.
     """
     for number, line in enumerate(lines, 1):
+        if not isinstance(line, str):
+            raise StoreError(f"{name}, line {number}: it is no text: {type(line).__name__}")
         if line.strip():
             place = f"{name}, line {number}"
             try:

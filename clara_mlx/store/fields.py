@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -59,6 +60,44 @@ def check_time(created_at: Any) -> None:
         raise StoreError(f"created_at must be seconds since 1970, not {_kind(created_at)}")
     if not _EARLIEST <= created_at <= _LATEST:  # NaN is not, either
         raise StoreError("created_at must be seconds since 1970, within the years 1 to 9999")
+
+
+def original_of(text: Any) -> tuple[bytes, str]:
+    """The bytes of what is to be remembered, and its kind.
+
+    Raises:
+        StoreError: It is neither a text nor bytes.
+    """
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogatepass"), "text"
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text), "bytes"
+    raise StoreError(f"what is remembered must be a str or bytes, not {type(text).__name__}")
+
+
+def check_number(name: str, number: Any) -> int:
+    """A number of things, which is 1 at least.
+
+    Raises:
+        StoreError: It is no whole number, or less.
+    """
+    try:
+        whole = operator.index(number)
+    except TypeError as error:
+        raise StoreError(f"{name} must be a whole number, not {type(number).__name__}") from error
+    if whole < 1:
+        raise StoreError(f"{name} must be at least 1, got {whole}")
+    return whole
+
+
+def check_query(query: Any) -> None:
+    """Check the type of what is looked for.
+
+    Raises:
+        StoreError: It is no string.
+    """
+    if not isinstance(query, str):
+        raise StoreError(f"a query must be a string, not {type(query).__name__}")
 
 
 def write_metadata(metadata: Any) -> str:

@@ -7,26 +7,30 @@ import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.store.access import Place, cause, find_access
 from clara_mlx.store.driver import (
     BUSY_SECONDS,
     LOG_BYTES,
     Connection,
-    connect,
     driver,
     is_busy,
     is_full,
     is_impossible,
     is_transient,
+    is_unwritable,
     transaction,
 )
 from clara_mlx.store.migrations import migrate
-from clara_mlx.store.permissions import secure
+from clara_mlx.store.permissions import named, remove_empty, secure
 
 logger = logging.getLogger(__name__)
+
+
+class Closed(StoreError):
+    """The memory was closed before."""
 
 
 class File:
@@ -36,40 +40,81 @@ class File:
         StoreError: The file is of a newer format, another program's, damaged, or locked.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().absolute()
-        secure(self.path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = named(path)
+        made = secure(self.path)
         self._log = f"{os.path.realpath(self.path)}-wal"
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[tuple[threading.Thread, Connection]] = []
+        self._closed = False
+        self._place = Place(self.path)
         try:
+            self._access, connection = find_access(self.path)
+            self._add(connection)
             with self.errors():
-                migrate(self.connection, self.path)
-        except BaseException:
+                migrate(self.connection, self.path, obstacle=self.obstacle)
+            self._place.note_log()
+        except BaseException as error:
             self.close()
+            if made and not is_busy(error.__cause__):
+                remove_empty(self.path)
             raise
 
     @property
+    def obstacle(self) -> str | None:
+        """Why the file can only be read; None if it can be written."""
+        return self._access.obstacle
+
+    @property
     def connection(self) -> Connection:
-        """This thread's connection, opened on first use."""
+        """This thread's connection, opened on first use.
+
+        Raises:
+            Closed: The file was closed.
+            StorageFailed: It can't be opened, or another file is in its place.
+        """
+        if self._closed:
+            raise Closed(f"{self.path}: the memory is closed; open it again")
         if not hasattr(self._local, "connection"):
-            self._local.connection = connection = connect(self.path)
-            with self._lock:
-                alive = [pair for pair in self._connections if pair[0].is_alive()]
-                for thread, ended in self._connections:
-                    if not thread.is_alive():
-                        ended.close()
-                self._connections = [*alive, (threading.current_thread(), connection)]
+            self._place.check()
+            self._add(self._access.connect(self.path))
         return self._local.connection
 
+    def _add(self, connection: Connection) -> None:
+        """Make a connection this thread's, and close those of threads that have ended."""
+        self._local.connection = connection
+        with self._lock:
+            alive = [pair for pair in self._connections if pair[0].is_alive()]
+            for thread, ended in self._connections:
+                if not thread.is_alive():
+                    ended.close()
+            self._connections = [*alive, (threading.current_thread(), connection)]
+
     def close(self) -> None:
-        """Close the connections of all threads."""
+        """Close the connections of all threads; whatever is asked afterwards is refused."""
+        self._closed = True
+        self._place.set_log_aside()
         with self._lock:
             for _, connection in self._connections:
                 connection.close()
             self._connections.clear()
         self._local = threading.local()
+
+    def check_writable(self) -> None:
+        """Check that the file can be written, and is still the one that was opened.
+
+        Raises:
+            StorageFailed: It can't, or it is not; the message names the cause.
+        """
+        if self._closed:
+            raise Closed(f"{self.path}: the memory is closed; open it again")
+        if self.obstacle:
+            raise StorageFailed(
+                f"{self.path}: it can be read, but not written: {self.obstacle}",
+                transient=self._access.full,
+            )
+        self._place.check()
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -87,7 +132,9 @@ class File:
             if is_busy(error):
                 text = "another process has been writing for too long; try again"
             elif is_full(error):
-                text = "the disk is full; nothing of this step was kept"
+                text = "the disk is full (no space left); nothing of this step was kept"
+            elif is_unwritable(error):
+                text = cause(self.path, str(error))
             elif isinstance(error, module.OperationalError):
                 text = str(error)
             else:
@@ -100,6 +147,7 @@ class File:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that writes: all of it or nothing."""
+        self.check_writable()
         with self.errors(), transaction(self.connection) as connection:
             yield connection
             connection.execute("COMMIT")

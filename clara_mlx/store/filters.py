@@ -40,6 +40,8 @@ def condition(where: Where) -> tuple[str, list[Any]]:
         StoreError: A key can't be one of metadata, a value can't be compared (a string, a finite
             number, a bool, None or a list of those can), or there are too many of either.
     """
+    if where is not None and not isinstance(where, Mapping):
+        raise StoreError(f"where: a filter is a dict of values by key, not {type(where).__name__}")
     if where is not None and len(where) > MOST_KEYS:
         raise StoreError(f"where: a filter has at most {MOST_KEYS} keys")
     parts = ["1"]

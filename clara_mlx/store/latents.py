@@ -88,16 +88,20 @@ class LatentTable:
         """
         Codec(codec, memory_tokens, hidden)  # an unknown name fails before anything is written
         bits = Sketcher(memory_tokens * hidden, _SKETCH_BITS).bits
-        with file.write() as connection:
-            space = connection.execute("SELECT * FROM spaces").fetchone()
-            if space is None:
-                connection.execute(
-                    "INSERT INTO spaces (fingerprint, memory_tokens, hidden, codec, "
-                    "sketch_bits, sketch_seed) VALUES (?, ?, ?, ?, ?, ?)",
-                    (fingerprint, memory_tokens, hidden, codec, bits, _SKETCH_SEED),
-                )
+        space = next(iter(file.read("SELECT * FROM spaces")), None)
+        if (
+            space is None
+        ):  # an existing table is only read, as the file may be one that is read-only
+            with file.write() as connection:
                 space = connection.execute("SELECT * FROM spaces").fetchone()
-                sketch_table.create(connection, space["id"], bits)
+                if space is None:
+                    connection.execute(
+                        "INSERT INTO spaces (fingerprint, memory_tokens, hidden, codec, "
+                        "sketch_bits, sketch_seed) VALUES (?, ?, ?, ?, ?, ?)",
+                        (fingerprint, memory_tokens, hidden, codec, bits, _SKETCH_SEED),
+                    )
+                    space = connection.execute("SELECT * FROM spaces").fetchone()
+                    sketch_table.create(connection, space["id"], bits)
         if space["fingerprint"] != fingerprint:
             raise _other_model(file, space["fingerprint"], fingerprint)
         return cls(file, space)

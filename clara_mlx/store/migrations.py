@@ -173,13 +173,24 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
 )
 
 
-def migrate(connection: Connection, path: Path) -> None:
+def migrate(connection: Connection, path: Path, *, obstacle: str | None = None) -> None:
     """Bring a file up to date, in one transaction; an older file is backed up first.
 
+    Args:
+        connection: A connection to the file.
+        path: The file.
+        obstacle: Why it can't be written; None if it can.
+
     Raises:
-        StoreError: The file was made by a newer clara-mlx, or is another program's database.
+        StoreError: The file was made by a newer clara-mlx, or is another program's database, or it
+            has to be brought up to date and can't be written.
     """
     version = _read_version(connection, path)
+    if obstacle and version != len(MIGRATIONS):
+        what = "there is no memory in it yet" if version == 0 else "its format is an older one"
+        raise StorageFailed(f"{path}: {what}, and it can't be written: {obstacle}")
+    if obstacle:
+        return
     use_wal(connection)
     if version == len(MIGRATIONS):
         return

@@ -7,6 +7,7 @@ a file drops all of them that the process has on it (sqlite.org/howtocorrupt.htm
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -21,11 +22,28 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def secure(path: Path) -> None:
+def named(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a memory file, however it was given.
+
+    Raises:
+        StoreError: It can't be the path of a file.
+    """
+    if not isinstance(path, str | bytes | os.PathLike) or not os.fspath(path):
+        raise StoreError(f"a memory file is named by a string or a Path, not {ascii(path)[:80]}")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise StoreError(f"{ascii(text)[:80]}: no file can have a NUL in its name")
+    return Path(text).expanduser().absolute()
+
+
+def secure(path: Path) -> bool:
     """Make a memory file if there is none, and see to it that only its owner can use it.
 
     A link is followed. The folders that are missing are made, for the owner alone. A file that
     others could use becomes the owner's alone, with its log and the log's index.
+
+    Returns:
+        Whether it was made.
 
     Raises:
         StorageFailed: It is no regular file, or can't be made or changed.
@@ -34,14 +52,14 @@ def secure(path: Path) -> None:
     real = Path(os.path.realpath(path))
     try:
         make_private_folder(real.parent)
-        if not os.path.lexists(real):
-            _make(real)
+        made = not os.path.lexists(real) and _make(real)
         status = real.stat()
         if not stat.S_ISREG(status.st_mode):
             raise StorageFailed(f"{path}: can't be opened as a memory: not a regular file")
         if status.st_mode & _OTHERS:
             _mend(path, real, status)
         _tell_of_open_folder(path, real.parent)
+        return made
     except OSError as error:
         # A descriptor too few, or a full disk; a file that may not be used stays so.
         transient = not isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
@@ -61,10 +79,22 @@ def make_private_folder(folder: Path) -> None:
                 raise
 
 
-def _make(real: Path) -> None:
+def _make(real: Path) -> bool:
     """Make an empty file, unless another process is faster; it has no locks that could be lost."""
-    with contextlib.suppress(FileExistsError):
+    try:
         os.close(os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IRUSR | stat.S_IWUSR))
+    except FileExistsError:
+        return False
+    return True
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a file that was made (`secure`) and could not be opened, if nothing is in it."""
+    real = Path(os.path.realpath(path))
+    with contextlib.suppress(OSError):
+        if real.stat().st_size == 0:
+            for name in (real, Path(f"{real}-wal"), Path(f"{real}-shm")):
+                name.unlink(missing_ok=True)
 
 
 def _mend(path: Path, real: Path, status: os.stat_result) -> None:
@@ -76,9 +106,15 @@ def _mend(path: Path, real: Path, status: os.stat_result) -> None:
                 "be trusted; have its owner run: chmod 600"
             )
         return
-    for name in (real, *(Path(f"{real}-{what}") for what in ("wal", "shm", "arrivals"))):
-        if name.is_file() and not name.is_symlink():
-            name.chmod(stat.S_IMODE(name.stat().st_mode) & ~_OTHERS)
+    try:
+        for name in (real, *(Path(f"{real}-{what}") for what in ("wal", "shm", "arrivals"))):
+            if name.is_file() and not name.is_symlink():
+                name.chmod(stat.S_IMODE(name.stat().st_mode) & ~_OTHERS)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        logger.warning("%s: others can read it, and its file system is read-only", path)
+        return
     logger.warning("%s: others could read or write it; now only its owner can", path)
 
 

@@ -7,11 +7,11 @@ complete calls `SettledFile.settle` first. A thread moves the rest as soon as th
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store.arrivals import Arrivals
@@ -41,7 +41,7 @@ class HandleTaken(StoreError):
 class SettledFile(File):
     """A `File` beside which new memories wait (`arrivals`) while a reader holds up its log."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._mover = Mover(self._is_work, partial(self._move_some, patient=False))
         super().__init__(path)
         self._arrivals = Arrivals(self.path)
@@ -64,6 +64,7 @@ class SettledFile(File):
             HandleTaken: A memory has its handle.
             StorageFailed: It could not be written; nothing was kept.
         """
+        self.check_writable()
         waiting = 0
         while not waiting:
             with self.errors(), transaction(self.connection) as connection:
@@ -97,7 +98,7 @@ class SettledFile(File):
 
     def waiting_record(self, handle: str) -> bytes | None:
         """What was written down of a memory that waits; None if none with this handle does."""
-        if not self._arrivals.exist():
+        if not isinstance(handle, str) or not self._arrivals.exist():
             return None
         with self.errors():
             return self._arrivals.record(self.connection, handle)
@@ -136,6 +137,7 @@ class SettledFile(File):
             return
 
         def take() -> None:
+            self.check_writable()
             with self.errors(), transaction(self.connection) as connection:
                 self._arrivals.take_early(connection, handles, partial(insert_record, connection))
                 connection.execute("COMMIT")
@@ -152,6 +154,7 @@ class SettledFile(File):
             StorageFailed: The disk is full, or another connection writes; unless ``patient`` that
                 is so at once.
         """
+        self.check_writable()
         with self.errors(), nullcontext() if patient else self.impatience():
             until = time.monotonic() + _SLICE_SECONDS
 

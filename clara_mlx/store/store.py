@@ -13,10 +13,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.errors import StoreError
-from clara_mlx.store import fields, filters, sketch_table
+from clara_mlx.errors import StorageFailed, StoreError, reason
+from clara_mlx.store import fields, filters, forgetting
 from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
-from clara_mlx.store.driver import Connection
 from clara_mlx.store.newcomer import (
     ChunkRow,
     Newcomer,
@@ -156,7 +155,9 @@ class Store(SettledFile):
         """Cut a content into other chunks, which drops the latents of the old ones."""
         rows = chunk_rows(self.text(content_id), spans)
         with self.write() as connection:
-            _drop_sketches(connection, "SELECT id FROM chunks WHERE content_id = ?", [content_id])
+            forgetting.drop_sketches(
+                connection, "SELECT id FROM chunks WHERE content_id = ?", [content_id]
+            )
             connection.execute("DELETE FROM chunks WHERE content_id = ?", (content_id,))
             insert_chunks(connection, content_id, rows)
 
@@ -184,7 +185,7 @@ class Store(SettledFile):
         return self.text(self._content_of(handle)[0])
 
     def _content_of(self, handle: str) -> tuple[int, str]:
-        rows = self.read(
+        rows = isinstance(handle, str) and self.read(
             "SELECT c.id, c.kind FROM memories m JOIN contents c ON c.id = m.content_id "
             "WHERE m.handle = ?",
             (handle,),
@@ -244,8 +245,10 @@ class Store(SettledFile):
             self.settle(SEARCH_SECONDS)
         else:
             self.bring(named)
-        order = "m.id" if newest is None else f"m.id DESC LIMIT {newest:d}"
-        yield from self._memories(f"{wanted} ORDER BY {order}", parameters)
+        order = "m.id"
+        if newest is not None:
+            order = f"m.id DESC LIMIT {fields.check_number('newest', newest)}"
+        yield from self.select(f"{wanted} ORDER BY {order}", parameters)
 
     def latest_memory(
         self, content_id: int, where: Mapping[str, Any] | None
@@ -253,10 +256,10 @@ class Store(SettledFile):
         """The memory of a content that was remembered last, of those that match a filter."""
         wanted, parameters = filters.condition(where)
         latest = f"m.content_id = ? AND {wanted} ORDER BY m.id DESC LIMIT 1"
-        return next(self._memories(latest, [content_id, *parameters]), None)
+        return next(self.select(latest, [content_id, *parameters]), None)
 
-    def _memories(self, condition: str, parameters: Sequence[Any]) -> Iterator[StoredMemory]:
-        """The memories ``m`` for which an SQL condition holds, in the order that it asks for."""
+    def select(self, condition: str, parameters: Sequence[Any]) -> Iterator[StoredMemory]:
+        """The memories ``m`` in the file for which an SQL condition holds, in its order."""
         for row in self.read(
             "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
             f"WHERE {condition}",
@@ -277,7 +280,8 @@ class Store(SettledFile):
         # What waits can be moved between the two looks, so the file is the second.
         if self.waiting_record(handle) is not None:
             return True
-        return bool(self.read("SELECT 1 FROM memories WHERE handle = ?", (handle,)))
+        sql = "SELECT 1 FROM memories WHERE handle = ?"
+        return isinstance(handle, str) and bool(self.read(sql, (handle,)))
 
     def chunks(self, content_id: int) -> list[StoredChunk]:
         """The chunks of a content, in the order of its text."""
@@ -316,7 +320,12 @@ class Store(SettledFile):
         )
         figures = {"path": str(self.path), **dict(row), "waiting": waiting}
         figures["memories"] += waiting
-        return figures | {"file_bytes": self.path.stat().st_size}
+        try:
+            return figures | {"file_bytes": self.path.stat().st_size}
+        except OSError as error:
+            raise StorageFailed(
+                f"{self.path}: {reason(error)}; it was there when it was opened"
+            ) from error
 
     # -- forgetting ------------------------------------------------------------------------------
 
@@ -326,28 +335,6 @@ class Store(SettledFile):
         Returns:
             The number of memories removed.
         """
-        wanted, parameters = filters.condition(where)
-        self.settle()
-        with self.write() as connection:
-            rows = connection.execute(f"SELECT m.id FROM memories m WHERE {wanted}", parameters)
-            ids = [(row["id"],) for row in rows.fetchall()]
-            connection.executemany("DELETE FROM memories WHERE id = ?", ids)
-            orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
-            _drop_sketches(connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})")
-            connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
-            # Deleted rows only have a tombstone in the full-text index; this removes their words.
-            for table in ("chunk_text", "memory_text"):
-                connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
+        removed = forgetting.forget(self, where)
         self._cached_text.cache_clear()
-        self.settle()  # the arrivals may still hold it, if another process adds to them
-        # The write-ahead log may still hold what was removed.
-        self.empty_log()
-        return len(ids)
-
-
-def _drop_sketches(connection: Connection, query: str, parameters: Sequence[Any] = ()) -> None:
-    """Remove the sketches of the chunks that a query selects; no foreign key does that."""
-    ids = [row[0] for row in connection.execute(query, parameters).fetchall()]
-    if ids:
-        for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-            sketch_table.remove(connection, space_id, ids)
+        return removed

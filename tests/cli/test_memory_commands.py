@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from clara_mlx.memory import Memory
+
 Run = Callable[..., Any]
 
 TEXTS = [
@@ -180,7 +182,7 @@ def test_export_and_import(run: Run, tmp_path: Path) -> None:
     for number, text in enumerate(TEXTS):
         run("remember", "-s", f"s{number % 2}", "-m", f"n={number}", input=text)
     file = tmp_path / "memory.jsonl"
-    assert read(run, "export", file) == {"memories": 4, "file": str(file)}
+    assert read(run, "export", file) == {"memories": 4, "file": str(file), "damaged": []}
     assert file.stat().st_mode & 0o777 == 0o600
     exported = file.read_text()
     assert run("export").stdout == exported
@@ -325,3 +327,24 @@ def test_remembering_loads_no_model_code(tmp_path: Path) -> None:
     handle, loaded = done.stdout.decode().split("\n")[:2]
     assert handle.startswith("m-")
     assert loaded == ""
+
+
+def test_of_a_damaged_memory_the_rest_is_exported(run: Run, tmp_path: Path) -> None:
+    handles = [run("remember", input=f"text {number}\n").stdout.strip() for number in range(3)]
+    with Memory.open(tmp_path / "agent.db") as memory, memory.file.write() as connection:
+        connection.execute("UPDATE contents SET data = x'00' WHERE id = 2")
+    to = tmp_path / "export.jsonl"
+    result = run("export", to, "--json", ok=False)
+    assert result.exit_code == 1
+    assert [json.loads(line)["handle"] for line in to.read_text().splitlines()] == [
+        handles[0],
+        handles[2],
+    ]
+    figures = json.loads(result.stdout)
+    assert figures["memories"] == 2 and handles[1] in figures["damaged"][0]
+    assert "could not be exported: 1; all others, 2, were" in result.stderr
+    printed = run("export", ok=False)
+    assert (printed.exit_code, printed.stdout) == (1, to.read_text())
+    assert handles[1] in printed.stderr
+    checked = run("verify", ok=False)
+    assert checked.exit_code == 1 and "`clara-mlx export` can save: 2" in checked.stdout

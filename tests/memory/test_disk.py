@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,25 +19,19 @@ from clara_mlx.memory import Memory
 from clara_mlx.store import care
 from clara_mlx.store import driver as store_driver
 from clara_mlx.store.store import Store
+from tests.support.disks import small_disk
 
 # -- full disk -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    with contextlib.suppress(OSError):
-        if subprocess.run(command, capture_output=True).returncode == 0:
-            yield disk
-            subprocess.run(["umount", str(disk)], check=True)
-            return
-    pytest.skip("a small tmpfs can't be mounted here")
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path) as mounted:
+        yield mounted
 
 
-def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) -> None:
-    path = small_disk / "m.db"
+def test_full_disk(disk: Path, tmp_path: Path, clara: Callable[..., Any]) -> None:
+    path = disk / "m.db"
     rng = random.Random(3)
     kept: dict[str, str] = {}
     with Memory.open(path) as memory:
@@ -55,7 +48,7 @@ def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) 
             assert memory.original(handle) == text
         handle, text = list(kept.items())[-1]
         assert memory.recall(text[:768], 1, mode="text")[0].handle == handle
-    ballast = small_disk / "ballast"
+    ballast = disk / "ballast"
     with contextlib.suppress(OSError):
         ballast.write_bytes(bytes(4 << 20))
     # Opened again on the full disk, it works or says why not. Nothing is given up for good.
@@ -68,7 +61,7 @@ def test_full_disk(small_disk: Path, tmp_path: Path, clara: Callable[..., Any]) 
         handle = next(iter(kept))
         memory.forget(handle)
         del kept[handle]
-    for file in small_disk.glob("m.db*"):  # the log too: there was no room to put it in the file
+    for file in disk.glob("m.db*"):  # the log too: there was no room to put it in the file
         shutil.copy(file, tmp_path / file.name)
     with Memory.open(tmp_path / "m.db") as memory:
         assert memory.verify().problems == []

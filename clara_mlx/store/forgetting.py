@@ -1,0 +1,63 @@
+"""Forgetting: memories, and with the last memory of a content everything that came from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clara_mlx.errors import StorageFailed
+from clara_mlx.store import filters, sketch_table
+from clara_mlx.store.driver import Connection, is_full
+from clara_mlx.store.settled_file import SettledFile
+
+logger = logging.getLogger(__name__)
+
+
+def forget(file: SettledFile, where: Mapping[str, Any]) -> int:
+    """Remove the memories that match a filter; returns their number."""
+    file.settle()
+    try:
+        removed = _remove(file, where)
+    except StorageFailed as error:
+        if not is_full(error.__cause__):
+            raise
+        # Without what takes most of the log, it may fit into the space that the log has.
+        removed = _remove(file, where, words=False)
+        logger.warning(
+            "%s: the disk is full, so words of what was forgotten may still be in the full-text "
+            "index; free some space, and run `clara-mlx vacuum`",
+            file.path,
+        )
+    file.settle()  # the arrivals may still hold it, if another process adds to them
+    try:
+        file.empty_log()  # which may still hold what was removed
+    except StorageFailed as error:
+        logger.warning("forgotten text may still be in the log: %s", error)
+    return removed
+
+
+def _remove(file: SettledFile, where: Mapping[str, Any], *, words: bool = True) -> int:
+    """Remove memories, all or none, and unless that is put off what the index has of their words.
+
+    Deleted rows have only a tombstone there; optimising it removes their words.
+    """
+    wanted, parameters = filters.condition(where)
+    with file.write() as connection:
+        rows = connection.execute(f"SELECT m.id FROM memories m WHERE {wanted}", parameters)
+        ids = [(row["id"],) for row in rows.fetchall()]
+        connection.executemany("DELETE FROM memories WHERE id = ?", ids)
+        orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
+        drop_sketches(connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})")
+        connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
+        for table in ("chunk_text", "memory_text") if words else ():
+            connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
+    return len(ids)
+
+
+def drop_sketches(connection: Connection, query: str, parameters: Sequence[Any] = ()) -> None:
+    """Remove the sketches of the chunks that a query selects; no foreign key does that."""
+    ids = [row[0] for row in connection.execute(query, parameters).fetchall()]
+    if ids:
+        for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
+            sketch_table.remove(connection, space_id, ids)
