@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
-from clara_mlx.errors import Progress, StorageFailed, StoreError
+from clara_mlx.errors import Progress, StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.asking import SCORE_FLOOR, Answer
 from clara_mlx.memory.background import BackgroundCompression
@@ -369,17 +369,7 @@ class Memory:
                 import goes on there once the line is mended or removed.
         """
         self._store.check_writable()
-        new = 0
-        for place, given in exports.read_export(lines, name):
-            if self.has(given["handle"]):
-                continue
-            try:
-                self._keep(**given)
-            except StorageFailed:
-                raise
-            except StoreError as error:
-                raise StoreError(f"{place}: {error}") from error
-            new += 1
+        new = exports.import_(lines, name, self.has, lambda given: self._keep(**given))
         if self._compression:
             self._compression.wake()
         return new

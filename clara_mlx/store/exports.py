@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from clara_mlx.errors import Progress, StoreError
+from clara_mlx.errors import Progress, StorageFailed, StoreError
 from clara_mlx.store import fields, salvage
 from clara_mlx.store.store import Store, StoredMemory
 
@@ -86,6 +86,31 @@ def _write_line(store: Store, memory: StoredMemory) -> str:
     except UnicodeDecodeError:  # a text with lone surrogates, which JSON readers may refuse
         line["surrogates"] = base64.b64encode(original).decode("ascii")
     return json.dumps(line, ensure_ascii=True) + "\n"
+
+
+def import_(
+    lines: Iterable[str],
+    name: str,
+    has: Callable[[str], bool],
+    keep: Callable[[dict[str, Any]], Any],
+) -> int:
+    """Keep the memories of an export whose handles are new; returns how many those are.
+
+    Raises:
+        StoreError: A line is damaged, or could not be kept; those before it have been.
+    """
+    new = 0
+    for place, given in read_export(lines, name):
+        if has(given["handle"]):
+            continue
+        try:
+            keep(given)
+        except StorageFailed:
+            raise
+        except StoreError as error:
+            raise StoreError(f"{place}: {error}") from error
+        new += 1
+    return new
 
 
 def read_export(lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
