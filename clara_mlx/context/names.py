@@ -112,7 +112,8 @@ def _by_kind(text: str) -> dict[str, list[str]]:
     close: list[str] = []  # the names near the first sign of trouble
     for view in _ends(text):
         part = view.text
-        trouble = first_trouble(part)
+        found = first_trouble(view.bare.text)
+        trouble = None if found is None else view.bare.original_span(found, found)[0]
         for one in identifiers(part):
             if one.kind == "test":
                 first = _says_failed(part, one.start, one.end)
@@ -121,8 +122,8 @@ def _by_kind(text: str) -> dict[str, list[str]]:
             if one.kind == "path" and _OF_OTHERS.search(one.text):
                 first = False
             (near if first else kinds)[one.kind].append(one.text)
-        if trouble is not None:
-            close += names(part[max(0, trouble - _ABOVE) : trouble + _BELOW])
+        if found is not None:
+            close += names(view.bare.text[max(0, found - _ABOVE) : found + _BELOW])
         bare.append(view.bare.text)
         for name, start in definitions(view.code.text):
             number = view.code.line_number(start)
@@ -159,10 +160,11 @@ _OF_OTHERS = re.compile(
 
 
 def _ends(text: str) -> Iterator[Undressed]:
-    """The beginning and the end of a text, or all of it, as a reader sees it."""
+    """Views of the beginning and the end of a text, or of all of it; each has its text already."""
     seen = undress(text).text if len(text) <= _UNDRESSED else text
     ends = (seen,) if len(seen) <= 2 * _LOOK else (seen[:_LOOK], seen[-_LOOK:])
-    yield from map(undress, ends)
+    for end in ends:
+        yield undress(undress(end).text)
 
 
 def _not_shown(names: Iterable[str], shown: str) -> list[str]:

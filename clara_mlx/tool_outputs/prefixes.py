@@ -60,6 +60,12 @@ _NAME = re.compile(
     r"(?: |(?=\n|\Z)))|[A-Za-z][\w.@-]*+ *+\|(?: |(?=\n|\Z))"
     r"|\[[A-Za-z][\w./:@-]*+\] |[A-Za-z@][\w./@-]*+:[a-z][\w-]*+: )"
 )
+# \n{"returncode": 0, "output":
+_WRAPPER = re.compile(
+    r"\n[\[{},\] \t]*+(?<=[\[{ ])"
+    r"(?:['\"][\w $./-]*+['\"][ \t]*+[:,]?[ \t]*+"
+    r"(?:[\[{]++|(?:0|[Tt]rue|[Ff]alse|null|None)[ \t]*+,[ \t]*+)?)++(?<=[:, ])(?=\n|\Z)"
+)
 # What a line says of itself is no name of who printed it.
 # [ERROR]
 _LEVEL = re.compile(
@@ -85,6 +91,16 @@ _CODE_PREFIX = re.compile(
 def records(text: str) -> Found:
     """What JSON puts around each line of an output."""
     return json_records(text), []
+
+
+def wrappers(text: str) -> Found:
+    """Lines of JSON before a text that was unfolded, if they say only names and an exit code 0."""
+    ends = [
+        (one.start(), min(one.end(), len(text)), "")
+        for one in find_all(_WRAPPER, "\n" + text)
+        if one[0].rstrip().endswith(('":', "':"))
+    ]
+    return ends, []
 
 
 def times(text: str) -> Found:

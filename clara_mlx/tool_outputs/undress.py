@@ -23,6 +23,7 @@ from clara_mlx.tool_outputs.prefixes import (
     places_in_code,
     records,
     times,
+    wrappers,
 )
 
 # Texts whose undressed views are kept, and the characters that they may have together. One larger
@@ -185,7 +186,7 @@ _LAYERS: tuple[Callable[[str], list[Edit]], ...] = (
 
 
 # What is set aside, in this order, and how often: a container can stand before a time.
-_PREFIXES = (records, times, marks, names, line_numbers)
+_PREFIXES = (wrappers, records, times, marks, names, line_numbers)
 _MOST_PREFIXES = 2
 
 # JSON in JSON in JSON; each time the backslashes double.

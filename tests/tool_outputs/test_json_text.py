@@ -76,6 +76,16 @@ def test_data_and_code_stay_as_they_are(data: str) -> None:
     assert undress(data).text == data
 
 
+def test_the_bare_view_is_without_what_says_nothing_around_a_text() -> None:
+    for wrapped in ({"returncode": 0, "output": OUTPUT}, [{"type": "text", "text": OUTPUT}]):
+        for text in (json.dumps(wrapped), str(wrapped)):
+            assert undress(text).bare.text.startswith("first line\n")
+    failed = undress(json.dumps({"returncode": 1, "output": OUTPUT})).bare.text
+    assert failed.startswith('{"returncode": 1, "output":')
+    data = json.dumps({"a": {"b": [1]}, "c": "d"}, indent=1)
+    assert undress(data).bare.text == data
+
+
 def test_records_of_lines_are_the_lines_in_the_bare_view() -> None:
     records = [
         {"Time": "2031-05-06T04:58:15Z", "Action": "run", "Test": "TestA"},
