@@ -52,6 +52,7 @@ class File:
         try:
             self._access, connection = find_access(self.path)
             self._add(connection)
+            self._place = Place(self.path)  # opening it can change its inode, on an overlay
             with self.errors():
                 migrate(self.connection, self.path, obstacle=self.obstacle)
             self._place.note_log()

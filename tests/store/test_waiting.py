@@ -13,8 +13,10 @@ from clara_mlx.context.table import Block, BlockTable
 from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.store import care, search, settled_file
+from clara_mlx.store.mover import Mover
 from clara_mlx.store.settled_file import HandleTaken
 from clara_mlx.store.store import Store
+from tests.support.disks import remount, small_disk
 from tests.support.long_reader import fill_log, log, reader, remember, short_log, waiting
 
 
@@ -197,3 +199,22 @@ def test_named_memories_of_an_import_wait_too(tmp_path: Path, store: Store) -> N
             assert memory.import_(file) == 60
         assert log(store).stat().st_size < before + (1 << 19)
         assert memory.status().memories == len(handles) + 60
+
+
+def test_what_waits_beside_a_file_that_can_only_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Handles find it; a search goes on at once, and the log says what it misses."""
+    monkeypatch.setattr(Mover, "start", lambda self: None)
+    with small_disk(tmp_path, "32m") as disk:
+        with short_log(disk / "m.db", monkeypatch) as store, reader(store):
+            handles = fill_log(store)
+            waits = remember(store, 5000)
+            assert waiting(store).exists()
+        remount(disk, "ro")
+        with Memory.open(disk / "m.db") as memory:
+            assert memory.has(waits) and memory.original_bytes(waits).startswith(b"text 5000 ")
+            assert memory.status().memories == len(handles) + 1
+            assert waits not in {hit.handle for hit in memory.recall(f"{5000 * 7919:x}")}
+            assert "what was remembered last can't be found yet" in caplog.text
+        remount(disk, "rw")
