@@ -35,6 +35,17 @@ _UNDRESSED = 1_000_000
 # The first lines that tell whether a text is a table.
 _READ_ROWS = 40
 
+# Lines below what went wrong that may say more of it.
+_BELOW = 4
+
+# The most rows of a table that are shown of its end, besides its head and its first row.
+_LAST_ROWS = 4
+
+# an ordinary word
+_WORD = re.compile(r"[^\W\d_]{3}")
+# ---- captured ----
+_RULE = re.compile(r"[-=_*#~]{3}")
+
 # Characters of a line that is too short to be an error's message.
 _SHORT = 16
 
@@ -53,6 +64,7 @@ _CHOICES: tuple[tuple[Weight, int], ...] = (
     ("error", 8),
     ("trouble", 8),
     ("warning", 3),
+    ("finding", 8),
 )
 
 
@@ -71,7 +83,8 @@ def key_lines(text: str, command: str | None = None) -> list[str]:
     facts = _fact_lines(seen, command)
     if not facts and is_listing(seen, command):
         return []
-    starts = list(dict.fromkeys((*_telling(seen), *facts))) or _rows(seen)
+    starts = list(dict.fromkeys((*_telling(seen), *(facts or _said_further(seen)))))
+    starts += [] if starts and seen.count("\n") > _KEY_LINES else _rows(seen)
     chosen: dict[int, str] = {}
     room = _ROOM
     for start in starts:
@@ -119,6 +132,18 @@ def _telling(text: str) -> Iterator[int]:
             yield sign.line
             if _goes_on(text, sign):
                 yield text.find("\n", sign.line) + 1
+
+
+def _said_further(text: str) -> Iterator[int]:
+    """Where the lines start that stand below the first two signs of what went wrong."""
+    wrong = (sign for sign in signs(text) if sign.weight in ("failed", "error", "trouble"))
+    for sign in islice(wrong, 2):
+        start = text.find("\n", sign.line) + 1
+        for _ in range(_BELOW):
+            line = _line(text, start)[:_LINE] if start else ""
+            if _WORD.search(line) and not _RULE.match(line):
+                yield start
+            start = start and text.find("\n", start) + 1
 
 
 def _different_first(found: list[Sign]) -> list[Sign]:
@@ -214,7 +239,7 @@ def _rows(text: str) -> list[int]:
     lines = [(start, line) for start, line in lines if line and not line.isspace()]
     rows = [start for start, line in lines[:_READ_ROWS] if _ROW.search(line[:_LINE])]
     if len(rows) > 1 and len(rows) >= _ROWS * len(lines[:_READ_ROWS]):
-        return list(dict.fromkeys([start for start, _ in (*lines[:2], *lines[-2:])]))
+        return list(dict.fromkeys([start for start, _ in (*lines[:2], *lines[-_LAST_ROWS:])]))
     return [
         start
         for start, line in lines[-2:]

@@ -10,9 +10,9 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-Weight = Literal["verdict", "failed", "error", "trouble", "warning"]
+Weight = Literal["verdict", "failed", "error", "trouble", "warning", "finding"]
 """What a line says: how a run ended; that a test failed; an error by its very word; that something
-did not work; a warning."""
+did not work; a warning; what a checker or a search found at a place in a file."""
 
 # Characters of a line in which signs are looked for: what a tool says comes early in its lines.
 _LINE = 400
@@ -115,7 +115,7 @@ _ERROR = re.compile(
     r"|\b[Ee]rror(?:\[[\w:-]{1,40}+\]| [A-Z]{1,8}\d{2,5}| ?\([\w, -]{1,20}+\)"
     r"| \d{1,6}+(?: \(\w{1,8}+\))?)?(?::|[ \t]-[ \t]|[ \t]{2,8}+\S| at [\w/.])"
     r"|\b[A-Z]\w{0,80}+(?:(?<=Error)|(?<=Exception)|(?<=Failure)|(?<=Group)|(?<=Fault))"
-    r"(?:$|:| \(| - )|^(?:KeyboardInterrupt|SystemExit|StopIteration|GeneratorExit)\b"
+    r"(?:$|:| \(| \[| - )|^(?:KeyboardInterrupt|SystemExit|StopIteration|GeneratorExit)\b"
     r"|\b(?:fatal:|panicked at|panic: |[Cc]aused by[ :]|Uncaught |uncaught exception|Unhandled )"
     r"|\b(?:Exception in|Segmentation fault|core dumped|Bus error|Floating point exception"
     r"|undefined reference to|terminate called|[Cc]ommand not found|No such file or"
@@ -146,6 +146,12 @@ _TROUBLE = re.compile(
 _WARNING = re.compile(
     r"\b(?:WARN(?:ING)?|[Ww]arning|\w{1,60}Warning|[Dd]eprecat(?:ed|ion)|CAUTION|Attention"
     r"|NOTICE)\b|⚠"
+)
+# src/till.go:12:5: this branch is empty (SA9003)
+_FINDING = re.compile(
+    r"[ \t]{0,6}+(?:(?=[\d./@+~\\-]{0,60}+[A-Za-z_])[\w./@+~\\-]{1,200}+(?::\d{1,6}+(?::\d{1,6}+)?"
+    r"|\(\d{1,6}+(?:,\d{1,6}+)?\)):? {1,8}+\S"
+    r"|\d{1,6}+:\d{1,5}+(?: {2}|\t)[ \t]{0,8}+\S)"
 )
 _SIGNS: tuple[tuple[Weight, re.Pattern[str]], ...] = (
     ("failed", _FAILED),
@@ -206,7 +212,7 @@ def _look_for_sign(line: str) -> tuple[Weight, int] | None:
         for weight, pattern in _SIGNS:
             if match := pattern.search(line):
                 return weight, match.start()
-    return None
+    return ("finding", 0) if _FINDING.match(line) else None
 
 
 def first_trouble(text: str) -> int | None:

@@ -146,7 +146,7 @@ def test_the_last_line_of_an_unknown_tool_is_no_outcome_unless_it_gives_a_result
 def test_of_a_table_the_head_and_some_rows_are_shown() -> None:
     rows = [f"till{i}   {i} coins   open   /srv/till{i}" for i in range(30)]
     shown = outcomes.key_lines("\n".join(["NAME    COINS   STATE   PATH", *rows]))
-    assert shown[0] == "NAME COINS STATE PATH" and "till29" in shown[-1] and len(shown) == 4
+    assert shown[0] == "NAME COINS STATE PATH" and "till29" in shown[-1] and len(shown) == 6
 
 
 def test_what_is_rare_comes_before_what_is_said_again_and_again() -> None:
