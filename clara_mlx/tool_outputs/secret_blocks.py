@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 from itertools import zip_longest
 
@@ -17,8 +18,7 @@ _END = re.compile(
 # Some tools print a backslash and an n between the lines.
 # \n
 _LINE = re.compile(r"\r?\n|(?:\\r)?\\{1,8}n")
-# What a line of a key ends in: Base64
-_BODY = re.compile(r"[A-Za-z0-9+/=]++\Z")
+_BASE64 = string.ascii_letters + string.digits + "+/="
 # Lines that stand within a block without being Base64.
 # Proc-Type: 4,ENCRYPTED
 _FIELD = re.compile(
@@ -64,11 +64,11 @@ def _body_end(text: str, start: int, limit: int) -> int:
     for place, following in zip_longest(lines, lines[1:], fillvalue=limit):
         line = _LINE.sub("", text[place:following])
         stripped = line.rstrip(_END_OF_LINE)
-        body = _BODY.search(stripped, max(0, len(stripped) - 512))
-        length = len(body[0]) if body else 0
+        length = len(stripped) - len(stripped.rstrip(_BASE64))
+        body = stripped[len(stripped) - length :]
         same_margin = abs(len(stripped) - length - margin) < 2
         is_last = same_margin and place + len(line) >= len(text)
-        if length >= _BODY_CHARACTERS or (body and (is_last or _is_rest(body[0]))):
+        if length >= _BODY_CHARACTERS or (body and (is_last or _is_rest(body))):
             end = place + len(stripped)
             margin = len(stripped) - length
         elif _FIELD.search(line, 0, 300):
@@ -91,9 +91,10 @@ def _tail(text: str, ending: re.Match[str], done: int) -> Iterator[tuple[int, in
     start = ending.start()
     for place, following in zip(reversed(lines[:-1]), reversed(lines[1:]), strict=True):
         stripped = _LINE.sub("", text[place:following]).rstrip(_END_OF_LINE)
-        body = _BODY.search(stripped, max(0, len(stripped) - 512))
-        if not body or not (len(body[0]) >= _BODY_CHARACTERS or _is_rest(body[0])):
+        margin = len(stripped.rstrip(_BASE64))
+        body = stripped[margin:]
+        if len(body) < _BODY_CHARACTERS and not _is_rest(body):
             break
-        start = place + body.start()
+        start = place + margin
     if start < ending.start():
         yield start, ending.end()

@@ -11,7 +11,7 @@ _SUFFIX = (
     r"|b64|base64|raw|plain|default|primary|secondary))?"
 )
 _WORDS = (
-    r"[Pp](?:(?ai:ass(?:wor[dt]|wd|phrase|code)?|wd|sk)|(?i:w)(?<![A-Za-z0-9].[Ww])"
+    r"[Pp](?:(?ai:ass(?:wor[dt]|wd|[ -]?phrase|code)?|wd|sk)|(?i:w)(?<![A-Za-z0-9].[Ww])"
     r"|(?i:at)(?:(?<=[-_].[Aa][Tt])|(?<!\wPAT)(?<=PAT)))",
     r"[Tt](?ai:oken)",
     r"[Ss](?:(?ai:ecret|alt|ess(?:ion)?[_-]?id|id(?<=[-_].id))|(?i:ig)(?<=[?&;].ig)|(?i:ignature))",
@@ -83,7 +83,7 @@ NAME_AND_LEAD = re.compile(
 
 # DB_PASSWORD
 _PASSWORD_NAME = re.compile(
-    r"(?i)(?:passwor[dt]|passwd|passphrase|passcode|pwd|psk|(?<![a-z])pass|(?<![a-z])pw|(?:db|user|root|admin|login|smtp|imap"
+    r"(?i)(?:passwor[dt]|passwd|pass-?phrase|passcode|pwd|psk|(?<![a-z])pass|(?<![a-z])pw|(?:db|user|root|admin|login|smtp|imap"
     r"|ftp|my|pg|redis|mail|http|proxy|ssh|key|store|bind|auth|mysql|postgres|mongo|basic|cert|require|master)pass)"
     + _SUFFIX
     + "$"

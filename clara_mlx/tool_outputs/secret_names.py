@@ -97,6 +97,10 @@ def _name(text: str, least: int, key: re.Match[str]) -> _Name | None:
         name, start = name[1:], start + 1
     elif before == " " and len(name) == 3 and name.lower() == "key":  # Secret Access Key
         name = text[max(0, start - 13) : end]
+    elif before == " " and name.lower() == "phrase":
+        name = f"pass{name}"
+    if key[1][:1] == "]" and "[masked:" in text[max(0, start - 24) : start]:
+        return None  # the kind of a secret in its mask
     kind = kind_of_name(name, before)
     return None if kind is None else _Name(start, name, kind == "password")
 
@@ -184,6 +188,8 @@ def _is_secret(
         if name.text.lower().endswith("auth") and not is_token(value):
             return False
         return is_token(value, strong=strong and how != "is")
+    if is_option and how == "op" and text[key.end() - 1] in " \t":
+        return False  # the option's value is empty
     if len(value) < (_LEAST_OPTION if is_option else _LEAST_PASSWORD):
         return False
     plain = name.text.lower() == "pass"
@@ -195,6 +201,8 @@ def _is_secret(
         return bool('"' in key[1] or "'" in key[1]) and not consists_of_words(value)
     if how == "call":
         return name.text[:1] in "sw." and " " not in value and not value.isalpha()
+    if how == "for" and value.isalpha() and text[key.end() + len(value) :][:1] == " ":
+        return False  # a sentence goes on
     if how == "bracket" and value.isalpha():
         return False
     if how == "told":

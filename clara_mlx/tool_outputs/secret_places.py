@@ -97,7 +97,7 @@ _COOKIES = re.compile(
     r"[\[\\\"'`]{0,6}+([^\s=;\"'\\{}]{1,128}+=[^\n\"'\\]{1,8192}+)"
 )
 # id=abc
-_COOKIE = re.compile(r"(?<![^\s;,=:(\[\\\"'`])([^\s=;,]{1,128}+)=([^\s;,]{1,8192}+)")
+_COOKIE = re.compile(r"(?<![^\s;,=:(\[\\\"'`])([^\s;,=:(\[\\\"'`]{1,128}+)=([^\s;,]{1,8192}+)")
 # path
 _ATTRIBUTE = re.compile(
     r"(?:path|domain|expires|max-age|samesite|priority|version|comment|secure|httponly|partitioned)\Z",
@@ -162,7 +162,7 @@ def _is_login(value: str) -> bool:
 
 # \ndb.example.com:5432:app:bob:password
 _PGPASS = re.compile(
-    r"(?:\n|\| |\t|→)(?:[^\s:/#]{1,253}+|\*):(?:\d{4,5}|\*):([^\s:]{1,64}+):([^\s:]{1,64}+):"
+    r"(?:\n|\| |\t|→)(?:[^\s:/#→|]{1,253}+|\*):(?:\d{4,5}|\*):([^\s:]{1,64}+):([^\s:]{1,64}+):"
     r"((?:[^\s:\\]|\\.){4,256}+)(?=\s|\Z)"
 )
 # Words where a name of a user would be: those of compilers' messages.

@@ -15,9 +15,17 @@ _LOOKED_AT = 256  # characters at the beginning of a value; more would not chang
 
 # Variables and blanks to be filled in: ${TOKEN}
 _PLACEHOLDER = re.compile(
-    r"\$(?:\{|\(|\w++\Z|env:)|<[^<>\n]{0,100}+>|\{[{%]?[^\n]{0,100}\}|%[sdr](?:\W|\Z)|%[({]|%\w{1,64}+%\Z|%\w++\Z"
-    r"|\*{3,}|x{3,}|X{3,}|\.{3}|…|•{3}|#\{|[:@][A-Za-z_]++\Z|\?|-{3,}|_{3,}|!(?:vault|ref|sub|getatt|secret|env|encrypted|reference|importvalue)\b|%env\(|\[masked|\[redacted|\[filtered",
+    r"\$(?:\{|\(|\w++\Z|env:)|<[^<>\n]{0,100}+>|\{[{%]?[^\n]{0,100}\}|#\{|[:@][A-Za-z_]++\Z"
+    r"|%[sdr](?:\W|\Z)|%[({]|%\w{1,64}+%\Z|%\w++\Z|%env\(|(?:env|file|fd):"
+    r"|\*{3,}|x{3,}|\.{3}|…|•{3}|\?|-{3,}|_{3,}|\d{4}-\d\d-\d\d(?:[T ]|\Z)"
+    r"|!(?:vault|ref|sub|getatt|secret|env|encrypted|reference|importvalue)\b"
+    r"|\[masked|\[redacted|\[filtered",
     re.IGNORECASE,
+)
+# required|min:8
+_RULE = re.compile(
+    r"(?:required|nullable|sometimes|string|confirmed|bail|min:\d{1,4}|max:\d{1,4})"
+    r"(?:\|[\w:,]{1,64}+)++\Z"
 )
 # your_password
 _BLANK = re.compile(
@@ -30,248 +38,31 @@ _BLANK = re.compile(
     re.IGNORECASE,
 )
 # Words that are no secrets after the name of one.
-_WORDS = frozenset(
-    (
-        *("none", "null", "nil", "true", "false", "yes", "no", "string", "str", "bytes", "bool"),
-        *(
-            "optional",
-            "required",
-            "object",
-            "undefined",
-            "changeme",
-            "redacted",
-            "hidden",
-            "masked",
-        ),
-        *(
-            "password",
-            "passwd",
-            "pass",
-            "passphrase",
-            "secret",
-            "token",
-            "example",
-            "test",
-            "prompt",
-        ),
-        *(
-            "incorrect",
-            "invalid",
-            "passed",
-            "missing",
-            "expired",
-            "failed",
-            "boolean",
-            "number",
-            "int",
-        ),
-        *(
-            "integer",
-            "float",
-            "any",
-            "unknown",
-            "void",
-            "text",
-            "varchar",
-            "char",
-            "uuid",
-            "secretstr",
-        ),
-        *(
-            "charfield",
-            "textfield",
-            "default",
-            "empty",
-            "unset",
-            "set",
-            "get",
-            "key",
-            "value",
-            "user",
-        ),
-        *(
-            "username",
-            "valid",
-            "wrong",
-            "correct",
-            "accepted",
-            "rejected",
-            "changed",
-            "updated",
-            "reset",
-        ),
-        *("created", "deleted", "revoked", "enabled", "disabled", "encrypted", "hashed", "plain"),
-        *(
-            "plaintext",
-            "ok",
-            "error",
-            "warning",
-            "info",
-            "field",
-            "input",
-            "option",
-            "flag",
-            "argument",
-        ),
-        *(
-            "basic",
-            "bearer",
-            "digest",
-            "oauth",
-            "oauth2",
-            "jwt",
-            "ldap",
-            "oidc",
-            "saml",
-            "mtls",
-            "sso",
-        ),
-        *(
-            "and",
-            "or",
-            "is",
-            "was",
-            "are",
-            "be",
-            "been",
-            "to",
-            "for",
-            "if",
-            "with",
-            "on",
-            "in",
-            "from",
-        ),
-        *(
-            "must",
-            "should",
-            "can",
-            "cannot",
-            "can't",
-            "could",
-            "may",
-            "will",
-            "would",
-            "has",
-            "have",
-        ),
-        *(
-            "the",
-            "a",
-            "an",
-            "this",
-            "that",
-            "these",
-            "your",
-            "my",
-            "its",
-            "their",
-            "our",
-            "not",
-            "too",
-        ),
-        *("at", "as", "by", "of", "does", "doesn't", "do", "did", "didn't", "already", "contains"),
-        *(
-            "needs",
-            "need",
-            "please",
-            "enter",
-            "use",
-            "used",
-            "using",
-            "only",
-            "also",
-            "then",
-            "than",
-        ),
-        *(
-            "when",
-            "where",
-            "which",
-            "who",
-            "how",
-            "what",
-            "why",
-            "but",
-            "so",
-            "it",
-            "we",
-            "you",
-            "they",
-        ),
-        *("authentication", "authorization", "login", "strength", "policy", "length", "parameter"),
-        *(
-            "file",
-            "path",
-            "name",
-            "type",
-            "id",
-            "hash",
-            "here",
-            "placeholder",
-            "dummy",
-            "self",
-            "this",
-        ),
-        *("env", "process", "config", "settings", "request", "generated", "provided", "specified"),
-        *(
-            "supplied",
-            "stored",
-            "manager",
-            "protected",
-            "safe",
-            "ask",
-            "stdin",
-            "keyring",
-            "inherit",
-        ),
-        *(
-            "external",
-            "internal",
-            "unauthorized",
-            "forbidden",
-            "denied",
-            "mismatch",
-            "refresh",
-            "access",
-        ),
-    )
-)
+_WORD_LIST = """
+none null nil true false yes no string str bytes bool optional required object undefined
+changeme redacted hidden masked password passwd pass passphrase secret token example test
+prompt incorrect invalid passed missing expired failed boolean number int integer float any
+unknown void text varchar char uuid secretstr charfield textfield default empty unset set get
+key value user username valid wrong correct accepted rejected changed updated reset created
+deleted revoked enabled disabled encrypted hashed plain plaintext ok error warning info field
+input option flag argument basic bearer digest oauth oauth2 jwt ldap oidc saml mtls sso and or
+is was are be been to for if with on in from must should can cannot can't could may will would
+has have the a an this that these your my its their our not too at as by of does doesn't do
+did didn't already contains needs need please enter use used using only also then than when
+where which who how what why but so it we you they authentication authorization login strength
+policy length parameter file path name type id hash here placeholder dummy self env process
+config settings request generated provided specified supplied stored manager protected safe
+ask stdin keyring inherit external internal unauthorized forbidden denied mismatch refresh
+access
+"""
+_WORDS = frozenset(_WORD_LIST.split())
 # Words that make a text of several a sentence about passwords, not one.
-_GRAMMAR = frozenset(
-    (
-        *(
-            "must",
-            "should",
-            "can",
-            "cannot",
-            "can't",
-            "may",
-            "is",
-            "was",
-            "are",
-            "be",
-            "has",
-            "have",
-        ),
-        *("your", "the", "this", "not", "too", "please", "enter", "to", "for", "with", "required"),
-        *(
-            "does",
-            "doesn't",
-            "don't",
-            "do",
-            "did",
-            "contains",
-            "match",
-            "of",
-            "and",
-            "or",
-            "in",
-            "at",
-        ),
-        *("again", "new", "old", "current", "confirm", "repeat", "incorrect", "invalid", "wrong"),
-    )
-)
+_GRAMMAR_LIST = """
+must should can cannot can't may is was are be has have your the this not too please enter to
+for with required does doesn't don't do did contains match of and or in at again new old
+current confirm repeat incorrect invalid wrong
+"""
+_GRAMMAR = frozenset(_GRAMMAR_LIST.split())
 # os.environ["TOKEN"]
 _CODE = re.compile(
     r"[(/]|~/|\.{1,2}/|[A-Za-z]:[\\/]|[A-Za-z_][\w.?!]*+(?:->\w++|::\w++)*+[(\[<]"
@@ -285,7 +76,7 @@ _DOTTED = re.compile(
 # oauth2-client-credentials-flow
 _WORDS_ONLY = re.compile(
     r"[\W_]*+(?:(?:[A-Z]?[a-z]{1,14}|[A-Z]{1,14}|[a-z]{1,12}(?:[A-Z][a-z]{1,11}){1,4}|[A-Z][a-z]{1,11}(?:[A-Z][a-z]{1,11}){1,4})"
-    r"\d{0,3}(?![A-Za-z0-9])[\W_]*+|v?\d{1,4}(?![A-Za-z0-9])[\W_]*+)*+"
+    r"\d{0,3}(?![A-Za-z0-9])[\W_]*+|v?\d{1,6}(?![A-Za-z0-9])[\W_]*+)*+"
 )
 # sha256:
 _REFERENCE = re.compile(
@@ -299,6 +90,7 @@ def is_blank(value: str) -> bool:
     return bool(
         value.lower().rstrip(".!:") in _WORDS
         or _PLACEHOLDER.match(value)
+        or _RULE.match(value)
         or _BLANK.fullmatch(value[:_LOOKED_AT])
         or value.endswith(("EXAMPLE", "EXAMPLEKEY"))
         or len(set(value)) == 1
