@@ -12,7 +12,6 @@ from threading import Lock
 from typing import NamedTuple
 
 from clara_mlx.tool_outputs import overwritten, terminal
-from clara_mlx.tool_outputs.decoding import decode as decode
 from clara_mlx.tool_outputs.edits import Edit, Origins, edit
 from clara_mlx.tool_outputs.json_text import json_strings
 from clara_mlx.tool_outputs.prefixes import (

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clara_mlx.tool_outputs.undress import decode, undress
+from clara_mlx.tool_outputs.decoding import decode
+from clara_mlx.tool_outputs.undress import undress
 
 _PARTS = st.sampled_from(
     [
