@@ -18,7 +18,7 @@ import numpy as np
 from synthetic import BATCH, HIDDEN, MEMORY, Array, World
 
 from clara_mlx import machine
-from clara_mlx.memory.asking import SCORE_FLOOR
+from clara_mlx.store.calibration import UNMEASURED
 from clara_mlx.store.sketch import RunningMean, Sketcher
 
 
@@ -59,14 +59,14 @@ def main() -> None:
     result = {
         "machine": machine.describe(),
         "remembered": options.chunks // 2,
-        "floor": SCORE_FLOOR,
+        "floor": UNMEASURED.floor,
         "best_centred_cosine": {
             name: {
                 "queries": len(values),
                 "least": min(values),
                 "median": float(np.median(values)),
                 "most": max(values),
-                "below_the_floor": sum(value < SCORE_FLOOR for value in values),
+                "below_the_floor": sum(value < UNMEASURED.floor for value in values),
             }
             for name, values in sorted(best.items())
         },

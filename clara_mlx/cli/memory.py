@@ -152,10 +152,13 @@ def recall(
 
 
 def _format_hit(hit: Hit, note: str = "") -> str:
-    """A hit for people. It is not a table, whose columns would fold the exact lines."""
+    """A hit for people; the line that fits best is marked if there is a note.
+
+    It is not a table, whose columns would fold the exact lines.
+    """
     about = (f"[{hit.handle} line {hit.line}]", hit.source, note and f"({note})")
     lines = hit.text.rstrip().split("\n")
-    if hit.matched_line is not None:
+    if note and hit.matched_line is not None:
         marked = hit.matched_line - hit.line
         lines = [f"{'>' if i == marked else ' '} {line}" for i, line in enumerate(lines)]
     return "\n".join([" ".join(part for part in about if part), *lines, ""])
@@ -171,7 +174,9 @@ def ask(
     max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of the answer.")] = 128,
     floor: Annotated[
         float | None,
-        typer.Option(help="Centred cosine, -1 to 1, below which a chunk is not relevant."),
+        typer.Option(
+            help="Centred cosine, -1 to 1, below which a chunk is not relevant; default: measured."
+        ),
     ] = None,
     *,
     where: dict[str, Any],
@@ -193,6 +198,8 @@ def ask(
                 typer.echo(printable(piece), nl=False)
     assert answer is not None  # the last piece
     lines = ["\n" if answer.evidence else "", *map(_format_hit, answer.evidence)]
+    if not answer.grounded:
+        lines.insert(1, "(not grounded: none of these words stands in what it was given from)\n")
     if answer.evidence:
         tokens = answer.tokens_read + answer.tokens_saved
         lines.append(f"{answer.tokens_read:,} tokens read instead of {tokens:,}")

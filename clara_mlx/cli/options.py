@@ -71,9 +71,7 @@ def open_memory(
 
         clara = load(model)
     from clara_mlx.memory import Memory
-    from clara_mlx.memory.asking import SCORE_FLOOR
 
-    floor = SCORE_FLOOR if floor is None else floor
     with Memory.open(db, clara, floor=floor, compress=compress) as memory:
         yield memory
 

@@ -12,6 +12,8 @@ import numpy as np
 from clara_mlx.errors import ClaraError
 from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
+from clara_mlx.store import asked, fields, forms, words
+from clara_mlx.store.calibration import UNMEASURED, Calibration
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.results import Hit
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-#: Centred cosine below which a chunk has nothing to do with a question (bench/RESULTS.md).
-SCORE_FLOOR = 0.15
+#: The share of a question's words, by their rarity, that makes a chunk worth reading whatever the
+#: model says of it.
+ENOUGH_WORDS = 0.2
 
 NOTHING_FOUND = "Nothing relevant is remembered."
 
@@ -35,11 +38,53 @@ class Answer:
     tokens_read: int  # memory tokens and separators the decoder read in place of the text
     tokens_saved: int  # tokens of that text, less tokens_read
     passes: int  # decoder passes; 0 if nothing relevant was found
+    grounded: bool = True  # false: none of its words stands in the evidence
 
 
-def relevant(hits: list[Hit], floor: float) -> list[Hit]:
-    """The hits worth reading: at or above the floor, or found by words and not compressed yet."""
-    return [hit for hit in hits if hit.cosine is None or hit.cosine >= floor]
+def check_question(question: str) -> None:
+    """Refuse a question that is no text, or has nothing but white space.
+
+    Raises:
+        ClaraError: It is one of these.
+    """
+    fields.check_query(question)
+    if not question.strip():
+        raise ClaraError("the question is empty; say what to look for")
+
+
+def relevant(hits: list[Hit], floor: float | None, unrelated: Calibration | None) -> list[Hit]:
+    """The hits worth reading: those from the floor on, and those that are not compressed yet.
+
+    Args:
+        hits: What was found.
+        floor: Least centred cosine. If there is none, it is that of questions that have nothing to
+            do with the memory, and hits with enough of the question's words are worth reading, too.
+        unrelated: What such questions score.
+    """
+    least_share = ENOUGH_WORDS if floor is None else float("inf")
+    if floor is None:
+        floor = (unrelated or UNMEASURED).floor
+    return [
+        hit
+        for hit in hits
+        if hit.cosine is None or hit.cosine >= floor or (hit.share or 0.0) >= least_share
+    ]
+
+
+def is_grounded(answer: str, question: str, evidence: list[Hit]) -> bool:
+    """Whether any word of an answer stands in its evidence, the question's own words aside.
+
+    An answer that has no other words than the question's is looked for with these.
+    """
+    given = {word for word, _ in words.words_with_parts(question)}
+    found = [word.text for word in asked.read(answer).words]
+    wanted = [word for word in found if word not in given] or found
+    known: set[str] = set()
+    for hit in evidence:
+        for word, parts in words.words_with_parts(hit.text):
+            known.update((word, *parts))
+    stems = {forms.stem(word) for word in known}
+    return not wanted or any(word in known or forms.stem(word) in stems for word in wanted)
 
 
 def encode_query(query: str, clara: Clara, model_thread: ModelThread) -> Array:
@@ -92,7 +137,9 @@ def stream_answer(
             yield "\n"
     read = len(documents) * (clara.config.memory_tokens + 1)  # with <SEP>
     tokens = sum(len(ids) for ids in clara.tokenizer.encode_batch([hit.text for hit in hits]))
-    yield Answer("\n".join(answers), hits, read, tokens - read, len(passes))
+    whole = "\n".join(answers)
+    grounded = is_grounded(whole, question, hits)
+    yield Answer(whole, hits, read, tokens - read, len(passes), grounded)
 
 
 def _documents(

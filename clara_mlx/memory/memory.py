@@ -9,8 +9,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
 from clara_mlx.errors import Progress, StoreError
 from clara_mlx.memory import asking
-from clara_mlx.memory.asking import SCORE_FLOOR, Answer
+from clara_mlx.memory.asking import Answer
 from clara_mlx.memory.background import BackgroundCompression
+from clara_mlx.memory.calibrating import Calibrator
 from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, fields, reindexing, search
@@ -50,7 +51,7 @@ class Memory:
         store: Store,
         clara: Clara | None,
         codec: str,
-        floor: float,
+        floor: float | None,
         most_bytes: int | None,
         model_thread: ModelThread | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class Memory:
         self._most_bytes = most_bytes
         self._latents: LatentTable | None = None
         self._index: LatentIndex | None = None
+        self._calibrator: Calibrator | None = None
         self._compression: BackgroundCompression | None = None
         self._other_model: str | None = None  # what to say if the latents are another model's
 
@@ -77,7 +79,7 @@ class Memory:
         clara: Clara | None = None,
         *,
         codec: str = "int8",
-        floor: float = SCORE_FLOOR,
+        floor: float | None = None,
         most_bytes: int | None = None,
         compress: bool = True,
         model_thread: ModelThread | None = None,
@@ -88,7 +90,7 @@ class Memory:
             path: The SQLite file.
             clara: The model; without it only text is searched and nothing is compressed.
             codec: The format in which new latents are stored: ``int8``, ``fp16`` or ``int4``.
-            floor: Centred cosine below which `ask` finds nothing relevant.
+            floor: Least centred cosine of what `ask` reads; default: see `asking.relevant`.
             most_bytes: Size of the file's used pages above which the oldest memories are
                 forgotten; None keeps everything.
             compress: Whether to work through the backlog in the background.
@@ -123,6 +125,7 @@ class Memory:
             shape = clara.config.memory_tokens, clara.config.hidden_size
             self._latents = LatentTable.open(self._store, clara.fingerprint, *shape, self._codec)
             self._index = LatentIndex(self._latents)
+            self._calibrator = Calibrator(self._latents, self._index, clara, thread)
             if not reads_only:
                 self._compression = BackgroundCompression(self._store, self._latents, clara, thread)
 
@@ -205,6 +208,8 @@ class Memory:
         elif self.backlog():
             self._store.check_writable()
             raise StoreError(f"{self.path}: nothing compresses the rest; open it with a model")
+        if self._calibrator:
+            self._calibrator.current()
 
     def original(self, handle: str) -> str | bytes:
         """The exact original: text as text, bytes as bytes, checked against its SHA-256."""
@@ -258,7 +263,7 @@ class Memory:
             query: A question or words.
             k: Number of results; fewer only if fewer chunks match ``where``.
             where: Conditions on source, session, after, before, or keys of the metadata.
-            mode: Search by ``latent``, by ``text`` (BM25), or by both, fused by reciprocal ranks.
+            mode: Search by ``latent``, by ``text``, or by both, fused.
             exact: Compare with every latent instead of the candidates that the sketches give.
 
         Raises:
@@ -277,18 +282,18 @@ class Memory:
         if mode != "text" and self.clara and self.model_thread and latents and latents.count():
             encoded = asking.encode_query(query, self.clara, self.model_thread)
         words = None if mode == "latent" else query
-        if words is not None and not self._store.obstacle:  # of an older format, a little each time
-            reindexing.work(self._store, reindexing.SEARCH_SECONDS)
-        return search.search(self._store, self._index, encoded, words, k, where, exact=exact)
+        reindexing.work(self._store, reindexing.SEARCH_SECONDS)
+        unrelated = self._calibrator.current() if encoded is not None and self._calibrator else None
+        found = self._store, self._index, encoded, words, k, where
+        return search.search(*found, exact=exact, calibration=unrelated)
 
     def ask(
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Answer:
         """Answer a question from the memory tokens of the k best chunks, with the evidence.
 
-        Chunks below the score floor are left out; if none is left, the answer says that nothing
-        relevant is remembered. Chunks that do not fit the decoder's window together are read in
-        several passes, see `asking.stream_answer`.
+        Only relevant chunks are read (`asking.relevant`), in several passes if they do not fit the
+        decoder's window together. If there is none, the answer says so.
         """
         *_, answer = self.stream_ask(question, k, where, max_tokens=max_tokens)
         assert isinstance(answer, Answer)
@@ -298,10 +303,12 @@ class Memory:
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
+        asking.check_question(question)
         latents = self._need_latents("asking")
         clara, model_thread = self.clara, self.model_thread
         assert clara and model_thread
-        hits = asking.relevant(self.recall(question, k, where), self.floor)
+        unrelated = self._calibrator.current() if self._calibrator else None
+        hits = asking.relevant(self.recall(question, k, where), self.floor, unrelated)
         return asking.stream_answer(question, hits, latents, clara, model_thread, max_tokens)
 
     def _need_latents(self, what: str) -> LatentTable:

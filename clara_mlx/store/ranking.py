@@ -45,8 +45,12 @@ _LINEAR = 0.9
 
 
 def rarity(count: float, among: float) -> float:
-    """How much a word says that ``count`` of ``among`` chunks have; always positive."""
-    return log(1 + max(0.0, among - count + 0.5) / (count + 0.5))
+    """How much a word says that ``count`` of ``among`` chunks have; always positive.
+
+    One that no chunk has says as much as one that a single chunk has.
+    """
+    count = max(1.0, count)
+    return log(1 + (max(0.0, among - count) + 0.5) / (count + 0.5))
 
 
 @dataclass(frozen=True)

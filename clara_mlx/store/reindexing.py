@@ -31,7 +31,7 @@ def work(store: Store, seconds: float) -> bool:
     It gives up at once if the file can't be written or another process writes; another call goes
     on where it stopped.
     """
-    if not _marks(store):
+    if store.obstacle or not _marks(store):
         return False
     deadline = monotonic() + seconds
     connection = store.connection

@@ -24,6 +24,7 @@ class Hit:
     metadata: dict[str, Any]
     chunk_id: int
     matched_line: int | None = None  # number of the line that fits best; None without a query
+    share: float | None = None  # of the query's words, by their rarity; None: not found by words
     matched: str = ""  # that line as a reader sees it, perhaps cut
 
 

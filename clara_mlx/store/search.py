@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from clara_mlx.store import filters, fulltext
+from clara_mlx.store.calibration import UNMEASURED, Calibration
 from clara_mlx.store.filters import Where
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latent_index import LatentIndex
@@ -16,9 +17,6 @@ from clara_mlx.store.settled_file import SEARCH_SECONDS
 from clara_mlx.store.store import Gone, Store
 
 logger = logging.getLogger(__name__)
-
-#: Reciprocal rank fusion: a hit of rank r counts 1 / (RRF + r) (Cormack et al., 2009).
-RRF = 60
 
 # Results looked for beyond k, in case some are forgotten before they are read.
 _SPARE = 5
@@ -39,8 +37,13 @@ def search(
     where: Where,
     *,
     exact: bool = False,
+    calibration: Calibration | None = None,
 ) -> list[Hit]:
     """The k best chunks for a query by latents, by words, or by both fused.
+
+    Fused, the words lead as far as they are found, and latents as far as their cosines are above
+    what they are for anything. So neither search makes the other worse where it knows nothing:
+    words that are nowhere, or a model that was never taught such texts.
 
     Chunks whose latents are damaged are found by their words only; the log names them.
 
@@ -52,10 +55,11 @@ def search(
         k: Number of results; fewer only if fewer chunks match.
         where: A filter, see `filters.condition`.
         exact: Compare with all latents instead of those that the sketches choose.
+        calibration: What cosines are for anything; `UNMEASURED` without it.
 
     Returns:
-        Hits, the best first. Their score is the cosine, the negated BM25, or the sum of reciprocal
-        ranks of both.
+        Hits, the best first. Their score is from 0 to 1, about the share of the query that was
+        found; by latents alone it is the cosine.
     """
     store.settle(SEARCH_SECONDS)
     by_latent: dict[int, float] = {}
@@ -71,11 +75,11 @@ def search(
         by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
     if by_words is not None:
         by_text = dict(by_words.search(depth, where))
+    ranked = sorted((by_latent or by_text).items(), key=lambda item: -item[1])
     if encoded is None or query is None:
-        ranked = sorted((by_latent or by_text).items(), key=lambda item: -item[1])
+        ranked = ranked[: k + _SPARE]
     else:
-        ranked = _fuse(by_latent, by_text)
-    ranked = ranked[: k + _SPARE]
+        ranked = [(id, 0.0) for id in dict.fromkeys([*by_latent, *by_text])]
     centred: dict[int, float | None] = {}
     if encoded is not None and index is not None:
         centred = index.centred_cosines(encoded, [id for id, _ in ranked])
@@ -89,6 +93,9 @@ def search(
                 store.path,
                 damaged,
             )
+    if encoded is not None and query is not None:
+        fused = _fuse([id for id, _ in ranked], by_text, centred, calibration or UNMEASURED)
+        ranked = fused[: k + _SPARE]
     found_by = {"latent": by_latent, "text": by_text}
     return list(islice(_read_hits(store, ranked, where, centred, found_by, by_words), k))
 
@@ -128,14 +135,28 @@ def _read_hits(
                 metadata=memory.metadata,
                 chunk_id=id,
                 matched_line=best.number if best else None,
+                share=found_by["text"].get(id),
                 matched=best.text[:_MATCHED_CHARACTERS] if best else "",
             )
 
 
-def _fuse(by_latent: dict[int, float], by_text: dict[int, float]) -> list[tuple[int, float]]:
-    """Chunk ids and the sums of their reciprocal ranks in two searches, the best first."""
-    scores: dict[int, float] = {}
-    for ranking in (by_latent, by_text):
-        for rank, id in enumerate(sorted(ranking, key=lambda id: -ranking[id]), 1):
-            scores[id] = scores.get(id, 0.0) + 1 / (RRF + rank)
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+def _fuse(
+    ids: Sequence[int],
+    by_text: Mapping[int, float],
+    centred: Mapping[int, float | None],
+    calibration: Calibration,
+) -> list[tuple[int, float]]:
+    """Chunk ids and the scores of both searches together, the best first.
+
+    What one search finds lowers what is left for the other to find; equal ones are in the order of
+    their cosines.
+    """
+    scores = {
+        id: 1 - (1 - by_text.get(id, 0.0)) * (1 - calibration.weigh(centred.get(id))) for id in ids
+    }
+
+    def order(id: int) -> tuple[float, float, int]:
+        cosine = centred.get(id)
+        return -scores[id], 1.0 if cosine is None else -cosine, id
+
+    return [(id, scores[id]) for id in sorted(scores, key=order)]

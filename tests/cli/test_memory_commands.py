@@ -127,7 +127,10 @@ def test_recall_by_text(run: Run) -> None:
         assert {hit["handle"] for hit in read(run, "recall", "test_load", *options)} == {handle}
     assert read(run, "recall", "test_load", "--before", "2020-01-01") == []
     shown = run("recall", "test_load").stdout
-    assert "FAILED tests/test_io.py::test_load - OSError" in shown
+    assert "\n> FAILED tests/test_io.py::test_load - OSError\n" in shown
+    assert "\n  collected 2 items\n" in shown
+    assert first["matched_line"] == 101 and first["matched"] == log.splitlines()[100]
+    assert 0.5 < first["score"] < 1  # not the 0 of a word that many have, or that is alone
     assert "nothing found" in run("recall", "unheard-of").stdout
 
 
@@ -159,6 +162,8 @@ def test_flush_and_ask_with_a_model(run: Run, model: Path) -> None:
     assert shown.strip()
     for hit in answer["evidence"]:
         assert hit["text"].strip() in shown
+    empty = run("ask", " ", "--model", model, ok=False)
+    assert empty.exit_code == 1 and "the question is empty" in empty.stderr
     none = run("ask", "which passed?", "--model", model, "-s", "other").stdout
     assert "Nothing relevant" in none
 
