@@ -295,9 +295,7 @@ class Memory:
         Only relevant chunks are read (`asking.relevant`), in several passes if they do not fit the
         decoder's window together. If there is none, the answer says so.
         """
-        *_, answer = self.stream_ask(question, k, where, max_tokens=max_tokens)
-        assert isinstance(answer, Answer)
-        return answer
+        return asking.last(self.stream_ask(question, k, where, max_tokens=max_tokens))
 
     def stream_ask(
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
