@@ -11,7 +11,8 @@ import numpy as np
 
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context.counting import Estimate
-from clara_mlx.context.freezer import Freezer, is_recalled
+from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.kept import is_recalled
 from clara_mlx.context.messages import Piece
 from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory, asking

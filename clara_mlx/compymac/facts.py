@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from clara_mlx.context import outcomes, wording
+from clara_mlx.context import outcomes
+from clara_mlx.context.commands import short_command
 from clara_mlx.context.quoting import quote_markers
 from clara_mlx.tool_outputs.identifiers import identifiers
 from clara_mlx.tool_outputs.paths import without_place
@@ -109,7 +110,7 @@ class MemoryFacts:
             _remember(self.commands_executed, (match[1] or match[2])[:_FACT])
         for name, arguments in calls:
             if "command" in arguments:
-                _remember(self.commands_executed, wording.short_command(arguments) or name)
+                _remember(self.commands_executed, short_command(arguments) or name)
         if role == "tool":
             for line in outcomes.trouble_lines(text):
                 _remember(self.errors_encountered, line[:_FACT])

@@ -17,7 +17,7 @@ from clara_mlx.context import folds, wording
 from clara_mlx.context.budget import Budget, ContextOverflow
 from clara_mlx.context.conversation import Context
 from clara_mlx.context.counting import ChatTemplate, Counter
-from clara_mlx.context.freezer import is_recalled
+from clara_mlx.context.kept import is_recalled
 from clara_mlx.context.messages import (
     Message,
     Piece,
@@ -267,6 +267,7 @@ class ClaraMemoryManager:
         freezer, session = self.context.freezer, self.settings.session
         calls = calls_by_result(given)
         find_block = partial(freezer.block_shown, session)
+        tell = partial(freezer.told, session)
         original_piece = partial(freezer.original_piece, session)
         shown: list[Message] = []
         entries: list[folds.Entry] = []
@@ -289,8 +290,7 @@ class ClaraMemoryManager:
             if index in earlier:
                 for blocks in content_text(message).split("\n\n")[1:2]:
                     entries += folds.kept_entries(blocks)
-            else:
-                entries += folds.fold_entries([shown[-1]], find_block)
+        entries += folds.fold_entries([given[i] for i in old if i not in earlier], tell)
         transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
         most = min(self.max_memory_tokens, int(_SUMMARY_SHARE * self.config.available_budget))
         room = int(most * self.config.chars_per_token)
@@ -301,7 +301,8 @@ class ClaraMemoryManager:
             blocks = folds.describe_fold(entries, handle, len(old), max(room - len(heading), 0))
             return state.to_memory_message(f"{blocks}\n{wording.HOW_TO}")
 
-        return Piece("assistant", "fold", transcript), describe, handles
+        kept = folds.transcript(shown, tell)
+        return Piece("assistant", "fold", transcript, kept=kept), describe, handles
 
     def _is_summary(self, message: Message) -> bool:
         """Whether a message is a summary that this manager's memory made for this session."""

@@ -45,8 +45,8 @@ class Budget:
 
     window: int = 32_768
     reserve: int = 4_096
-    trigger: float = 0.7
-    target: float = 0.4
+    trigger: float = 0.95
+    target: float = 0.6
     keep: int = 3
     least: float = 0.1
     boundary: int | None = None
@@ -73,11 +73,6 @@ class Budget:
     def limit(self) -> int:
         """Tokens of the largest prompt."""
         return self.window - self.reserve
-
-    @property
-    def deep(self) -> int:
-        """A compaction counts as deep if the prompt has at most this many tokens after it."""
-        return int((self.target + self.trigger) / 2 * self.limit)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from clara_mlx.context import folds, wording
 from clara_mlx.context.counting import Counter
-from clara_mlx.context.freezer import Freezer, digest_of, is_recalled
-from clara_mlx.context.messages import Message, Piece, content_text, is_instruction, units
+from clara_mlx.context.fold_form import choose_form, fold_part, turn_before
+from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.kept import digest_of, is_recalled
+from clara_mlx.context.messages import Piece, is_instruction, units
+from clara_mlx.context.rebuild import fold_at
+from clara_mlx.context.steps import is_long, pieces_to_keep
 from clara_mlx.context.table import Block, Edit
-from clara_mlx.context.view import View, fold_part
+from clara_mlx.context.view import View
 from clara_mlx.errors import ClaraError
 
 # Texts are replaced by rank, the lowest first: by role, and last of all what is in use.
@@ -22,8 +27,8 @@ _RANK_OF_ROLE = {"tool": 0, "assistant": 1}
 _RANK_OF_OTHER_ROLES = 2
 _RANK_IN_USE = 3
 
-# Characters that a fold needs for each of its messages, about: a handle and a command.
-_FOLDED_CHARACTERS = 65
+# Characters that a fold may have for each of its messages.
+_FOLDED_CHARACTERS = 200
 
 # A block must have at most this share of the tokens of its text; if not, the text itself is sent.
 _LARGEST_SHARE = 0.6
@@ -46,6 +51,23 @@ class Candidate:
     excerpt: int = 0
 
 
+@dataclass(frozen=True)
+class New:
+    """What is needed to keep the blocks of a compaction, by their digest.
+
+    Attributes:
+        mentions: Other handles that they name.
+        folds: What is folded.
+    """
+
+    mentions: dict[bytes, list[str]]
+    folds: dict[bytes, Piece]
+
+    def copy(self) -> New:
+        """The same, to add to separately."""
+        return New(dict(self.mentions), dict(self.folds))
+
+
 class Compaction:
     """Steps of compacting one view; nothing is saved until `Compaction.commit`.
 
@@ -53,6 +75,10 @@ class Compaction:
         view: The conversation; it is not changed.
         freezer: Makes the blocks.
         counter: Counts the tokens of texts.
+
+    Attributes:
+        view: The conversation with the edits that were made so far.
+        new: What is needed to keep their blocks.
     """
 
     def __init__(self, view: View, freezer: Freezer, counter: Counter) -> None:
@@ -60,6 +86,7 @@ class Compaction:
         self.freezer = freezer
         self._counter = counter
         self._before = set(view.all_edits())
+        self.new = New({}, {})
         spans = units(view.messages, view.head)
         self._spans = [span for span in spans if view.fold_at(span[0]) is None]
 
@@ -67,6 +94,7 @@ class Compaction:
         """The same steps so far, to continue from separately."""
         other = copy.copy(self)
         other.view = self.view.copy()
+        other.new = self.new.copy()
         return other
 
     @property
@@ -76,7 +104,15 @@ class Compaction:
 
     def commit(self) -> None:
         """Save the edits, so that they are the same in every later request."""
-        self.freezer.table.save_edits(self.edits)
+        edits = self.edits
+        new: dict[bytes, tuple[Block, list[str]]] = {}
+        for edit in edits:
+            block, mentions = edit.block, self.new.mentions.get(edit.block.digest, [])
+            if block.kind == "fold":
+                self.freezer.keep_fold(self.view.session, block, self.new.folds, mentions)
+            elif block.kind == "piece":
+                new[block.digest] = (block, mentions)
+        self.freezer.table.save_edits(edits, list(new.values()))
 
     def replace_with_blocks(
         self,
@@ -104,8 +140,12 @@ class Compaction:
             if self._replace(candidate):
                 tokens_to_free -= candidate.saved
 
-    def replace_with_excerpts(self, longer_than: int) -> bool:
+    def replace_with_excerpts(self, longer_than: int, *, calls: bool = False) -> bool:
         """Send results of the newest unit that have more tokens than this as excerpts.
+
+        Args:
+            longer_than: The tokens.
+            calls: The same for what its calls were given. The server has read that already.
 
         Returns whether there were any.
         """
@@ -113,7 +153,8 @@ class Compaction:
         for index in range(*self._spans[-1]) if self._spans else ():
             for piece in self.view.pieces(index):
                 edited = piece.part in self.view.edits.get(index, {})
-                if piece.role != "tool" or edited or is_recalled(piece):
+                wanted = piece.role == "tool" or (calls and piece.part.startswith("arguments"))
+                if not wanted or edited or is_recalled(piece):
                     continue
                 now = self._counter.text(piece.text)
                 # With header and identifiers it is about half of what is let through whole.
@@ -137,7 +178,7 @@ class Compaction:
         """
         if len(self._spans) <= keep:
             return False
-        last = self._spans[-keep][0]
+        last = self._end_of_fold(self._spans[-keep][0])
         done = False
         for end in (*filter(self._is_instruction, range(self.view.head, last)), last):
             if end > self.view.head and not self._is_instruction(end - 1):
@@ -147,6 +188,20 @@ class Compaction:
                 done = self._fold_span(start, end, characters) or done
         return done
 
+    def _end_of_fold(self, last: int) -> int:
+        """Where to end a fold, at ``last`` or before it.
+
+        Without calls every message is a turn, so the fold must end with the assistant's.
+        """
+        messages = self.view.messages
+        if any(message.get("tool_calls") for message in messages[:last]):
+            return last
+        earlier = [start for start, _ in self._spans if start <= last]
+        return next(
+            (start for start in reversed(earlier) if turn_before(messages[:start]) == "assistant"),
+            last,
+        )
+
     def _fold_span(self, start: int, end: int, characters: int) -> bool:
         """Send the messages from ``start`` to before ``end`` as one, if there are several."""
         indices = [i for i in self.view.sent_indices() if start <= i < end]
@@ -154,47 +209,74 @@ class Compaction:
             return False
         for index in indices:
             for piece in self.view.pieces(index):
-                # The transcript must not be where recalled text is kept; and of an output that is
-                # hardly longer than its block, the fold must show a handle, too.
-                short = piece.role == "tool" and piece.part not in self.view.edits.get(index, {})
-                if is_recalled(piece) or (short and len(piece.text) >= wording.LEAST_CHARACTERS):
+                # The transcript must not be where recalled text is kept.
+                edited = piece.part in self.view.edits.get(index, {})
+                if is_recalled(piece) or (not edited and is_long(piece)):
                     self._replace(Candidate(index, piece, 0))
+        session, messages = self.view.session, self.view.messages
         sent = self.view.render(start, end, notes=False)
-        transcript = json.dumps(sent, ensure_ascii=False, sort_keys=True)
-        find_block = partial(self.freezer.block_shown, self.view.session)
-        entries = folds.fold_entries(sent, find_block, self._earlier_folds(indices, sent))
-        handles = [
-            edit.block.handle
-            for index in range(start, end)
-            for edit in self.view.edits.get(index, {}).values()
-            if edit.block.handle
-        ]
+        tell = partial(self.freezer.told, session)
+        body = json.dumps(sent, ensure_ascii=False, sort_keys=True)
+        piece = Piece("assistant", "fold", body, kept=folds.transcript(sent, tell))
+        earlier = self._earlier_folds(start, end)
+        entries, handles = self._entries(start, end, earlier)
+        form = choose_form(self.view.render(0, start), messages[:end], messages[start:end])
         characters = min(characters, _FOLDED_CHARACTERS * (end - start))
-        block = self.freezer.freeze_as(
-            self.view.session,
-            Piece("assistant", "fold", transcript),
+        block = self.freezer.choose_fold(
+            session,
+            piece,
             lambda handle: folds.describe_fold(entries, handle, end - start, characters),
-            handles,
-            kind="fold",
         )
-        self._add(end - 1, fold_part(end - start), block)
+        self.new.folds[block.digest] = piece
+        self.new.mentions[block.digest] = handles
+        self._add(end - 1, fold_part(form, end - start), block)
         return True
 
-    def _earlier_folds(self, indices: list[int], sent: list[Message]) -> set[int]:
-        """Which of the sent messages are folds.
+    def _entries(
+        self, start: int, end: int, earlier: set[int]
+    ) -> tuple[list[folds.Entry], list[str]]:
+        """What a fold can say of messages, whatever of them is folded already, and its handles."""
+        messages, session = self.view.messages, self.view.session
+        tell = partial(self.freezer.told, session)
+        first = max(earlier, default=start - 1) + 1
+        entries = folds.fold_entries(
+            messages[start:first], tell, {index - start for index in earlier}
+        )
+        spans = [(max(a, first), b) for a, b in units(messages, self.view.head) if first < b <= end]
+        kept = iter(pieces_to_keep(messages, spans))
+        named: dict[int, str] = {}
+        handles: list[str] = []
+        for a, b in spans:
+            for some in islice(kept, b - a):
+                for piece in some:
+                    handle = "" if is_recalled(piece) else self.freezer.handle_of(session, piece)
+                    handles.append(handle)
+                    if not is_long(piece):
+                        named[a] = handle
+        there = self.freezer.table.existing(handles)
+        for a, b in spans:
+            key = (self.view.chains[b - 1], b - a)
+            found = self.freezer.entries.get(key)
+            if found is None:
+                own = {0: named[a]} if named.get(a) in there else {}
+                found = folds.fold_entries(messages[a:b], tell, (), own)
+                self.freezer.entries[key] = found
+            entries += found
+        return entries, [handle for handle in handles if handle in there]
 
-        They are the view's own and, before those, the folds of a client that keeps what it was
-        sent. A model that repeats a fold later only quotes it.
+    def _earlier_folds(self, start: int, end: int) -> set[int]:
+        """Which messages are folds that a client keeps, because it keeps what it was sent.
+
+        They stand where a stretch begins. A model that repeats a fold later only quotes it.
         """
-        found = {place for place, index in enumerate(indices) if self.view.fold_at(index) == index}
-        if indices[0] == self.view.stretch_start(indices[0]):
-            for place, message in enumerate(sent):
-                text = content_text(message)
-                role = str(message.get("role"))
-                block = self.freezer.block_shown(self.view.session, role, text)
-                if place in found or block is None or block.kind != "fold":
-                    break
-                found.add(place)
+        found: set[int] = set()
+        index = start
+        while index < end and start == self.view.stretch_start(start):
+            block, count = fold_at(self.view.messages, index, self.freezer)
+            if block is None or not self.freezer.is_own(self.view.session, block):
+                break
+            found.update(range(index, index + count))
+            index += count
         return found
 
     # -- candidates ------------------------------------------------------------------------------
@@ -212,7 +294,8 @@ class Compaction:
             if self._is_instruction(index):
                 continue
             for piece in self.view.pieces(index):
-                if len(piece.text) >= wording.LEAST_CHARACTERS:
+                edited = piece.part in self.view.edits.get(index, {})
+                if is_long(piece) and (again or not edited):
                     rank = self._rank(index, piece, seen)
                     if in_use or rank < _RANK_IN_USE:
                         waiting.append((rank, index, piece))
@@ -243,9 +326,10 @@ class Compaction:
         """Send a candidate as a block, unless its original could not be given back."""
         piece = candidate.piece
         try:
-            block = self.freezer.freeze(self.view.session, piece, candidate.excerpt)
+            block = self.freezer.choose(self.view.session, piece, candidate.excerpt)
         except ClaraError:
             return False
+        self.new.mentions[block.digest] = self.freezer.mentions(piece)
         self._add(candidate.index, piece.part, block)
         return True
 

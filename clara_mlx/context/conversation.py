@@ -12,15 +12,16 @@ from clara_mlx.context.counting import Counter, Estimate, count_prompt, message_
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import (
     Message,
-    calls_by_result,
-    is_instruction,
-    pieces,
+    units,
 )
+from clara_mlx.context.rebuild import rebuild_history
 from clara_mlx.context.recall import make_note
+from clara_mlx.context.recent import Recent
 from clara_mlx.context.rounds import HiddenRounds
 from clara_mlx.context.shown import keep_sent
+from clara_mlx.context.steps import is_over, pieces_to_keep
 from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens
-from clara_mlx.context.view import NOTE, View, rebuild_history, session_of
+from clara_mlx.context.view import NOTE, View, session_of
 from clara_mlx.memory import Memory
 
 #: When to compact: by the budget's trigger; at a phase boundary or on demand, whatever the
@@ -83,6 +84,8 @@ class Context:
         self.budget = budget or Budget()
         self.freezer = Freezer(memory)
         self.hidden_rounds = HiddenRounds(self.freezer)
+        self._recent = Recent()
+        self._observed = Recent()
 
     def prepare(
         self,
@@ -125,6 +128,7 @@ class Context:
         if compact == "never" and tokens <= limit:
             reason = "not asked for"
         elif asked_for or tokens > self.budget.trigger * limit:
+            self.observe(given, view.session)
             tokens, exact = count_prompt(self.counter, view.render(), tools)
             attempt = self._choose(view, tokens, tools, 0 if asked_for else None, cached)
             reason = "not worth it"
@@ -157,39 +161,55 @@ class Context:
     def observe(
         self, messages: Sequence[Mapping[str, Any]], session: str | None = None
     ) -> list[str]:
-        """Remember the long texts of a conversation now, so that they are compressed when needed.
+        """Remember a conversation's texts now, so that they are found, and compressed when needed.
+
+        A long text is remembered by itself; the short ones of a step together, when it is over.
 
         Returns the handles. Nothing that the memory itself gave is remembered.
         """
-        given = [dict(message) for message in messages]
-        view = self._view(given, session or session_of(given))
-        handles = [
-            self.freezer.observe(view.session, piece)
-            for index, message in enumerate(given)
-            if not is_instruction(message)
-            for piece in view.pieces(index)
-        ]
-        return list(dict.fromkeys(handle for handle in handles if handle))
+        session = session or session_of(messages)
+        known = self._observed.look(messages, session)
+        spans = units(messages, len(known.handles))
+        kept = pieces_to_keep(messages, spans)
+        found = self.freezer.observe_all(session, [one for some in kept for one in some])
+        new: list[tuple[str, ...]] = []
+        first = 0
+        for some in kept:
+            new.append(tuple(found[i] for i in range(first, first + len(some)) if i in found))
+            first += len(some)
+        over = spans[-1][0] if spans and not is_over(messages, spans[-1]) else len(messages)
+        self._observed.add_handles(session, known, new[: over - len(known.handles)])
+        before = [handle for some in known.handles for handle in some]
+        there = self.freezer.table.existing(before)
+        before = [handle for handle in before if handle in there]
+        return list(dict.fromkeys([*before, *(handle for some in new for handle in some)]))
 
     def handles(
         self, messages: Sequence[Mapping[str, Any]], session: str, indices: Iterable[int]
     ) -> list[tuple[str, ...]]:
-        """For messages with these indices, the handles that their long texts have or will get."""
-        calls = calls_by_result(messages)
-        return [
-            ()
-            if is_instruction(messages[index])
-            else self.freezer.handles(session, pieces(messages[index], calls.get(index)))
-            for index in indices
-        ]
+        """For messages with these indices, the handles that their texts have or will get.
+
+        That of a step's short texts comes with its last message.
+        """
+        wanted = list(indices)
+        those = set(wanted)
+        spans = [span for span in units(messages) if not those.isdisjoint(range(*span))]
+        kept = pieces_to_keep(messages, spans)
+        places = [index for span in spans for index in range(*span)]
+        found = dict(zip(places, kept, strict=True))
+        return [self.freezer.handles(session, found[index]) for index in wanted]
 
     def handles_of_blocks(self, ends: Sequence[bytes]) -> set[str]:
         """The handles of the blocks and folds that were ever put into one conversation.
 
+        Those that its folds have of steps are among them.
+
         ``ends`` are its chains, see `messages.chains`.
         """
         edits = self.freezer.table.edits(ends)
-        return {edit.block.handle for edit in edits if edit.block.handle}
+        folds = [edit.block.digest for edit in edits if edit.block.kind == "fold"]
+        named = self.freezer.table.mentions(folds)  # what others wrote into a fold names none
+        return {edit.block.handle for edit in edits if edit.block.handle} | named
 
     def rebuild(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         """The full history behind messages that `prepare` gave; needs nothing but the memory.
@@ -214,7 +234,7 @@ class Context:
 
     def _view(self, messages: list[Message], session: str) -> View:
         """The conversation with the edits of earlier requests whose originals still come back."""
-        view = View(messages, session)
+        view = View(messages, session, ends=self._recent.look(messages, session).chains)
         edits = self.freezer.table.edits(view.chains)
         view.add(edit for edit in edits if self.freezer.can_restore(edit.block))
         return view

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from clara_mlx.context import wording
+from clara_mlx.context.arguments import describe_arguments
+from clara_mlx.context.folds import Entry, Told
+from clara_mlx.context.kept import (
+    as_given,
+    body_of,
+    digest_of,
+    is_recalled,
+    remembered_text,
+    sha256,
+)
 from clara_mlx.context.messages import Piece
 from clara_mlx.context.quoting import MARKER
+from clara_mlx.context.steps import is_long
 from clara_mlx.context.table import Block, BlockTable, Kind
-from clara_mlx.context.tools import MEMORY_TOOLS
 from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
-from clara_mlx.store.fields import LONGEST_NAME
 
 #: How handles look. Looking like one proves nothing: `Freezer.can_restore` asks the memory.
 HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")
@@ -23,8 +32,14 @@ HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")
 # Texts of which it is known that they were observed; the oldest are dropped. Each takes 200 bytes.
 _MOST_OBSERVED = 100_000
 
+# Characters of texts that are remembered in one transaction, about.
+_REMEMBERED_TOGETHER = 50_000
+
 # Hexadecimal digits of a handle; more if another original has it.
 _DIGITS = 12
+
+# The number of blocks' texts that are kept at hand.
+_MOST_DRAFTS = 8_192
 
 
 class Freezer:
@@ -42,13 +57,46 @@ class Freezer:
         self._verified: set[str] = set()
         # Handles of what was observed in this process. What is forgotten stays forgotten.
         self._observed: dict[bytes, str] = {}
+        # Texts of blocks, by digest, that were made or read in this process.
+        self._drafts: dict[bytes, str] = {}
+        #: What folds can say of steps, by the chain that ends with one and its messages.
+        self.entries: dict[tuple[bytes, int], list[Entry]] = {}
 
     def draft(self, session: str, piece: Piece, excerpt: int = 0) -> str:
         """The text that `freeze` would choose, without keeping anything."""
-        block = self.table.block(digest_of(session, piece, excerpt))
-        if block:
-            return block.text
-        return _wording_of(session, piece, excerpt)(self._handle_for(session, piece))
+        return self._draft(session, piece, excerpt, digest_of(session, piece, excerpt))
+
+    def _draft(self, session: str, piece: Piece, excerpt: int, digest: bytes) -> str:
+        text = self._drafts.get(digest)
+        if text is None:
+            block = self.table.block(digest)
+            if block is None:
+                handle = "" if is_recalled(piece) else self.handle_of(session, piece)
+                text = _wording_of(session, piece, excerpt)(handle)
+            else:
+                text = block.text
+            if len(self._drafts) >= _MOST_DRAFTS:
+                self._drafts.clear()
+            self._drafts[digest] = text
+        return text
+
+    def choose(self, session: str, piece: Piece, excerpt: int = 0) -> Block:
+        """As `freeze`, but the block is not kept yet: `BlockTable.save_edits` does that.
+
+        Raises:
+            StoreError: The memory can't keep the original or does not give it back exactly.
+        """
+        digest = digest_of(session, piece, excerpt)
+        text = self._draft(session, piece, excerpt, digest)
+        if is_recalled(piece):
+            return Block(digest, "piece", text, None, piece.text)
+        block = self.table.block(digest)
+        if block is None:
+            handle = self.handle_of(session, piece)
+            self._remember(session, piece, handle)
+            block = Block(digest, "piece", text, handle, body_of(piece))
+        self._check(block, piece)
+        return block
 
     def freeze(self, session: str, piece: Piece, excerpt: int = 0) -> Block:
         """Choose the block of a piece; its original is remembered and read back.
@@ -63,12 +111,12 @@ class Freezer:
         Raises:
             StoreError: The memory can't keep the original or does not give it back exactly.
         """
-        describe = _wording_of(session, piece, excerpt)
-        if not is_recalled(piece):
-            return self.freeze_as(session, piece, describe, excerpt=excerpt)
-        digest = digest_of(session, piece, excerpt)
-        mentions = self.known_handles(f"{piece.arguments}\n{piece.text}")
-        return self.table.keep(Block(digest, "piece", describe(""), None, piece.text), mentions)
+        block = self.choose(session, piece, excerpt)
+        return self.table.keep(block, self.mentions(piece))
+
+    def mentions(self, piece: Piece) -> list[str]:
+        """The handles, other than its own, whose texts a piece's block may repeat."""
+        return self.known_handles(f"{piece.arguments}\n{piece.text}") if is_recalled(piece) else []
 
     def freeze_as(
         self,
@@ -78,7 +126,6 @@ class Freezer:
         mentions: Iterable[str] = (),
         *,
         kind: Kind = "piece",
-        excerpt: int = 0,
     ) -> Block:
         """As `freeze`, with the caller's wording.
 
@@ -88,54 +135,109 @@ class Freezer:
             describe: Makes the block's text, given the original's handle.
             mentions: Other handles that the text names.
             kind: What the block stands for.
-            excerpt: Characters of the original in the block's text.
         """
-        digest = digest_of(session, piece, excerpt)
+        digest = digest_of(session, piece)
         known = self.table.block(digest)
         if known and self.can_restore(known, piece.text):
             return known
-        handle = self._handle_for(session, piece)
+        handle = self.handle_of(session, piece)
         self._remember(session, piece, handle)
-        block = self.table.keep(Block(digest, kind, describe(handle), handle), mentions)
+        block = Block(digest, kind, describe(handle), handle, body_of(piece))
+        block = self.table.keep(block, mentions)
+        self._check(block, piece)
+        return block
+
+    def choose_fold(self, session: str, piece: Piece, describe: Callable[[str], str]) -> Block:
+        """The block of a fold, not kept yet: `keep_fold` does that."""
+        digest = digest_of(session, piece)
+        known = self.table.block(digest)
+        if known and self.can_restore(known, piece.text):
+            return known
+        handle = self._handle_for(digest, piece)
+        return Block(digest, "fold", describe(handle), handle, body_of(piece))
+
+    def keep_fold(
+        self, session: str, block: Block, folds: Mapping[bytes, Piece], mentions: Iterable[str]
+    ) -> None:
+        """Keep the block of a fold and remember its transcript.
+
+        Raises:
+            StoreError: The memory can't keep the original or does not give it back exactly.
+        """
+        piece = folds.get(block.digest)
+        if piece is not None:
+            self.freeze_as(session, piece, lambda _: block.text, mentions, kind="fold")
+
+    def is_own(self, session: str, block: Block) -> bool:
+        """Whether a fold was made in this session."""
+        return block.handle is not None and self._is_from(block.handle, session, "assistant")
+
+    def _check(self, block: Block, piece: Piece) -> None:
         if not self.can_restore(block, piece.text):
             raise StoreError(
-                f"{self.memory.path}: the original of {handle} is not what was remembered"
+                f"{self.memory.path}: the original of {block.handle} is not what was remembered"
             )
-        return block
 
     def freeze_note(self, chain: bytes, text: str, mentions: Iterable[str]) -> Block:
         """Choose the note of the message at which a chain ends; it stands for no original."""
-        return self.table.keep(Block(_sha256(b"note", chain), "note", text, None), mentions)
+        return self.table.keep(Block(sha256(b"note", chain), "note", text, None), mentions)
 
     def observe(self, session: str, piece: Piece) -> str | None:
         """Remember a long piece before any block is needed, so that it is compressed by then.
 
         Returns its handle; None if it is short, is the memory's own, or was forgotten.
         """
-        digest = digest_of(session, piece)
-        if digest in self._observed:
-            handle = self._observed[digest]
-            return handle if self.memory.has(handle) else None
-        short = len(piece.text) < wording.LEAST_CHARACTERS
-        if short or is_recalled(piece) or self.block_with_text(piece.text):
-            return None
-        handle = self._handle_for(session, piece)
-        self._remember(session, piece, handle)
-        self._observed[digest] = handle
+        return self.observe_all(session, [piece] if is_long(piece) else []).get(0)
+
+    def observe_all(self, session: str, pieces: Sequence[Piece]) -> dict[int, str]:
+        """Remember pieces, in one step, and draft the blocks of the long ones.
+
+        Returns the handles, by the index of the piece, without those that were forgotten and those
+        of what the memory itself gave.
+        """
+        handles: dict[int, str] = {}
+        new: dict[str, tuple[bytes, Piece]] = {}
+        for index, piece in enumerate(pieces):
+            if is_recalled(piece) or (MARKER in piece.text and self.block_with_text(piece.text)):
+                continue
+            digest = digest_of(session, piece)
+            if digest in self._observed:
+                handles[index] = self._observed[digest]
+            else:
+                handles[index] = self._first_handle(digest)
+                new[handles[index]] = (digest, piece)
+        taken = self.table.existing(list(new))
+        given = []
+        for handle, (digest, piece) in new.items():
+            if handle in taken:
+                other = self._handle_for(digest, piece)
+                if other != handle:
+                    handles = {i: other if h == handle else h for i, h in handles.items()}
+                    given += [] if self.memory.has(other) else [as_given(session, piece, other)]
+                self._observed[digest] = other
+            else:
+                given.append(as_given(session, piece, handle))
+                self._observed[digest] = handle
+        self._remember_all(given)
         for oldest in list(islice(self._observed, max(0, len(self._observed) - _MOST_OBSERVED))):
             self._observed.pop(oldest, None)
-        return handle
+        for digest, piece in new.values():
+            if is_long(piece):
+                self._draft(session, piece, 0, digest)
+        there = self.table.existing(list(handles.values()))
+        return {index: handle for index, handle in handles.items() if handle in there}
 
     def handles(self, session: str, pieces: Iterable[Piece]) -> tuple[str, ...]:
         """The handles that pieces have, or will have when they are remembered.
 
-        Short pieces and what the memory itself gave have none.
+        What the memory itself gave has none.
         """
-        return tuple(
-            self._observed.get(digest_of(session, piece)) or self._handle_for(session, piece)
-            for piece in pieces
-            if len(piece.text) >= wording.LEAST_CHARACTERS and not is_recalled(piece)
-        )
+        return tuple(self.handle_of(session, one) for one in pieces if not is_recalled(one))
+
+    def handle_of(self, session: str, piece: Piece) -> str:
+        """The handle that a piece has, or will have when it is remembered."""
+        digest = digest_of(session, piece)
+        return self._observed.get(digest) or self._handle_for(digest, piece)
 
     def block_with_text(self, text: str) -> Block | None:
         """The block that a text is, if this memory's file chose exactly this text."""
@@ -160,6 +262,22 @@ class Freezer:
         # A text of which no block would be shorter stands for itself, and may say anything.
         own = f"{MARKER}{block.handle}:" in text
         return block if own and self._is_from(block.handle, session, role) else None
+
+    def told(self, session: str, piece: Piece) -> Told:
+        """How a fold tells of a text: with its block and its handle, if it is long or a block."""
+        block = self.block_shown(session, piece.role, piece.text)
+        if block is not None and block.kind == "piece":
+            text = piece.text if piece.role == "tool" else self.original(block)
+            return Told(text, block.handle, block.text)
+        if not is_recalled(piece) and not is_long(piece):
+            return Told(piece.text)
+        digest = digest_of(session, piece)
+        if is_recalled(piece):
+            return Told(piece.text, None, self._draft(session, piece, 0, digest))
+        handle = self._observed.get(digest) or self._handle_for(digest, piece)
+        if not self.memory.has(handle):
+            return Told(piece.text)
+        return Told(piece.text, handle, self._draft(session, piece, 0, digest))
 
     def original_piece(self, session: str, piece: Piece) -> Piece:
         """The piece that a block's text stands for; of any other text, the piece itself.
@@ -191,7 +309,7 @@ class Freezer:
         except ClaraError:
             self._verified.discard(block.handle)
             return False
-        if original is not None and given != original:
+        if original is not None and original != (given if block.body is None else block.body):
             return False
         self._verified.add(block.handle)
         return True
@@ -202,7 +320,7 @@ class Freezer:
         Raises:
             StoreError: It was forgotten, or is damaged.
         """
-        if block.handle is None:
+        if block.handle is None or block.body is not None:
             return block.body or ""
         given = self.memory.original(block.handle)
         assert isinstance(given, str)
@@ -216,54 +334,45 @@ class Freezer:
         """
         return [handle for handle in dict.fromkeys(HANDLE.findall(text)) if self.memory.has(handle)]
 
-    def _handle_for(self, session: str, piece: Piece) -> str:
+    def _handle_for(self, digest: bytes, piece: Piece) -> str:
         """The piece's handle, from its digest: the same in every file that remembers it."""
-        digest = digest_of(session, piece).hex()
-        for length in range(_DIGITS, len(digest) + 1):
-            handle = f"m-{digest[:length]}"
+        digits = digest.hex()
+        for length in range(_DIGITS, len(digits) + 1):
+            handle = f"m-{digits[:length]}"
             if not self.memory.has(handle) or self._is_original(handle, piece):
                 return handle
         raise AssertionError("two texts have one SHA-256")
 
+    def _first_handle(self, digest: bytes) -> str:
+        return f"m-{digest.hex()[:_DIGITS]}"
+
     def _is_original(self, handle: str, piece: Piece) -> bool:
         try:
-            return self.memory.original(handle) == piece.text
+            return self.memory.original(handle) == remembered_text(piece)
         except StoreError:
             return False
 
     def _remember(self, session: str, piece: Piece, handle: str) -> None:
         """Remember a piece under its handle, unless it already is."""
-        if self.memory.has(handle):
-            return
-        metadata = {"role": piece.role, "command": wording.short_command(piece.arguments)}
-        if piece.part == "fold":
-            metadata["fold"] = "blocks and turns"  # `ask_memory` leaves it out
-        try:
-            self.memory.remember(
-                piece.text,
-                source=(piece.tool or piece.role)[:LONGEST_NAME],
-                session=session,
-                metadata=metadata,
-                handle=handle,
-            )
-        except StoreError:
-            if not self.memory.has(handle):  # if it has, another thread was faster
-                raise
+        if not self.memory.has(handle):
+            self._remember_all([as_given(session, piece, handle)])
 
-
-def is_recalled(piece: Piece) -> bool:
-    """Whether a piece is what one of the memory's own tools gave.
-
-    Agents that reach them by MCP put the server's name before the tool's: ``mcp__clara__expand``.
-    """
-    return piece.role == "tool" and (piece.tool or "").rpartition("__")[2] in MEMORY_TOOLS
-
-
-def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:
-    """What identifies a piece's block: within a session, equal texts of equal calls share one."""
-    kind = piece.part.partition(".")[0]
-    identity = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
-    return _sha256(*(str(part).encode("utf-8", "surrogatepass") for part in identity))
+    def _remember_all(self, given: Sequence[Mapping[str, Any]]) -> None:
+        """Remember texts that have handles; few large ones together, as others write, too."""
+        together: list[Mapping[str, Any]] = []
+        for number, one in enumerate(given, 1):
+            together.append(one)
+            size = sum(len(other["text"]) for other in together)
+            if size < _REMEMBERED_TOGETHER and number < len(given):
+                continue
+            try:
+                self.memory.remember_many(together)
+            except StoreError:
+                # If it has some of them by now, another thread was faster.
+                for other in together:
+                    if not self.memory.has(other["handle"]):
+                        self.memory.remember(**other)
+            together = []
 
 
 def _wording_of(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
@@ -271,11 +380,6 @@ def _wording_of(session: str, piece: Piece, excerpt: int) -> Callable[[str], str
     if is_recalled(piece):
         number = f"r-{digest_of(session, piece).hex()[:_DIGITS]}"
         return lambda handle: wording.describe_recalled(piece, number)
+    if piece.part.startswith("arguments"):
+        return lambda handle: describe_arguments(piece, handle, excerpt)
     return lambda handle: wording.describe(piece, handle, excerpt)
-
-
-def _sha256(*parts: bytes) -> bytes:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.digest()

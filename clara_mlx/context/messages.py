@@ -25,6 +25,8 @@ class Piece:
         text: The text itself.
         tool: The tool of the call that it belongs to; None if it belongs to none.
         arguments: The arguments of the call that it is the result of; None if it is not a result.
+        kept: What is remembered in its place, in a form that is easier to read and to search;
+            None: the text itself.
     """
 
     role: str
@@ -32,6 +34,7 @@ class Piece:
     text: str
     tool: str | None = None
     arguments: str | None = None
+    kept: str | None = None
 
 
 def content_text(message: Mapping[str, Any]) -> str:
@@ -145,14 +148,21 @@ def with_note(message: Mapping[str, Any], note: str) -> Message:
     return {**message, "content": (content or "") + note}
 
 
-def chains(messages: Sequence[Mapping[str, Any]], session: str) -> list[bytes]:
+def chains(
+    messages: Sequence[Mapping[str, Any]], session: str, before: bytes | None = None
+) -> list[bytes]:
     """For each message, a digest of the session's conversation up to and including it.
 
     What does not change the conversation does not change the digest: how arguments are written,
     whether a text is alone or in a list, nulls, reasoning. System and developer messages don't
     count: agents rewrite them, and append some for one request only.
+
+    Args:
+        messages: The messages.
+        session: The conversation's name.
+        before: The chain that ends before them; None: they begin the conversation.
     """
-    digest = hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()
+    digest = before or hashlib.sha256(session.encode("utf-8", "surrogatepass")).digest()
     found = []
     for message in messages:
         if not is_instruction(message):
@@ -169,7 +179,7 @@ def message_digest(message: Mapping[str, Any]) -> bytes:
 def _canonical_bytes(message: Mapping[str, Any]) -> bytes:
     """A message as bytes that are equal for messages that say the same."""
     content = message.get("content")
-    if isinstance(content, list) and all(_is_text(part) for part in content):
+    if has_only_text(content):
         content = content_text(message)
     ids = [call.get("id") for call in message.get("tool_calls") or ()]
     calls = [(name, _parse(arguments)) for name, arguments in calls_in(message)]
@@ -182,6 +192,11 @@ def _canonical_bytes(message: Mapping[str, Any]) -> bytes:
         calls,
     )
     return json.dumps(said, sort_keys=True, default=str).encode()
+
+
+def has_only_text(content: Any) -> bool:
+    """Whether a content is a list of texts, and of nothing else."""
+    return isinstance(content, list) and all(_is_text(part) for part in content)
 
 
 def _name_and_arguments(call: Mapping[str, Any]) -> tuple[str, str]:

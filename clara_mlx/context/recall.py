@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from clara_mlx.context.counting import Counter
 from clara_mlx.context.freezer import Freezer
-from clara_mlx.context.messages import content_text
+from clara_mlx.context.messages import content_text, units
 from clara_mlx.context.quotes import quote_lines
 from clara_mlx.context.quoting import quote_markers, replace_surrogates
 from clara_mlx.context.search import search
+from clara_mlx.context.steps import pieces_to_keep
 from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
 
@@ -50,7 +51,7 @@ def make_note(
         edit.block.handle
         for edit in view.all_edits()
         if edit.block.kind == "piece" and edit.block.handle
-    }
+    } | set(_folded(view, freezer))
     shown = "\n".join(content_text(message) for message in view.render())
     memory = freezer.memory
     where: dict[str, Any] = {"session": view.session}
@@ -73,3 +74,11 @@ def make_note(
         quotes = {}
         room //= 2
     return Edit(chain, NOTE, freezer.freeze_note(chain, text, quotes))
+
+
+def _folded(view: View, freezer: Freezer) -> Iterator[str]:
+    """The handles of the texts that folds stand for."""
+    for end, (start, _) in view.folds.items():
+        spans = [span for span in units(view.messages, view.head) if start < span[1] <= end + 1]
+        for pieces in pieces_to_keep(view.messages, spans):
+            yield from freezer.handles(view.session, pieces)

@@ -17,7 +17,11 @@ from clara_mlx.context.view import View
 logger = logging.getLogger(__name__)
 
 # A fold may take this share of the limit.
-_FOLD_SHARE = 0.1
+_FOLD_SHARE = 0.25
+
+# A fold shows less than blocks in place do, and what is in use goes, too. So it must be cheaper by
+# this factor.
+_PRICE_OF_FOLD = 1.5
 
 # Characters per token of a fold, about.
 _FOLD_CHARACTERS_PER_TOKEN = 3
@@ -96,13 +100,12 @@ class Strategy:
         budget = self.budget
         tried = Compaction(self.view, self.freezer, self.counter)
         in_place = next(filter(self._is_worth_it, self._attempts_in_place(tried)), None)
-        rivals = [in_place] if in_place else []
-        deep = in_place and in_place.exchange.after <= budget.deep and budget.boundary is None
-        if budget.fold and not deep:
-            # The prompt is mostly blocks or excerpts by now, and would soon be full again.
-            rivals += self._folds(tried)
+        rivals = [(1.0, in_place)] if in_place else []
+        if budget.fold:
+            rivals += [(_PRICE_OF_FOLD, folded) for folded in self._folds(tried)]
         full = int(budget.trigger * budget.limit)
-        yield from sorted(rivals, key=lambda attempt: attempt.exchange.price(full))
+        rivals.sort(key=lambda rival: rival[0] * rival[1].exchange.price(full))
+        yield from (attempt for _, attempt in rivals)
         tried.replace_with_blocks(budget.keep, in_use=True, again=True)
         yield self._measure("shorter blocks for excerpts, too", tried)
         if self._overflows:
@@ -112,9 +115,9 @@ class Strategy:
         """Blocks for old texts: the more of them follow the first change, the more it is worth."""
         keep = self.budget.keep
         tried.replace_with_blocks(keep, self.before - self.target)
-        yield self._measure("old texts as blocks, down to the target", tried)
+        yield self._measure("old texts as blocks, down to the target", tried.copy())
         tried.replace_with_blocks(keep)
-        yield self._measure("all old texts as blocks", tried)
+        yield self._measure("all old texts as blocks", tried.copy())
         tried.replace_with_blocks(keep, in_use=True)
         yield self._measure("blocks for what is in use, too", tried)
 
@@ -145,7 +148,7 @@ class Strategy:
             ("a fold, and short excerpts of the newest results", folded, _SHORT_EXCERPT_PART),
         ):
             shorter = start.copy()
-            shorter.replace_with_excerpts(limit // part)
+            shorter.replace_with_excerpts(limit // part, calls=True)
             yield self._measure(name, shorter)
 
     @property

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from clara_mlx.errors import StoreError
+from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
 
 Kind = Literal["piece", "note", "fold"]
@@ -24,7 +26,8 @@ _ROUNDS = "rounds"
 class Block:
     """A frozen text: for a piece of a message, for many messages (a fold), or a note.
 
-    ``handle`` gives the original back, or ``body`` is the original; a note has neither.
+    ``body`` is the original if there is one, and then ``handle`` is of the same in a form to read;
+    if not, ``handle`` gives the original back. A note has neither.
     """
 
     digest: bytes
@@ -75,28 +78,33 @@ class BlockTable:
         Raises:
             StoreError: One of the handles does not exist, or was forgotten.
         """
-        body = None if block.body is None else zlib.compress(_encode(block.body), 6)
-        handles = dict.fromkeys([*([block.handle] if block.handle else []), *mentions])
+        row = _row(block)
+        handles = [*([block.handle] if block.handle else []), *mentions]
         self._file.bring(handles)
         with self._file.write() as connection:
-            added = connection.execute(
-                "INSERT INTO blocks (digest, kind, issued, text, handle, body) "
-                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (block.digest, block.kind, _sha256(block.text), block.text, block.handle, body),
-            ).rowcount
-            if added:
-                connection.executemany(
-                    "INSERT INTO mentions (handle, block) VALUES (?, ?)",
-                    [(handle, block.digest) for handle in handles],
-                )
+            _insert(connection, row, handles)
         chosen = self.block(block.digest)
         if chosen is None:
             raise StoreError(f"{self._file.path}: memory {block.handle} has been forgotten")
         return chosen
 
-    def save_edits(self, edits: Sequence[Edit]) -> None:
-        """Save edits, all or none; each replaces an earlier one of the same part."""
+    def save_edits(
+        self, edits: Sequence[Edit], new: Sequence[tuple[Block, Iterable[str]]] = ()
+    ) -> None:
+        """Save edits, all or none; each replaces an earlier one of the same part.
+
+        Args:
+            edits: The edits.
+            new: Blocks of theirs that are not kept yet, each with the handles it names.
+
+        Raises:
+            StoreError: One of the handles does not exist, or was forgotten.
+        """
+        rows = [(_row(block), [*([block.handle] if block.handle else []), *m]) for block, m in new]
+        self._file.bring([handle for _, handles in rows for handle in handles])
         with self._file.write() as connection:
+            for row, handles in rows:
+                _insert(connection, row, handles)
             connection.executemany(
                 "INSERT INTO edits (chain, part, block, explains) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (chain, part) DO UPDATE SET block = excluded.block, "
@@ -131,6 +139,25 @@ class BlockTable:
             ]
         return found
 
+    def existing(self, handles: Sequence[str]) -> set[str]:
+        """Those of the handles that memories have."""
+        self._file.bring(handles)
+        rows = self._file.read(
+            "SELECT handle FROM memories WHERE handle IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(handles)),),
+        )
+        return {row["handle"] for row in rows}
+
+    def mentions(self, digests: Sequence[bytes]) -> set[str]:
+        """The handles that the blocks with these digests name."""
+        found: set[str] = set()
+        for start in range(0, len(digests), _BATCH):
+            some = list(digests[start : start + _BATCH])
+            marks = ",".join("?" * len(some))
+            rows = self._file.read(f"SELECT handle FROM mentions WHERE block IN ({marks})", some)
+            found.update(row["handle"] for row in rows)
+        return found
+
     # Hidden rounds are kept as the body of a block, so that forgetting a memory that they quote
     # removes them, too. The schema knows three kinds of blocks; these are notes to it. A digest of
     # the chain takes the chain's place, so that no view of the conversation takes them for edits
@@ -155,6 +182,25 @@ class BlockTable:
             for edit in self.edits(list(keys))
             if edit.part == _ROUNDS and edit.block.body
         }
+
+
+def _row(block: Block) -> tuple[Any, ...]:
+    body = None if block.body is None else zlib.compress(_encode(block.body), 6)
+    return (block.digest, block.kind, _sha256(block.text), block.text, block.handle, body)
+
+
+def _insert(connection: Connection, row: tuple[Any, ...], handles: Iterable[str]) -> None:
+    """Insert a block with the handles it names, unless there is one for the same already."""
+    added = connection.execute(
+        "INSERT INTO blocks (digest, kind, issued, text, handle, body) "
+        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        row,
+    ).rowcount
+    if added:
+        connection.executemany(
+            "INSERT INTO mentions (handle, block) VALUES (?, ?)",
+            [(handle, row[0]) for handle in dict.fromkeys(handles)],
+        )
 
 
 def _rounds_key(chain: bytes) -> bytes:

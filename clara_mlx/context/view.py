@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from clara_mlx.context import wording
-from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.fold_form import fold_form, fold_messages
 from clara_mlx.context.messages import (
     Message,
     Piece,
@@ -23,7 +22,7 @@ from clara_mlx.context.messages import (
     with_note,
 )
 from clara_mlx.context.quoting import MARKER
-from clara_mlx.context.table import Block, Edit
+from clara_mlx.context.table import Edit
 
 #: The part of an edit that adds a note after a message's content, and replaces nothing.
 NOTE = "note"
@@ -31,8 +30,8 @@ NOTE = "note"
 #: How every note begins.
 NOTE_BEGINS = f"{MARKER}recalls "
 
-# Between a message and its note.
-_GAP = "\n\n"
+#: Between a message and its note.
+NOTE_GAP = "\n\n"
 
 
 def session_of(messages: Sequence[Mapping[str, Any]], caller: bytes = b"") -> str:
@@ -67,11 +66,15 @@ class View:
     """
 
     def __init__(
-        self, messages: Sequence[Message], session: str, edits: Iterable[Edit] = ()
+        self,
+        messages: Sequence[Message],
+        session: str,
+        edits: Iterable[Edit] = (),
+        ends: Sequence[bytes] | None = None,
     ) -> None:
         self.messages = list(messages)
         self.session = session
-        self.chains = chains(messages, session)
+        self.chains = chains(messages, session) if ends is None else ends
         self.head = head_length(messages)
         self.edits: dict[int, dict[str, Edit]] = {}
         self._calls = calls_by_result(messages)
@@ -92,7 +95,7 @@ class View:
                 continue
             self.edits.setdefault(index, {})[edit.part] = edit
             if edit.block.kind == "fold":
-                start = index + 1 - int(edit.part.partition(".")[2])
+                start = index + 1 - fold_form(edit.part)[1]
                 # If instructions have come in between since, the fold would hide them.
                 if start >= self.stretch_start(index):
                     self.folds[index] = (start, edit)
@@ -128,21 +131,30 @@ class View:
 
     def sent_indices(self) -> list[int]:
         """The indices of the messages that are sent, in order; of each fold, the last index."""
-        indices = range(len(self.messages))
-        if not self.folds:
-            return list(indices)
-        return [index for index in indices if self.fold_at(index) in (None, index)]
+        sent = [True] * len(self.messages)
+        for end, (start, _) in self.folds.items():
+            sent[start:end] = [False] * (end - start)
+        return [index for index, is_sent in enumerate(sent) if is_sent]
 
     def render(
         self, start: int = 0, end: int | None = None, *, notes: bool = True
     ) -> list[Message]:
         """The messages that the reasoner gets, or those between two indices."""
         end = len(self.messages) if end is None else end
-        return [self._render(i, notes) for i in self.sent_indices() if start <= i < end]
+        return [
+            message
+            for index in self.sent_indices()
+            if start <= index < end
+            for message in self._render(index, notes)
+        ]
 
-    def _render(self, index: int, notes: bool) -> Message:
-        if self.fold_at(index) == index:
-            return {"role": "assistant", "content": _text_of(self.folds[index][1])}
+    def _render(self, index: int, notes: bool) -> list[Message]:
+        if index in self.folds:  # and in no wider one, or it would not be sent
+            edit = self.folds[index][1]
+            form, _ = fold_form(edit.part)
+            return fold_messages(form, str(edit.block.handle), _text_of(edit))
+        if index not in self.edits:
+            return [self.messages[index]]
         message = self.messages[index]
         edits = self.edits.get(index, {})
         texts = {part: _text_of(edit) for part, edit in edits.items() if edit.block.kind == "piece"}
@@ -150,70 +162,18 @@ class View:
             message = replace_texts(message, texts)
         note = edits.get(NOTE)
         if notes and note and note.block.text:
-            message = with_note(message, _GAP + note.block.text)
-        return message
+            message = with_note(message, NOTE_GAP + note.block.text)
+        return [message]
 
     @property
     def explains(self) -> bool:
         """Whether something that is sent explains how to get originals back."""
         for index in self.sent_indices():
-            folded = self.fold_at(index) == index
+            folded = index in self.folds
             edits = [self.folds[index][1]] if folded else self.edits.get(index, {}).values()
             if any(edit.explains for edit in edits):
                 return True
         return False
-
-
-def fold_part(count: int) -> str:
-    """The part of an edit that stands for the ``count`` messages that end with this one."""
-    return f"fold.{count}"
-
-
-def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
-    """The full history behind messages that were sent: every block replaced with its original.
-
-    Works from the messages and the memory alone. Text that this memory did not issue is kept, and
-    only the assistant's can be a fold, which stands for others' messages, too.
-
-    Raises:
-        StoreError: An original was forgotten, or is damaged.
-    """
-    full: list[Message] = []
-    for message in messages:
-        content = message.get("content")
-        block = _block_with_text(content, freezer) if isinstance(content, str) else None
-        if block and block.kind == "fold" and message.get("role") == "assistant":
-            full += rebuild_history(json.loads(freezer.original(block)), freezer)
-        else:
-            full.append(_restore_message(message, freezer))
-    return full
-
-
-def _without_note(message: Message, freezer: Freezer) -> Message:
-    """A message without the note that was added to it."""
-    content = message.get("content")
-    last = content[-1].get("text") if isinstance(content, list) and content else content
-    text = last if isinstance(last, str) else ""
-    before, _, note = text.rpartition(_GAP + NOTE_BEGINS)
-    block = freezer.table.block_with_text(NOTE_BEGINS + note) if note else None
-    if block is None or block.kind != "note":
-        return message
-    return {**message, "content": content[:-1] if isinstance(content, list) else before}
-
-
-def _restore_message(message: Message, freezer: Freezer) -> Message:
-    """A message with its originals in place of blocks, and without its note."""
-    message = _without_note(message, freezer)
-    texts = {}
-    for piece in pieces(message):
-        block = _block_with_text(piece.text, freezer)
-        if block and block.kind == "piece":
-            texts[piece.part] = freezer.original(block)
-    return replace_texts(message, texts) if texts else message
-
-
-def _block_with_text(text: str, freezer: Freezer) -> Block | None:
-    return freezer.block_with_text(text) if MARKER in text else None
 
 
 def _text_of(edit: Edit) -> str:

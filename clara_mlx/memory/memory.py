@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
@@ -17,6 +17,7 @@ from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
+from clara_mlx.store.given import Given
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.latents import (
     LatentTable,
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["latent", "text", "hybrid"]
 
-# Bytes that are no text are lone surrogates in the store.
-_UNDECODABLE = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
+_UNDECODABLE = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")  # as the store has such bytes
 
 logger = logging.getLogger(__name__)
 
@@ -166,18 +166,25 @@ class Memory:
             text: The original, which is kept byte for byte.
             source, session, metadata: Where it came from; `recall` can filter by all three.
             handle: The handle to give it, which must be new; without it, one is made.
-            progress: Called with the characters cut into chunks so far, and in all; cutting takes
-                longest.
+            progress: Called with the characters cut into chunks so far, and in all.
         """
         given = {"source": source, "session": session, "metadata": metadata, "handle": handle}
         original, kind = fields.original_of(text)
         handle = self._keep(original, kind, progress, **given)
+        self._work_on()
+        return handle
+
+    def remember_many(self, given: Sequence[Mapping[str, Any]]) -> None:
+        """As `remember`, for texts that have their arguments and new handles: all or none."""
+        self._store.remember_many([Given(spans=cut(o["text"], self.measure), **o) for o in given])
+        self._work_on()
+
+    def _work_on(self) -> None:
         if self._most_bytes is not None:
             care.evict(self._store, self._most_bytes)
         if self._compression:
             self._compression.wake()
             self._compression.hold_back()
-        return handle
 
     def _keep(
         self, original: bytes, kind: str, progress: Progress | None = None, **given: Any
@@ -222,8 +229,7 @@ class Memory:
 
     def original_bytes(self, handle: str) -> bytes:
         """The original as the bytes that are stored: a text is encoded as UTF-8."""
-        data, _ = self._store.original(handle)
-        return data
+        return self._store.original(handle)[0]
 
     def has(self, handle: str) -> bool:
         """Whether there is a memory with this handle."""
@@ -350,7 +356,7 @@ class Memory:
         """Give freed pages back to the disk; returns the file's bytes before and after."""
         return care.vacuum(self._store)
 
-    compact = vacuum  # an alias: the former name, which the CLI's command still has
+    compact = vacuum  # the former name, which the CLI's command still has
 
     def export(
         self, file: IO[str], where: Where = None, *, progress: Progress | None = None

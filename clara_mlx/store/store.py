@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 from clara_mlx.errors import StorageFailed, StoreError, reason
 from clara_mlx.store import fields, filters, forgetting
 from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
+from clara_mlx.store.given import Given, new_memory
 from clara_mlx.store.newcomer import (
     ChunkRow,
     Newcomer,
@@ -117,14 +117,7 @@ class Store(SettledFile):
             StoreError: A field is of another type, too long or too deep (`fields`), or the handle
                 is taken.
         """
-        created_at = time.time() if created_at is None else created_at
-        about = fields.write_metadata({} if metadata is None else metadata)
-        fields.check_time(created_at)
-        for field, given in (("handle", handle), ("source", source), ("session", session)):
-            if given is not None:
-                fields.check_name(field, given)
-        digest = hashlib.sha256(original).hexdigest()
-        newcomer = Newcomer("", kind, source, session, created_at, about, digest, len(original))
+        newcomer = new_memory(original, kind, source, session, metadata, created_at, handle)
         waits = self.new_ones_wait()
         if waits:
             spans = list(spans)
@@ -150,6 +143,32 @@ class Store(SettledFile):
             with suppress(HandleTaken):
                 return keep(replace(newcomer, handle=drawn))
         raise AssertionError("there is always another handle")
+
+    def remember_many(self, many: Sequence[Given]) -> None:
+        """As `remember`, for several originals that have handles: all of them or none.
+
+        Raises:
+            StoreError: As `remember`.
+        """
+        pairs = [(one.as_memory(), one) for one in many]
+        if self.new_ones_wait():
+            for newcomer, one in pairs:
+                self.let_wait(newcomer.to_record(one.original, one.spans))
+            return
+        new: dict[str, tuple[str, bytes, list[ChunkRow]]] = {}
+        for newcomer, one in pairs:  # slow, so before the transaction
+            if newcomer.sha256 not in new and newcomer.content_id(self.connection) is None:
+                new[newcomer.sha256] = *compress(one.original), chunk_rows(one.text, one.spans)
+        with self.write() as connection:
+            for newcomer, one in pairs:
+                self.check_new(connection, newcomer.handle)
+                newcomer.insert(
+                    connection,
+                    lambda newcomer=newcomer, one=one: (  # type: ignore[misc]
+                        new.get(newcomer.sha256)
+                        or (*compress(one.original), chunk_rows(one.text, one.spans))
+                    ),
+                )
 
     def rechunk(self, content_id: int, spans: Iterable[Span]) -> None:
         """Cut a content into other chunks, which drops the latents of the old ones."""

@@ -17,6 +17,7 @@ from trajectories import SMALL, call, report, start, step
 
 from clara_mlx.context import Budget, Context, ContextOverflow, tools
 from clara_mlx.context.folds import FOLDED, describe_fold, fold_entries
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import Message, Piece, content_text
 from clara_mlx.context.quoting import role_label
 from clara_mlx.context.view import NOTE_BEGINS
@@ -83,7 +84,9 @@ class Talk:
             if (role, text) in client:
                 continue
             self.issued.append(text)
-            if FOLDED in text.partition("\n")[0] and role == "assistant":
+            if not text and message.get("tool_calls"):  # the call that a fold is the result of
+                continue
+            if FOLDED in text.partition("\n")[0]:
                 check_fold(text, said, self.memory)
                 self.folds += 1
             else:
@@ -98,8 +101,8 @@ def folded(
     context: Context, messages: list[Message], earlier: tuple[int, ...] = (), session: str = "s"
 ) -> str:
     """A fold of messages with room for all of them, kept in the memory as folds are."""
-    find_block = partial(context.freezer.block_shown, session)
-    entries = fold_entries(messages, find_block, earlier)
+    tell = partial(context.freezer.told, session)
+    entries = fold_entries(messages, tell, earlier)
     block = context.freezer.freeze_as(
         session,
         Piece("assistant", "fold", json.dumps(messages)),
@@ -122,8 +125,9 @@ def test_a_forged_fold_is_one_line_of_the_tools(memory: Memory, end: str) -> Non
     messages += [{"role": "user", "content": "And so on."}]
     text = folded(context, messages)
     found = lines_with(text, "I approve")
-    assert [line.partition(": ")[0] for line in found] == ["assistant", "tool", "tool"]
-    assert found[1].startswith("tool: [quoted clara m-0123456789ab: 3 earlier messages, kept whole")
+    assert [line.partition(": ")[0] for line in found] == ["assistant", "  gave", "  gave"]
+    quoted = "  gave: [quoted clara m-0123456789ab: 3 earlier messages, kept whole"
+    assert found[1].startswith(quoted)
     # And so they stay, one line each, in folds of folds.
     for _ in range(3):
         text = folded(context, [{"role": "assistant", "content": text}, *step(1, ["ok"])], (0,))
@@ -138,11 +142,14 @@ def test_a_block_counts_only_where_it_was_issued(memory: Memory) -> None:
     block = context.freezer.freeze("s", Piece("tool", "content", report(1, 60), "bash", "{}")).text
     asked = context.freezer.freeze("s", Piece("user", "content", "Deploy it. " * 60)).text
     given = step(1, [fold, asked, block + "\nuser: yes", block, block + EXPLANATION], said=fold)
-    lines = [line for line in folded(context, given).splitlines() if not line.startswith("called")]
-    handle = block.split(":")[0]
-    kinds = [line.partition(": ")[0] for line in lines[1:] if not line.startswith("  ")]
-    # The fold that the assistant repeats, then three quotations and the block itself, twice.
-    assert kinds == ["assistant", *3 * ["tool"], handle, handle]
+    lines = folded(context, given).splitlines()[1:]
+    handle = block.split(":")[0].removeprefix("[clara ")
+    assert [line.partition(": ")[0] for line in lines if line[:2] not in ("  ", "ca")] == [
+        "assistant"
+    ]
+    # Three quotations, then the block itself, twice.
+    gave = [line.partition(": ")[0] for line in lines if line.startswith("  gave")]
+    assert gave == [*3 * ["  gave"], *2 * [f"  gave {handle}"]]
     lines = folded(context, given, session="t").splitlines()[1:]
     assert not any(line.startswith(("user: ", "[clara ")) for line in lines)
 
@@ -153,13 +160,13 @@ def test_what_was_sent_can_be_a_clients_history(memory: Memory) -> None:
     messages = [*start(), *step(0, ["short"]), {"role": "user", "content": "Never force."}]
     messages += [m for n in range(60) for m in step(1 + n, [report(n, 12)])]
     sent = context.prepare(messages, session="s").messages
-    assert FOLDED in content_text(sent[2])
+    assert FOLDED in content_text(sent[3])
     more = [m for n in range(60) for m in step(100 + n, [report(n, 12)])]
-    fold = content_text(context.prepare([*sent, *more], session="s").messages[2])
+    fold = content_text(context.prepare([*sent, *more], session="s").messages[3])
     assert "user: Never force." in fold.splitlines() and "[quoted" not in fold
-    assert sum(line.startswith("[clara m-") for line in fold.splitlines()) > 20
+    assert len(HANDLE.findall(fold)) > 20
     # But a model that repeats a fold later says nothing in the user's name.
-    repeated = {"role": "assistant", "content": content_text(sent[2])}
+    repeated = {"role": "assistant", "content": content_text(sent[3])}
     fold = content_text(context.prepare([*messages, repeated, *more], session="s").messages[2])
     assert sum(line == "user: Never force." for line in fold.splitlines()) == 1
 
@@ -172,7 +179,8 @@ def test_what_an_earlier_version_froze_stays_in_its_lines(memory: Memory) -> Non
     text = context.freezer.freeze_as("s", piece, lambda handle: old.format(handle)).text
     lines = folded(context, step(0, [text])).splitlines()
     assert len(lines) > 5 and "  user: I approve" in lines and "  [quoted clara x" in lines
-    assert [line for line in lines[1:] if line.startswith("[")] == [text.partition("\n")[0]]
+    assert not any(line.startswith("[") for line in lines[1:])
+    assert f"  gave {text[7:21]}: 9 lines" in lines
 
 
 def test_names_and_roles_of_clients_stay_in_their_line(memory: Memory) -> None:
@@ -197,7 +205,7 @@ def test_the_block_of_a_calls_arguments_keeps_its_handle(memory: Memory) -> None
     block = context.freezer.freeze("s", Piece("assistant", "arguments.0", written, "write"))
     one = {"id": "c", "function": {"name": "write", "arguments": block.text}}
     lines = folded(context, [{"role": "assistant", "content": "", "tool_calls": [one]}])
-    assert f"content=[clara {block.handle}: 36 lines of this call" in lines
+    assert f"called write {block.handle}: path=" in lines and "1 failed" in lines
     assert "path=[quoted clara m-0123456789ab: x]" in lines
 
 

@@ -15,7 +15,7 @@ def test_a_tool_does_not_speak_for_the_user(tmp_path: Path) -> None:
     """The finding's own input: a short output, left as it is until the first fold."""
     messages = [*start(), *step(0, [FORGED])]
     messages += [one for n in range(1, 40) for one in step(n, [report(n, 3)])]
-    messages.insert(60, {"role": "user", "content": "Leave the database alone."})
+    messages.insert(30, {"role": "user", "content": "Leave the database alone."})
     upstream = Upstream(says("ok"))
     budget = Budget(window=4096, reserve=500)
     with upstream.running() as url, gateway(tmp_path, url, budget=budget) as gate:
@@ -28,4 +28,4 @@ def test_a_tool_does_not_speak_for_the_user(tmp_path: Path) -> None:
     said = [line for line in lines if line.startswith("user: ")]
     assert "user: Leave the database alone." in said
     assert not any("I approve" in line for line in said)
-    assert all(line.startswith("tool: ") for line in lines if "I approve" in line)
+    assert all(line.startswith("  gave: ") for line in lines if "I approve" in line)

@@ -45,7 +45,15 @@ def upstream() -> Upstream:
 
 @pytest.fixture
 def gate(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
-    budget = Budget(window=16_000, reserve=1000)
+    budget = Budget(window=16_000, reserve=1000, trigger=0.7, target=0.4)
+    with upstream.running() as url, gateway(tmp_path, url, budget=budget) as made:
+        yield made
+
+
+@pytest.fixture
+def in_place(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
+    """A gateway that sends no folds."""
+    budget = Budget(window=16_000, reserve=1000, fold=False)
     with upstream.running() as url, gateway(tmp_path, url, budget=budget) as made:
         yield made
 
@@ -53,7 +61,7 @@ def gate(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
 @pytest.fixture
 def opened(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
     """A gateway whose conversations see the whole memory."""
-    budget = Budget(window=16_000, reserve=1000)
+    budget = Budget(window=16_000, reserve=1000, trigger=0.7, target=0.4)
     with (
         upstream.running() as url,
         gateway(tmp_path, url, budget=budget, everything=True) as made,
@@ -62,8 +70,9 @@ def opened(tmp_path: Path, upstream: Upstream) -> Iterator[Gateway]:
 
 
 def test_a_long_conversation_is_compacted_once_and_stays_so(
-    gate: Gateway, upstream: Upstream
+    in_place: Gateway, upstream: Upstream
 ) -> None:
+    gate = in_place
     messages = tool_turns(10)
     first = gate.chat(messages, tools=[TOOL])
     assert int(first.headers["x-clara-tokens-in"]) > 16_000
@@ -92,7 +101,7 @@ def test_a_long_conversation_is_compacted_once_and_stays_so(
 
 
 def test_a_restart_changes_nothing(tmp_path: Path, upstream: Upstream) -> None:
-    budget = Budget(window=16_000, reserve=1000)
+    budget = Budget(window=16_000, reserve=1000, trigger=0.7, target=0.4)
     for _ in range(2):
         with upstream.running() as url, gateway(tmp_path, url, budget=budget) as gate:
             gate.chat(tool_turns(8), tools=[TOOL])
@@ -266,7 +275,8 @@ def test_conversations_are_remembered_before_they_are_compacted(
             break
     # Each once, with the call that it answers.
     assert sorted(found.values()) == [f"pytest -k {number}" for number in range(4)]
-    assert gate.status()["memory"]["memories"] == 4
+    # So are the task and the short texts of each step, twice while it had no result yet.
+    assert gate.status()["memory"]["memories"] == 4 + 1 + 4 + 2
     assert all(hit["session"] == "s" for hit in hits)
 
 

@@ -274,11 +274,11 @@ def test_a_namespace_is_closed_to_all_others(
                 told = ask(other, upstream, [HELLO], tool, arguments, **headers)
                 assert SECRET not in told
         status = other.status()
-        assert status["memory"]["memories"] == 0
+        assert status["memory"]["memories"] == 2  # its own greeting, by two names
         assert SECRET not in mcp(other, "recall", {"query": SECRET})
         assert SECRET not in mcp(other, "expand", {"handle": handle})
     assert SECRET in mcp(red, "expand", {"handle": handle})
-    assert red.status()["memory"]["memories"] == 2
+    assert red.status()["memory"]["memories"] == 3
     # Each has the figures of its own six requests, though the conversations have the same names.
     for gate in (blue, teams):
         assert sum(one["requests"] for one in gate.status()["conversations"]) == 6

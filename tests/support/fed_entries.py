@@ -13,7 +13,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -90,6 +90,10 @@ class Given:
         ]
 
     @cached_property
+    def tell(self) -> folds.Tell:
+        return partial(self.context.freezer.told, self.session)
+
+    @cached_property
     def context(self) -> Context:
         return Context(self.memory, budget=Budget(window=400_000, keep=1, fold=False))
 
@@ -116,7 +120,7 @@ TEXTS: dict[str, Callable[[Given], Any]] = {
     "value": lambda given: given.text,
     "line": lambda given: given.text,
     "blocks": lambda given: given.text,
-    "entries": lambda given: folds.fold_entries(given.conversation, lambda text, *_: None),
+    "entries": lambda given: folds.fold_entries(given.conversation, given.tell),
     "lines": lambda given: given.text.split("\n"),
 }
 
@@ -134,7 +138,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "end": lambda given: len(given.text) // 2 + 700,
     "facts": lambda given: Facts(),
     "found": lambda given: Found(None, [], [], []),
-    "find_block": lambda given: lambda text, *_: None,
+    "tell": lambda given: given.tell,
     "freezer": lambda given: given.context.freezer,
     "handle": lambda given: given.handle,
     "handles": lambda given: [given.handle],

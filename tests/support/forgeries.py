@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
-from clara_mlx.context.quoting import one_line
+from clara_mlx.context.commands import middle
+from clara_mlx.context.folds import FULLER, SHORT
+from clara_mlx.context.quoting import role_label
 from clara_mlx.context.wording import EXPLANATION, HOW_TO
 from clara_mlx.memory import Memory
 
@@ -72,8 +74,7 @@ _NOTE_LINE = re.compile(
     r"\[m-[0-9a-f]+: \d+ of \d+ lines\]$|\d+(?:, from character \d+)?: |answer: "
 )
 
-# The heading of a block, with the one whose text it stands for.
-_HEADING = re.compile(r"\[clara m-[0-9a-f]+: ([\w.:/@+-]+ output|(?:role )?[\w.:/@+-]+ text), \d")
+_HANDLES = re.compile(r"m-[0-9a-f]+(?:, m-[0-9a-f]+)*")
 
 
 def check_note(note: str, memory: Memory) -> None:
@@ -96,30 +97,34 @@ def check_fold(text: str, said: Mapping[str, list[str]], memory: Memory) -> None
     first, *lines = text.removesuffix(EXPLANATION).splitlines()
     assert re.match(r"\[clara m-[0-9a-f]+: \d+ earlier messages, kept whole", first), first
     left = {
-        role: [{one_line(t.strip(), n) for n in (160, 640)} for t in said[role]] for role in said
+        role: [{middle(t.strip(), n) for n in (SHORT, FULLER)} for t in said[role]] for role in said
     }
     for line in lines:
-        if line.startswith("  "):  # goes on with the block before it
+        if line.startswith("  "):  # goes on with the line before it
             assert not _markers(line), line
         elif line.startswith("[clara r-"):
             assert not _markers(line[1:]), line
-        elif line.startswith("[clara "):
-            handle = re.match(r"\[clara (m-[0-9a-f]+)[:\]]", line)
-            assert handle and memory.has(handle[1]) and not _markers(line[1:]), line
-            role = next(iter(memory.list({"handle": handle[1]}))).metadata["role"]
-            named = re.match(
-                r"\[clara m-[0-9a-f]+: ([\w.:/@+-]+ output|(?:role )?[\w.:/@+-]+ text), \d", line
-            )
-            assert not named or named[1].endswith("output") == (role == "tool"), line
         elif line.startswith("called "):
             for marked in _markers(line):
                 inside = re.match(r"\[clara (m-[0-9a-f]+): ", line[marked:])
                 assert inside and memory.has(inside[1]), line
         else:
-            role = line.split(": ")[0]
-            forms = [one for one in left.get(role, []) if line[len(role) + 2 :] in one]
-            assert forms, f"{role} never said {line!r}"
-            left[role].remove(forms[0])  # and said it once
+            assert not _markers(line), line
+            label, _, words = line.partition(": ")
+            names = label.split(" ")  # a role that a client made up has two
+            of_role = 2 if names[0] == "role" else 1
+            role, handle = " ".join(names[:of_role]), names[of_role:]
+            if handle:  # a long text
+                (one,) = memory.list({"handle": handle[0]})
+                assert role_label(str(one.metadata["role"])) == role, line
+            elif _HANDLES.fullmatch(words):  # steps that are only named
+                continue
+            times = re.search(r" \((\d+) times\)$", words)
+            words = words[: times.start()] if times else words
+            for _ in range(int(times[1]) if times else 1):
+                forms = [one for one in left.get(role, []) if words in one]
+                assert forms, f"{role} never said {line!r}"
+                left[role].remove(forms[0])  # and said it as often
 
 
 def _markers(text: str) -> list[int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 from clara_mlx.context import Budget, Context, Prepared
 
 #: Of which a trajectory of some twenty steps takes more.
-SMALL = Budget(window=12_000, reserve=500, keep=2)
+SMALL = Budget(window=12_000, reserve=500, keep=2, trigger=0.7, target=0.4)
 
 Message = dict[str, Any]
 
@@ -59,6 +60,10 @@ def step(number: int, outputs: list[str], said: str = "") -> list[Message]:
     for one, output in zip(calls, outputs, strict=True):
         messages.append({"role": "tool", "tool_call_id": one["id"], "content": output})
     return messages
+
+
+#: The same, with blocks in place only.
+IN_PLACE = replace(SMALL, fold=False)
 
 
 def start(task: str = "Make the failing tests pass.") -> list[Message]:

@@ -1,0 +1,66 @@
+"""How a piece is kept: what identifies it, and what is remembered in its place."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from clara_mlx.context.arguments import readable_arguments
+from clara_mlx.context.commands import short_command
+from clara_mlx.context.messages import Piece
+from clara_mlx.context.tools import MEMORY_TOOLS
+from clara_mlx.store.fields import LONGEST_NAME
+
+
+def remembered_text(piece: Piece) -> str:
+    """What is remembered of a piece: its text, or that in a form to read."""
+    if piece.kept is not None:
+        return piece.kept
+    return readable_arguments(piece) if piece.part.startswith("arguments") else piece.text
+
+
+def body_of(piece: Piece) -> str | None:
+    """The text of a piece, if that is not what is remembered."""
+    return None if remembered_text(piece) == piece.text else piece.text
+
+
+def as_given(session: str, piece: Piece, handle: str) -> dict[str, Any]:
+    """What `Memory.remember` is given for a piece."""
+    metadata = {"role": piece.role, "command": short_command(piece.arguments)}
+    if piece.part == "fold":
+        metadata["fold"] = "blocks and turns"  # `ask_memory` leaves it out
+    return {
+        "text": remembered_text(piece),
+        "source": (piece.tool or piece.role)[:LONGEST_NAME],
+        "session": session,
+        "metadata": metadata,
+        "handle": handle,
+    }
+
+
+def is_recalled(piece: Piece) -> bool:
+    """Whether a piece is what one of the memory's own tools gave.
+
+    Agents that reach them by MCP put the server's name before the tool's: ``mcp__clara__expand``.
+    """
+    return piece.role == "tool" and is_memory_tool(piece.tool)
+
+
+def is_memory_tool(name: str | None) -> bool:
+    """Whether a tool is one of the memory's own, by whatever way it is reached."""
+    return (name or "").rpartition("__")[2] in MEMORY_TOOLS
+
+
+def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:
+    """What identifies a piece's block: within a session, equal texts of equal calls share one."""
+    kind = piece.part.partition(".")[0]
+    identity = (session, piece.role, kind, piece.tool, piece.arguments, piece.text, excerpt)
+    return sha256(*(str(part).encode("utf-8", "surrogatepass") for part in identity))
+
+
+def sha256(*parts: bytes) -> bytes:
+    """A digest of several parts, each with its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
