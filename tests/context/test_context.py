@@ -152,16 +152,16 @@ def asked(number: int, handle: str, text: str, tool: str = "expand") -> list[dic
 
 @pytest.mark.parametrize("tool", ["expand", "mcp__clara-mlx__expand"])
 def test_recalled_text_is_not_stored_again_and_goes_last(memory: Memory, tool: str) -> None:
-    context = Context(memory, budget=replace(IN_PLACE, window=13_000))
-    messages = [message for added in trajectory(14) for message in added]
+    context = Context(memory, budget=replace(IN_PLACE, window=24_000))
+    messages = [message for added in trajectory(14, 140) for message in added]
     handle = context.prepare(messages).compacted[0]
     original = memory.original(handle)
     assert isinstance(original, str)
     messages += asked(0, handle, original, tool)
     for number in range(14, 18):
-        messages += step(number, [report(number, 60)])
+        messages += step(number, [report(number, 140)])
         prepared = context.prepare(messages)
-        assert prepared.tokens <= 12_500
+        assert prepared.tokens <= 23_500
     assert original in [m["content"] for m in prepared.messages]
     squeezed = context.prepare(messages, compact="now")
     assert context.rebuild(squeezed.messages) == messages
