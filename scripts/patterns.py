@@ -23,10 +23,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from pattern_check import recheck, verdicts
 from pattern_check.collect import ROOT, Pattern, collect
+
+# Patterns that are asked about before what was found is kept.
+_AT_ONCE = 20
 
 USES = ("search", "scan", "match", "fullmatch")
 
@@ -65,17 +69,31 @@ def main() -> int:
     try:
         if wanted:
             recheck.install()
-        found = verdicts.judge(wanted)
+        found: dict[Pattern, verdicts.Verdict] = {}
+        for first in range(0, len(wanted), _AT_ONCE):
+            found |= verdicts.judge(wanted[first : first + _AT_ONCE])
+            if given.write:  # what was found so far is kept, if this is ended
+                _keep(found, known, patterns, given.files)
+            if len(wanted) > _AT_ONCE:
+                print(f"{len(found)} of {len(wanted)} patterns", file=sys.stderr)
     except recheck.Unavailable as error:
         print(
             f"{error}: relying on {verdicts.FILE.relative_to(ROOT)}, which tests hold to the source"
         )
         return _report(recorded, patterns)
-    if given.write:
-        verdicts.write(
-            {**{one: known[one] for one in known if given.files or one in patterns}, **found}
-        )
+    if given.write and not wanted:
+        _keep({}, known, patterns, given.files)
     return _report({**recorded, **found} if given.new else found, patterns)
+
+
+def _keep(
+    found: dict[Pattern, verdicts.Verdict],
+    known: dict[Pattern, verdicts.Verdict],
+    patterns: Collection[Pattern],
+    files: list[Path],
+) -> None:
+    """Write the verdicts found so far beside the known ones of patterns that are still there."""
+    verdicts.write({**{one: known[one] for one in known if files or one in patterns}, **found})
 
 
 def _report(found: dict[Pattern, verdicts.Verdict], places: dict[Pattern, list[str]]) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import re._constants as op  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
+from collections.abc import Iterable
 from typing import Any
 
 # A repeat that may go on for longer counts as one without an end: 4,096 times as slow is too slow.
@@ -28,6 +29,12 @@ MOST_WAYS = 64
 
 # In no text; what is beyond the alphabet.
 NEVER = "\ue000"
+
+# The last character that is one to JavaScript.
+_BASIC_PLANE = 0xFFFF
+
+# Characters of private use from here on stand for those beyond it.
+_FIRST_STAND_IN = ord(NEVER) + 1
 
 # Letter, digit that is no decimal, decimal, space, mark: one for each way in which Python's classes
 # can tell characters outside ASCII apart, and a lone surrogate.
@@ -133,6 +140,7 @@ class _Writer:
         self._flags = flags
         self._failing = failing
         self._alphabet = alphabet(text, flags)
+        self._codes = _codes(self._alphabet)
         self._word = frozenset(c for c in self._alphabet if c.isalnum() or c == "_")
         self._atomic = 0
 
@@ -295,12 +303,22 @@ class _Writer:
         """A set of characters, in ranges."""
         if characters == frozenset(self._alphabet):
             return rf"[^{NEVER}]"
-        return f"[{_ranges(characters)}]" if characters else NEVER
+        return f"[{_ranges(self._codes[one] for one in characters)}]" if characters else NEVER
 
 
-def _ranges(characters: frozenset[str]) -> str:
+def _codes(alphabet: str) -> dict[str, int]:
+    """The code of each character; those beyond the basic plane, two to JavaScript, get others.
+
+    Each character of the alphabet is only told from the others, so any code will do that none has.
+    """
+    beyond = [one for one in alphabet if ord(one) > _BASIC_PLANE]
+    stand_ins = {one: _FIRST_STAND_IN + index for index, one in enumerate(beyond)}
+    return {one: stand_ins.get(one, ord(one)) for one in alphabet}
+
+
+def _ranges(codes: Iterable[int]) -> str:
     runs: list[list[int]] = []
-    for code in sorted(map(ord, characters)):
+    for code in sorted(codes):
         if runs and code == runs[-1][1] + 1:
             runs[-1][1] = code
         else:
@@ -309,6 +327,4 @@ def _ranges(characters: frozenset[str]) -> str:
 
 
 def _escape(code: int) -> str:
-    if code > 0xFFFF:
-        raise Unsupported(f"a character beyond the basic plane: {chr(code)!r}")
     return chr(code) if chr(code).isalnum() and code < 128 else f"\\u{code:04x}"

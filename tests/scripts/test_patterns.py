@@ -147,6 +147,7 @@ def test_linear_patterns_are_measured_to_be_linear(text: str, use: str) -> None:
         ("(?i:a)b", 0, "search", "(?:(?:[Aa])[b])"),
         ("^a$", re.MULTILINE, "search", r"(?:(?:^|[\u000a])[a](?:$|[\u000a]))"),
         (r"\Aa\Z", re.MULTILINE, "search", "(?:^[a]$)"),
+        ("[\U0001f000-\U0001faff]+", 0, "search", r"(?:(?:[\ue001-\ue002])+)"),
     ],
 )
 def test_python_becomes_javascript(text: str, flags: int, use: str, written: str | None) -> None:
