@@ -87,7 +87,7 @@ _ARGUMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
         # echo password |
         re.compile(
             r"(?:(?:echo|printf)[ \t]{1,4}+(?:(?:-\w|['\"]%s(?:\\n)?['\"])[ \t]{1,4}+)?"
-            rf"(?=[^|\n]{{1,256}}\|)|<<<[ \t]{{0,4}}+){_VALUE}"
+            rf"|<<<[ \t]{{0,4}}+){_VALUE}(?=[\"']?[ \t]{{0,4}}+(?:\||\n|\Z))"
         ),
         "--password-stdin --with-token --stdin --passphrase-fd kinit cryptsetup sudo",
     ),
