@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from clara_mlx.context import Budget, ChatTemplate, Context
 from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import Message, calls_by_result, content_text, head_length, units
-from clara_mlx.context.tools import PAGE_CHARACTERS, PAGE_LINES, SCHEMAS, call
+from clara_mlx.context.pages import PAGE_CHARACTERS, PAGE_LINES
+from clara_mlx.context.tools import SCHEMAS, call
 from clara_mlx.memory import Memory
 
 #: Counts the tokens of a prompt.

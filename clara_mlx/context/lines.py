@@ -47,6 +47,29 @@ def split_into_lines(text: str) -> Lines:
     return Lines(parts, np.array(places, np.intp))
 
 
+class Numbering:
+    """The numbers of an original's lines, found for one place after the other.
+
+    Attributes:
+        count: The number of lines.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._counted = 0  # where the line of this number begins
+        self._number = 1
+        self.count = text.count("\n") + 1
+
+    def at(self, position: int) -> tuple[int, int]:
+        """The number, from 1, of the line at a position, and the characters of it before that."""
+        start = self._text.rfind("\n", 0, position) + 1
+        if start < self._counted:
+            self._counted, self._number = 0, 1
+        self._number += self._text.count("\n", self._counted, start)
+        self._counted = start
+        return self._number, position - start
+
+
 class Passage:
     """A part of an original, as a reader sees it, by the line.
 
@@ -74,6 +97,19 @@ class Passage:
         begin = bisect_right(indices, start, key=lambda index: self.span(index)[1])
         return range(begin, bisect_left(indices, end, begin, key=lambda index: self.span(index)[0]))
 
+    def label(self, index: int, numbering: Numbering) -> str:
+        """How a line is named to a reader: by its number in the original.
+
+        One that begins inside a line of the original, such as one of a text inside JSON, is named
+        by its first character, too.
+        """
+        start = self.span(index)[0]
+        number, before = numbering.at(start)
+        above = self.span(index - 1)[1] if index else self._offset - 1
+        if before == 0 or above < start - before:
+            return str(number)  # what is before it in its line is not seen
+        return f"{number}, from character {before + 1}"
+
 
 def passages_near(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[Passage]:
     """The whole lines that have a part of some spans; of a very long line, the part in the span.
@@ -94,26 +130,3 @@ def passages_near(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[Passa
         end = end if end >= 0 else min(last + _LONG, len(text))
         yield Passage(text[start:end], start)
         done = end
-
-
-class Numbering:
-    """The numbers of an original's lines, found for one place after the other.
-
-    Attributes:
-        count: The number of lines.
-    """
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._counted = 0  # where the line of this number begins
-        self._number = 1
-        self.count = text.count("\n") + 1
-
-    def at(self, position: int) -> tuple[int, int]:
-        """The number, from 1, of the line at a position, and the characters of it before that."""
-        start = self._text.rfind("\n", 0, position) + 1
-        if start < self._counted:
-            self._counted, self._number = 0, 1
-        self._number += self._text.count("\n", self._counted, start)
-        self._counted = start
-        return self._number, position - start

@@ -160,9 +160,8 @@ def _quote(handle: str, original: str, places: list[tuple[Passage, int]]) -> str
         ((passage.span(index), passage, index) for passage, index in places),
         key=lambda place: place[0],
     ):
-        number, before = numbering.at(start)
-        numbers.add(number)
-        label = f"{number}, from character {before + 1}" if before else str(number)
+        numbers.add(numbering.at(start)[0])
+        label = passage.label(index, numbering)
         quoted.append(f"{label}: {exact_line(passage.lines.texts[index])}")
     share = f"{len(numbers)} of {numbering.count} lines"
     return "\n".join([f"[{exact_line(handle)}: {share}]", *quoted])

@@ -12,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
-from clara_mlx.context import answers, tools
+from clara_mlx.context import answers, pages
 from clara_mlx.context.shown import last_sent
 from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
@@ -81,12 +81,17 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     async def expand(
         handle: Annotated[str, Field(description="A handle such as m-1f2e3d4c5b6a.")],
         start_line: Annotated[int, Field(ge=1, description="The first line, from 1.")] = 1,
-        lines: Annotated[int, Field(ge=1, le=tools.PAGE_LINES)] = tools.PAGE_LINES,
+        lines: Annotated[int, Field(ge=1, le=pages.PAGE_LINES)] = pages.PAGE_LINES,
         find: Annotated[str | None, Field(description="Only lines that contain this.")] = None,
+        start_character: Annotated[
+            int, Field(ge=1, description="Where to begin in a very long first line, from 1.")
+        ] = 1,
     ) -> str:
         """Read the exact text behind a handle, a page at a time, or only lines that match."""
         return await _run_tool(
-            pools.ask, lambda: tools.expand(memory, handle, start_line, lines, find or None), memory
+            pools.ask,
+            lambda: pages.expand(memory, handle, start_line, lines, find or None, start_character),
+            memory,
         )
 
     for tool in (remember, recall, ask_memory, expand):

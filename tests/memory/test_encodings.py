@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clara_mlx.context import tools
+from clara_mlx.context import pages
 from clara_mlx.memory import Memory
 from clara_mlx.store.store import Store
 
@@ -23,7 +23,7 @@ def test_bytes_are_found_and_quoted_as_text(tmp_path: Path, encoding: str) -> No
         assert "OverflowError: 4711" in hit.text
         assert memory.text(handle)[hit.start : hit.end] == hit.text
         assert "\0" not in hit.text
-        assert "OverflowError: 4711" in tools.expand(memory, handle, find="Overflow")
+        assert "OverflowError: 4711" in pages.expand(memory, handle, find="Overflow")
         assert not memory.verify().problems
 
 
