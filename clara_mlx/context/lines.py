@@ -129,4 +129,4 @@ def passages_near(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[Passa
         end = text.find("\n", last, last + _LONG)
         end = end if end >= 0 else min(last + _LONG, len(text))
         yield Passage(text[start:end], start)
-        done = end
+        done = end + (text[end : end + 1] == "\n")
