@@ -116,6 +116,9 @@ class Ranker:
             for one in words.words_with_parts(line):
                 length += 1 + len(one[1])
                 found = self._found(one)
+                if not found:
+                    previous = found
+                    continue
                 for index, share in found:
                     counts[index] += share
                     here[index] = max(here.get(index, 0.0), share)
@@ -130,7 +133,8 @@ class Ranker:
         covered = sum(weights[index] for index in near)
         if len(near) < len(counts) and around:
             for one in words.words_with_parts(around):
-                near.update(index for index, _ in self._found(one))
+                if found := self._found(one):
+                    near.update(index for index, _ in found)
         usual = _SATURATION * (1 - _LENGTH + _LENGTH * length / _USUAL_WORDS)
         raw = sum(
             weight * count * (_SATURATION + 1) / (count + usual)

@@ -25,13 +25,21 @@ _PART = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 _RUN = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uaa60-\uaa7f"
     "\u3040-\u30ff\u3105-\u312f\u31a0-\u31bf\u31f0-\u31ff\u3005-\u3007"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 )
 _IN_RUN = re.compile(f"[{_RUN}]")
 _WORD_OR_RUN = re.compile(rf"(?P<run>[{_RUN}]+)|[^\W{_RUN}]+")
 
-# Signs that are words: dingbats and emoji, but no frames, blocks and dots of progress bars.
-_SIGNS = re.compile("[\u2600-\u27bf\u2b50-\u2b55\u23e9-\u23fa\U0001f000-\U0001faff]")
+# Signs that are words, by their codes: dingbats and emoji, but nothing that progress bars draw.
+_SIGNS = (
+    range(0x23E9, 0x23FB),
+    range(0x2600, 0x27C0),
+    range(0x2B50, 0x2B56),
+    range(0x1F000, 0x1FB00),
+)
+
+# Rare Chinese characters, each of which is a word.
+_RARE_CHARACTERS = range(0x20000, 0x40000)
 
 # The digits of a sign's number as letters, so that the word has no parts.
 _LETTERS = str.maketrans("0123456789", "ghijklmnop")
@@ -49,8 +57,10 @@ class _Removed(dict[int, "str | int | None"]):
     def __missing__(self, code: int) -> str | int | None:
         character = chr(code)
         becomes: str | int | None = code
-        if _SIGNS.match(character):
+        if any(code in signs for signs in _SIGNS):
             becomes = f" {f'{code:x}'.translate(_LETTERS)} "
+        elif code in _RARE_CHARACTERS:
+            becomes = f" {character} "
         elif unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf") and (
             code not in _KEPT_MARKS
         ):

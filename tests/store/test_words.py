@@ -56,6 +56,8 @@ def remember(store: Store, text: str, **about: object) -> str:
         ("nai\u0308ve", "naïve"),
         ("deploy 🚀 done", "🚀"),
         ("step ✗ lint", "✗"),
+        ("\U00020bb7野家", "\U00020bb7"),
+        ("\U00020bb7野家", "野家"),
         ("pass\u200bword wrong", "password"),
         ("password wrong", "pass\u00adword"),
         ("\x1b[31mfai\x1b[0mled\x1b[0m", "failed"),
