@@ -43,16 +43,15 @@ _PLACE_AT_END = re.compile(_PLACE + r"\Z")
 _QUOTED_PATH = re.compile(
     r"File \"([^\"\n]{1,500}+)\", line|['\"`]([A-Za-z]:\\[^'\"`\n]{1,300}+)['\"`]"
 )
-# \nC:\my files\a.cs(10,5): error CS1002: ; expected
-_COMPILED_PATH = re.compile(
-    r"\n[ \t]{0,4}+((?:[A-Za-z]:\\|/|\.{1,2}/)[^\n:*?\"<>|]{1,300}"
-    rf"{_PLACE}) ?: (?=(?:fatal |internal )?(?:error|warning|note|info)\b)"
-)
+# C:\my files\a.cs(10,5): error CS1002: ; expected
+_COMPILED = re.compile(rf"{_PLACE}(?= ?: (?:fatal |internal )?(?:error|warning|note|info)\b)")
+# C:\my files\a.cs
+_COMPILED_PATH = re.compile(r"[ \t]{0,4}+((?:[A-Za-z]:\\|\.{0,2}/)[^:*?\"<>|]++)\Z")
 # C:\project\a.py:12
 _WINDOWS_PATH = re.compile(
     r":\\(?<=[A-Za-z]:\\)(?<![A-Za-z0-9][A-Za-z]:\\)"
     # Folders with spaces, as Windows names its own: Program Files (x86).
-    r"(?:[^\s\"'<>|*?:;,()\\]{1,80}+(?: [A-Z(\d][^\s\"'<>|*?:;,\\.]{0,60}+){0,4}+\\{1,2}+){0,30}+"
+    r"(?:[^\s\"'<>|*?:;,()\\]++(?: [A-Z(\d][^\s\"'<>|*?:;,\\.]*+)*+\\++)*+"
     rf"[^\s\"'<>|*?:;,()]*+{_PLACE}?"
 )
 # \\server\share\a.txt
@@ -84,8 +83,10 @@ def paths(text: str) -> Iterator[Span]:
         group = match.lastindex or 0
         if match[group][0] not in "<(":  # <stdin>, <frozen importlib._bootstrap>
             yield match.span(group)
-    for match in _COMPILED_PATH.finditer(text) if ": " in text else ():
-        yield match.span(1)
+    for match in _COMPILED.finditer(text) if ": " in text else ():
+        line = text.rfind("\n", max(0, match.start() - MAX_LENGTH), match.start()) + 1
+        if path := _COMPILED_PATH.match(text, line, match.start()):
+            yield path.start(1), match.end()
     for match in _SHARED_PATH.finditer(text) if "\\\\" in text else ():
         yield match.span()
     for match in _FILE_URL.finditer(text) if "file://" in text else ():

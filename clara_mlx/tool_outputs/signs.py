@@ -44,7 +44,7 @@ class Sign(NamedTuple):
 
 
 # 3 failed
-_COUNTED = (
+_COUNTED = re.compile(
     r"(?<![:.\d\w-])\d{1,9}+(?: (?:tests?|specs?|checks?|targets?|jobs?|files?|steps?|scenarios?"
     r"|suites?|hosts?|builds?|unique|total|high|critical|new|previous|fixable|uncovered"
     r"|packages?))?[ \t](?:FAILED|PASSED|passed|failed|failing|passing|pending|skipped"
@@ -56,7 +56,7 @@ _COUNTED = (
     r"|assertions?|rows? (?:affected|in set)|Warning\(s\)|Error\(s\))(?!\w)"
 )
 # Tests run: 3
-_NAMED_COUNT = (
+_NAMED_COUNT = re.compile(
     r"\b(?:Tests run|Tests|Test Suites|Test Files|Failures|Errors|Failed|Passed|Total tests"
     r"|Assertions|Scenarios|Score|Warnings|failures|errors|failed|passed|not ok|pass|fail|PASS"
     r"|FAIL"
@@ -65,7 +65,7 @@ _NAMED_COUNT = (
     r"|^[#\u2139] (?:fail|pass|tests|skipped|suites) {1,3}+\d"
 )
 # BUILD FAILURE
-_STATED = (
+_STATED = re.compile(
     r"\b(?:BUILD|COMPILATION|Build|Compilation|Test Run|TEST RUN|TESTS|Tests|Deployment|Job"
     r"|Pipeline|Transaction|Installation|Upgrade|Migration|Backup|Restore|Workflow|Run|Command"
     r"|Task|Process)"
@@ -73,14 +73,14 @@ _STATED = (
     r"|[Cc]ompleted?|ABORTED|[Ff]inished|terminated|rolled back|passed|timed out)\b"
 )
 # exited with code 137
-_EXIT = (
+_EXIT = re.compile(
     r"\b[Ee]xit(?:ed|ing|s)?(?: with)?(?: (?:value|code|status|error)){1,2}+[ \t:=]{1,24}+-?\d"
     r"|\b[Ee]xit(?:ed)? -?\d|\breturn(?:ed|s)? (?:an? )?(?:non-?zero )?(?:error )?(?:exit )?"
     r"(?:code|status)[ :=]{1,4}+-?\d|\breturned -?\d{1,3} exit status|\bkilled by SIG"
     r"|\bError \d{1,3}$|\bsignal(?::| )\d{1,2}\b"
 )
 # Plan: 1 to add
-_SUMMARY = (
+_SUMMARY = re.compile(
     r"\b(?:(?:Plan|SUMMARY|test result|Result|RESULT|Verdict|VERDICT|Conclusion|Outcome|Reason"
     r"|Last State|Active): {0,24}+(?=\S)|(?:Apply|Destroy) complete!|PLAY RECAP)"
     r"|\b(?:definitely|indirectly) lost: (?!0 bytes)"
@@ -95,7 +95,6 @@ _SUMMARY = (
     r"|^\W{0,8}+(?:OK|PASS|PASSED|FAIL|FAILED|FAILURES?!|ERROR|SUCCESS|DONE|Done\.|Success)"
     r"(?: {0,2}+[(!].{0,120}+)?\W{0,8}+$"
 )
-_VERDICT = re.compile("|".join((_COUNTED, _NAMED_COUNT, _STATED, _EXIT, _SUMMARY)))
 
 # [  FAILED  ] Sum.Adds, not ok 3 - adds, --- FAIL: TestAdd, ✕ adds
 _FAILED = re.compile(
@@ -107,16 +106,22 @@ _FAILED = re.compile(
     r"|^[ \t]{0,4}+\d{1,4}+\) \S|[ \t](?:FAILED|FAIL)[ \t]{0,4}+(?=$|\[|\()"
     r"|\((?:Failed|Timeout)\)$|^[ \t]{0,4}+(?:X|FAILED:) \S"
 )
-# ERROR: no such table, error[E0382]: moved, ValueError: no, panicked at, runtime error:
+# ERROR: no such table, error[E0382]: moved, runtime error: overflow
 _ERROR = re.compile(
     r"\b(?:ERROR|FATAL|CRITICAL|SEVERE|PANIC|EMERG|ALERT|Fatal|FAILURE|BUG|CONFLICT|O(?:OPS|ops))"
     r"(?:(?=[\]\s:|!(>,=-])|$)|\[(?:error|fatal|ERR|emerg|alert|crit|E)\]|##\[error\]"
     r"|\bnpm (?:ERR!|error) \S"
     r"|\b[Ee]rror(?:\[[\w:-]{1,40}+\]| [A-Z]{1,8}\d{2,5}| ?\([\w, -]{1,20}+\)"
     r"| \d{1,6}+(?: \(\w{1,8}+\))?)?(?::|[ \t]-[ \t]|[ \t]{2,8}+\S| at [\w/.])"
-    r"|\b[A-Z]\w{0,80}+(?:(?<=Error)|(?<=Exception)|(?<=Failure)|(?<=Group)|(?<=Fault))"
+)
+# org.shop.NoCoinException: empty
+_RAISED = re.compile(
+    r"\b[A-Z]\w{0,80}+(?:(?<=Error)|(?<=Exception)|(?<=Failure)|(?<=Group)|(?<=Fault))"
     r"(?:$|:| \(| \[| - )|^(?:KeyboardInterrupt|SystemExit|StopIteration|GeneratorExit)\b"
-    r"|\b(?:fatal:|panicked at|panic: |[Cc]aused by[ :]|Uncaught |uncaught exception|Unhandled )"
+)
+# thread 'main' panicked at src/main.rs:7:9:
+_CRASHED = re.compile(
+    r"\b(?:fatal:|panicked at|panic: |[Cc]aused by[ :]|Uncaught |uncaught exception|Unhandled )"
     r"|\b(?:Exception in|Segmentation fault|core dumped|Bus error|Floating point exception"
     r"|undefined reference to|terminate called|[Cc]ommand not found|No such file or"
     r"|Permission denied|Access is denied|Out of memory|Killed process|OOMKilled|CrashLoopBackOff"
@@ -155,8 +160,8 @@ _FINDING = re.compile(
 )
 _SIGNS: tuple[tuple[Weight, re.Pattern[str]], ...] = (
     ("failed", _FAILED),
-    ("verdict", _VERDICT),
-    ("error", _ERROR),
+    *(("verdict", one) for one in (_COUNTED, _NAMED_COUNT, _STATED, _EXIT, _SUMMARY)),
+    *(("error", one) for one in (_ERROR, _RAISED, _CRASHED)),
     ("trouble", _TROUBLE),
     ("warning", _WARNING),
 )

@@ -19,21 +19,24 @@ _TEST_LINE = re.compile(
     r"|(?P<unittest>(?:(?:FAIL|ERROR): |(?=test))(?P<name>\w{1,200}+)"
     r" \((?P<dotted>[\w.]{1,300}+)\)))"
 )
-# What a line ends with that is no part of a test's name: (12 ms), [0.02s], 12ms
-_TIME = r"(?: {1,4}+[(\[]?<? ?\d{1,6}+(?:\.\d{1,6}+)? ?(?:m?s|ms|seconds)[)\]]?)?[ \t]{0,4}+$"
+# What a line ends with beside a test's name:
+# opens with a key (12 ms)
+_AFTER_NAME = re.compile(
+    r"[ \t]++(?:[(\[]?<? ?\d[\d.]{0,12}+ ?(?:ms|s|seconds)[)\]]?|FAILED|PASSED|SKIPPED)[ \t]*+\Z"
+)
 # \n[  FAILED  ] TillTest.Opens (0 ms)
 _BY_RUNNER = re.compile(
     # GoogleTest
     r"\n(?=[ \t]{0,16}+\S)(?:\[(?: RUN      |       OK |  FAILED  |  SKIPPED |  TIMEOUT )\] "
     r"(?P<gtest>[A-Za-z_][\w/]{0,200}+\.[\w/]{1,200}+)"
     # jest
-    rf"| {{0,6}}+● (?P<jest>[^\n\u203a]{{1,200}}+\u203a[^\n]{{1,300}}?){_TIME}"
+    r"| {0,6}+● (?P<jest>[^\n\u203a]{1,200}+\u203a[^\n]{1,300}+)"
     # vitest
     r"|[ \t]{0,6}+(?:FAIL|[×✓✗❯↓]) {1,4}+"  # noqa: RUF001
-    rf"(?P<vitest>[^\s>]{{1,200}}+ > [^\n]{{1,300}}?){_TIME}"
+    r"(?P<vitest>[^\s>]{1,200}+ > [^\n]{1,300}+)"
     # mocha, node, jest, bats
-    rf"|[ \t]{{1,16}}+[✕✗✖×✓✔√] (?P<marked>[^\n\d ][^\n]{{1,300}}?){_TIME}"  # noqa: RUF001
-    r"|[✖✔✗✓] (?P<timed>[^\n\d ][^\n]{1,300}?)(?= \(\d{1,6}+(?:\.\d{1,6}+)?m?s\))"
+    r"|[ \t]{1,16}+[✕✗✖×✓✔√] (?P<marked>[^\n\d ][^\n]{1,300}+)"  # noqa: RUF001
+    r"|[✖✔✗✓] (?P<timed>[^\n\d ][^\n]{1,300}+)"
     # CTest
     r"| {0,8}+\d{1,5}+/\d{1,5}+ Test {1,6}+#\d{1,5}+: (?P<ctest>[\w./:+-]{1,200}+) "
     r"|[ \t]{1,8}+\d{1,5}+ - (?P<ctest_failed>\S{1,200}+) \((?:Failed|Timeout|SEGFAULT"
@@ -43,7 +46,7 @@ _BY_RUNNER = re.compile(
     r"|[ \t]{0,6}+(?:Failed|Passed|Skipped|X|\u221a) "
     r"(?P<dotnet>[A-Za-z_][\w.+]{1,300}+(?:\([^\n\[)]{0,200}+\))?) \[[<\d]"
     r"|\d{1,4}+\) (?:Failed|Error|Invalid) : "
-    r"(?P<nunit>[A-Za-z_][\w.+]{1,300}+(?:\([^\n]{0,200}?\)$)?)"
+    r"(?P<nunit>[A-Za-z_][\w.+]{1,300}+(?:\([^\n)]{0,200}+\))?)"
     # PHPUnit
     r"|\d{1,4}+\) (?P<phpunit>[A-Za-z_][\w\\]{0,200}+::\w{1,200}+"
     r"(?: with data set (?:#\d{1,6}+|\"[^\"\n]{1,200}+\"))?)"
@@ -52,23 +55,25 @@ _BY_RUNNER = re.compile(
     r"(?:\[[^\]\n]{1,100}+\])?(?:\([\w.$]{1,200}+\))?)(?: --)? {1,2}+Time elapsed: "
     r"|\[ERROR\] {2,4}+(?P<listed>[A-Z]\w{1,200}+\.\w{1,200}+)(?=[: ][\d\u00bb-])"
     # Gradle
-    r"|[ \t]{0,4}+(?P<gradle>[A-Za-z_][\w.$]{1,300}+ > [^\n]{1,300}?) (?:FAILED|PASSED|SKIPPED)$"
+    r"|[ \t]{0,4}+(?P<gradle>[A-Za-z_][\w.$]{1,300}+ > [^\n]{1,300}+)"
     # RSpec
     r"|rspec \S{1,300}+ # (?P<rspec>[^\n]{1,300}+)$"
     # TAP
-    r"|[ \t]{0,16}+(?:not )?ok \d{1,6}+ (?:- )?(?P<tap>[^\s#-][^\n#]{0,300}?)[ \t]{0,8}+(?=#|$)"
+    r"|[ \t]{0,16}+(?:not )?ok \d{1,6}+ (?:- )?(?P<tap>[^\s#-][^\n#]{0,300}+)"
     # cargo nextest
     r"| {1,12}+(?:FAIL|PASS|TIMEOUT|SIGABRT"
     r"|LEAK) \[ {0,6}+[\d.]{1,12}+s\] (?:\( {0,4}+\d{1,6}+/\d{1,6}+\) )?"
     r"(?P<nextest>\S{1,200}+ \S{1,200}+)"
     # XCTest, ExUnit, minitest
     r"|Test Case '(?P<xctest>[^'\n]{1,300}+)' (?:failed|passed|started)"
-    r"| {1,6}+\d{1,4}+\) test (?P<exunit>[^\n]{1,300}? \([A-Z][\w.]{1,200}+\))$"
+    r"| {1,6}+\d{1,4}+\) test (?P<exunit>[^\n(]{1,300}+\([A-Z][\w.]{1,200}+\))$"
     r"|(?P<minitest>[A-Z]\w{0,200}+(?:::\w{1,200}+){0,8}+#test_\w{1,200}+))",
     re.MULTILINE,
 )
+# The groups that take in what a line says beside a test's name.
+_WITH_REST = frozenset(("jest", "vitest", "marked", "timed", "gradle", "tap"))
 # \n  1) opens with a key
-_NUMBERED = re.compile(r"\n {2,8}+\d{1,4}+\) (?P<mocha>[^\n]{2,300}?):?[ \t]{0,4}+$", re.MULTILINE)
+_NUMBERED = re.compile(r"\n {2,8}+\d{1,4}+\) (?P<mocha>[^\n]{2,300}+)")
 # \n  3 failing
 _OF_NUMBERED = re.compile(r"\n {2}\d{1,6}+ (?:passing|failing)\b|\n\d{1,6}+ examples?, \d")
 # "Test":"TestOpen"
@@ -93,9 +98,14 @@ def test_names(text: str) -> Iterator[Span]:
         else:
             yield match.start("name"), match.end("unittest")
     for match in _BY_RUNNER.finditer(text):
-        yield match.span(match.lastgroup or 0)
+        group = match.lastgroup or ""
+        name = match[group]
+        bare = _AFTER_NAME.sub("", name) if group in _WITH_REST else name
+        # These are tests only if a time or a verdict stands behind them.
+        if bare != name or group not in ("timed", "gradle"):
+            yield match.start(group), match.start(group) + len(bare.rstrip())
     for match in _NUMBERED.finditer(text) if _OF_NUMBERED.search(text) else ():
-        yield match.span("mocha")
+        yield match.start("mocha"), match.start("mocha") + len(match["mocha"].rstrip(": \t"))
     for match in _IN_JSON.finditer(text) if '"Test"' in text else ():
         yield match.span(1)
 
