@@ -19,13 +19,8 @@ from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.given import Given
 from clara_mlx.store.latent_index import LatentIndex
-from clara_mlx.store.latents import (
-    LatentTable,
-    OtherModel,
-    drop_all_latents,
-    fingerprint_and_count,
-)
-from clara_mlx.store.newcomer import text_of
+from clara_mlx.store.latents import LatentTable, OtherModel, drop_all_latents, fingerprint_and_count
+from clara_mlx.store.newcomer import readable, text_of
 from clara_mlx.store.results import Hit, Status
 from clara_mlx.store.store import Store, StoredMemory
 
@@ -33,8 +28,6 @@ if TYPE_CHECKING:
     from clara_mlx.model.clara import Clara  # imports MLX, which text alone does not need
 
 Mode = Literal["latent", "text", "hybrid"]
-
-_UNDECODABLE = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")  # as the store has such bytes
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +218,7 @@ class Memory:
 
     def text(self, handle: str) -> str:
         """The original as text, in which the spans of hits count; what can't be read is U+FFFD."""
-        return self._store.text_by_handle(handle).translate(_UNDECODABLE)
+        return readable(self._store.text_by_handle(handle))
 
     def original_bytes(self, handle: str) -> bytes:
         """The original as the bytes that are stored: a text is encoded as UTF-8."""

@@ -24,6 +24,9 @@ Span = tuple[int, int, int | None]
 # Start, end, tokens, and the two columns of the full-text index.
 ChunkRow = tuple[int, int, int | None, str, str]
 
+# What a byte that is no text becomes when it is decoded.
+_UNREADABLE = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
+
 # Compression of originals, from 1 (fast) to 9 (small): zlib's own default.
 _ZLIB_LEVEL = 6
 
@@ -175,6 +178,11 @@ def text_of(original: bytes, kind: str, end: int | None = None) -> str:
     if end is not None and end != len(text):
         return original.decode("utf-8", "surrogateescape")
     return text
+
+
+def readable(text: str) -> str:
+    """A text with U+FFFD for each byte that `text_of` could not read."""
+    return text if text.isascii() else text.translate(_UNREADABLE)
 
 
 def chunk_rows(text: str, spans: Iterable[Span]) -> list[ChunkRow]:
