@@ -129,14 +129,22 @@ class TextSearch:
         word = self._asked.words[index]
         found = [word.term]
         if self._asked.has_forms(index):
-            found += [term for term in forms.patterns(word.text) if self._is_indexed(term)]
+            found += self._indexed([*forms.patterns(word.text)])
         return f"({' OR '.join(found)})" if len(found) > 1 else word.term
 
-    def _is_indexed(self, term: str) -> bool:
-        for table in ("chunk_text", "memory_text"):
-            if self._store.read(f"SELECT 1 FROM {table} WHERE {table} MATCH ? LIMIT 1", (term,)):
-                return True
-        return False
+    def _indexed(self, terms: Sequence[str]) -> list[str]:
+        """Those terms that are in an index: all at once, as mostly none is, or half by half."""
+        if not terms:
+            return []
+        ((found,),) = self._store.read(
+            "SELECT EXISTS (SELECT 1 FROM chunk_text WHERE chunk_text MATCH ?1) "
+            "OR EXISTS (SELECT 1 FROM memory_text WHERE memory_text MATCH ?1)",
+            (" OR ".join(terms),),
+        )
+        if not found or len(terms) == 1:
+            return [*terms] if found else []
+        half = len(terms) // 2
+        return self._indexed(terms[:half]) + self._indexed(terms[half:])
 
     def _count(self, term: str) -> float:
         """The number of chunks that have a term; an estimate if they are many."""
