@@ -73,8 +73,8 @@ def serve(
     ] = 4096,
     trigger: Annotated[
         float, typer.Option(help="Compact prompts that take more than this share of the rest.")
-    ] = 0.7,
-    target: Annotated[float, typer.Option(help="Compact them to this share of the rest.")] = 0.4,
+    ] = 0.95,
+    target: Annotated[float, typer.Option(help="Compact them to this share of the rest.")] = 0.6,
     excerpts: Annotated[
         int | None,
         typer.Option(min=256, help="Send new tool results of more tokens than this as excerpts."),

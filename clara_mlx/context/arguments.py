@@ -60,7 +60,7 @@ def _block(value: str, changed: str, handle: str, excerpt: int) -> str:
         parts = [quote_markers(part) for part in excerpt_of(value, excerpt)]
         return "\n".join([f"{heading}]", *parts])
     shown = middle(changed, min(_SHOWN, len(value) // _SHOWN_PART))
-    about = "; ".join(identifier_lines(value, IDENTIFIERS // 4, shown))
+    about = "; ".join(identifier_lines(changed, IDENTIFIERS // 4, shown))
     return f"{heading}{f': {about}' if about else ''}] {shown}"
 
 

@@ -185,7 +185,7 @@ class Compaction:
                 start = self.view.stretch_start(end - 1)
                 while not whole and start < end and (fold := self.view.fold_at(start)) is not None:
                     start = fold + 1
-                done = self._fold_span(start, end, characters) or done
+                done = self._fold_span(start, end, characters, whole) or done
         return done
 
     def _end_of_fold(self, last: int) -> int:
@@ -202,10 +202,13 @@ class Compaction:
             last,
         )
 
-    def _fold_span(self, start: int, end: int, characters: int) -> bool:
+    def _fold_span(self, start: int, end: int, characters: int, whole: bool) -> bool:
         """Send the messages from ``start`` to before ``end`` as one, if there are several."""
         indices = [i for i in self.view.sent_indices() if start <= i < end]
-        if len(indices) < 2:
+        messages = self.view.messages
+        before = self.view.render(0, start)
+        form, alternates = choose_form(before, messages[:end], messages[start:end])
+        if len(indices) < 2 or not (alternates or whole):
             return False
         for index in indices:
             for piece in self.view.pieces(index):
@@ -213,14 +216,13 @@ class Compaction:
                 edited = piece.part in self.view.edits.get(index, {})
                 if is_recalled(piece) or (not edited and is_long(piece)):
                     self._replace(Candidate(index, piece, 0))
-        session, messages = self.view.session, self.view.messages
+        session = self.view.session
         sent = self.view.render(start, end, notes=False)
         tell = partial(self.freezer.told, session)
         body = json.dumps(sent, ensure_ascii=False, sort_keys=True)
         piece = Piece("assistant", "fold", body, kept=folds.transcript(sent, tell))
         earlier = self._earlier_folds(start, end)
         entries, handles = self._entries(start, end, earlier)
-        form = choose_form(self.view.render(0, start), messages[:end], messages[start:end])
         characters = min(characters, _FOLDED_CHARACTERS * (end - start))
         block = self.freezer.choose_fold(
             session,

@@ -80,14 +80,16 @@ def choose_form(
     sent: Sequence[Mapping[str, Any]],
     given: Sequence[Mapping[str, Any]],
     folded: Sequence[Mapping[str, Any]],
-) -> str:
-    """The form in which a fold leaves roles alternating.
+) -> tuple[str, bool]:
+    """The form in which a fold leaves roles alternating, and whether there is one.
 
     Args:
         sent: The messages that are sent before it.
         given: The client's messages up to and with those that are folded.
         folded: Those that are folded. If they call nothing, the template may know no calls.
     """
-    stands_for_answer = turn_before(given) == "assistant" != turn_before(sent)
+    before, last = turn_before(sent), turn_before(given)
     calls = any(message.get("tool_calls") for message in folded)
-    return ANSWER if stands_for_answer or not calls else CALLED
+    form = ANSWER if last == "assistant" != before or not calls else CALLED
+    # After an earlier fold that is an answer, no form of ours can be a user's turn.
+    return form, not (before == "assistant" and last == "user")

@@ -152,8 +152,7 @@ class Memory:
     ) -> str:
         """Keep a text (or raw bytes) and return its handle; durable when it returns.
 
-        Text search finds it at once, latent search when the background work has compressed it.
-        The same content is stored and compressed once, however often it comes.
+        Text search finds it at once, latent search when it is compressed, once for each content.
 
         Args:
             text: The original, which is kept byte for byte.
@@ -237,9 +236,7 @@ class Memory:
             StoreError: Neither or both were given, or there is no such handle.
         """
         if (handle is None) == (where is None) or where == {}:
-            raise StoreError(
-                "what to forget? Give a handle, or where=... with at least one condition"
-            )
+            raise StoreError("what to forget? Give a handle, or where=... with a condition or more")
         removed = self._store.forget({"handle": handle} if where is None else where)
         if handle is not None and not removed:
             raise StoreError(f"{self.path}: no memory {handle!r}")
@@ -369,8 +366,7 @@ class Memory:
             name: What errors call the export, such as its path.
 
         Raises:
-            StoreError: A line is damaged; the memories before it have been kept, so that a second
-                import goes on there once the line is mended or removed.
+            StoreError: A line is damaged; the memories before it have been kept.
         """
         self._store.check_writable()
         new = exports.import_(lines, name, self.has, lambda given: self._keep(**given))
@@ -380,13 +376,12 @@ class Memory:
 
     def status(self) -> Status:
         """Counts, sizes and the progress of compression."""
-        fingerprint = None
-        compressed = 0
+        found: tuple[str | None, int] = None, 0
         if self._latents:
-            fingerprint, compressed = self._latents.fingerprint, self._latents.count()
+            found = self._latents.fingerprint, self._latents.count()
         elif self.clara is None:
-            fingerprint, compressed = fingerprint_and_count(self._store)
-        return Status(compressed=compressed, fingerprint=fingerprint, **self._store.figures())
+            found = fingerprint_and_count(self._store)
+        return Status(compressed=found[1], fingerprint=found[0], **self._store.figures())
 
     def backlog(self) -> int:
         """Number of contents that wait for compression."""
