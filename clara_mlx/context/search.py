@@ -55,18 +55,23 @@ class Found:
         evidence: The hits that the model read.
         by_words: The hits that words found.
         by_command: Handles of the outputs of commands that the question names.
+        grounded: Whether any word of the answer stands in that evidence.
     """
 
     answer: str | None
     evidence: list[Hit]
     by_words: list[Hit]
     by_command: list[str]
+    grounded: bool = True
 
     @property
     def answer_lines(self) -> list[str]:
         """The line that gives the model's answer, if there is one."""
         # Its further lines are indented, so that none of them looks like a handle's heading.
-        return [f"answer: {indent(quote_markers(self.answer))}"] if self.answer else []
+        if not self.answer:
+            return []
+        note = "" if self.grounded else " (not grounded: none of its words stands in the evidence)"
+        return [f"answer: {indent(quote_markers(self.answer))}{note}"]
 
     @property
     def hits(self) -> list[Hit]:
@@ -116,7 +121,7 @@ def search(
         with suppress(OtherModel):  # then only the text can be searched
             answer = memory.ask(question, _HITS_READ, where)
             if answer.evidence:
-                return Found(answer.text, answer.evidence, by_words, by_command)
+                return Found(answer.text, answer.evidence, by_words, by_command, answer.grounded)
     return Found(None, [], by_words, by_command)
 
 
