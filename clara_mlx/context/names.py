@@ -46,7 +46,7 @@ _SHARES = {
 }
 
 # Characters from each end of a text that rules look at; more would keep a request waiting.
-_LOOK = 32_768
+_LOOK = 28_672
 
 # Characters of a text that is undressed as a whole; of a longer one, its ends are.
 _UNDRESSED = 1_000_000

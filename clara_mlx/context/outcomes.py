@@ -27,10 +27,13 @@ _KEY_LINES = 8
 _LISTED_LINES = 4
 
 # Characters from each end of an output that rules look at; more would keep a request waiting.
-_LOOK = 32_768
+_LOOK = 28_672
 
 # Characters of an output that is undressed as a whole; of a longer one, its ends are.
 _UNDRESSED = 1_000_000
+
+# Characters of each end of a text in which a table, or a result, is looked for.
+_READ = 4_000
 
 # The first lines that tell whether a text is a table.
 _READ_ROWS = 40
@@ -234,17 +237,24 @@ def _rows(text: str) -> list[int]:
     """Of a table that says nothing else, its head, its first row and its last ones; of anything
     else, a line at its end that gives a result in numbers.
     """
-    starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    lines = [(start, _line(text, start)) for start in starts]
-    lines = [(start, line) for start, line in lines if line and not line.isspace()]
+    lines = _lines(text[:_READ])
     rows = [start for start, line in lines[:_READ_ROWS] if _ROW.search(line[:_LINE])]
+    rest = max(0, len(text) - _READ)
+    last = [(rest + start, line) for start, line in _lines(text[rest:])]
     if len(rows) > 1 and len(rows) >= _ROWS * len(lines[:_READ_ROWS]):
-        return list(dict.fromkeys([start for start, _ in (*lines[:2], *lines[-_LAST_ROWS:])]))
+        return list(dict.fromkeys([start for start, _ in (*lines[:2], *last[-_LAST_ROWS:])]))
     return [
         start
-        for start, line in lines[-2:]
+        for start, line in last[-2:]
         if line.lstrip()[0].isalpha() and _RESULT.search(line[:_RESULT_NAME])
     ]
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The lines of a text that are not empty, and where they start."""
+    starts = [0, *(match.end() for match in re.finditer("\n", text))]
+    lines = [(start, _line(text, start)) for start in starts]
+    return [(start, line) for start, line in lines if line and not line.isspace()]
 
 
 def _starts_of_lines(text: str, positions: Sequence[int]) -> list[int]:
