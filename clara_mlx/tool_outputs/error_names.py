@@ -69,7 +69,7 @@ _SANITIZED = re.compile(
 _RULES = re.compile(
     r": \[([A-Z][A-Za-z]{4,60}+)\] |\] \[([A-Z][A-Za-z]{4,60}+)\] "
     r"|: [CWEFR]: (?:\[Correctable\] )?([A-Z][A-Za-z]{2,30}+/[A-Z][A-Za-z]{2,60}+):"
-    r"|\(([a-z]{3,30}+(?:-[a-z]{1,30}+){1,6}+)\)(?=\n|\Z)"
+    r"|\(([a-z]{3,30}+-[a-z-]{1,90}+)\)(?=\n|\Z)"
 )
 # \n  6:18  error  Missing semicolon  semi
 _RULE_OF_FINDING = re.compile(

@@ -21,7 +21,9 @@ _LINE = 400
 _LIKE = 160
 _NO_DIGITS = dict.fromkeys(map(ord, "0123456789"))
 # src/a.py:12
-_PARTICULARS = re.compile(r"[\w.@+-]*+[/\\][\w.@+/\\-]*+|'[^'\n]{0,99}+'|\"[^\"\n]{0,99}+\"|\d++")
+_PARTICULARS = re.compile(
+    r"(?<![\w.@+-])[\w.@+-]*+[/\\][\w.@+/\\-]*+|'[^'\n]{0,99}+'|\"[^\"\n]{0,99}+\"|\d++"
+)
 
 # Different lines that are read; what an output says after so many, it said before.
 _MOST_LINES = 5_000

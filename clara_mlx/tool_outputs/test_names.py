@@ -22,7 +22,8 @@ _TEST_LINE = re.compile(
 # What a line ends with beside a test's name:
 # opens with a key (12 ms)
 _AFTER_NAME = re.compile(
-    r"[ \t]++(?:[(\[]?<? ?\d[\d.]{0,12}+ ?(?:ms|s|seconds)[)\]]?|FAILED|PASSED|SKIPPED)[ \t]*+\Z"
+    r"(?<![ \t])[ \t]++(?:[(\[]?<? ?\d[\d.]{0,12}+ ?(?:ms|s|seconds)[)\]]?|FAILED|PASSED"
+    r"|SKIPPED)[ \t]*+\Z"
 )
 # \n[  FAILED  ] TillTest.Opens (0 ms)
 _BY_RUNNER = re.compile(
