@@ -31,10 +31,9 @@ LONGEST = 0.05
 
 # Entries that may take longer, with the seconds and the reason.
 SLOWER = {
-    "model.chunking.split": (0.4, "three tokens a character; the tokenizer's own work"),
-    "context.ranking.best_lines": (0.1, "a question as long as the text, and one line of it"),
-    "context.conversation.Context.prepare": (0.4, "the same, and SQLite writes"),
-    "context.recall.make_note": (0.2, "the same"),
+    "model.chunking.split": (0.4, "the tokenizer's own work: half a microsecond for each token"),
+    "context.ranking.best_lines": (0.15, "a question as long as the text, and one line of it"),
+    "context.conversation.Context.prepare": (0.4, "a text's block, its index and a note of it"),
     "context.freezer.Freezer.draft": (0.1, "identifiers, facts and the key lines of both ends"),
     "context.freezer.Freezer.freeze": (0.2, "the same, and SQLite writes"),
 }

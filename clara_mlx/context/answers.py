@@ -13,9 +13,9 @@ from clara_mlx.memory import Memory, asking
 #: Characters that the lines of one answer may have together.
 ANSWER_CHARACTERS = 3_000
 
-#: The same if an agent says what it thinks, and has use for more than one line; a page of `expand`
-#: has twice as many.
-ANSWER_CHARACTERS_FOR_THOUGHTS = 6_000
+#: The same if an agent says what it thinks, and has use for more than one line: two thirds of a
+#: page of `expand`.
+ANSWER_CHARACTERS_FOR_THOUGHTS = 8_000
 
 # What is told in place of lines that the asker has in sight.
 _IN_SIGHT = "Nothing else is remembered: the lines that fit are in the conversation already."

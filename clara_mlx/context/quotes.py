@@ -28,9 +28,6 @@ _NEAR_HIT = 4_000
 # Characters of a text up to which all of it is undressed, so that texts inside JSON are seen.
 _SEEN_WHOLE = 1_000_000
 
-# Bonus of a line that was printed by a command that the question names.
-_BY_COMMAND = 0.5
-
 # Characters before and after a hit whose lines belong to it: a chunk ends where it is full.
 _AROUND_HIT = 300
 
@@ -80,8 +77,6 @@ class _Candidates:
         self._sources.append(_Source(handle, passage, indices, len(self.texts)))
         self.texts += [texts[index] for index in indices.tolist()]
         bonuses = np.zeros(len(texts))
-        if handle in self._found.by_command:
-            bonuses += _BY_COMMAND
         for bonus, hit in self._found.weighted_hits(handle, thought=self._thought):
             some = passage.lines_in(hit.start - _AROUND_HIT, hit.end + _AROUND_HIT)
             part = bonuses[some.start : some.stop]

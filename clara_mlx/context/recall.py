@@ -68,11 +68,12 @@ def make_note(
         quotes = quote_lines(memory, question, found, handles, room, shown)
         text = "\n".join([heading, *found.answer_lines, *quotes.values()]) if quotes else ""
         text = replace_surrogates(text)
-        if counter.text(text) <= most:
+        tokens = counter.text(text)
+        if tokens <= most:
             break
         text = ""
         quotes = {}
-        room //= 2
+        room = min(room // 2, room * most // tokens)
     return Edit(chain, NOTE, freezer.freeze_note(chain, text, quotes))
 
 

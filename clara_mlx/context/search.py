@@ -1,4 +1,4 @@
-"""What a search of the memory finds for a question: by words, by commands, by the model."""
+"""What a search of the memory finds for a question: by words, and by the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from clara_mlx.context import ranking
 from clara_mlx.context.question import shorten
 from clara_mlx.context.quoting import indent, quote_markers
 from clara_mlx.memory import Memory
@@ -18,7 +17,7 @@ from clara_mlx.store.results import Hit
 _HITS_READ = 5
 
 # The number of hits by words. Most of what an agent thinks of is in sight.
-_HITS = 40
+_HITS = 30
 
 # The number of hits by words in one handle's text.
 _HITS_INSIDE = 50
@@ -36,15 +35,6 @@ _IN_HIT_OF_THOUGHT = 3.0
 # See above.
 _HALF_AT = 7
 
-# The number of newest commands that a question is compared with.
-_COMMANDS = 2_000
-
-# A word counts if at most this many commands have it.
-_RARE = 3
-
-# The number of commands whose outputs are looked at.
-_COMMANDS_LOOKED_AT = 2
-
 
 @dataclass(frozen=True)
 class Found:
@@ -54,14 +44,12 @@ class Found:
         answer: What the model says; None without a model, or without evidence.
         evidence: The hits that the model read.
         by_words: The hits that words found.
-        by_command: Handles of the outputs of commands that the question names.
         grounded: Whether any word of the answer stands in that evidence.
     """
 
     answer: str | None
     evidence: list[Hit]
     by_words: list[Hit]
-    by_command: list[str]
     grounded: bool = True
 
     @property
@@ -80,8 +68,8 @@ class Found:
 
     @property
     def handles(self) -> list[str]:
-        """The handles of those outputs, then of every hit."""
-        return list(dict.fromkeys(self.by_command + [hit.handle for hit in self.hits]))
+        """The handles of every hit, the best first."""
+        return list(dict.fromkeys(hit.handle for hit in self.hits))
 
     def weighted_hits(self, handle: str, *, thought: bool) -> list[tuple[float, Hit]]:
         """The hits in one original, each with the bonus of its lines.
@@ -102,7 +90,7 @@ class Found:
 def search(
     memory: Memory, question: str, where: Mapping[str, Any] | None, handle: str | None = None
 ) -> Found:
-    """Search the memory by words, by the commands that a question names, and by the model.
+    """Search the memory by words, those of commands included, and by the model.
 
     What words find is kept whatever the model says, which may not know such outputs. The
     transcripts behind folds are left out, because each of their blocks has its own original.
@@ -115,19 +103,10 @@ def search(
     """
     where = {**(where or {}), **({"fold": None} if handle is None else {"handle": handle})}
     question = shorten(question)
-    by_command = [] if handle else _handles_by_command(memory, question, where)
     by_words = memory.recall(question, _HITS_INSIDE if handle else _HITS, where, mode="text")
     if memory.answers:
         with suppress(OtherModel):  # then only the text can be searched
             answer = memory.ask(question, _HITS_READ, where)
             if answer.evidence:
-                return Found(answer.text, answer.evidence, by_words, by_command, answer.grounded)
-    return Found(None, [], by_words, by_command)
-
-
-def _handles_by_command(memory: Memory, question: str, where: Mapping[str, Any]) -> list[str]:
-    """Handles of the outputs of commands that share rare words with the question, best first."""
-    newest = memory.list(where, _COMMANDS)
-    commands = {one.handle: str(one.metadata.get("command") or "") for one in newest}
-    best = ranking.lines_sharing_words(list(commands.values()), question, _RARE)
-    return [list(commands)[index] for index in best[:_COMMANDS_LOOKED_AT]]
+                return Found(answer.text, answer.evidence, by_words, answer.grounded)
+    return Found(None, [], by_words)

@@ -137,7 +137,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "counter": lambda given: Estimate(),
     "end": lambda given: len(given.text) // 2 + 700,
     "facts": lambda given: Facts(),
-    "found": lambda given: Found(None, [], [], []),
+    "found": lambda given: Found(None, [], []),
     "tell": lambda given: given.tell,
     "freezer": lambda given: given.context.freezer,
     "handle": lambda given: given.handle,
