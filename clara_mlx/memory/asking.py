@@ -14,6 +14,7 @@ from clara_mlx.model import chunking
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import asked, fields, forms, words
 from clara_mlx.store.calibration import UNMEASURED, Calibration
+from clara_mlx.store.filters import Where
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.results import Hit
 
@@ -52,6 +53,11 @@ def check_question(question: str) -> None:
         raise ClaraError("the question is empty; say what to look for")
 
 
+def is_narrow(where: Where) -> bool:
+    """Whether a filter names what to look in, which then has to do with the question."""
+    return any(value is not None for value in (where or {}).values())
+
+
 def relevant(hits: list[Hit], floor: float | None, unrelated: Calibration | None) -> list[Hit]:
     """The hits worth reading: those from the floor on, and those that are not compressed yet.
 
@@ -59,7 +65,8 @@ def relevant(hits: list[Hit], floor: float | None, unrelated: Calibration | None
         hits: What was found.
         floor: Least centred cosine. If there is none, it is that of questions that have nothing to
             do with the memory, and hits with enough of the question's words are worth reading, too.
-        unrelated: What such questions score.
+        unrelated: What such questions score; None if it is not measured, or a filter names what to
+            look in.
     """
     least_share = ENOUGH_WORDS if floor is None else float("inf")
     if floor is None:

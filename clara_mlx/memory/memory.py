@@ -301,7 +301,8 @@ class Memory:
         latents = self._need_latents("asking")
         clara, model_thread = self.clara, self.model_thread
         assert clara and model_thread
-        unrelated = self._calibrator.current() if self._calibrator else None
+        calibrator = None if asking.is_narrow(where) else self._calibrator
+        unrelated = calibrator.current() if calibrator else None
         hits = asking.relevant(self.recall(question, k, where), self.floor, unrelated)
         return asking.stream_answer(question, hits, latents, clara, model_thread, max_tokens)
 

@@ -25,8 +25,8 @@ TEXTS = (
 @pytest.fixture
 def memory(tmp_path: Path, clara: Any) -> Iterator[Memory]:
     with Memory.open(tmp_path / "memory.db", clara("c16", "e2e")) as opened:
-        for text in TEXTS:
-            opened.remember(text)
+        for source, text in zip(("pytest", "git", "env"), TEXTS, strict=True):
+            opened.remember(text, source=source)
         opened.flush(60)
         yield opened
 
@@ -96,6 +96,11 @@ def test_what_has_nothing_to_do_with_the_memory_is_not_answered(
     assert memory.ask("What is the capital of France?", max_tokens=3).text == NOTHING_FOUND
     answer = memory.ask("What is the port?", max_tokens=3)
     assert "PORT=8080" in answer.evidence[0].text  # its word is enough
+    # Who names what to look in gets what the model says of that.
+    monkeypatch.setattr("clara_mlx.memory.asking.UNMEASURED", Calibration(-1.0, 0.01))
+    assert memory.ask("What is the capital of France?", max_tokens=3).text == NOTHING_FOUND
+    named = memory.ask("What is the branch?", 1, {"source": "git"}, max_tokens=3)
+    assert named.evidence[0].source == "git"
     monkeypatch.setattr(calibrating.Calibrator, "current", lambda self: Calibration(-1.0, 0.01))
     assert memory.ask("What is the capital of France?", max_tokens=3).evidence
 

@@ -11,6 +11,7 @@ import pytest
 
 import clara_mlx
 from clara_mlx.evaluate import sets
+from clara_mlx.memory.asking import NOTHING_FOUND
 
 NANO = Path(__file__).parents[2] / "scripts" / "nano" / "clara-nano"
 
@@ -67,3 +68,48 @@ def test_the_right_output_is_found_and_its_answer_given(nano: Path, tmp_path: Pa
                 answers.append(answer.text == probe.answer)
     assert len(answers) == 4
     assert sum(answers) >= 3
+
+
+# Outputs that clara-nano was never taught, each with a question about it.
+OTHERS = {
+    "web-1  | 10:02:11 worker 7 lost its lease on orders\nweb-1  | 10:02:12 restarting\n": (
+        "Which worker lost its lease?"
+    ),
+    "error TS2551: Property 'lenght' does not exist on type 'Basket'.\n": (
+        "Which property does not exist?"
+    ),
+    "Plan: 2 to add, 0 to change, 1 to destroy.\n": "How many are planned to be destroyed?",
+    "Segmentation fault (core dumped) in mixer_flush\n": "Where was the segmentation fault?",
+    "npm ERR! peer left-pad@^1.3 from kerning@2.0.1\n": "Which peer does kerning ask for?",
+}
+
+
+def test_a_question_about_something_else_is_not_answered(nano: Path, tmp_path: Path) -> None:
+    outputs = sets.generate_set("brief", 2, 1).outputs
+    unrelated = [
+        *("What is the capital of France?", "Who was the first emperor of Rome?"),
+        *("How deep is the Mariana trench?", "When was the telephone invented?"),
+    ]
+    with clara_mlx.Memory.open(tmp_path / "memory.db", clara_mlx.load(nano)) as memory:
+        for output in outputs:
+            memory.remember(output.text, source=output.tool)
+        memory.flush()
+        answers = [memory.ask(question).text for question in unrelated]
+        assert answers[0] == NOTHING_FOUND and answers.count(NOTHING_FOUND) >= 3
+        for output in outputs:
+            probe = output.probes[0]
+            found = memory.ask(probe.question, 1, {"source": output.tool}, max_tokens=24)
+            assert found.text != NOTHING_FOUND, probe.question
+
+
+def test_outside_its_task_it_does_not_spoil_what_words_find(nano: Path, tmp_path: Path) -> None:
+    with clara_mlx.Memory.open(tmp_path / "memory.db", clara_mlx.load(nano)) as memory:
+        for text in (
+            *OTHERS,
+            *(output.text for output in sets.generate_set("brief", 3, 2).outputs),
+        ):
+            memory.remember(text)
+        memory.flush()
+        for text, question in OTHERS.items():
+            assert memory.recall(question, 1, mode="text")[0].text in text
+            assert memory.recall(question, 1)[0].text in text

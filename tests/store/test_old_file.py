@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -94,6 +95,28 @@ def test_what_was_indexed_differently_is_indexed_again(store: Store) -> None:
     assert search.search(store, None, None, "git", 100, None)  # the source of memories
     assert care.verify(store).problems == []
     assert not reindexing.work(store, 1.0)
+
+
+def test_indexing_again_goes_on_where_it_stopped_and_gives_way(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reindexing, "_TOGETHER", 3)
+    rows = "SELECT value FROM meta WHERE key = 'reindex chunks'"
+    ((first,),) = store.read(rows)
+    assert reindexing.work(store, 0)  # one step
+    ((second,),) = store.read(rows)
+    assert first - 10 < second < first  # three rows, whose ids may have gaps
+    other = Store(store.path)
+    with other.write():  # another process writes: nothing is done, and nobody waits
+        started = time.monotonic()
+        assert not reindexing.work(store, 5)
+        assert time.monotonic() - started < 2
+    assert store.read(rows)[0][0] == second
+    while reindexing.work(other, 0):  # another process goes on
+        pass
+    assert store.read(rows) == [] and not reindexing.work(store, 5)
+    assert search.search(store, None, None, "本", 100, None)
+    other.close()
 
 
 def test_blocks_and_edits_are_kept_and_go_with_their_memory(store: Store) -> None:

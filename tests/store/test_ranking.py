@@ -100,6 +100,17 @@ def test_a_description_is_bounded_and_may_be_anything(store: Store) -> None:
     assert store.has(handle)
 
 
+def test_the_words_of_a_forgotten_description_leave_the_file(store: Store) -> None:
+    text = "content that stays, as another memory has it"
+    gone = remember(store, text, metadata={"command": "curl swordfish.example"})
+    stays = remember(store, text, metadata={"command": "curl elsewhere.example"})
+    store.forget({"handle": gone})
+    assert handles(store, "swordfish") == [] and handles(store, "elsewhere") == [stays]
+    store.close()
+    files = [*store.path.parent.iterdir()]
+    assert not any(b"swordfish" in file.read_bytes() for file in files if file.is_file())
+
+
 def test_a_hit_says_which_line_fits(store: Store) -> None:
     text = (
         "".join(f"line {i} of the log\n" for i in range(1, 200)) + "disk \x1b[31mquota\x1b[0m hit\n"
