@@ -36,6 +36,10 @@ SLOWER = {
     "context.conversation.Context.prepare": (0.4, "a text's block, its index and a note of it"),
     "context.freezer.Freezer.draft": (0.1, "identifiers, facts and the key lines of both ends"),
     "context.freezer.Freezer.freeze": (0.2, "the same, and SQLite writes"),
+    "context.freezer.Freezer.choose": (0.2, "the same"),
+    "context.freezer.Freezer.told": (0.1, "the same as a draft"),
+    "context.freezer.Freezer.observe": (0.4, "a draft, and a text that is cut and written"),
+    "context.conversation.Context.observe": (0.4, "the same"),
 }
 
 # Of this, the time for ten times the text may be a multiple.

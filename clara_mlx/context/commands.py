@@ -69,11 +69,11 @@ def parse_arguments(arguments: str) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def texts_of(arguments: dict[str, Any]) -> dict[str, str]:
+def texts_of(values: dict[str, Any]) -> dict[str, str]:
     """The values of arguments as text: strings as they are, everything else as JSON."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in arguments.items()
+        for name, value in values.items()
     }
 
 

@@ -54,9 +54,9 @@ def fold_messages(form: str, handle: str, text: str) -> list[Message]:
     ]
 
 
-def called_fold(messages: Sequence[Mapping[str, Any]], block: Block) -> bool:
+def called_fold(pair: Sequence[Mapping[str, Any]], block: Block) -> bool:
     """Whether two messages are a fold in its called form."""
-    call, result = messages
+    call, result = pair
     expected = fold_messages(CALLED, str(block.handle), content_text(result))
     return (
         block.kind == "fold"

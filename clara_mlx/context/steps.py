@@ -42,7 +42,7 @@ def is_over(messages: Sequence[Mapping[str, Any]], span: tuple[int, int]) -> boo
 
 
 def pieces_to_keep(
-    messages: Sequence[Mapping[str, Any]], spans: Iterable[tuple[int, int]]
+    messages: Sequence[Mapping[str, Any]], unit_spans: Iterable[tuple[int, int]]
 ) -> list[list[Piece]]:
     """For each message of some units, the texts that are remembered when it has come.
 
@@ -51,7 +51,7 @@ def pieces_to_keep(
     """
     calls = calls_by_result(messages)
     kept: list[list[Piece]] = []
-    for span in spans:
+    for span in unit_spans:
         found = [
             [] if is_instruction(messages[i]) else pieces(messages[i], calls.get(i))
             for i in range(*span)

@@ -26,8 +26,11 @@ from clara_mlx.compymac import facts as compymac_facts
 from clara_mlx.context import Budget, Context, folds, messages
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Estimate
+from clara_mlx.context.fold_form import CALLED
 from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.recent import Recent
 from clara_mlx.context.search import Found
+from clara_mlx.context.table import Block
 from clara_mlx.context.view import View
 from clara_mlx.memory import Memory, cutting
 from clara_mlx.model import chunking
@@ -137,6 +140,10 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "counter": lambda given: Estimate(),
     "end": lambda given: len(given.text) // 2 + 700,
     "facts": lambda given: Facts(),
+    "block": lambda given: Block(b"d", "fold", given.text, "m-0123456789ab"),
+    "form": lambda given: CALLED,
+    "span": lambda given: (1, 3),
+    "unit_spans": lambda given: [(0, 1), (1, 3)],
     "found": lambda given: Found(None, [], []),
     "tell": lambda given: given.tell,
     "freezer": lambda given: given.context.freezer,
@@ -178,6 +185,7 @@ OBJECTS: dict[str, Callable[[Given], Any]] = {
     "HiddenRounds": lambda given: given.context.hidden_rounds,
     "MemoryFacts": lambda given: compymac_facts.MemoryFacts(),
     "MemoryState": lambda given: compymac_facts.MemoryState(),
+    "Recent": lambda given: Recent(),
     "View": lambda given: given.view,
 }
 
