@@ -45,25 +45,25 @@ _MODIFIER = (
 )
 # \nexport default async function* read
 _BY_WORD = re.compile(
-    rf"\n[ \t]{{0,40}}+(?:{_MODIFIER}[ \t]{{1,4}}+){{0,6}}+"
+    rf"\n[ \t]*+(?:{_MODIFIER}[ \t]++)*+"
     r"(?:def|defp|defmodule|defmacro|class|func|fn|fun|function\*?|struct|enum(?: class| struct)?"
     r"|union|trait|interface|protocol|extension|actor|object|module|mod|namespace|package|sub"
     r"|macro_rules!|type|typedef|typealias|record|impl|message|service|rpc|#define"
     r"|(?i:create(?: or replace)?(?: temp(?:orary)?)?"
     r" (?:table|view|index|function|procedure|trigger|type)(?: if not exists)?)"
-    r")[ \t]{1,4}+(?:\([^()\n]{1,80}+\)[ \t]{0,4}+)?"  # Go's receiver
-    r"(?:self\.)?([A-Za-z_$][\w$]{0,79}+(?:(?:\.|::)[\w$]{1,60}+){0,8}+[?!]?)(?=([^\n]{0,60}))"
+    r")[ \t]++(?:\([^()\n]++\)[ \t]*+)?"  # Go's receiver
+    r"(?:self\.)?([A-Za-z_$][\w$]*+(?:(?:\.|::)[\w$]++)*+[?!]?)(?=([^\n]{0,60}))"
 )
 # \nconst parseLine = async (
 _BY_VALUE = re.compile(
-    rf"\n(?:{_MODIFIER}[ \t]{{1,4}}+){{0,4}}+[ \t]{{0,2}}+(?:(?:const|let|var|val)[ \t]{{1,4}}+)?"
-    r"([A-Za-z_$][\w$]{1,79}+)(?:: [^=\n]{1,80}+)?[ \t]{0,40}+(?:=|:=|<-)[ \t]{0,4}+"
-    r"(?=(?:async[ \t]{0,4}+)?(?:\(|function\b|lambda\b|\w{1,40}+[ \t]{0,2}+=>)|(?<=[A-Z\d_] = ))"
+    rf"\n(?:{_MODIFIER}[ \t]++)*+[ \t]*+(?:(?:const|let|var|val)[ \t]++)?"
+    r"([A-Za-z_$][\w$]++)(?:: [^=\n]++)?[ \t]*+(?:=|:=|<-)[ \t]*+"
+    r"(?=(?:async[ \t]*+)?(?:\(|function\b|lambda\b|\w++[ \t]*+=>)|(?<=[A-Z\d_] = ))"
 )
 # \n    public static List<String> readAll(Path from) throws IOException {
 _BY_SHAPE = re.compile(
-    r"\n([ \t]{0,16}+)((?:[\w<>\[\],.?&*:|@~]{1,60}+[ \t]{1,4}+){0,7}+)"
-    r"[*&]{0,2}+([A-Za-z_$~#][\w$:~#]{1,79}+)(?:<[^<>()\n]{1,60}+>)?[ \t]?\(([^\n]{0,300}+)"
+    r"\n([ \t]{0,16}+)((?:[\w<>\[\],.?&*:|@~]++[ \t]++)*+)"
+    r"[*&]{0,2}+([A-Za-z_$~#][\w$:~#]++)(?:<[^<>()\n]++>)?[ \t]?\(([^\n]{0,300}+)"
 )
 # Words that stand before a bracket, and define nothing.
 _NO_NAMES = _words(
@@ -165,8 +165,8 @@ _NAME = re.compile(r"[A-Za-z_$](?<![\w$.].)[\w$]{0,79}+(?:\.[A-Za-z_$][\w$]{0,79
 _PARTS = re.compile(r"[A-Za-z\d]_+[A-Za-z\d]|[a-z][A-Z]|[A-Z]{2}[a-z]|[A-Za-z]\d+[A-Za-z]")
 # \nfrom shop.prices.parse import
 _IMPORTED = re.compile(
-    r"\n[ \t]{0,12}+(?:from|import|package|use|using|require|open)[ \t]{1,4}+['\"<(]{0,2}+"
-    r"([A-Za-z_@][\w@/-]{0,60}+(?:(?:\.|::|\\)[\w*]{1,60}+){1,8}+)"
+    r"\n[ \t]*+(?:from|import|package|use|using|require|open)[ \t]++['\"<(]*+"
+    r"([A-Za-z_@][\w@/-]*+(?:(?:\.|::|\\)[\w*]++)++)"
 )
 # Names that nearly every file of a language has; they tell nothing of one.
 _COMMON = _words(
