@@ -170,7 +170,7 @@ def _is_secret(
     if (
         how == "op"
         and key["operator"] == "|"
-        and text[max(0, name.start - 4) : name.start].strip() != "|"
+        and not text[max(0, name.start - 4) : name.start].rstrip().endswith("|")
     ):
         return False  # a table has one on both sides
     is_option = name.text.startswith("-")

@@ -175,21 +175,27 @@ _VENDORS: dict[str, dict[str, str]] = {
 }
 
 
+_PARTS = 6  # patterns for all vendors' tokens
+
+
 def _alternatives(beginning: str) -> list[str]:
     """A beginning's forms, each with a first character of its own."""
     group = re.fullmatch(r"\(\?:([^()]++)\)(.*+)", beginning)
     return [first + group[2] for first in group[1].split("|")] if group else [beginning]
 
 
-def _any_token(boundary: str) -> str:
-    """All vendors' tokens; the search skips what is no beginning of one.
+def _any_token(boundary: str, part: int) -> str:
+    """The tokens of a part of all vendors; the search skips what is no beginning of one.
 
     Args:
         boundary: What must hold at the first character, which has been read.
+        part: Which of `_PARTS`; one pattern for all would be too large to be proved linear.
     """
     tokens: defaultdict[str, list[str]] = defaultdict(list)
     beginnings: defaultdict[str, list[str]] = defaultdict(list)
     for number, forms in enumerate(_VENDORS.values()):
+        if number % _PARTS != part:
+            continue
         grouped: defaultdict[str, list[str]] = defaultdict(list)
         for beginning, rest in forms.items():
             for form in _alternatives(beginning):
@@ -204,14 +210,27 @@ def _any_token(boundary: str) -> str:
 
 
 _NAMES = tuple(_VENDORS)
-# AKIAAAAAAAAAAAAAAAAA
-_TOKEN = re.compile(_any_token("(?<![A-Za-z0-9_].)"))
-# AKIAAAAAAAAAAAAAAAAA
-_TOKEN_HERE = re.compile(_any_token(""))
+_WORD_BEGINS = "(?<![A-Za-z0-9_].)"
+_TOKEN = (
+    re.compile(_any_token(_WORD_BEGINS, 0)),
+    re.compile(_any_token(_WORD_BEGINS, 1)),
+    re.compile(_any_token(_WORD_BEGINS, 2)),
+    re.compile(_any_token(_WORD_BEGINS, 3)),
+    re.compile(_any_token(_WORD_BEGINS, 4)),
+    re.compile(_any_token(_WORD_BEGINS, 5)),
+)
+_TOKEN_HERE = (
+    re.compile(_any_token("", 0)),
+    re.compile(_any_token("", 1)),
+    re.compile(_any_token("", 2)),
+    re.compile(_any_token("", 3)),
+    re.compile(_any_token("", 4)),
+    re.compile(_any_token("", 5)),
+)
 # What is no part of a word though it ends in a letter or digit: \\n, %20, \\u003d, a colour.
-# %20a
+# %20abcdefghijkl
 _ESCAPE = re.compile(
-    r"(?:\\(?:[nrtbfv]|u[0-9a-fA-F]{4})|%[0-9A-F]{2}|\[(?:\d{1,3};){0,4}\d{1,3}m)(?=[A-Za-z1-4])"
+    r"(?:\\(?:[nrtbfv]|u[0-9a-fA-F]{4})|%[0-9A-F]{2}|\[(?:\d{1,3};){0,4}\d{1,3}m)(?=[A-Za-z1-4][^\s\\%\"']{11})"
 )
 
 # A token whose beginning may be any; in its middle or at its end is what it is known by.
@@ -255,24 +274,22 @@ _BASE64_PEM = re.compile(
 
 def vendor_tokens(text: str) -> Iterator[Found]:
     """Tokens of vendors, each with the vendor's name."""
-    place = 0
-    while token := _TOKEN.search(text, place):
-        while token:
-            yield from _named(token)
-            place = token.end()
-            token = _TOKEN_HERE.match(text, place)  # another one may follow immediately
+    for pattern in _TOKEN:
+        place = 0
+        while found := pattern.search(text, place):
+            place = found.end()
+            yield from _named(found)
+            yield from _here(text, place)  # another one may follow immediately
     for escape in _ESCAPE.finditer(text):
-        if token := _TOKEN_HERE.match(text, escape.end()):
-            yield from _named(token)
+        yield from _here(text, escape.end())
     for match in _MIDDLE.finditer(text):
         group = match.lastgroup or ""
         before, most = _BEFORE[group]
         end = match.start(group)
-        if found := before.search(text, max(0, end - most - 1), end):
+        if start := before.search(text, max(0, end - most - 1), end):
             kind = f"{group.replace('_', ' ')} {'key' if 'relic' in group else 'token'}"
-            yield found.start(), match.end(), kind
-            if token := _TOKEN_HERE.match(text, match.end()):
-                yield from _named(token)
+            yield start.start(), match.end(), kind
+            yield from _here(text, match.end())
     for match in _JWT.finditer(text):
         place = match.start()
         least = text.rfind(".", max(0, place - _JWT_HEADER), place) + 1
@@ -282,6 +299,13 @@ def vendor_tokens(text: str) -> Iterator[Found]:
             yield header, match.end(1), "jwt"
     for match in _BASE64_PEM.finditer(text):
         yield *match.span(), "private key"
+
+
+def _here(text: str, place: int) -> Iterator[Found]:
+    """The tokens that follow each other from a place on."""
+    while token := next(filter(None, (one.match(text, place) for one in _TOKEN_HERE)), None):
+        yield from _named(token)
+        place = token.end()
 
 
 def _named(token: re.Match[str]) -> Iterator[Found]:
