@@ -130,7 +130,7 @@ _CRASHED = re.compile(
     r"|(?:Err)?Image(?:Pull)?(?:BackOff)?(?<=Off|ull)|general protection fault|NULL pointer deref"
     r"|kernel BUG|[Ss]tack overflow|double free|[Dd]eadlock|Sanitizer:|data race)\b"
     r"|\b(?:Indirect|Direct) leak of|\b(?:READ|WRITE|Read|Write|Invalid (?:read|write)) of size \d"
-    r"|\b[Aa]ssert(?:ion)?\b.{0,200}? failed|ASSERTION FAILED|Sanitizer: "
+    r"|\b[Aa]ssertion (?:failed|[`'\"(])|ASSERTION FAILED|Sanitizer: "
     r"|\b(?:ORA|PLS|TNS|RMAN)-\d{4,5}\b|SQLSTATE|^(?:E|e): |\bmake(?:\[\d{1,3}\])?: \*\*\*"
     r"|\bHTTP/[\d.]{1,3}+\"? [45]\d\d\b|❌"
 )
