@@ -121,13 +121,17 @@ class BlockTable:
             )
 
     def edits(self, chains: Sequence[bytes]) -> list[Edit]:
-        """The edits of the messages at which these chains end; all their originals exist."""
+        """The edits of the messages at which these chains end; all their originals exist.
+
+        What their blocks have beside a handle is left out: there are many, and few are read.
+        """
         found: list[Edit] = []
         for start in range(0, len(chains), _BATCH):
             some = list(dict.fromkeys(chains[start : start + _BATCH]))
             marks = ",".join("?" * len(some))
             rows = self._file.read(
-                "SELECT e.chain, e.part, e.explains, b.* FROM edits e "
+                "SELECT e.chain, e.part, e.explains, b.digest, b.kind, b.text, b.handle, "
+                "CASE WHEN b.handle IS NULL THEN b.body END AS body FROM edits e "
                 f"JOIN blocks b ON b.digest = e.block WHERE e.chain IN ({marks}) "
                 # A foreign key holds this already; a damaged file may not.
                 "AND (b.handle IS NULL OR EXISTS (SELECT 1 FROM memories m "
