@@ -11,9 +11,9 @@ import pytest
 from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
 
-NO_TEXTS: list[Any] = [5, None, 1.5, ["a"], {"a": 1}, Path("a"), object()]
+NO_TEXTS: list[Any] = [5, None, 1.5, ["a"], {"a": 1}, Path("a"), ...]
 NO_FILTERS: list[Any] = ["source", [1], 5, 1.5, {1}, (), set(), [("source", "a")]]
-NO_HANDLES: list[Any] = [5, None, b"m-1", ["m-1"], {}, object()]
+NO_HANDLES: list[Any] = [5, None, b"m-1", ["m-1"], {}, ...]
 NO_NUMBERS: list[Any] = ["3", 1.5, None, [3], 0, -1]
 
 
