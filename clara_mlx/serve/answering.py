@@ -289,7 +289,7 @@ class Answerer:
         seen: Message = {"role": "assistant", "content": answer.writer.text}
         rounds = list(answer.hidden)
         if reply.client_calls:
-            seen["tool_calls"] = [call.as_message_part() for call in reply.client_calls]
+            seen["tool_calls"] = [call.as_history() for call in reply.client_calls]
         if not (reply.client_calls and reply.own_calls):
             final = reply.message()
             if not reply.client_calls:

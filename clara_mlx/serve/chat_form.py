@@ -112,7 +112,7 @@ def _check_call(call: Any, where: str) -> None:
         raise invalid_field(where, "must have a function with a name")
     if not isinstance(call.get("id"), str):
         raise invalid_field(f"{where}.id", "must be a string")
-    if not isinstance(function.get("arguments", ""), str | dict):
+    if not isinstance(function.get("arguments"), str | dict | None):
         raise invalid_field(f"{where}.function.arguments", "must be a string")
 
 

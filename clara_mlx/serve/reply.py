@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clara_mlx.context.messages import Message
+from clara_mlx.serve.request import readable_arguments
 
 #: A JSON object.
 Object = dict[str, Any]
@@ -25,8 +26,15 @@ class Call:
     place: int | None = None  # among the calls that the client sees, if it is one of them
 
     def as_message_part(self) -> Object:
-        """The call as an entry of a message's ``tool_calls``."""
-        function = {"name": self.name, "arguments": self.arguments}
+        """The call as an entry of a message's ``tool_calls``, as the reasoner wrote it."""
+        return self._with(self.arguments)
+
+    def as_history(self) -> Object:
+        """The same as it will be in the conversation's later requests, see `request.repair`."""
+        return self._with(readable_arguments(self.arguments))
+
+    def _with(self, arguments: str) -> Object:
+        function = {"name": self.name, "arguments": arguments}
         return {"id": self.id, "type": "function", "function": function}
 
 
@@ -64,14 +72,14 @@ class Reply:
         return self.finish == "tool_calls" and not self.calls
 
     def message(self) -> Message:
-        """The message as the reasoner wrote it, with all calls that are answered here or passed on.
+        """The message as later requests have it, with all calls answered here or passed on.
 
         A call beyond the first that `one_call` keeps from the client is left out.
         """
         message: Message = {"role": "assistant", "content": self.content}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
-        calls = [c.as_message_part() for c in self.calls if c.own or c.place is not None]
+        calls = [c.as_history() for c in self.calls if c.own or c.place is not None]
         if calls:
             message["tool_calls"] = calls
         return message

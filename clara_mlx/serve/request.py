@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clara_mlx.context.commands import parse_arguments
 from clara_mlx.context.messages import Message, is_instruction
 
 # Placeholder for the result of a call that the client has lost.
@@ -13,6 +15,9 @@ _LOST_RESULT = "(the result of this call is not in the conversation any more)"
 
 # The tool of a call that the client has lost, if its result does not name it.
 _LOST_CALL = "earlier_call"
+
+# The name of the argument that has what a model wrote in place of arguments.
+_RAW = "_raw"
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,40 @@ def has_images(messages: Sequence[Message]) -> bool:
 
 
 def repair(messages: Sequence[Message]) -> list[Message]:
-    """A conversation that every server takes: one leading instruction, calls with their results."""
-    return _merge_instructions(_pair_calls_with_results(messages))
+    """A conversation that every server takes.
+
+    It has one leading instruction, calls with their results, and arguments that can be read.
+    """
+    readable = [_with_readable_arguments(message) for message in messages]
+    return _merge_instructions(_pair_calls_with_results(readable))
+
+
+def readable_arguments(arguments: Any) -> Any:
+    """The arguments of a call in a form that every server reads: an object, as JSON or parsed.
+
+    A model that was cut off leaves half of one. Servers refuse the whole conversation then, in
+    every later request. What it wrote stays to be seen, as the value of one argument.
+    """
+    if isinstance(arguments, dict):
+        return arguments
+    if not arguments or arguments.strip() in ("", "null"):
+        return "{}"
+    if parse_arguments(arguments) is not None:
+        return arguments
+    return json.dumps({_RAW: arguments}, ensure_ascii=False)
+
+
+def _with_readable_arguments(message: Message) -> Message:
+    calls = message.get("tool_calls", [])
+    given = [call["function"].get("arguments") for call in calls]
+    readable = [readable_arguments(one) for one in given]
+    if readable == given:
+        return message
+    mended = [
+        {**call, "function": {**call["function"], "arguments": one}}
+        for call, one in zip(calls, readable, strict=True)
+    ]
+    return {**message, "tool_calls": mended}
 
 
 def _pair_calls_with_results(messages: Sequence[Message]) -> list[Message]:

@@ -186,6 +186,55 @@ def test_broken_histories_are_repaired(plain: Any) -> None:
     assert [m["tool_call_id"] for m in sent if m["role"] == "tool"] == ["0", "2", "1"]
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ('{"x": 1}', {"x": 1}),
+        ('{"x": ', {"_raw": '{"x": '}),
+        ("ls -l", {"_raw": "ls -l"}),
+        ('"Bern"', {"_raw": '"Bern"'}),
+        ("[1]", {"_raw": "[1]"}),
+        ("[" * 5_000, {"_raw": "[" * 5_000}),
+        ("", {}),
+        (" \n", {}),
+        ("null", {}),
+        (None, {}),
+    ],
+    ids=range(10),
+)
+def test_arguments_that_no_server_reads_do_not_end_a_conversation(
+    plain: Any, given: str | None, sent: dict[str, Any]
+) -> None:
+    gate, upstream = plain(says("ok"))
+    call = {"id": "1", "type": "function", "function": {"name": "run", "arguments": given}}
+    messages = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "what?"},
+    ]
+    gate.chat(messages)
+    (call_sent,) = upstream.requests[0]["messages"][1]["tool_calls"]
+    assert json.loads(call_sent["function"]["arguments"]) == sent
+
+
+def test_a_call_that_was_cut_off_goes_to_the_client_as_it_is(plain: Any) -> None:
+    gate, _ = plain(says("", ("run", '{"x": '), finish="length"))
+    (call,) = gate.chat("go", tools=[TOOL]).choices[0].message.tool_calls
+    assert call.function.arguments == '{"x": '
+
+
+def test_the_reasoners_own_call_to_the_memory_may_be_cut_off(plain: Any) -> None:
+    gate, upstream = plain(says("", ("expand", '{"handle": "m-1')), says("fine"))
+    messages = [{"role": "user", "content": "go"}]
+    assert gate.chat(messages, tools=[TOOL]).choices[0].message.content == "fine"
+    (call,) = upstream.requests[1]["messages"][1]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"_raw": '{"handle": "m-1'}
+    messages += [{"role": "assistant", "content": "fine"}, {"role": "user", "content": "more"}]
+    gate.chat(messages, tools=[TOOL])
+    # The hidden round was found again: the reasoner's prefix is the same.
+    assert upstream.requests[2]["messages"][:3] == upstream.requests[1]["messages"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_tool_calls_of_odd_servers_become_regular(plain: Any, stream: bool) -> None:
     async def odd(body: dict[str, Any]) -> Any:
