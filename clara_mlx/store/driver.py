@@ -34,6 +34,9 @@ _LEAST_VERSION = (3, 43, 0)
 #: that write without a pause, the unluckiest waits several seconds (bench/stress.py concurrency).
 BUSY_SECONDS = 30.0
 
+# Seconds to try again what the file system refused, as it may do while others make the same file.
+_REFUSED_SECONDS = 1.0
+
 #: Length of the write-ahead log, in bytes, above which it is emptied as soon as no reader needs it.
 #: Without long readers it stays below, as SQLite starts it anew after 1,000 pages.
 LOG_BYTES = 32 << 20
@@ -141,15 +144,16 @@ def use_wal(connection: Connection) -> None:
     """Switch the file to a write-ahead log, so that readers and a writer don't block each other.
 
     The file stays so. Waits for other processes, which SQLite doesn't always do by itself when
-    several of them switch at once.
+    several of them switch at once. A full disk is not waited for.
     """
-    deadline = time.monotonic() + BUSY_SECONDS
+    begun = time.monotonic()
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             return
         except driver().OperationalError as error:
-            if not is_transient(error) or time.monotonic() > deadline:
+            patience = BUSY_SECONDS if is_busy(error) else _REFUSED_SECONDS
+            if not is_transient(error) or time.monotonic() > begun + patience:
                 raise
             time.sleep(0.01)
 
