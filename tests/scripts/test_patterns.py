@@ -32,7 +32,7 @@ def test_every_pattern_of_the_source_was_checked_and_is_linear() -> None:
 
 
 def test_without_node_the_command_says_so_and_relies_on_the_file() -> None:
-    done = run("clara_mlx/context/lines.py")
+    done = run("clara_mlx/context/freezer.py")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "node and npm are not installed: relying on tests/scripts/patterns.json" in done.stdout
 
