@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 from clara_mlx.context import folds, wording
@@ -87,6 +86,8 @@ class Compaction:
         self._counter = counter
         self._before = set(view.all_edits())
         self.new = New({}, {})
+        # How folds tell of texts; the attempts at one compaction share it.
+        self._told: dict[Piece, folds.Told] = {}
         spans = units(view.messages, view.head)
         self._spans = [span for span in spans if view.fold_at(span[0]) is None]
 
@@ -218,9 +219,8 @@ class Compaction:
                     self._replace(Candidate(index, piece, 0))
         session = self.view.session
         sent = self.view.render(start, end, notes=False)
-        tell = partial(self.freezer.told, session)
         body = json.dumps(sent, ensure_ascii=False, sort_keys=True)
-        piece = Piece("assistant", "fold", body, kept=folds.transcript(sent, tell))
+        piece = Piece("assistant", "fold", body, kept=folds.transcript(sent, self._tell))
         earlier = self._earlier_folds(start, end)
         entries, handles = self._entries(start, end, earlier)
         characters = min(characters, _FOLDED_CHARACTERS * (end - start))
@@ -239,10 +239,9 @@ class Compaction:
     ) -> tuple[list[folds.Entry], list[str]]:
         """What a fold can say of messages, whatever of them is folded already, and its handles."""
         messages, session = self.view.messages, self.view.session
-        tell = partial(self.freezer.told, session)
         first = max(earlier, default=start - 1) + 1
         entries = folds.fold_entries(
-            messages[start:first], tell, {index - start for index in earlier}
+            messages[start:first], self._tell, {index - start for index in earlier}
         )
         spans = [(max(a, first), b) for a, b in units(messages, self.view.head) if first < b <= end]
         kept = iter(pieces_to_keep(messages, spans))
@@ -261,10 +260,17 @@ class Compaction:
             found = self.freezer.entries.get(key)
             if found is None:
                 own = {0: named[a]} if named.get(a) in there else {}
-                found = folds.fold_entries(messages[a:b], tell, (), own)
+                found = folds.fold_entries(messages[a:b], self._tell, (), own)
                 self.freezer.entries[key] = found
             entries += found
         return entries, [handle for handle in handles if handle in there]
+
+    def _tell(self, piece: Piece) -> folds.Told:
+        """How a fold tells of a text."""
+        told = self._told.get(piece)
+        if told is None:
+            told = self._told[piece] = self.freezer.told(self.view.session, piece)
+        return told
 
     def _earlier_folds(self, start: int, end: int) -> set[int]:
         """Which messages are folds that a client keeps, because it keeps what it was sent.

@@ -74,19 +74,26 @@ def units(messages: Sequence[Mapping[str, Any]], start: int = 0) -> list[tuple[i
     return spans
 
 
-def calls_by_result(messages: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
+def calls_by_result(
+    messages: Sequence[Mapping[str, Any]], first: int = 0
+) -> dict[int, tuple[str, str]]:
     """By the index of a tool result, the name and arguments of its call.
 
     If several calls have the same id, the last one before the result counts.
+
+    Args:
+        messages: The messages.
+        first: The index from which on results are looked at.
     """
-    calls: dict[str, tuple[str, str]] = {}
+    calls: dict[str, Mapping[str, Any]] = {}
     found: dict[int, tuple[str, str]] = {}
     for index, message in enumerate(messages):
         for call in message.get("tool_calls") or ():
-            calls[str(call.get("id"))] = _name_and_arguments(call)
-        if message.get("role") == "tool":
-            id = str(message.get("tool_call_id"))
-            found[index] = calls.get(id, (str(message.get("name") or "tool"), ""))
+            calls[str(call.get("id"))] = call
+        if index >= first and message.get("role") == "tool":
+            call = calls.get(str(message.get("tool_call_id")))
+            unknown = (str(message.get("name") or "tool"), "")
+            found[index] = unknown if call is None else _name_and_arguments(call)
     return found
 
 

@@ -13,6 +13,13 @@ from clara_mlx.store.words import is_of_run
 # A text with more words than this is no question for one thing, but what an agent thinks about.
 _WORDS_OF_A_QUESTION = 12
 
+# The same for a text that does not end as questions do, where parts of a name don't count: what is
+# looked for has fewer words.
+_WORDS_TO_LOOK_FOR = 4
+
+# How questions end: in most scripts, full-width, in Arabic, in Greek.
+_ENDS_OF_QUESTIONS = ("?", "\uff1f", "\u061f", "\u037e")
+
 # Characters of a word up to which its forms are looked for; of a longer one, only its beginning is.
 _LONGEST_WORD = 64
 
@@ -62,9 +69,14 @@ def _read(question: str) -> asked.Asked:
 def is_thought(question: str) -> bool:
     """Whether a question names so much that it asks for no one thing.
 
-    An agent that says what it is about to do needs what it has seen of it, not a single line.
+    An agent that says what it is about to do needs what it has seen of it, not a single line. It
+    does so in a sentence that does not end as questions do.
     """
-    return len(_read(question).words) > _WORDS_OF_A_QUESTION
+    count = len(_read(question).words)
+    if question.rstrip().endswith(_ENDS_OF_QUESTIONS):
+        return count > _WORDS_OF_A_QUESTION
+    written = len(question.split(maxsplit=_WORDS_OF_A_QUESTION))
+    return count > _WORDS_OF_A_QUESTION or min(count, written) > _WORDS_TO_LOOK_FOR
 
 
 def shorten(question: str) -> str:

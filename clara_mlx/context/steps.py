@@ -44,14 +44,15 @@ def is_over(messages: Sequence[Mapping[str, Any]], span: tuple[int, int]) -> boo
 def pieces_to_keep(
     messages: Sequence[Mapping[str, Any]], unit_spans: Iterable[tuple[int, int]]
 ) -> list[list[Piece]]:
-    """For each message of some units, the texts that are remembered when it has come.
+    """For each message of some units, in order, the texts that are remembered when it has come.
 
     Long ones are remembered by themselves, the short ones of a unit together, when it is over.
     Those of instructions never are.
     """
-    calls = calls_by_result(messages)
+    spans = list(unit_spans)
+    calls = calls_by_result(messages, spans[0][0]) if spans else {}
     kept: list[list[Piece]] = []
-    for span in unit_spans:
+    for span in spans:
         found = [
             [] if is_instruction(messages[i]) else pieces(messages[i], calls.get(i))
             for i in range(*span)

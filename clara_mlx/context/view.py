@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -77,7 +78,6 @@ class View:
         self.chains = chains(messages, session) if ends is None else ends
         self.head = head_length(messages)
         self.edits: dict[int, dict[str, Edit]] = {}
-        self._calls = calls_by_result(messages)
         self.folds: dict[int, tuple[int, Edit]] = {}
         # A system message ends the same chain as the message before it, and is never edited.
         self._ends = {
@@ -112,9 +112,20 @@ class View:
 
         Folds stay within such stretches, so that no instruction is ever folded.
         """
-        while index > self.head and not is_instruction(self.messages[index - 1]):
-            index -= 1
-        return index
+        return self._stretch_starts[index]
+
+    @cached_property
+    def _stretch_starts(self) -> list[int]:
+        """By the index of a message, and by their number, where its stretch starts."""
+        starts: list[int] = []
+        for index in range(len(self.messages) + 1):
+            begins = index <= self.head or is_instruction(self.messages[index - 1])
+            starts.append(index if begins else starts[-1])
+        return starts
+
+    @cached_property
+    def _calls(self) -> dict[int, tuple[str, str]]:
+        return calls_by_result(self.messages)
 
     def fold_at(self, index: int) -> int | None:
         """The last index of the widest fold that a message is in, or None."""

@@ -10,6 +10,7 @@ import pytest
 from trajectories import LINES, report
 
 from clara_mlx.context import Budget, Context, answers, tools
+from clara_mlx.context.question import is_thought
 from clara_mlx.memory import Memory
 
 
@@ -200,3 +201,13 @@ def test_a_thought_gets_what_stands_together(memory: Memory) -> None:
     )
     told = answers.ask(memory, thought)
     assert all(line in told for line in body)
+
+
+def test_a_sentence_that_asks_nothing_is_a_thought_and_a_few_names_are_not() -> None:
+    plan = "Now add the missing quota check at the end of the ledger module:"
+    assert is_thought(plan)
+    for mark in "?\uff1f\u061f\u037e":
+        assert not is_thought(f"Which quota check is missing at the end of the ledger{mark}")
+    assert not is_thought("KeyError colour_7f3a")
+    assert not is_thought("DATABASE_PASSWORD")
+    assert not is_thought("")
