@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from real_trajectories import OVERHEAD, PER_TOKEN, Message, text_of
+from real_trajectories import OVERHEAD, PER_TOKEN, text_of
 from replay_methods import CompyMac, Everything, Masking, Truncation
 
 from clara_mlx.context import Budget, Context
+from clara_mlx.context.messages import Message
 from clara_mlx.context.tools import call
 from clara_mlx.memory import Memory
 
@@ -51,7 +52,8 @@ class Plain:
 
 
 def _plain(message: Message) -> Message:
-    known = {key: message[key] for key in ("role", "tool_calls", "tool_call_id") if key in message}
+    kept = ("role", "tool_calls", "tool_call_id")
+    known: dict[str, Any] = {key: message[key] for key in kept if key in message}
     return {**known, "content": text_of({"content": message.get("content")})}
 
 

@@ -33,8 +33,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from replay_methods import Everything
-from replay_methods import Message as Message
 
+from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 
 #: Tokens that a message costs beside its text.
@@ -284,7 +284,9 @@ def _tell(method: Everything, asked: str) -> str:
 
 
 def _first_pages(method: Everything, text: str) -> Iterator[str]:
-    page = getattr(method, "first_page", None)
-    for handle in dict.fromkeys(_HANDLE.findall(text)) if page else ():
+    page: Callable[[str], str] | None = getattr(method, "first_page", None)
+    if page is None:
+        return
+    for handle in dict.fromkeys(_HANDLE.findall(text)):
         with suppress(ClaraError):  # a handle that the agent made up
             yield page(handle)

@@ -31,6 +31,7 @@ LONGEST = 0.05
 
 # Entries that may take longer, with the seconds and the reason.
 SLOWER = {
+    "tool_outputs.identifiers.identifiers": (0.06, "a test's name at each ninth character: 51 ms"),
     "model.chunking.split": (0.4, "the tokenizer's own work: half a microsecond for each token"),
     "context.ranking.best_lines": (0.15, "a question as long as the text, and one line of it"),
     "context.conversation.Context.prepare": (0.4, "a text's block, its index and a note of it"),

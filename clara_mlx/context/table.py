@@ -89,18 +89,18 @@ class BlockTable:
         return chosen
 
     def save_edits(
-        self, edits: Sequence[Edit], new: Sequence[tuple[Block, Iterable[str]]] = ()
+        self, edits: Sequence[Edit], made: Sequence[tuple[Block, Iterable[str]]] = ()
     ) -> None:
         """Save edits, all or none; each replaces an earlier one of the same part.
 
         Args:
             edits: The edits.
-            new: Blocks of theirs that are not kept yet, each with the handles it names.
+            made: Blocks of theirs that are not kept yet, each with the handles it names.
 
         Raises:
             StoreError: One of the handles does not exist, or was forgotten.
         """
-        rows = [(_row(block), [*([block.handle] if block.handle else []), *m]) for block, m in new]
+        rows = [(_row(block), [*([block.handle] if block.handle else []), *m]) for block, m in made]
         self._file.bring([handle for _, handles in rows for handle in handles])
         with self._file.write() as connection:
             for row, handles in rows:
