@@ -26,7 +26,8 @@ _ARGUMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         # -u bob:password
         re.compile(
-            rf"{_START}(?:-[a-zA-Z]{{0,8}}u|--user|--proxy-user|-U|-a|--auth)[ =]{{0,3}}+{_QUOTE}"
+            rf"{_START}(?:-[a-zA-Z]{{1,9}}+(?<=u)|-[a-tv-zA-Z]{{0,8}}+u(?=[a-zA-Z])|--user"
+            rf"|--proxy-user|-U|-a|--auth)[ =]{{0,3}}+{_QUOTE}"
             r"[^\s:\"'\\/]{1,256}+:([^\s\"'\\|;]{1,256}+)"
         ),
         "curl wget http https xh ab svn lftp siege hey",

@@ -92,16 +92,31 @@ _PASSWORD_NAME = re.compile(
 _PASSWORD_CAMEL = re.compile(r"[a-z]Pass$")
 # client_secret
 _SECRET_NAME = re.compile(
-    r"(?i)(?:token|secret|credentials?|(?<![a-z])auth|masterauth|x-[a-z-]{1,40}-key|(?<![a-z])salt|sess(?:ion)?[_-]?id|(?:^|[_-])sid|(?<![a-z])dsn"
-    r"|(?<![a-z])pat|(?<![a-z])sig|(?:x-amz|x-goog|x-hub|webhook)[_-]signature|mnemonic|dockerconfigjson|(?:^|[^a-z])PAT"
-    r"|conn(?:ection)?[_-]?str(?:ing)?|[?&]code|[?&]key|secret[_-]?key[_-]?base"
-    r"|(?:api|app|application|access|account|admin|auth|aes|agent|client|consumer|customer|cookie|crypto|decryption"
-    r"|deploy|ecdsa|ed25519|encryption|enc|fernet|hmac|host|ingest|ingestion|integration|jwt|license|machine|master"
-    r"|openai|pem|preshared|pre[_-]shared|private|priv|project|provision(?:ing)?|push|rest|restricted|root|rsa|sas"
-    r"|secret|sec|server|service|session|shared|sign(?:ing)?|ssh|ssl|storage|stripe|subscription|symmetric|tls|user"
-    r"|functions|certificate|recovery|unseal|isakmp|vault|verification|webhook|wg|wif|wireguard|write|x|anthropic|sendgrid|mailgun"
-    r"|stream)[_. -]?key)" + _SUFFIX + "$"
+    r"(?i)(?:token|secret|credentials?|(?<![a-z])auth|masterauth|(?<![a-z])salt|sess(?:ion)?[_-]?id"
+    r"|(?:^|[_-])sid|(?<![a-z])dsn|(?<![a-z])pat|(?<![a-z])sig|(?:x-amz|x-goog|x-hub|webhook)[_-]signature"
+    r"|mnemonic|dockerconfigjson|(?:^|[^a-z])PAT|conn(?:ection)?[_-]?str(?:ing)?|[?&]code|[?&]key"
+    r"|secret[_-]?key[_-]?base)" + _SUFFIX + "$"
 )
+# access_key; in two, of which each takes half the time
+_SECRET_KEY = (
+    re.compile(
+        r"(?i)(?:api|app|application|access|account|admin|auth|aes|agent|client|consumer|customer|cookie"
+        r"|crypto|decryption|deploy|ecdsa|ed25519|encryption|enc|fernet|hmac|host|ingest|ingestion"
+        r"|integration|jwt|license|machine|master|openai|anthropic|functions|certificate|isakmp|mailgun)"
+        r"[_. -]?key" + _SUFFIX + "$"
+    ),
+    re.compile(
+        r"(?i)(?:pem|preshared|pre[_-]shared|private|priv|project|provision(?:ing)?|push|rest|restricted"
+        r"|root|rsa|sas|secret|sec|server|service|session|shared|sign(?:ing)?|ssh|ssl|storage|stripe"
+        r"|subscription|symmetric|tls|user|recovery|unseal|vault|verification|webhook|wg|wif|wireguard"
+        r"|write|x|sendgrid|stream)[_. -]?key" + _SUFFIX + "$"
+    ),
+)
+# -key, at the end of x-functions-key
+_HEADER_KEY = re.compile(r"(?i)-key" + _SUFFIX + "$")
+# x-functions
+_HEADER = re.compile(r"(?i)(?<![a-z-])[a-z-]++\Z")
+_MOST_HEADER = 42  # characters before -key
 # Names whose values are mixed by nature and public.
 # cache_key
 _PUBLIC_NAME = re.compile(
@@ -131,10 +146,21 @@ def kind_of_name(name: str, before: str) -> str | None:
     if _PUBLIC_NAME.search(name):
         return None
     shown = before + name if before in ("?", "&") else name
-    if _SECRET_NAME.search(shown) or (name.endswith("_KEY") and _VARIABLE.match(name)):
+    if _SECRET_NAME.search(shown) or any(one.search(shown) for one in _SECRET_KEY):
+        return "secret"
+    if _is_header_key(shown) or (name.endswith("_KEY") and _VARIABLE.match(name)):
         return "secret"
     is_signature = name.lower() == "signature" and before in ("?", "&", " ", ",")
     return "secret" if is_signature else None
+
+
+def _is_header_key(name: str) -> bool:
+    """Whether a name ends as that of a key in a header does, such as ``x-functions-key``."""
+    key = _HEADER_KEY.search(name)
+    if key is None:
+        return False
+    header = _HEADER.search(name[max(0, key.start() - _MOST_HEADER) : key.start()])
+    return header is not None and "x-" in header[0][:-1].lower()
 
 
 def leaves_no_doubt(name: str) -> bool:
