@@ -62,7 +62,7 @@ _BY_VALUE = re.compile(
 )
 # \n    public static List<String> readAll(Path from) throws IOException {
 _BY_SHAPE = re.compile(
-    r"\n([ \t]{0,16}+)((?:[\w<>\[\],.?&*:|@~]++[ \t]++)*+)"
+    r"\n([ \t]{0,16}+)((?:[\w<>\[\],.?&*:|@~]+[ \t]+)*+)"
     r"[*&]{0,2}+([A-Za-z_$~#][\w$:~#]++)(?:<[^<>()\n]++>)?[ \t]?\(([^\n]{0,300}+)"
 )
 # Words that stand before a bracket, and define nothing.

@@ -161,17 +161,22 @@ def _is_login(value: str) -> bool:
 
 
 # \ndb.example.com:5432:app:bob:password
-_PGPASS = re.compile(
-    r"(?:\n|\| |\t|→)(?:[^\s:/#→|]{1,253}+|\*):(?:\d{4,5}|\*):([^\s:]{1,64}+):([^\s:]{1,64}+):"
-    r"((?:[^\s:\\]|\\.){4,256}+)(?=\s|\Z)"
-)
+_PGPASS = re.compile(r"(?:\n|\| |\t|→)(?:[^\s:/#→|]{1,253}+|\*):(?:\d{4,5}|\*):")
+# app:bob:password
+_PGPASS_REST = re.compile(r"([^\s:]{1,64}+):([^\s:]{1,64}+):((?:[^\s:\\]|\\.){4,256}+)(?=\s|\Z)")
 # Words where a name of a user would be: those of compilers' messages.
 _MESSAGES = frozenset(("error", "warning", "note", "info", "fatal", "hint"))
 
 
 def file_secrets(text: str) -> Iterator[Found]:
     """Passwords in PostgreSQL's .pgpass."""
-    for match in _PGPASS.finditer(text):
+    place = 0
+    while head := _PGPASS.search(text, place):
+        place = head.end()
+        match = _PGPASS_REST.match(text, place)
+        if match is None:
+            continue
+        place = match.end()
         if match[1].isdigit() or match[2].lower() in _MESSAGES or is_blank(match[3]):
             continue
         if not match[2].isdigit():

@@ -251,9 +251,9 @@ _BEFORE = {
     "asana": (re.compile(r"(?<![\w/])(?:\d/)?\d{13,20}+(?:/\d{13,20}+)?:\Z"), 45),
     "terraform": (re.compile(r"[A-Za-z0-9]{14}\.\Z"), 15),
     "discord": (re.compile(r"(?<![\w-])[MNO][\w-]{23,29}+\.\Z"), 32),
-    "azure_pat": (re.compile(r"[A-Za-z0-9]{76}AZDO\Z"), 80),
+    "azure_pat": (re.compile(r"\A[A-Za-z0-9]{76}AZDO\Z"), 80),
     "azure": (re.compile(r"[\w~.-]{3}.Q~\Z"), 6),
-    "new_relic": (re.compile(r"[0-9a-fA-F]{36}NRAL\Z"), 40),
+    "new_relic": (re.compile(r"\A[0-9a-fA-F]{36}NRAL\Z"), 40),
     "mailchimp": (re.compile(r"[0-9a-f]{32}-us\Z"), 35),
     "facebook": (re.compile(r"(?<!\d)\d{15,16}+\|\Z"), 17),
 }
