@@ -8,11 +8,12 @@ python scripts/patterns.py --new             # all, by recheck those that are no
 python scripts/patterns.py --recorded        # without recheck, by the file of verdicts
 python scripts/patterns.py --list            # the patterns, without a check
 
-A pattern passes if nothing below says no, and one of the first two says yes:
+A pattern passes if nothing below says no. The file of verdicts keeps what each said:
 
 1. recheck's automaton proves that even a form of it that always fails is linear;
 2. recheck's automaton proves the pattern itself, or, where it has lookarounds or the like that no
-   automaton knows, recheck's fuzzer finds nothing;
+   automaton knows, recheck's fuzzer finds nothing; where recheck comes to no end in time, the
+   verdict says "unknown" and rests on the third alone;
 3. in Python, as the source uses it, its time is measured on units made from the pattern.
 
 tests/scripts/patterns.json keeps the verdicts; a test holds that each pattern of the source is

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.context.child_process import start_child
 from clara_mlx.context.counting import CountCache, Estimate
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
@@ -48,7 +45,7 @@ _LONGEST_PAUSE = 600.0
 _LONGEST_ANSWER = 65_536
 
 # What the process runs; its code is found where this process finds it.
-_CODE = "import sys; sys.path[:] = {}; from clara_mlx.context.counting_child import main; main()"
+_CHILD = "clara_mlx.context.counting_child"
 
 
 class _Unavailable(ClaraError):
@@ -212,29 +209,11 @@ class _Pause:
 
 
 class _Child:
-    """One process, and the socket to it.
-
-    It has no other open file of ours, none of our keys, and a session of its own, so that the
-    terminal's signals don't reach it.
-    """
+    """One process, and the socket to it; see `start_child`."""
 
     def __init__(self, folder: str | Path, options: Mapping[str, Any], seconds: float) -> None:
-        ours, theirs = socket.socketpair()
-        self._socket = ours
+        self._process, self._socket = start_child(_CHILD)
         self._received = b""
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-c",
-                    _CODE.format([one or os.getcwd() for one in sys.path]),
-                ],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=_environment(),
-                start_new_session=True,
-            )
         start = {
             "folder": str(folder),
             "options": options,
@@ -293,8 +272,3 @@ class _Child:
         self._process.kill()
         self._process.wait()
         self._socket.close()
-
-
-def _environment() -> dict[str, str]:
-    """The environment without our settings, among which are keys."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("CLARA_MLX_")}

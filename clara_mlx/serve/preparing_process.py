@@ -9,10 +9,6 @@ the memory's file, or in the body of the request, which is kept here and is then
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from clara_mlx.context import Counter
+from clara_mlx.context.child_process import start_child
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 from clara_mlx.serve import wire
@@ -47,7 +44,7 @@ _LAST_SECONDS = 1.0
 _RETRY_AFTER = "10"
 
 # What the process runs; its code is found where this process finds it.
-_CODE = "import sys; sys.path[:] = {}; from clara_mlx.serve.preparing_child import main; main()"
+_CHILD = "clara_mlx.serve.preparing_child"
 
 
 class PreparingFailed(Exception):
@@ -160,35 +157,17 @@ class PreparingProcess:
 
 
 class _Child:
-    """One process, and the socket to it.
+    """One process, and the socket to it; see `start_child`.
 
-    It has no other open file of ours, none of our keys, and a session of its own, so that the
-    terminal's signals don't reach it. Before it answers it may ask in return: for a count of the
-    reasoner's tokens, or for what a memory with a model says to a question.
+    Before it answers it may ask in return: for a count of the reasoner's tokens, or for what a
+    memory with a model says to a question.
     """
 
     def __init__(self, memories: dict[str, Memory], counter: Counter | None) -> None:
         self._memories = memories
         self._counter = counter
-        ours, theirs = socket.socketpair()
+        self._process, ours = start_child(_CHILD)
         self._channel = Channel(ours)
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-c",
-                    _CODE.format([one or os.getcwd() for one in sys.path]),
-                ],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                # Our settings, among which are keys, are not for it.
-                env={
-                    **{k: v for k, v in os.environ.items() if not k.startswith("CLARA_MLX_")},
-                    "TOKENIZERS_PARALLELISM": "false",  # it is to leave the other cores alone
-                },
-                start_new_session=True,
-            )
 
     def begin(self, start: wire.Value) -> None:
         """Say what it needs to know, and wait until it is ready.

@@ -49,9 +49,6 @@ _CYRILLIC_ENDINGS = tuple(dict.fromkeys(map(fold, _ENDINGS_WITH_MARKS)))
 _CYRILLIC = re.compile("[\u0430-\u04ff]{5,}")
 _LEAST_CYRILLIC_STEM = 4
 
-# The letters that an ending may have in a word that is a form of another.
-_LONGEST_CYRILLIC_ENDING = 4
-
 # The article of Arabic, with what is written before it, and what is written before a word alone.
 _ARTICLES = ("وال", "بال", "كال", "فال", "ال", "لل")
 _ARABIC = re.compile("[\u0620-\u064a]{4,}")
@@ -131,17 +128,3 @@ def _english_forms(root: str) -> Iterator[str]:
     doubled = root + ("k" if root.endswith("c") else root[-1:])
     for ending in (*_AFTER_DOUBLED, *(("", "s") if root.endswith("ic") else ())):
         yield doubled + ending
-
-
-def are_forms(word: str, other: str) -> bool:
-    """Whether two different words are forms of each other."""
-    root = stem(word)
-    if stem(other) == root:
-        return True
-    # What a text has may end in a way that is not known; `patterns` finds it by its beginning.
-    return (
-        not word.isascii()
-        and _CYRILLIC.fullmatch(word) is not None
-        and other.startswith(root)
-        and len(other) - len(root) <= _LONGEST_CYRILLIC_ENDING
-    )

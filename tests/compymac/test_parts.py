@@ -114,18 +114,18 @@ def test_a_compressor_without_a_model(compymac_settings: Settings) -> None:
 
 def test_a_compressor_with_a_model(tmp_path: Path, clara: Any) -> None:
     model = clara("c16", "e2e")
+    # A memory that is open may use the model at any time, and one thread at a time may.
+    expected = model.compress(report(0, 60))
+    expected_query = np.array(model.encode_query("which test failed?"))
     with Memory.open(tmp_path / "memory.db", model) as memory:
         compressor = ClaraCompressor(memory, Settings())
         made = compressor.compress(report(0, 60), "bash", {"command": "pytest"})
-        expected = model.compress(report(0, 60))
         assert made.latents is not None and made.latents.dtype == np.float32
         np.testing.assert_allclose(made.latents, np.array(expected.latents), atol=1e-5)
         assert made.source_tokens == expected.source_tokens
         assert "command: pytest" in made.text
         encoded = compressor.encode_query("which test failed?")
-        np.testing.assert_allclose(
-            encoded, np.array(model.encode_query("which test failed?")), atol=1e-5
-        )
+        np.testing.assert_allclose(encoded, expected_query, atol=1e-5)
 
 
 # -- installing ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from counting_folders import ENDLESS, TOOLS, tokenizer_folder, with_template
 from gateway import wait_until
+from processes import children, is_alive
 from trajectories import report, start, step, trajectory
 
 from clara_mlx.context import Budget, ChatTemplate, Context, Estimate
@@ -46,20 +47,9 @@ def endless(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_template(folder, tmp_path_factory.mktemp("endless") / "reasoner", ENDLESS)
 
 
-def children(parent: int | None = None) -> set[int]:
+def counting(parent: int | None = None) -> set[int]:
     """The counting processes of a process, by default of this one."""
-    command = ["pgrep", "-P", str(parent or os.getpid()), "-f", "counting_child"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return set(map(int, found.stdout.split()))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or ") Z " not in state.read_text()
+    return children(parent, "counting_child")
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS])
@@ -112,10 +102,10 @@ def test_the_same_errors_at_the_start(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ClaraError, match=r"nowhere: no usable tokenizer"):
         CountingProcess(tmp_path / "nowhere")
     plain = with_template(folder, tmp_path / "plain", None)
-    before = children()
+    before = counting()
     with pytest.raises(ClaraError, match="no chat template"):
         CountingProcess(plain)
-    assert children() == before
+    assert counting() == before
 
 
 @pytest.mark.alone
@@ -131,31 +121,31 @@ def test_the_same_errors_at_the_start(folder: Path, tmp_path: Path) -> None:
 def test_a_template_that_never_ends_is_an_error_at_the_start(
     folder: Path, tmp_path: Path, template: str
 ) -> None:
-    before = children()
+    before = counting()
     bad = with_template(folder, tmp_path / "bad", template)
     began = time.monotonic()
     try:
         CountingProcess(bad, seconds=SECONDS).close()  # with too little memory it may just fail
     except ClaraError as error:
         assert str(error).startswith(f"{bad}: the chat template was not rendered within 1.5 s")
-    assert time.monotonic() - began < 60 and children() == before
+    assert time.monotonic() - began < 60 and counting() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a process's memory")
 def test_a_template_that_takes_memory_is_only_refused(folder: Path, tmp_path: Path) -> None:
     big = "{% if messages | length > 5 %}{{ messages[0].content * 10**10 }}{% endif %}x"
     with CountingProcess(with_template(folder, tmp_path / "big", big)) as counter:
-        before = children()
+        before = counting()
         with pytest.raises(ClaraError, match="rejects these messages"):
             counter.prompt(LONG)
-        assert counter.prompt(start()) > 0 and children() == before
+        assert counter.prompt(start()) > 0 and counting() == before
 
 
 @pytest.mark.alone
 def test_an_endless_template_costs_one_wait(endless: Path, tmp_path: Path) -> None:
-    before = children()
+    before = counting()
     with CountingProcess(endless, seconds=SECONDS) as counter, Memory.open(tmp_path / "m.db") as m:
-        first = children()
+        first = counting()
         assert count_prompt(counter, start(), None)[1]
         began = time.monotonic()
         tokens, exact = count_prompt(counter, LONG, None)
@@ -168,21 +158,21 @@ def test_an_endless_template_costs_one_wait(endless: Path, tmp_path: Path) -> No
         assert time.monotonic() - began < SECONDS
         # Another process counts the texts.
         here = ChatTemplate(endless)
-        wait_until(lambda: counter.text(f"x {time.monotonic()}") and children() - first, 60)
+        wait_until(lambda: counter.text(f"x {time.monotonic()}") and counting() - first, 60)
         wait_until(lambda: counter.text("flush " * 9) == here.text("flush " * 9), 60)
         assert 0 < tokens < 2 * here.text(json.dumps(LONG))
-    assert children() == before
+    assert counting() == before
 
 
 @pytest.mark.alone
 def test_a_process_that_is_killed_is_replaced(folder: Path) -> None:
-    before = children()
+    before = counting()
     with CountingProcess(folder, seconds=SECONDS) as counter:
-        (pid,) = children() - before
+        (pid,) = counting() - before
         exact = counter.prompt(LONG)
         os.kill(pid, signal.SIGKILL)
         assert counter.text("never seen before") == Estimate().text("never seen before")
-        wait_until(lambda: children() - before, 60)
+        wait_until(lambda: counting() - before, 60)
 
         def counts() -> bool:
             try:
@@ -191,7 +181,7 @@ def test_a_process_that_is_killed_is_replaced(folder: Path) -> None:
                 return False
 
         wait_until(counts, 60)
-    wait_until(lambda: children() == before)
+    wait_until(lambda: counting() == before)
 
 
 PARENT = """
@@ -213,7 +203,7 @@ def test_it_ends_with_its_parent(endless: Path, state: str) -> None:
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert parent.stdout is not None and parent.stdout.readline() == "started\n"
-        (pid,) = children(parent.pid)
+        (pid,) = counting(parent.pid)
         assert os.getpgid(pid) != os.getpgid(parent.pid)  # where the terminal's signals go
         opened = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").glob("*") if one.exists()}
         assert not [name for name in opened if name.endswith(".db") or "memory" in name]

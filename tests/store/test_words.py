@@ -91,7 +91,6 @@ def test_it_is_found(store: Store, text: str, query: str) -> None:
 )
 def test_forms_of_a_word(word: str, others: str) -> None:
     for other in others.split():
-        assert forms.are_forms(word, other) and forms.are_forms(other, word)
         assert f'"{other}"' in [*forms.patterns(word)]
         assert f'"{word}"' in [*forms.patterns(other)]
 
@@ -100,7 +99,8 @@ def test_forms_of_a_word(word: str, others: str) -> None:
     ("word", "other"), [("class", "clas"), ("status", "statu"), ("port", "sport"), ("bus", "bu")]
 )
 def test_no_forms_of_a_word(word: str, other: str) -> None:
-    assert not forms.are_forms(word, other)
+    assert f'"{other}"' not in [*forms.patterns(word)]
+    assert f'"{word}"' not in [*forms.patterns(other)]
 
 
 def test_parts_of_names() -> None:
