@@ -18,7 +18,7 @@ from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
 from clara_mlx.context.shown import text_of
 from clara_mlx.serve import payload, sse
-from clara_mlx.serve.chat_form import Writer
+from clara_mlx.serve.apis import Writer
 from clara_mlx.serve.desk import Desk
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import Conversation, Figures, prompt_parts

@@ -19,12 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from clara_mlx.context import Counter
 from clara_mlx.errors import ClaraError, StorageFailed, for_strangers
 from clara_mlx.memory import Memory
+from clara_mlx.serve.apis import APIS, error_response
 from clara_mlx.serve.bodies import BodyLimit, Json
-from clara_mlx.serve.chat import Models
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import CONTENT_TYPE, Figures
 from clara_mlx.serve.json_errors import JsonErrors
+from clara_mlx.serve.models import Models
 from clara_mlx.serve.namespace import ByNamespace, Namespace
+from clara_mlx.serve.paths import Paths, not_found
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing_process import PreparingProcess
 from clara_mlx.serve.route import Breaker, Router
@@ -38,6 +40,9 @@ logger = logging.getLogger(__name__)
 # Seconds that calls of the memory have to end when the gateway stops, once all answers have ended.
 _LAST_SECONDS = 5.0
 
+_ROUTES = frozenset(
+    (*(api.path for api in APIS.values()), "/v1/models", "/mcp", "/metrics", "/health")
+)
 _MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 
 
@@ -126,6 +131,7 @@ def create_app(
             Mount("/", ByNamespace(spaces)),
         ],
         middleware=[
+            Middleware(Paths),
             Middleware(BodyLimit, limit=settings.body_limit),
             Middleware(_RequestCounter, figures=figures),
             Middleware(Guard, settings=settings),
@@ -144,31 +150,34 @@ def create_app(
 
 
 class _ErrorResponse:
-    """Answers any error in OpenAI's shape, without the path of a memory's file."""
+    """Answers any error in the shape of the request's API, without the path of a memory's file."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
 
     async def __call__(self, request: Request, error: Exception) -> Response:
         """What the client gets."""
+        path = request.url.path
         if isinstance(error, ApiError):
-            return error.response()
+            return error_response(error, path)
         if isinstance(error, ClaraError):
             text = str(error)
-            for path in self._paths:
-                text = for_strangers(text, path)
+            for file in self._paths:
+                text = for_strangers(text, file)
             if isinstance(error, StorageFailed):
-                logger.warning("%s: %s", request.url.path, error)
+                logger.warning("%s: %s", path, error)
                 answer = ApiError(503, text, code="memory_failed", retry=error.transient)
             else:  # the memory refuses what the client asked for
                 answer = ApiError(400, text, code="memory_error")
-            return answer.response()
+            return error_response(answer, path)
+        if isinstance(error, HTTPException) and error.status_code == 404:
+            return error_response(not_found(path), path)
         if isinstance(error, HTTPException):
-            response = ApiError(error.status_code, error.detail).response()
+            response = error_response(ApiError(error.status_code, error.detail), path)
             response.headers.update(error.headers or {})
             return response
         message = "the gateway failed; its log says why"
-        return ApiError(500, message, code="internal_error").response()
+        return error_response(ApiError(500, message, code="internal_error"), path)
 
 
 class _RequestCounter:
@@ -194,7 +203,7 @@ class _RequestCounter:
 
 def _route(path: str) -> str:
     """The label for a path: one of a few, whatever clients ask for."""
-    if path in ("/v1/chat/completions", "/v1/models", "/mcp", "/metrics", "/health"):
+    if path in _ROUTES:
         return path
     for name in _MEMORY_ROUTES:
         if path.startswith(f"/v1/memory/{name}"):

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message, chains, content_text
+from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import parse_object
 from clara_mlx.serve.callers import Caller, Name, name_conversation
-from clara_mlx.serve.chat_form import read_request
 from clara_mlx.serve.conversations import Landmark, landmarks
 from clara_mlx.serve.preparing import Preparer, Prompt
 from clara_mlx.serve.request import ChatRequest
@@ -168,19 +168,22 @@ class NearDesk:
         return (end, _digest(messages[end - 1])), end < len(messages)
 
 
-def read_desk(preparer: Preparer, context: Context, content: bytes, caller: Caller) -> NearDesk:
+def read_desk(
+    preparer: Preparer, context: Context, api: str, content: bytes, caller: Caller
+) -> NearDesk:
     """The desk of a request that is read here.
 
     Args:
         preparer: Prepares the conversation.
         context: Its memory.
+        api: The name of the API that it came by.
         content: The body of the request.
         caller: Who sends it.
 
     Raises:
         ApiError: The request is refused.
     """
-    request = read_request(parse_object(content), caller.key)
+    request = APIS[api].read(parse_object(content), caller.key)
     name = name_conversation(caller, request.options, request.messages)
     return NearDesk(preparer, context, request, name, len(content))
 

@@ -29,6 +29,7 @@ class DistantDesk:
     Args:
         process: Where it lies.
         memory: The path of the memory's file.
+        api: The name of the API that the request came by.
         content: The body of the request.
         caller: Who sends it.
 
@@ -39,10 +40,11 @@ class DistantDesk:
     is_distant = True
 
     def __init__(
-        self, process: PreparingProcess, memory: str, content: bytes, caller: Caller
+        self, process: PreparingProcess, memory: str, api: str, content: bytes, caller: Caller
     ) -> None:
         self._process = process
         self._memory = memory
+        self._api = api
         self._content = content
         self._caller = caller
         self._number = next(_numbers)
@@ -108,6 +110,7 @@ class DistantDesk:
             "do": "open",
             "desk": self._number,
             "memory": self._memory,
+            "api": self._api,
             "caller": wire.write_caller(self._caller),
         }
         outline: wire.Value = self._process.ask(question, self._content)

@@ -74,8 +74,15 @@ class ApiError(ClaraError):
         fields = {"type": self.type, "param": self.param, "code": self.code}
         return {"error": {"message": str(self), **fields}}
 
-    def response(self, headers: dict[str, str] | None = None) -> Response:
-        """The HTTP response, with further headers if some are given."""
+    def response(
+        self, headers: dict[str, str] | None = None, body: dict[str, Any] | None = None
+    ) -> Response:
+        """The HTTP response.
+
+        Args:
+            headers: Further headers.
+            body: The JSON body in the shape of another API.
+        """
         more = {"x-should-retry": "true" if self.retry else "false"}
         # It came from outside, and may hold what no header can.
         if self.retry_after and _RETRY_AFTER.fullmatch(self.retry_after):
@@ -83,7 +90,7 @@ class ApiError(ClaraError):
         if self.status == 401:
             more["www-authenticate"] = "Bearer"
         # Everything but ASCII is escaped, so that a message may hold lone surrogates.
-        content = json.dumps(self.body()).encode()
+        content = json.dumps(self.body() if body is None else body).encode()
         return Response(content, self.status, (headers or {}) | more, "application/json")
 
 

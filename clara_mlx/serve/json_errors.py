@@ -7,6 +7,7 @@ from http import HTTPStatus
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clara_mlx.serve.apis import error_response
 from clara_mlx.serve.errors import ApiError
 
 # Characters of such a text that are passed on.
@@ -40,7 +41,7 @@ class JsonErrors:
             else:
                 text = (text + message.get("body", b""))[: 4 * _MOST]
                 if not message.get("more_body", False):
-                    await _error(start, text)(scope, receive, send)
+                    await _error(start, text, scope["path"])(scope, receive, send)
 
         await self.app(scope, receive, send_json if scope["type"] == "http" else send)
 
@@ -50,10 +51,10 @@ def _is_plain_error(start: Message) -> bool:
     return start["status"] >= 400 and not kind.startswith("application/json")
 
 
-def _error(start: Message, text: bytes) -> ASGIApp:
+def _error(start: Message, text: bytes, path: str) -> ASGIApp:
     status = start["status"]
     said = text.decode("utf-8", "replace").strip()[:_MOST] or HTTPStatus(status).phrase
-    answer = ApiError(status, said).response()
+    answer = error_response(ApiError(status, said), path)
     answer.raw_headers += [
         (name, value) for name, value in start.get("headers", []) if name not in _OF_THE_TEXT
     ]

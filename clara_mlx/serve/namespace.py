@@ -13,8 +13,9 @@ from starlette.types import Receive, Scope, Send
 from clara_mlx.context import Context, Counter
 from clara_mlx.memory import Memory
 from clara_mlx.serve.answering import Answerer
+from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import ReadFirst
-from clara_mlx.serve.chat import Chat
+from clara_mlx.serve.delivery import Delivery
 from clara_mlx.serve.figures import Figures
 from clara_mlx.serve.mcp_server import create_mcp_server
 from clara_mlx.serve.pools import Pools
@@ -74,10 +75,13 @@ class Namespace:
         )
         self._router = Router(
             [
-                Route(
-                    "/v1/chat/completions",
-                    Chat(settings, reception, self._answerer, self.runs),
-                    methods=["POST"],
+                *(
+                    Route(
+                        api.path,
+                        Delivery(api, settings, reception, self._answerer, self.runs),
+                        methods=["POST"],
+                    )
+                    for api in APIS.values()
                 ),
                 *Rest(memory, pools, settings.body_seconds, self._status).routes(),
                 *_with_bodies_read_first(self._mcp.routes, settings.body_seconds),

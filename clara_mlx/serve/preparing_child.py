@@ -160,7 +160,8 @@ class Conversations:
     def _open(self, question: wire.Value, content: bytes) -> wire.Value:
         context = self._context(question["memory"])
         preparer = Preparer(self._settings, context)
-        desk = read_desk(preparer, context, content, wire.read_caller(question["caller"]))
+        caller = wire.read_caller(question["caller"])
+        desk = read_desk(preparer, context, question["api"], content, caller)
         self._desks[question["desk"]] = desk
         size = sum(one.size for one in self._desks.values())
         while size > _MOST_BYTES and len(self._desks) > 1:

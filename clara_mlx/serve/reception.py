@@ -7,6 +7,7 @@ from functools import partial
 from starlette.requests import Request
 
 from clara_mlx.context import Context
+from clara_mlx.serve.apis import Api
 from clara_mlx.serve.bodies import parse_content, read_content
 from clara_mlx.serve.callers import read_caller
 from clara_mlx.serve.desk import Desk, read_desk
@@ -44,8 +45,8 @@ class Reception:
         self._preparer = Preparer(settings, context)
         self._waiting = 0
 
-    async def receive(self, http: Request) -> Desk:
-        """Read a request, and find a desk for its conversation.
+    async def receive(self, http: Request, api: Api) -> Desk:
+        """Read a request of an API, and find a desk for its conversation.
 
         Raises:
             ApiError: The request is refused.
@@ -53,7 +54,7 @@ class Reception:
         caller = read_caller(http.headers, token_needed=bool(self._settings.tokens))
         content = await read_content(http, self._settings.body_seconds)
         if len(content) <= self._settings.heavy_bytes:
-            read = partial(read_desk, self._preparer, self._context, content, caller)
+            read = partial(read_desk, self._preparer, self._context, api.name, content, caller)
             return await parse_content(content, read)
         if self._waiting >= _MOST_WAITING:
             raise ApiError(
@@ -67,7 +68,7 @@ class Reception:
         self._waiting += 1
         try:
             memory = str(self._context.memory.path)
-            read_there = partial(DistantDesk, self._process, memory, content, caller)
+            read_there = partial(DistantDesk, self._process, memory, api.name, content, caller)
             return await self._pools.prepare(read_there, distant=True)
         finally:
             self._waiting -= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clara_mlx.context.commands import parse_arguments
@@ -30,6 +30,8 @@ class ChatRequest:
     stream: bool  # whether the answer is wanted piece by piece
     usage: bool  # whether a stream is to end with the usage
     key: bytes  # names this request; an identical one has the same key
+    api: str = "chat"  # the name of the API that it came by, see `apis.APIS`
+    echo: dict[str, Any] = field(default_factory=dict)  # what that API's answers repeat of it
     has_images: bool = False  # whether a message has a part that is not text
 
     @property

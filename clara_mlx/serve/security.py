@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from clara_mlx.serve.apis import error_response
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.settings import DEFAULT, Settings, is_loopback
 
@@ -42,7 +43,8 @@ class Guard:
             if "content-length" in headers and "transfer-encoding" in headers:
                 # What follows may be a second request, or a part of this one: see RFC 9112, 6.1.
                 unclear = ApiError(400, "a request has a Content-Length or Transfer-Encoding")
-                await unclear.response({"connection": "close"})(scope, receive, send)
+                close = {"connection": "close"}
+                await error_response(unclear, scope["path"], close)(scope, receive, send)
                 return
             refusal = self._refusal(headers)
             namespace = self._namespace(headers)
@@ -53,7 +55,7 @@ class Guard:
                     code="invalid_api_key",
                 )
             if refusal:
-                await refusal.response()(scope, receive, send)
+                await error_response(refusal, scope["path"])(scope, receive, send)
                 return
             scope[NAMESPACE] = namespace
         await self.app(scope, receive, send)

@@ -17,6 +17,9 @@ _SMALL_BODY_BYTES = 1 << 20
 
 # Paths by which texts come to be remembered.
 _TEXT_PATHS = frozenset(("/v1/memory/remember", "/mcp"))
+# The beginnings of paths to which conversations are sent.
+_CONVERSATION_PATHS = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
+
 #: The namespace of clients that have none of their own.
 DEFAULT = ""
 
@@ -97,7 +100,7 @@ class Settings:
 
     def body_limit(self, path: str) -> int:
         """The bytes of the largest request to a path."""
-        if path == "/v1/chat/completions":
+        if path.startswith(_CONVERSATION_PATHS):
             return self.max_body_bytes
         other = self.max_text_bytes if path in _TEXT_PATHS else _SMALL_BODY_BYTES
         return min(other, self.max_body_bytes)

@@ -39,6 +39,8 @@ def write_outline(desk: NearDesk) -> Value:
         "stream": request.stream,
         "usage": request.usage,
         "key": request.key.hex(),
+        "api": request.api,
+        "echo": request.echo,
         "has_images": request.has_images,
         "landmarks": [[one.place, one.digest.hex(), one.proof] for one in desk.landmarks()],
     }
@@ -53,6 +55,8 @@ def read_request(outline: Value) -> ChatRequest:
         stream=outline["stream"],
         usage=outline["usage"],
         key=bytes.fromhex(outline["key"]),
+        api=outline["api"],
+        echo=outline["echo"],
         has_images=outline["has_images"],
     )
 

@@ -53,7 +53,7 @@ def desk_at(process: PreparingProcess, memory: Memory, number: int = 0) -> Dista
     messages = [{"role": "user", "content": "Go."}]
     for step in range(4):
         messages += turn(step, long_output(10 * number + step, 100))
-    desk = DistantDesk(process, str(memory.path), body_of(messages), CALLER)
+    desk = DistantDesk(process, str(memory.path), "chat", body_of(messages), CALLER)
     desk.look()
     return desk
 
@@ -120,7 +120,7 @@ def test_one_that_hangs_is_ended(memory: Memory) -> None:
     (pid,) = pids()
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(ApiError, match="took longer"):  # than it may to take a body
-        DistantDesk(process, str(memory.path), b"x" * (8 << 20), CALLER)
+        DistantDesk(process, str(memory.path), "chat", b"x" * (8 << 20), CALLER)
     assert not is_alive(pid)
     process.close()
     assert not pids()
@@ -154,7 +154,9 @@ def test_conversations_that_were_dropped_are_read_again(
     desk = desk_at(process, memory)
     before = prepare(desk)
     large = [{"role": "user", "content": "x" * (33 << 20)}]
-    others = [DistantDesk(process, str(memory.path), body_of(large), CALLER) for _ in range(2)]
+    others = [
+        DistantDesk(process, str(memory.path), "chat", body_of(large), CALLER) for _ in range(2)
+    ]
     assert prepare(desk) == before
     assert others[0].full([]) == large
 

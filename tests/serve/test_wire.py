@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clara_mlx.serve import sse
-from clara_mlx.serve.chat_form import read_request
+from clara_mlx.serve.apis.chat import read_request
 from clara_mlx.serve.reply import Reply
 from clara_mlx.serve.request import has_images
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from clara_mlx.context.messages import Message
 from clara_mlx.serve import sse
-from clara_mlx.serve.errors import invalid_field
+from clara_mlx.serve.errors import ApiError, invalid_field
 from clara_mlx.serve.reply import Object, Reply, first_choice, under_both_names
 from clara_mlx.serve.request import ChatRequest, has_images, repair
 from clara_mlx.serve.runs import Run
@@ -28,6 +28,29 @@ _MOST_TOOLS = 2_000
 
 # Fields that the gateway sets itself, or that `ChatRequest` has fields for.
 _NOT_OPTIONS = frozenset(("messages", "tools", "model", "stream", "stream_options"))
+
+
+class ChatApi:
+    """OpenAI's chat completions; see `apis.Api`."""
+
+    name = "chat"
+    path = "/v1/chat/completions"
+
+    def read(self, body: Mapping[str, Any], caller: str | None) -> ChatRequest:
+        """See `read_request`."""
+        return read_request(body, caller)
+
+    def writer(self, request: ChatRequest, run: Run) -> Writer:
+        """See `Writer`."""
+        return Writer(request, run)
+
+    def error_body(self, error: ApiError) -> Object:
+        """OpenAI's shape."""
+        return error.body()
+
+    def error_event(self, error: ApiError) -> bytes:
+        """The same, as openai-python looks for it in a stream."""
+        return sse.encode_event(error.body())
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -69,6 +92,7 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
         stream=stream,
         usage=stream and stream_options.get("include_usage") is True,
         key=hashlib.sha256(canonical).digest(),
+        api=ChatApi.name,
         has_images=has_images(repaired),
     )
 

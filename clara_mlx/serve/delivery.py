@@ -1,9 +1,8 @@
-"""``/v1/chat/completions`` and ``/v1/models`` over HTTP."""
+"""Requests for an answer over HTTP: received, joined with identical ones, delivered."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -13,20 +12,20 @@ from starlette.types import Receive, Scope, Send
 
 from clara_mlx.serve import sse
 from clara_mlx.serve.answering import Answerer
-from clara_mlx.serve.bodies import Json
-from clara_mlx.serve.chat_form import Writer
+from clara_mlx.serve.apis import Api
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.reception import Reception
 from clara_mlx.serve.runs import Run, Runs
 from clara_mlx.serve.settings import Settings
 
 
-class Chat:
-    """The ASGI application of ``/v1/chat/completions``."""
+class Delivery:
+    """The ASGI application that answers the requests of one API."""
 
     def __init__(
-        self, settings: Settings, reception: Reception, answerer: Answerer, runs: Runs
+        self, api: Api, settings: Settings, reception: Reception, answerer: Answerer, runs: Runs
     ) -> None:
+        self._api = api
         self._settings = settings
         self._reception = reception
         self._answerer = answerer
@@ -35,12 +34,12 @@ class Chat:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, alone or together with an identical one."""
         http = Request(scope, receive)
-        desk = await self._reception.receive(http)
+        desk = await self._reception.receive(http, self._api)
         request = desk.request
         is_retry = http.headers.get("x-stainless-retry-count", "0") not in ("", "0")
         run = self._runs.join(
             request.key,
-            lambda run: self._answerer.answer(desk, run, Writer(request, run)),
+            lambda run: self._answerer.answer(desk, run, self._api.writer(request, run)),
             always=is_retry or request.is_deterministic,
         )
         gone = asyncio.create_task(_wait_for_disconnect(receive))
@@ -58,7 +57,7 @@ class Chat:
     async def _deliver_whole(self, run: Run, scope: Scope, receive: Receive, send: Send) -> None:
         body = b"".join([piece async for piece in run.follow() if piece])
         if run.error:
-            response: Response = run.error.response(run.headers)
+            response = self._error_response(run.error, run)
         else:
             response = Response(body, 200, run.headers, "application/json")
         await response(scope, receive, send)
@@ -70,7 +69,7 @@ class Chat:
             async with asyncio.timeout(self._settings.patience):
                 await run.started.wait()
         if run.error and not run.begun:
-            await run.error.response(run.headers)(scope, receive, send)
+            await self._error_response(run.error, run)(scope, receive, send)
             return
         headers = run.headers | {"cache-control": "no-cache", "x-accel-buffering": "no"}
         response = StreamingResponse(self._events(run), 200, headers, "text/event-stream")
@@ -80,36 +79,10 @@ class Chat:
         async for piece in run.follow(self._settings.keepalive):
             yield sse.encode_comment("keepalive") if piece is None else piece
         if run.error:
-            yield sse.encode_event(run.error.body())
+            yield self._api.error_event(run.error)
 
-
-class Models:
-    """``/v1/models``: the reasoner, under the one name that clients know."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._model = {
-            "id": settings.name,
-            "object": "model",
-            "created": int(time.time()),
-            "owned_by": "clara-mlx",
-            "max_model_len": settings.budget.window,
-        }
-
-    async def list(self, request: Request) -> Response:
-        """The list of the one model."""
-        return Json({"object": "list", "data": [self._model]})
-
-    async def get(self, request: Request) -> Response:
-        """A model by its name."""
-        name = request.path_params["name"]
-        if name != self._model["id"]:
-            raise ApiError(
-                404,
-                f"there is no model {name!r}; the only one is {self._model['id']!r}",
-                code="model_not_found",
-                param="model",
-            )
-        return Json(self._model)
+    def _error_response(self, error: ApiError, run: Run) -> Response:
+        return error.response(run.headers, self._api.error_body(error))
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
