@@ -18,7 +18,7 @@ from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
 from clara_mlx.context.shown import text_of
 from clara_mlx.serve import payload, sse
-from clara_mlx.serve.apis import Writer
+from clara_mlx.serve.apis import APIS, Writer
 from clara_mlx.serve.desk import Desk
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import Conversation, Figures, prompt_parts
@@ -218,14 +218,15 @@ class Answerer:
         one_call = answer.request.options.get("parallel_tool_calls") is False
         reply = Reply(prompt.tools.own, one_call)
         commented = -math.inf
-        answer.writer.begin_round()
+        answer.writer.begin_round(prompt)
         pieces = self._router.ask(answer.route, lambda by: self._payload(answer, prompt, by))
         async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, sse.Comment):
                     if time.monotonic() - commented >= _COMMENT_SECONDS:
                         commented = time.monotonic()
-                        answer.run.send(sse.encode_comment(piece.text), starts=False)
+                        api = APIS[answer.request.api]
+                        answer.run.send(api.keepalive(piece.text), starts=False)
                 elif isinstance(piece, Switched):
                     reply = Reply(prompt.tools.own, one_call)
                 else:

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from clara_mlx.serve import sse
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.apis import Api
 from clara_mlx.serve.errors import ApiError
@@ -77,7 +76,7 @@ class Delivery:
 
     async def _events(self, run: Run) -> AsyncIterator[bytes]:
         async for piece in run.follow(self._settings.keepalive):
-            yield sse.encode_comment("keepalive") if piece is None else piece
+            yield self._api.keepalive("keepalive") if piece is None else piece
         if run.error:
             yield self._api.error_event(run.error)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reply import Object, Reply
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.runs import Run
@@ -22,8 +23,12 @@ class Writer(Protocol):
     text: str
     begun: bool
 
-    def begin_round(self) -> None:
-        """Separate the text of the next round from what there is."""
+    def begin_round(self, prompt: Prompt) -> None:
+        """Separate the text of the next round from what there is.
+
+        Args:
+            prompt: What the reasoner is sent in it.
+        """
 
     def write(self, model: str, piece: Object, delta: Object | None) -> None:
         """Write a piece of a stream, or note a whole answer.
@@ -69,3 +74,10 @@ class Api(Protocol):
 
     def error_event(self, error: ApiError) -> bytes:
         """The event that ends a stream which has begun already."""
+
+    def keepalive(self, text: str) -> bytes:
+        """What keeps a silent stream open.
+
+        Args:
+            text: Why it is silent, for clients that show it.
+        """

@@ -11,20 +11,20 @@ from typing import Any
 
 from clara_mlx.context.messages import Message
 from clara_mlx.serve import sse
+from clara_mlx.serve.apis.checks import (
+    MOST_MESSAGES,
+    MOST_PARTS,
+    MOST_TOOLS,
+    check_number,
+    check_whole_number,
+)
 from clara_mlx.serve.errors import ApiError, invalid_field
+from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reply import Object, Reply, first_choice, under_both_names
 from clara_mlx.serve.request import ChatRequest, has_images, repair
 from clara_mlx.serve.runs import Run
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
-
-# Messages of a request; the parts of all messages together, and their calls. Each costs work, and
-# real conversations have far fewer: an agent makes some hundred steps before its client ends it.
-_MOST_MESSAGES = 10_000
-_MOST_PARTS = 10_000
-
-# Tools of a request; OpenAI takes 128.
-_MOST_TOOLS = 2_000
 
 # Fields that the gateway sets itself, or that `ChatRequest` has fields for.
 _NOT_OPTIONS = frozenset(("messages", "tools", "model", "stream", "stream_options"))
@@ -52,6 +52,10 @@ class ChatApi:
         """The same, as openai-python looks for it in a stream."""
         return sse.encode_event(error.body())
 
+    def keepalive(self, text: str) -> bytes:
+        """A comment, which clients skip."""
+        return sse.encode_comment(text)
+
 
 # -- reading ---------------------------------------------------------------------------------------
 
@@ -70,12 +74,12 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
     messages = given.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid_field("messages", "must be a list with at least one message")
-    if len(messages) > _MOST_MESSAGES:
-        raise invalid_field("messages", f"must be a list of at most {_MOST_MESSAGES:,} messages")
+    if len(messages) > MOST_MESSAGES:
+        raise invalid_field("messages", f"must be a list of at most {MOST_MESSAGES:,} messages")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
-    if sum(map(_count_parts, messages)) > _MOST_PARTS:
-        raise invalid_field("messages", f"must have at most {_MOST_PARTS:,} parts and calls in all")
+    if sum(map(_count_parts, messages)) > MOST_PARTS:
+        raise invalid_field("messages", f"must have at most {MOST_PARTS:,} parts and calls in all")
     stream = given.get("stream", False)
     stream_options = given.get("stream_options", {})
     if not isinstance(stream, bool) or not isinstance(stream_options, dict):
@@ -142,13 +146,9 @@ def _check_call(call: Any, where: str) -> None:
 
 def _check_options(given: Mapping[str, Any]) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        value = given.get(name, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise invalid_field(name, "must be a whole number of at least 1")
+        check_whole_number(given, name)
     for name, most in (("temperature", 2), ("top_p", 1)):
-        value = given.get(name, 0)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
-            raise invalid_field(name, f"must be a number from 0 to {most}")
+        check_number(given, name, most)
     stop = given.get("stop", [])
     if not isinstance(stop, str) and not (
         isinstance(stop, list) and all(isinstance(word, str) for word in stop)
@@ -159,8 +159,8 @@ def _check_options(given: Mapping[str, Any]) -> None:
 def _read_tools(given: Any) -> list[dict[str, Any]]:
     if not isinstance(given, list):
         raise invalid_field("tools", "must be a list")
-    if len(given) > _MOST_TOOLS:
-        raise invalid_field("tools", f"must be a list of at most {_MOST_TOOLS:,} tools")
+    if len(given) > MOST_TOOLS:
+        raise invalid_field("tools", f"must be a list of at most {MOST_TOOLS:,} tools")
     for index, tool in enumerate(given):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -209,7 +209,7 @@ class Writer:
         self._model = ""
         self._piece: Object = {}
 
-    def begin_round(self) -> None:
+    def begin_round(self, prompt: Prompt) -> None:
         """Separate the text of the next round from what there is."""
         self._gap = "\n\n" if self.text else ""
 
