@@ -12,7 +12,6 @@ import math
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
@@ -32,14 +31,12 @@ from clara_mlx.serve.route import By, Route, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.sight import Sight, Sights
+from clara_mlx.serve.usage import cached_tokens, stated_tokens
 
 logger = logging.getLogger(__name__)
 
 # Seconds between two keep-alives that are passed on: a run keeps all that it has sent.
 _COMMENT_SECONDS = 0.1
-
-# A server that states more tokens than this is not believed.
-_MOST_TOKENS = 10**9
 
 # What the reasoner reads in place of results that would not fit.
 _TOO_LONG = "This does not fit beside the conversation. Ask for fewer lines, or with find."
@@ -267,15 +264,15 @@ class Answerer:
 
     async def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
         """Count the tokens of a round, and what the reasoner's server had cached of it."""
-        usage = reply.usage or {}
+        usage = reply.usage
         conversation = answer.conversation
-        sent = _number(usage.get("prompt_tokens")) or prompt.tokens
-        completion = _number(usage.get("completion_tokens"))
+        sent = stated_tokens(usage, "prompt_tokens") or prompt.tokens
+        completion = stated_tokens(usage, "completion_tokens")
         self._figures.count_round(conversation, prompt.tokens_in, sent, completion)
         if answer.route.by == "fallback":
             conversation.fallbacks += 1
             return
-        cached = _cached_tokens(usage)
+        cached = cached_tokens(usage)
         self._figures.count_cached(conversation, prompt.parts, cached)
         count = self._context.counter.text
         said = await self._pools.prepare(lambda: prompt_parts([reply.message()], [], count))
@@ -330,15 +327,3 @@ def _headers(answer: Answer, prompt: Prompt) -> dict[str, str]:
         "x-clara-compacted": str(len(prompt.compacted)),
         "x-clara-memory": "unavailable" if prompt.degraded else "ok",
     }
-
-
-def _cached_tokens(usage: Object) -> int:
-    details = usage.get("prompt_tokens_details")
-    return _number(details.get("cached_tokens")) if isinstance(details, dict) else 0
-
-
-def _number(value: Any) -> int:
-    """A number of tokens that a server states; 0 for what can't be one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    return int(value) if 0 <= value <= _MOST_TOKENS else 0

@@ -95,10 +95,15 @@ class ApiError(ClaraError):
 
 
 class Overflow(ApiError):
-    """The conversation does not fit the model, in OpenAI's words, which clients look for."""
+    """The conversation does not fit the model, in OpenAI's words, which clients look for.
 
-    def __init__(self, message: str) -> None:
+    Attributes:
+        tokens: Tokens of the prompt, and the most that fit; None if only an endpoint knows.
+    """
+
+    def __init__(self, message: str, tokens: tuple[int, int] | None = None) -> None:
         super().__init__(400, message, code="context_length_exceeded", param="messages")
+        self.tokens = tokens
 
 
 class Unavailable(ClaraError):
@@ -129,7 +134,8 @@ def prompt_too_long(tokens: int, window: int, reserve: int) -> Overflow:
     return Overflow(
         f"This model's maximum context length is {window} tokens, of which {reserve} are kept for "
         f"the answer. However, your messages resulted in {tokens} tokens. Please reduce the length "
-        "of the messages."
+        "of the messages.",
+        (tokens, window - reserve),
     )
 
 

@@ -76,9 +76,15 @@ def _decode_line(line: bytearray) -> str:
     return line.removesuffix(b"\r").decode("utf-8", "replace")
 
 
-def encode_event(value: Any) -> bytes:
-    """An event with JSON data; lone surrogates, which UTF-8 has no bytes for, stay escaped."""
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+def encode_event(value: Any, name: str = "") -> bytes:
+    """An event with JSON data; lone surrogates, which UTF-8 has no bytes for, stay escaped.
+
+    Args:
+        value: The data.
+        name: The event's name, for APIs whose events have one.
+    """
+    data = b"data: " + json.dumps(value, separators=(",", ":")).encode() + b"\n\n"
+    return f"event: {name}\n".encode() + data if name else data
 
 
 def encode_comment(text: str) -> bytes:

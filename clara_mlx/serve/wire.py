@@ -82,7 +82,7 @@ def write_prompt(prompt: Prompt) -> Value:
         "compacted": prompt.compacted,
         "reason": prompt.reason,
         "parts": [[digest.hex(), tokens] for digest, tokens in prompt.parts],
-        "overflow": None if prompt.overflow is None else str(prompt.overflow),
+        "overflow": prompt.overflow and [str(prompt.overflow), prompt.overflow.tokens],
         "degraded": prompt.degraded,
     }
 
@@ -99,9 +99,13 @@ def read_prompt(value: Value) -> Prompt:
         compacted=tuple(value["compacted"]),
         reason=value["reason"],
         parts=[(bytes.fromhex(digest), tokens) for digest, tokens in value["parts"]],
-        overflow=None if value["overflow"] is None else Overflow(value["overflow"]),
+        overflow=value["overflow"] and _read_overflow(*value["overflow"]),
         degraded=value["degraded"],
     )
+
+
+def _read_overflow(message: str, tokens: list[int] | None) -> Overflow:
+    return Overflow(message, (tokens[0], tokens[1]) if tokens else None)
 
 
 def write_remembered(remembered: Remembered) -> list[Any]:
