@@ -72,14 +72,15 @@ _LEADS = {
     # PASSWORD 'value', --token value, secret 5 value; what has no digit and no quote is a word
     "space": r"[ \t]{1,8}+(?:\d[ \t])?(?=[^\s-])(?=[^\s\d\"'`]{0,64}+[\d\"'`])",
 }
-#: The end of a name that may be a secret's, and what leads to the value. Groups: 1 closes the name,
-#: the one that is named says what leads.
-#: db_password =
-NAME_AND_LEAD = re.compile(
+#: The end of a name that may be a secret's. Group 1 closes the name.
+#: db_password"
+WORD = re.compile(
     rf"(?:{'|'.join(_WORDS)})(?ai:{_SUFFIX})(?![A-Za-z0-9_]|[.-][A-Za-z0-9_])"
     r"((?:\[\d{0,4}\])?[\\\"'`\])*]{0,72}+)"
-    rf"(?:{'|'.join(f'(?P<{lead}>{rule})' for lead, rule in _LEADS.items())})"
 )
+#: What leads from there to the value; the group that is named says how.
+#: =
+LEAD = re.compile("|".join(f"(?P<{lead}>{rule})" for lead, rule in _LEADS.items()))
 
 # DB_PASSWORD
 _PASSWORD_NAME = re.compile(

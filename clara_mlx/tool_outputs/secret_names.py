@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from clara_mlx.tool_outputs.secret_keywords import (
-    NAME_AND_LEAD,
+    LEAD,
+    WORD,
     is_password_name,
     kind_of_name,
     leaves_no_doubt,
@@ -59,34 +60,40 @@ _BEGINS_LINE = re.compile(
 class _Name(NamedTuple):
     start: int
     text: str
+    closing: str  # the quotes and brackets after it
     is_password: bool
 
 
 def named_secrets(text: str) -> Iterator[Found]:
     """Values beside a password's name, and mixed ones beside the name of another secret."""
     place = 0
-    while key := NAME_AND_LEAD.search(text, place):
-        name = _name(text, place, key)
-        place = key.end()
+    begin = 0
+    while word := WORD.search(text, begin):
+        begin = word.start() + 1
+        lead = LEAD.match(text, word.end())
+        if lead is None:
+            continue
+        name = _name(text, place, word)
+        begin = place = lead.end()
         if name is None:
             continue
-        how = key.lastgroup or ""
-        value = _value(text, key, name, how)
+        how = lead.lastgroup or ""
+        value = _value(text, lead, name, how)
         if value is None:
             continue
         start, end, is_quoted = value
         if end - start < (_LEAST_OPTION if name.is_password else _LEAST_SECRET):
             continue
-        if _is_secret(text, key, name, how, text[start:end], is_quoted):
+        if _is_secret(text, lead, name, how, text[start:end], is_quoted):
             yield start, end, "password" if name.is_password else "secret"
-            place = end
+            begin = place = end
         elif end - start > _LONG:
-            place = end
+            begin = place = end
 
 
-def _name(text: str, least: int, key: re.Match[str]) -> _Name | None:
-    """The name that a key word ends, if it is that of a secret."""
-    end = key.start(1)
+def _name(text: str, least: int, word: re.Match[str]) -> _Name | None:
+    """The name that a word ends, if it is that of a secret."""
+    end = word.start(1)
     first = max(least, end - _NAME_CHARACTERS)
     start = first + len(text[first:end].rstrip(_NAME_LETTERS))
     before = text[start - 1] if start else ""
@@ -99,15 +106,15 @@ def _name(text: str, least: int, key: re.Match[str]) -> _Name | None:
         name = text[max(0, start - 13) : end]
     elif before == " " and name.lower() == "phrase":
         name = f"pass{name}"
-    if key[1][:1] == "]" and "[masked:" in text[max(0, start - 24) : start]:
+    if word[1][:1] == "]" and "[masked:" in text[max(0, start - 24) : start]:
         return None  # the kind of a secret in its mask
     kind = kind_of_name(name, before)
-    return None if kind is None else _Name(start, name, kind == "password")
+    return None if kind is None else _Name(start, name, word[1], kind == "password")
 
 
-def _value(text: str, key: re.Match[str], name: _Name, how: str) -> tuple[int, int, bool] | None:
+def _value(text: str, lead: re.Match[str], name: _Name, how: str) -> tuple[int, int, bool] | None:
     """Where the value begins and ends, and whether it is in quotes."""
-    place = key.end()
+    place = lead.end()
     if how == "xml":
         ends = [
             at
@@ -163,18 +170,18 @@ def _closing(text: str, start: int, quote: str, escapes: int) -> int:
 
 
 def _is_secret(
-    text: str, key: re.Match[str], name: _Name, how: str, value: str, is_quoted: bool
+    text: str, lead: re.Match[str], name: _Name, how: str, value: str, is_quoted: bool
 ) -> bool:
     if is_blank(value) or "[masked:" in value:
         return False
     if (
         how == "op"
-        and key["operator"] == "|"
+        and lead["operator"] == "|"
         and not text[max(0, name.start - 4) : name.start].rstrip().endswith("|")
     ):
         return False  # a table has one on both sides
     is_option = name.text.startswith("-")
-    if how == "space" and not is_option and not _may_follow(text, name, key, value, is_quoted):
+    if how == "space" and not is_option and not _may_follow(text, name, lead, value, is_quoted):
         return False
     if how in ("op", "pair", "bracket", "is", "told", "space") and not is_quoted:
         if is_code(value) or value[0] in "{[":
@@ -188,7 +195,7 @@ def _is_secret(
         if name.text.lower().endswith("auth") and not is_token(value):
             return False
         return is_token(value, strong=strong and how != "is")
-    if is_option and how == "op" and text[key.end() - 1] in " \t":
+    if is_option and how == "op" and text[lead.end() - 1] in " \t":
         return False  # the option's value is empty
     if len(value) < (_LEAST_OPTION if is_option else _LEAST_PASSWORD):
         return False
@@ -197,11 +204,11 @@ def _is_secret(
         return False
     if plain and any(mark in value for mark in ("/", "::", "(")) and not is_quoted:
         return False
-    if how == "op" and key["operator"] == ",":
-        return bool('"' in key[1] or "'" in key[1]) and not consists_of_words(value)
+    if how == "op" and lead["operator"] == ",":
+        return bool('"' in name.closing or "'" in name.closing) and not consists_of_words(value)
     if how == "call":
         return name.text[:1] in "sw." and " " not in value and not value.isalpha()
-    if how == "for" and value.isalpha() and text[key.end() + len(value) :][:1] == " ":
+    if how == "for" and value.isalpha() and text[lead.end() + len(value) :][:1] == " ":
         return False  # a sentence goes on
     if how == "bracket" and value.isalpha():
         return False
@@ -211,8 +218,8 @@ def _is_secret(
         return " " not in value and not value.rstrip(".,!").isalpha()
     if is_quoted:
         return not is_sentence(value)
-    blank_before = how == "op" and text[key.end(1) : key.end(1) + 1] in (" ", "\t")
-    if how == "op" and key["operator"].startswith("=") and blank_before and _is_identifier(value):
+    blank_before = how == "op" and text[lead.start() : lead.start() + 1] in (" ", "\t")
+    if how == "op" and lead["operator"].startswith("=") and blank_before and _is_identifier(value):
         return False  # `password = name` is code; without blanks around it is a setting
     return not (_is_identifier(value) and is_password_name(value))
 
@@ -221,10 +228,10 @@ def _is_identifier(value: str) -> bool:
     return value.isascii() and value.replace("_", "a").isalpha()
 
 
-def _may_follow(text: str, name: _Name, key: re.Match[str], value: str, is_quoted: bool) -> bool:
+def _may_follow(text: str, name: _Name, lead: re.Match[str], value: str, is_quoted: bool) -> bool:
     """Whether what follows a name after a blank is its value, not the next word of a sentence."""
     if is_quoted:
-        if key[1] or " " in value or name.text.lower() == "pass":  # which is a verb
+        if name.closing or " " in value or name.text.lower() == "pass":  # which is a verb
             return False
         return name.is_password or is_token(value)
     before = text[max(0, name.start - _BEFORE) : name.start]
@@ -240,7 +247,7 @@ def _may_follow(text: str, name: _Name, key: re.Match[str], value: str, is_quote
     if consists_of_words(value) and not any(map(str.isdigit, value)):
         return False
     line = before.rpartition("\n")[2]
-    place = key.end() + len(value)
+    place = lead.end() + len(value)
     alone = not (line.strip(" \t>$#%") or text[place : place + 40].partition("\n")[0].strip())
     if name.is_password:
         return alone or "login " in line

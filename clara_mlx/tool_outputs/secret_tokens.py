@@ -175,7 +175,7 @@ _VENDORS: dict[str, dict[str, str]] = {
 }
 
 
-_PARTS = 6  # patterns for all vendors' tokens
+_PARTS = 12  # patterns for all vendors' tokens
 
 
 def _alternatives(beginning: str) -> list[str]:
@@ -218,6 +218,12 @@ _TOKEN = (
     re.compile(_any_token(_WORD_BEGINS, 3)),
     re.compile(_any_token(_WORD_BEGINS, 4)),
     re.compile(_any_token(_WORD_BEGINS, 5)),
+    re.compile(_any_token(_WORD_BEGINS, 6)),
+    re.compile(_any_token(_WORD_BEGINS, 7)),
+    re.compile(_any_token(_WORD_BEGINS, 8)),
+    re.compile(_any_token(_WORD_BEGINS, 9)),
+    re.compile(_any_token(_WORD_BEGINS, 10)),
+    re.compile(_any_token(_WORD_BEGINS, 11)),
 )
 _TOKEN_HERE = (
     re.compile(_any_token("", 0)),
@@ -226,6 +232,12 @@ _TOKEN_HERE = (
     re.compile(_any_token("", 3)),
     re.compile(_any_token("", 4)),
     re.compile(_any_token("", 5)),
+    re.compile(_any_token("", 6)),
+    re.compile(_any_token("", 7)),
+    re.compile(_any_token("", 8)),
+    re.compile(_any_token("", 9)),
+    re.compile(_any_token("", 10)),
+    re.compile(_any_token("", 11)),
 )
 # What is no part of a word though it ends in a letter or digit: \\n, %20, \\u003d, a colour.
 # %20abcdefghijkl
