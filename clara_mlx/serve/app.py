@@ -33,6 +33,7 @@ from clara_mlx.serve.route import Breaker, Router
 from clara_mlx.serve.security import NAMESPACE, Guard
 from clara_mlx.serve.server import Server
 from clara_mlx.serve.settings import DEFAULT, Settings
+from clara_mlx.serve.token_counts import COUNT_TOKENS
 from clara_mlx.serve.upstream import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,10 @@ logger = logging.getLogger(__name__)
 _LAST_SECONDS = 5.0
 
 _ROUTES = frozenset(
-    (*(api.path for api in APIS.values()), "/v1/models", "/mcp", "/metrics", "/health")
+    (
+        *(api.path for api in APIS.values()),
+        *(COUNT_TOKENS, "/v1/models", "/mcp", "/metrics", "/health"),
+    )
 )
 _MEMORY_ROUTES = ("remember", "recall", "ask", "forget", "original", "status")
 

@@ -7,9 +7,10 @@ purposes: to find a cache, to count a person's use. `IDENTIFIERS` says what each
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -118,12 +119,12 @@ class Caller:
         return json.dumps([self.explicit, sorted(self.values.items())])
 
 
-def read_caller(headers: Headers, *, token_needed: bool) -> Caller:
+def read_caller(headers: Headers, tokens: Collection[str] = ()) -> Caller:
     """Read who sends a request.
 
     Args:
         headers: Those of the request.
-        token_needed: Whether the key is this gateway's own token, which says nothing more of who
+        tokens: Those that clients of this gateway must send. Such a key says nothing more of who
             sends it than the namespace does.
 
     Raises:
@@ -136,8 +137,11 @@ def read_caller(headers: Headers, *, token_needed: bool) -> Caller:
         )
     places = [one.place for one in IDENTIFIERS if not one.place.startswith("body.")]
     values = {place: value for place in places if (value := headers.get(place))}
-    if token_needed:
+    if tokens:
         values.pop("authorization", None)
+    key = values.get("x-api-key", "").strip().encode("utf-8", "surrogateescape")
+    if any(hmac.compare_digest(key, token.encode()) for token in tokens):
+        del values["x-api-key"]
     return Caller(explicit, values)
 
 

@@ -14,6 +14,7 @@ from itertools import accumulate, chain, islice
 from typing import Protocol
 
 from clara_mlx.context import Context
+from clara_mlx.context.counting import count_prompt
 from clara_mlx.context.messages import Message, chains, content_text
 from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import parse_object
@@ -65,6 +66,9 @@ class Desk(Protocol):
 
     def handles(self, indices: Sequence[int]) -> list[Handles]:
         """For the client's messages with these indices, the handles of what is in their place."""
+
+    def count(self) -> int:
+        """Tokens of the request as it came: its messages and its tools."""
 
     def prepare(
         self,
@@ -131,6 +135,11 @@ class NearDesk:
     def handles(self, indices: Sequence[int]) -> list[Handles]:
         """The handles of what is in the place of the client's messages."""
         return handles_of_groups(self._context, self.name.text, self._groups, indices)
+
+    def count(self) -> int:
+        """Tokens of the request as it came."""
+        tokens, _ = count_prompt(self._context.counter, self.request.messages, self.request.tools)
+        return tokens
 
     def prepare(
         self,

@@ -73,6 +73,10 @@ class DistantDesk:
         """The handles of what is in the place of the client's messages."""
         return [tuple(one) for one in self._do("handles", indices=list(indices))]
 
+    def count(self) -> int:
+        """Tokens of the request as it came."""
+        return int(self._do("count"))
+
     def prepare(
         self,
         hidden: list[Message],

@@ -26,6 +26,7 @@ from clara_mlx.serve.route import Router as Reasoners
 from clara_mlx.serve.runs import Runs
 from clara_mlx.serve.security import NAMESPACE
 from clara_mlx.serve.settings import Settings
+from clara_mlx.serve.token_counts import COUNT_TOKENS, TokenCounts
 
 
 class Namespace:
@@ -83,6 +84,7 @@ class Namespace:
                     )
                     for api in APIS.values()
                 ),
+                Route(COUNT_TOKENS, TokenCounts(reception, pools).count, methods=["POST"]),
                 *Rest(memory, pools, settings.body_seconds, self._status).routes(),
                 *_with_bodies_read_first(self._mcp.routes, settings.body_seconds),
             ]

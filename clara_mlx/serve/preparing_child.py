@@ -185,6 +185,8 @@ def _do(desk: NearDesk, what: str, given: wire.Value) -> Any:
         case "look":
             desk.look()
             return [desk.hidden, [chain.hex() for chain in desk.chains()]]
+        case "count":
+            return desk.count()
         case "handles":
             return desk.handles(**given)
         case "prepare":

@@ -51,7 +51,7 @@ class Reception:
         Raises:
             ApiError: The request is refused.
         """
-        caller = read_caller(http.headers, token_needed=bool(self._settings.tokens))
+        caller = read_caller(http.headers, self._settings.tokens.values())
         content = await read_content(http, self._settings.body_seconds)
         if len(content) <= self._settings.heavy_bytes:
             read = partial(read_desk, self._preparer, self._context, api.name, content, caller)

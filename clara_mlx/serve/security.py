@@ -51,7 +51,7 @@ class Guard:
             if not refusal and namespace is None and scope["path"] not in _OPEN:
                 refusal = ApiError(
                     401,
-                    "send this server's bearer token: Authorization: Bearer TOKEN",
+                    "send this server's token: Authorization: Bearer TOKEN, or x-api-key: TOKEN",
                     code="invalid_api_key",
                 )
             if refusal:
@@ -81,10 +81,15 @@ class Guard:
         if not self._tokens:
             return DEFAULT
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        offered = given.strip().encode("utf-8", "surrogateescape")
+        bearer = given if scheme.lower() == "bearer" else ""
         # All are compared, so that the time tells nothing of which one is nearly right.
-        opened = [n for n, token in self._tokens.items() if hmac.compare_digest(offered, token)]
-        return opened[0] if opened and scheme.lower() == "bearer" else None
+        opened = [
+            name
+            for offered in (bearer, headers.get("x-api-key", ""))
+            for name, token in self._tokens.items()
+            if hmac.compare_digest(offered.strip().encode("utf-8", "surrogateescape"), token)
+        ]
+        return opened[0] if opened else None
 
     def _is_known(self, name: str | None) -> bool:
         return bool(name) and (is_loopback(name or "") or name in self._names)

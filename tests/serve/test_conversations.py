@@ -233,8 +233,8 @@ def test_what_a_message_proves(message: Message, proves: str) -> None:
 UUID = "3f2c5b5e-2a0c-4a52-9a4e-3d4c8a0b1c2d"
 
 
-def name(headers: dict[str, str] | None = None, *, token_needed: bool = False, **body: Any) -> Name:
-    caller = read_caller(Headers(headers or {}), token_needed=token_needed)
+def name(headers: dict[str, str] | None = None, *tokens: str, **body: Any) -> Name:
+    caller = read_caller(Headers(headers or {}), tokens)
     return name_conversation(caller, body, [OPENING])
 
 
@@ -271,7 +271,10 @@ def test_keys_and_persons_tell_callers_apart() -> None:
     assert len(set(names)) == len(ways) and not any(one.certain for one in names)
     assert names == [name(headers, **body) for headers, body in ways]
     # The gateway's own token is the same for all of its namespace.
-    assert name({"authorization": "Bearer gateway"}, token_needed=True) == name()
+    assert name({"authorization": "Bearer gateway"}, "gateway") == name()
+    assert name({"x-api-key": "gateway"}, "gateway") == name()
+    both = {"authorization": "Bearer gateway", "x-api-key": "ann"}
+    assert name(both, "gateway") == name({"x-api-key": "ann"}) != name()
 
 
 @pytest.mark.parametrize(
