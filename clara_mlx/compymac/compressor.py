@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clara_mlx.compymac.settings import Settings, shared_memory
+from clara_mlx.context import wording
 from clara_mlx.context.counting import Estimate
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.kept import is_recalled
@@ -127,16 +129,40 @@ class ToolOutputHook:
         self._session = session
         self._characters = tokens * _CHARACTERS_PER_TOKEN
 
-    def __call__(self, tool: str, arguments: Mapping[str, Any] | str | None, output: str) -> str:
-        """The text that the agent gets; what the memory's own tools give stays as it is."""
+    def __call__(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any] | str | None,
+        output: str,
+        missing: int = 0,
+    ) -> str:
+        """The text that the agent gets; what the memory's own tools give stays as it is.
+
+        Args:
+            tool: The tool that printed the output.
+            arguments: The arguments of that call.
+            output: The output.
+            missing: Characters that are missing in it, because they were cut off and are lost.
+        """
         piece = _piece(output, tool, arguments)
         if is_recalled(piece):
             return output
-        if len(output) <= self._characters:
+        excerpt = self._characters // 2
+        if missing:
+            describe = partial(_describe_cut, piece, excerpt=excerpt, missing=missing)
+            block = self._freezer.freeze_as(self._session, piece, describe)
+        elif len(output) > self._characters:
+            block = self._freezer.freeze(self._session, piece, excerpt=excerpt)
+        else:
             self._freezer.observe(self._session, piece)
-            return output
-        block = self._freezer.freeze(self._session, piece, excerpt=self._characters // 2)
-        return min(block.text, output, key=len)
+        return output if len(output) <= self._characters else min(block.text, output, key=len)
+
+
+def _describe_cut(piece: Piece, handle: str, *, excerpt: int, missing: int) -> str:
+    """The text of a block whose original is not all that the tool printed."""
+    heading, *lines = wording.describe(piece, handle, excerpt).split("\n")
+    heading = f"{heading.removesuffix(']')} but for {missing} characters cut off before]"
+    return "\n".join([heading, *lines])
 
 
 def _piece(text: str, tool: str | None, arguments: Mapping[str, Any] | str | None) -> Piece:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,26 @@ _TASK = 400
 
 # Characters of a message that rules look at.
 _LOOK = 32_768
+
+
+# Words of a report that a step is done.
+_DONE = ("completed", "done", "finished", "success", "passes", "passed")
+
+# Words of a report of trouble.
+_TROUBLED = ("error", "failed", "issue", "cannot", "unable")
+
+
+def progress(messages: Sequence[tuple[str, str]]) -> str:
+    """One sentence about what was done, by rules, from the roles and texts of messages."""
+    counts = {role: sum(one == role for one, _ in messages) for role in ("user", "tool")}
+    parts = [f"{counts['tool']} tool results and {counts['user']} user messages so far"]
+    for role, text in reversed(messages):
+        words = [word for word in _DONE + _TROUBLED if word in text.lower()]
+        if role == "assistant" and words:
+            troubled = any(word in _TROUBLED for word in words)
+            parts.append("the last report was of trouble" if troubled else "the last step done")
+            break
+    return "; ".join(parts) + "."
 
 
 def _remember(known: list[str], fact: str) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from clara_mlx.compymac.changes import Changes
 from clara_mlx.compymac.compressor import ToolOutputHook
+from clara_mlx.compymac.harness import count_events, offered_tools, register_tools, whole_output
 from clara_mlx.compymac.manager import ClaraMemoryManager
 from clara_mlx.compymac.settings import Settings, shared_memory
-from clara_mlx.context import tools
 from clara_mlx.memory import Memory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,21 +27,11 @@ class Installed:
     manager: ClaraMemoryManager
     memory: Memory
     hook: ToolOutputHook
-    _undo: list[Callable[[], None]] = field(default_factory=list)
-
-    def set_attribute(self, target: Any, name: str, value: Any) -> None:
-        """Set an attribute of an instance; `uninstall` restores or deletes it."""
-        if name in vars(target):
-            before = getattr(target, name)
-            self._undo.append(lambda: setattr(target, name, before))
-        else:
-            self._undo.append(lambda: delattr(target, name))
-        setattr(target, name, value)
+    changes: Changes
 
     def uninstall(self) -> None:
-        """Restore the loop; memories stay, and so do the memory's tools in its harness."""
-        while self._undo:
-            self._undo.pop()()
+        """Restore the loop and its harness to how they were; what is remembered stays."""
+        self.changes.undo()
 
 
 def install(
@@ -45,18 +40,21 @@ def install(
     """Give a CompyMac ``AgentLoop`` our memory: manager, tool outputs, and the memory's tools.
 
     The loop's manager becomes a `ClaraMemoryManager` with the loop's settings for turns and
-    threshold, even if it had none. The outputs of its harness's tools go through a
-    `ToolOutputHook`, and the loop no longer shortens them itself. ``expand`` and ``ask_memory``
-    are registered with the harness.
+    threshold, even if it had none. ``expand`` and ``ask_memory`` are registered with the harness,
+    which offers and allows them in all phases, menus and toolsets. The outputs of its tools go
+    through a `ToolOutputHook`, whole also where the harness cuts them, and the loop no longer
+    shortens them itself. All of this is taken back by `Installed.uninstall`; of several
+    installations in one harness, the last one comes first.
 
     Args:
-        loop: The agent loop. It and its harness are changed; CompyMac's modules are not.
+        loop: The agent loop. It and its harness are changed; of CompyMac's modules only two lists
+            of tools that every phase allows.
         settings: Settings in place of the environment's.
         memory: The memory to use; by default the one of the settings.
     """
     settings = settings or Settings.from_env()
     memory = memory or shared_memory(settings)
-    config = loop.config
+    config, harness = loop.config, loop.harness
     theirs = getattr(sys.modules.get("compymac.config"), "ContextConfig", None)
     manager = ClaraMemoryManager(
         theirs.from_env() if theirs else None,
@@ -66,50 +64,34 @@ def install(
         memory=memory,
         settings=settings,
     )
+    manager.offered = partial(offered_tools, loop)
     hook = ToolOutputHook(manager.context.freezer, settings.session, settings.tool_output_tokens)
-    installed = Installed(manager, memory, hook)
-    installed.set_attribute(loop, "_memory_manager", manager)
-    installed.set_attribute(config, "summarize_tool_output", False)
-    harness = loop.harness
-    installed.set_attribute(harness, "execute", _with_hook(harness.execute, hook))
-    _register_tools(harness, memory)
-    return installed
+    changes = Changes()
+    changes.set_attribute(loop, "_memory_manager", manager)
+    if register_tools(harness, memory, changes):
+        changes.set_attribute(config, "summarize_tool_output", False)
+        changes.set_attribute(harness, "execute", _with_hook(harness, hook))
+    else:
+        logger.warning(
+            "%s takes no tools; its outputs stay as they are, because nothing could expand them",
+            type(harness).__name__,
+        )
+    return Installed(manager, memory, hook, changes)
 
 
-def _with_hook(execute: Callable[[Any], Any], hook: ToolOutputHook) -> Callable[[Any], Any]:
+def _with_hook(harness: Any, hook: ToolOutputHook) -> Callable[[Any], Any]:
+    """The harness's ``execute`` with a hook, in place of the hook that it may have."""
+    execute = getattr(harness.execute, "without_hook", harness.execute)
+
     def execute_and_hook(call: Any) -> Any:
+        events = count_events(harness)
         result = execute(call)
         if isinstance(result.content, str) and result.content:
-            content = hook(call.name, call.arguments, result.content)
+            output = whole_output(harness, result, events)
+            content = hook(call.name, call.arguments, output.text, output.missing)
             if content != result.content:
                 return dataclasses.replace(result, content=content)
         return result
 
+    execute_and_hook.without_hook = execute  # type: ignore[attr-defined]
     return execute_and_hook
-
-
-def _register_tools(harness: Any, memory: Memory) -> None:
-    """Register the memory's tools with the harness, in the schema class that its module uses."""
-    schema_class = getattr(sys.modules[type(harness).__module__], "ToolSchema", None)
-    if schema_class is None or not hasattr(harness, "register_tool"):
-        return
-    known = {one.name for one in dataclasses.fields(schema_class)}
-    for schema in tools.SCHEMAS:
-        function = schema["function"]
-        properties = function["parameters"]["properties"]
-        required = function["parameters"]["required"]
-        fields = {
-            "name": function["name"],
-            "description": function["description"],
-            "required_params": list(required),
-            "optional_params": [name for name in properties if name not in required],
-            "param_types": {name: one["type"] for name, one in properties.items()},
-        }
-        given = {name: value for name, value in fields.items() if name in known}
-        harness.register_tool(
-            function["name"], schema_class(**given), _handler(memory, function["name"])
-        )
-
-
-def _handler(memory: Memory, name: str) -> Callable[..., str]:
-    return lambda **arguments: tools.call(memory, name, arguments)

@@ -10,8 +10,15 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from clara_mlx.compymac.facts import SUMMARY_BEGINS, MemoryState
-from clara_mlx.compymac.messages import ConfigCounter, ContextConfig, as_dict, like, role_of
+from clara_mlx.compymac.facts import SUMMARY_BEGINS, MemoryState, progress
+from clara_mlx.compymac.messages import (
+    ConfigCounter,
+    ContextConfig,
+    as_dict,
+    count_tools,
+    like,
+    role_of,
+)
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context import folds, wording
 from clara_mlx.context.budget import Budget, ContextOverflow
@@ -57,12 +64,6 @@ _SUMMARISED_MESSAGES = 20
 # Characters of each of them that it reads.
 _SUMMARISED_CHARACTERS = 500
 
-# Words of a report that a step is done.
-_DONE = ("completed", "done", "finished", "success", "passes", "passed")
-
-# Words of a report of trouble.
-_TROUBLED = ("error", "failed", "issue", "cannot", "unable")
-
 
 class ClaraMemoryManager:
     """A drop-in for CompyMac's ``MemoryManager``.
@@ -82,6 +83,9 @@ class ClaraMemoryManager:
         memory: The memory that keeps the originals; by default the environment's, see `Settings`,
             which is opened when it is first needed. It works without a model, too.
         settings: Settings in place of the environment's.
+
+    Attributes:
+        offered: Gives the tools that are offered with the messages; they count, too.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class ClaraMemoryManager:
         self.max_memory_tokens = max_memory_tokens
         self.settings = settings or Settings.from_env()
         self.state = MemoryState()
+        self.offered: Callable[[], Sequence[Any]] = tuple
         self._memory = memory
         self._context: Context | None = None
         self._read: set[bytes] = set()  # digests of the messages whose facts were extracted
@@ -134,9 +139,16 @@ class ClaraMemoryManager:
         return ConfigCounter(self.config.chars_per_token).prompt([as_dict(message)])
 
     def calculate_utilization(self, messages: Sequence[Any]) -> float:
-        """Share of the available budget that messages take."""
+        """Share of the available budget, less the tools, that messages take."""
         used = sum(self.estimate_message_tokens(message) for message in messages)
-        return float(used / self.config.available_budget)
+        return float(used / self._room)
+
+    @property
+    def _room(self) -> int:
+        """Tokens for messages: the available budget less what the offered tools take."""
+        tools, counter = self.offered(), ConfigCounter(self.config.chars_per_token)
+        exact = self.context.counter if tools and self.settings.reasoner else counter
+        return max(1, int(self.config.available_budget) - count_tools(exact, tools))
 
     def should_compress(self, messages: Sequence[Any]) -> bool:
         """Whether the utilisation is above the threshold."""
@@ -151,16 +163,7 @@ class ClaraMemoryManager:
 
     def generate_summary_heuristic(self, messages: Sequence[Any]) -> str:
         """Summarise what was done in one sentence, by rules."""
-        counts = {role: sum(role_of(m) == role for m in messages) for role in ("user", "tool")}
-        parts = [f"{counts['tool']} tool results and {counts['user']} user messages so far"]
-        for message in reversed(messages):
-            report = content_text(as_dict(message)).lower()
-            words = [word for word in _DONE + _TROUBLED if word in report]
-            if role_of(message) == "assistant" and words:
-                troubled = any(word in _TROUBLED for word in words)
-                parts.append("the last report was of trouble" if troubled else "the last step done")
-                break
-        return "; ".join(parts) + "."
+        return progress([(role_of(m), content_text(as_dict(m))) for m in messages])
 
     async def generate_summary_llm(self, messages: Sequence[Any]) -> str:
         """Summarise what was done with the LLM client; without one, or if it fails, by rules."""
@@ -292,7 +295,7 @@ class ClaraMemoryManager:
                     entries += folds.kept_entries(blocks)
         entries += folds.fold_entries([given[i] for i in old if i not in earlier], tell)
         transcript = json.dumps(shown, ensure_ascii=False, sort_keys=True)
-        most = min(self.max_memory_tokens, int(_SUMMARY_SHARE * self.config.available_budget))
+        most = min(self.max_memory_tokens, int(_SUMMARY_SHARE * self._room))
         room = int(most * self.config.chars_per_token)
         room -= len(state.to_memory_message(wording.HOW_TO))
 
@@ -319,14 +322,14 @@ class ClaraMemoryManager:
         after = sum(map(count, shorter))
         cached = cached_tokens(given, before, count)
         exchange = exchange_of(given, shorter, before, after, cached, count)
-        return before > self.config.available_budget or exchange.frees_enough(least)
+        return before > self._room or exchange.frees_enough(least)
 
     def _within_budget(self, messages: list[Any]) -> list[Any]:
         """The messages with blocks in place if they exceed the budget, or did earlier."""
         given = [as_dict(message) for message in messages]
         try:
             sent = self.context.prepare(
-                given, session=self.settings.session, compact="never"
+                given, tools=self.offered(), session=self.settings.session, compact="never"
             ).messages
         except ContextOverflow as error:
             logger.warning("%s", error)

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from clara_mlx.context.counting import Counter, count_prompt
 from clara_mlx.context.messages import Message, content_text
 
 # Tokens that a message takes beside its text, by CompyMac's count.
 _MESSAGE_TOKENS = 4
+
+# No template renders tools alone.
+_ANY_PROMPT: list[Message] = [{"role": "user", "content": "."}]
 
 # The fields of a message beside role and content.
 _FIELDS = ("name", "tool_call_id", "tool_calls")
@@ -65,6 +69,12 @@ class ConfigCounter:
             if message.get("tool_calls"):
                 total += self.text(str(message["tool_calls"]))
         return total
+
+
+def count_tools(counter: Counter, tools: Sequence[Any]) -> int:
+    """Tokens that offering tools adds to a prompt."""
+    offered, none = (count_prompt(counter, _ANY_PROMPT, given)[0] for given in (tools, None))
+    return offered - none
 
 
 def role_of(message: Any) -> str:

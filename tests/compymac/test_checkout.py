@@ -37,7 +37,8 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-o", "addopts=", sys.argv
 def test_its_own_memory_tests_pass_with_our_classes(tmp_path: Path) -> None:
     pytest.importorskip("httpx")
     root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(CHECKOUT / "src"), str(root)])
+    given = os.environ.get("PYTHONPATH", "")  # where httpx may be
+    path = os.pathsep.join([str(CHECKOUT / "src"), str(root), given])
     done = subprocess.run(
         [sys.executable, "-c", SWAP, str(CHECKOUT / "tests/test_memory.py")],
         env={**os.environ, "PYTHONPATH": path, "CLARA_MLX_MEMORY": str(tmp_path / "memory.db")},
@@ -127,7 +128,7 @@ def test_its_agent_loop_runs_on_our_memory(compymac: Any) -> None:
     assert installed.manager.state.compression_count >= 2
     changes = 0
     for before, sent in zip([[], *client.sent], client.sent, strict=False):
-        assert installed.manager.context.counter.prompt(sent) <= budget
+        assert installed.manager.context.counter.prompt(sent, client.tools) <= budget
         assert sent[:2] == client.sent[0][:2]
         called = {call["id"] for message in sent for call in message.get("tool_calls") or ()}
         assert all(m["tool_call_id"] in called for m in sent if m["role"] == "tool")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +139,54 @@ def harness_of(its: Any, folder: Path) -> Any:
 
 
 @contextmanager
+def remote(server: str) -> Iterator[str]:
+    """The server as a vendor would offer it: under a path, for a key, by the model's own name."""
+
+    class Vendor(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, kind, answer = 401, "application/json", b'{"error": {"message": "who?"}}'
+            named = body.pop("model") == "qwen3-235b-a22b-instruct-2507"
+            if named and self.headers["Authorization"] == "Bearer venice-key":
+                path = server + self.path.removeprefix("/api/v1")
+                got = httpx2.post(path, json=body, timeout=60, trust_env=False)
+                status, kind, answer = got.status_code, got.headers["content-type"], got.content
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    vendor = ThreadingHTTPServer(("127.0.0.1", 0), Vendor)
+    threading.Thread(target=vendor.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{vendor.server_port}/api/v1"
+    vendor.shutdown()
+    vendor.server_close()
+
+
+@contextmanager
 def endpoint(through: str, server: str, db: Path) -> Iterator[str]:
     """Where CompyMac is pointed at: the server, or a gateway before it on CompyMac's own memory."""
     if through == "server":
         yield server
         return
-    with serving(db, "--reasoner", server, "--reserve", str(RESERVE)) as (url, process):
+    with ExitStack() as open_until_then:
+        options, environment = ["--reasoner", server], {}
+        if through == "gateway before a remote":
+            options[1] = open_until_then.enter_context(remote(server))
+            options += ["--reasoner-model", "qwen3-235b-a22b-instruct-2507"]
+            environment["CLARA_MLX_REASONER_KEY"] = "venice-key"
+        options += ["--reserve", str(RESERVE)]
+        served = serving(db, *options, **environment)
+        url, process = open_until_then.enter_context(served)
         yield url
         process.terminate()  # gracefully: what it has seen, it remembers first
         assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize("through", ["server", "gateway"])
+@pytest.mark.parametrize("through", ["server", "gateway", "gateway before a remote"])
 def test_its_loop_before_a_real_server(
     compymac: Any,
     through: str,
@@ -178,7 +216,7 @@ def test_its_loop_before_a_real_server(
             loop = loops.AgentLoop(harness_of(compymac, tmp_path / "outputs"), heard, config)
             installed = install(loop)
             assert loop.run(TASK) == ANSWER
-        if through == "gateway":
+        if through != "server":
             status = httpx2.get(f"{url}/memory/status", trust_env=False).json()
             (figures,) = status["conversations"]
             # It saw what was sent and changed nothing: CompyMac's manager had made it fit.
@@ -197,7 +235,7 @@ def fits(heard: Heard, installed: Installed, messages: list[Any]) -> None:
     for sent, usage in zip(heard.sent, heard.usage, strict=True):
         tokens = usage["prompt_tokens"]
         assert tokens == count(sent, heard.tools)
-        assert count(sent) <= WINDOW - RESERVE
+        assert tokens <= WINDOW - RESERVE
         assert sent[:2] == heard.sent[0]
         summaries = [m for m in sent if m["content"].startswith("[MEMORY SUMMARY")]
         cached = usage["prompt_tokens_details"]["cached_tokens"]
@@ -224,8 +262,8 @@ def is_kept(installed: Installed, messages: list[Any]) -> None:
     assert read == pages and expanded.endswith(f"{FAILED}\n</tool-result>")
     exported = io.StringIO()
     installed.memory.export(exported)
-    handles = [json.loads(line)["handle"] for line in exported.getvalue().splitlines()]
-    originals = {installed.memory.original(handle) for handle in handles}
+    kept = [json.loads(line) for line in exported.getvalue().splitlines()]
+    originals = {installed.memory.original(one["handle"]) for one in kept}
     assert originals >= set(pages)
-    folds = [json.loads(text) for text in originals - set(pages)]
+    folds = [one for one in kept if "fold" in one["metadata"]]
     assert len(folds) == installed.manager.state.compression_count

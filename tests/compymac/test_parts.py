@@ -158,6 +158,7 @@ def test_installing_and_taking_out_again(compymac_settings: Settings) -> None:
     installed.uninstall()
     assert not hasattr(loop, "_memory_manager") and loop.config.summarize_tool_output is True
     assert run("long", n=2) == report(2, 300)
+    assert loop.harness.tools == {}
 
 
 def test_a_shortened_output_has_one_handle_for_good(compymac_settings: Settings) -> None:

@@ -51,6 +51,9 @@ class Harness:
     def register_tool(self, name: str, schema: ToolSchema, handler: Any) -> None:
         self.tools[name] = schema, handler
 
+    def get_tool_schemas(self) -> list[dict[str, Any]]:
+        return [{"type": "function", "function": {"name": name}} for name in self.tools]
+
     def execute(self, call: Any) -> Result:
         if call.name in self.tools:
             return Result(call.id, self.tools[call.name][1](**call.arguments))
