@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clara_mlx.errors import ClaraError
 
@@ -73,6 +73,16 @@ class Budget:
     def limit(self) -> int:
         """Tokens of the largest prompt."""
         return self.window - self.reserve
+
+    def compacting_above(self, tokens: int | None) -> Budget:
+        """The same, but compaction begins at this many tokens if that is earlier.
+
+        The target falls with the trigger, so that one compaction lasts for some time.
+        """
+        if tokens is None or tokens >= self.trigger * self.limit:
+            return self
+        trigger = max(1, tokens) / self.limit
+        return replace(self, trigger=trigger, target=self.target * trigger / self.trigger)
 
 
 @dataclass(frozen=True)

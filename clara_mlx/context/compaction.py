@@ -205,13 +205,18 @@ class Compaction:
 
     def _fold_span(self, start: int, end: int, characters: int, whole: bool) -> bool:
         """Send the messages from ``start`` to before ``end`` as one, if there are several."""
-        indices = [i for i in self.view.sent_indices() if start <= i < end]
+        sent = sum(start <= index < end for index in self.view.sent_indices())
         messages = self.view.messages
         before = self.view.render(0, start)
         form, alternates = choose_form(before, messages[:end], messages[start:end])
-        if len(indices) < 2 or not (alternates or whole):
+        if sent < 2 or not (alternates or whole):
             return False
-        for index in indices:
+        self._add(end - 1, fold_part(form, end - start), self.fold_block(start, end, characters))
+        return True
+
+    def fold_block(self, start: int, end: int, characters: int) -> Block:
+        """The block that stands for the messages from ``start`` to before ``end``."""
+        for index in [i for i in self.view.sent_indices() if start <= i < end]:
             for piece in self.view.pieces(index):
                 # The transcript must not be where recalled text is kept.
                 edited = piece.part in self.view.edits.get(index, {})
@@ -231,8 +236,7 @@ class Compaction:
         )
         self.new.folds[block.digest] = piece
         self.new.mentions[block.digest] = handles
-        self._add(end - 1, fold_part(form, end - start), block)
-        return True
+        return block
 
     def _entries(
         self, start: int, end: int, earlier: set[int]

@@ -10,18 +10,17 @@ from clara_mlx.context.budget import Budget, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Counter, Estimate, count_prompt, message_tokens, rough_tokens
 from clara_mlx.context.freezer import Freezer
-from clara_mlx.context.messages import (
-    Message,
-    units,
-)
+from clara_mlx.context.messages import Message, is_instruction, units
 from clara_mlx.context.rebuild import rebuild_history
 from clara_mlx.context.recall import make_note
 from clara_mlx.context.recent import Recent
 from clara_mlx.context.rounds import HiddenRounds
 from clara_mlx.context.shown import keep_sent
 from clara_mlx.context.steps import is_over, pieces_to_keep
-from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens
+from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens, fold_characters
+from clara_mlx.context.summary import Summary, handles_of_folds, summarize
 from clara_mlx.context.view import NOTE, View, session_of
+from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
 #: When to compact: by the budget's trigger; at a phase boundary or on demand, whatever the
@@ -97,6 +96,7 @@ class Context:
         question: str | None = None,
         cached: int | None = None,
         among: Collection[str] | None = None,
+        budget: Budget | None = None,
     ) -> Prepared:
         """The messages to send for a conversation; the given ones are not changed.
 
@@ -111,26 +111,29 @@ class Context:
                 it is taken to hold everything up to its last answer.
             among: The handles that such a note is made from; by default all of the session, whose
                 name must then be this conversation's alone.
+            budget: What the reasoner can take, if that is not the same for all requests.
 
         Raises:
             ContextOverflow: Even the smallest form exceeds the budget.
         """
+        budget = budget or self.budget
         given = [dict(message) for message in messages]
         view = self._view(given, session or session_of(given))
         known = set(view.all_edits())
-        if self.budget.boundary is not None:
-            view = self._with_excerpts(view, self.budget.boundary)
-        limit = self.budget.limit
+        if budget.boundary is not None:
+            view = self._with_excerpts(view, budget.boundary)
+        limit = budget.limit
         asked_for = compact in ("phase", "now")
-        tokens, exact = self._count(view, tools, near=asked_for)
+        tokens, exact = self._count(view, tools, budget, near=asked_for)
         exchange: Exchange | None = None
         reason = "below the trigger"
         if compact == "never" and tokens <= limit:
             reason = "not asked for"
-        elif asked_for or tokens > self.budget.trigger * limit:
+        elif asked_for or tokens > budget.trigger * limit:
             self.observe(given, view.session)
             tokens, exact = count_prompt(self.counter, view.render(), tools)
-            attempt = self._choose(view, tokens, tools, 0 if asked_for else None, cached)
+            target = 0 if asked_for else int(budget.target * limit)
+            attempt = self._choose(view, tokens, tools, budget, target, cached)
             reason = "not worth it"
             if attempt:
                 attempt.compaction.commit()
@@ -138,7 +141,9 @@ class Context:
                 view, exchange = attempt.compaction.view, attempt.exchange
                 tokens, exact = count_prompt(self.counter, view.render(), tools)
         if question and given and given[-1].get("role") in ("user", "tool"):
-            view, tokens, exact = self._with_note(view, question, tools, tokens, exact, among)
+            view, tokens, exact = self._with_note(
+                view, question, tools, budget, tokens, exact, among
+            )
         note = view.edits.get(len(given) - 1, {}).get(NOTE)
         sent = view.render()
         keep_sent(self.memory, view.session, sent)
@@ -157,6 +162,28 @@ class Context:
             note=note.block.text or None if note else None,
             reason=reason,
         )
+
+    def summarize(
+        self, messages: Sequence[Mapping[str, Any]], session: str | None = None
+    ) -> Summary:
+        """Compact a whole conversation into one text, which its client asks for.
+
+        Instructions, and what comes before the first answer, are left to the client.
+
+        Args:
+            messages: The conversation.
+            session: Its name; by default it is derived from the first message.
+
+        Raises:
+            ClaraError: There is nothing to compact, or the memory can't keep it.
+        """
+        given = [dict(message) for message in messages if not is_instruction(message)]
+        if not given:
+            raise ClaraError("there is nothing to compact: the conversation has no messages")
+        name = session or session_of(given)
+        self.observe(given, name)
+        characters = fold_characters(self.budget)
+        return summarize(self._view(given, name), self.freezer, self.counter, characters)
 
     def observe(
         self, messages: Sequence[Mapping[str, Any]], session: str | None = None
@@ -211,6 +238,10 @@ class Context:
         named = self.freezer.table.mentions(folds)  # what others wrote into a fold names none
         return {edit.block.handle for edit in edits if edit.block.handle} | named
 
+    def handles_of_folds(self, messages: Sequence[Message], session: str) -> set[str]:
+        """The handles that those folds name which a client keeps; `summarize` gave them to it."""
+        return handles_of_folds(messages, session, self.freezer)
+
     def rebuild(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         """The full history behind messages that `prepare` gave; needs nothing but the memory.
 
@@ -251,20 +282,21 @@ class Context:
         view: View,
         tokens: int,
         tools: Sequence[Any] | None,
-        target: int | None,
+        budget: Budget,
+        target: int,
         cached: int | None,
     ) -> Attempt | None:
-        """Choose how to compact a view of ``tokens`` to ``target``, by default the budget's."""
+        """Choose how to compact a view of ``tokens`` to ``target``."""
         if cached is None:
             cached = cached_tokens(view.render(), tokens, self._count_message)
         return Strategy(
             view,
             self.freezer,
             self.counter,
-            self.budget,
+            budget,
             tools,
             before=tokens,
-            target=int(self.budget.target * self.budget.limit) if target is None else target,
+            target=target,
             cached=min(cached, tokens),
         ).choose()
 
@@ -273,6 +305,7 @@ class Context:
         view: View,
         question: str,
         tools: Sequence[Any] | None,
+        budget: Budget,
         tokens: int,
         exact: bool,
         among: Collection[str] | None,
@@ -285,17 +318,17 @@ class Context:
         last = len(view.messages) - 1
         if NOTE in view.edits.get(last, {}) or not view.all_edits():
             return view, tokens, exact
-        edit = make_note(view, question, self.freezer, self.counter, self.budget.note, among)
+        edit = make_note(view, question, self.freezer, self.counter, budget.note, among)
         noted = view.copy()
         noted.add([edit])
-        then, exact_then = self._count(noted, tools)
-        if then > self.budget.limit:
+        then, exact_then = self._count(noted, tools, budget)
+        if then > budget.limit:
             return view, tokens, exact
         self.freezer.table.save_edits([edit])
         return noted, then, exact_then
 
     def _count(
-        self, view: View, tools: Sequence[Any] | None, *, near: bool = False
+        self, view: View, tools: Sequence[Any] | None, budget: Budget, *, near: bool = False
     ) -> tuple[int, bool]:
         """Tokens of what is sent, and whether that is the reasoner's own count.
 
@@ -303,7 +336,7 @@ class Context:
         """
         messages = view.render()
         tokens = rough_tokens(messages, tools, self.counter.text)
-        if near or tokens > _EXACT_COUNT_FROM * self.budget.trigger * self.budget.limit:
+        if near or tokens > _EXACT_COUNT_FROM * budget.trigger * budget.limit:
             return count_prompt(self.counter, messages, tools)
         return tokens, False
 

@@ -157,7 +157,7 @@ class Strategy:
 
     @property
     def _fold_characters(self) -> int:
-        return int(_FOLD_SHARE * _FOLD_CHARACTERS_PER_TOKEN * self.budget.limit)
+        return fold_characters(self.budget)
 
     def _measure(self, name: str, compaction: Compaction) -> Attempt:
         """Measure what the edits so far give and cost."""
@@ -179,6 +179,11 @@ class Strategy:
             exchange.read,
         )
         return Attempt(name, compaction, exchange)
+
+
+def fold_characters(budget: Budget) -> int:
+    """Characters that a fold may have within a budget, about."""
+    return int(_FOLD_SHARE * _FOLD_CHARACTERS_PER_TOKEN * budget.limit)
 
 
 def exchange_of(

@@ -176,6 +176,10 @@ class _ErrorResponse:
             return error_response(answer, path)
         if isinstance(error, HTTPException) and error.status_code == 404:
             return error_response(not_found(path), path)
+        if isinstance(error, HTTPException) and "upgrade" in request.headers:
+            # Codex tries a WebSocket first, and at any other status tries it again for seconds.
+            message = "there are no WebSockets here: send the request by POST"
+            return error_response(ApiError(426, message), path, {"upgrade": "HTTP/1.1"})
         if isinstance(error, HTTPException):
             response = error_response(ApiError(error.status_code, error.detail), path)
             response.headers.update(error.headers or {})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -14,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clara_mlx.serve.codings import decode
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.json_values import BadJson, TooMuchJson, check_size, read_value
 
@@ -24,6 +27,9 @@ _LARGE = 1 << 18
 
 # One after the other: the parser lets nothing else run, and several would do so for longer.
 _parsing = ThreadPoolExecutor(1, "clara-mlx parse")
+
+# Where a request's scope has the bytes that its body may have.
+_LIMIT = "clara_mlx.body_limit"
 
 # A request that was answered early is still read up to this many bytes, so that its client sees the
 # answer.
@@ -69,13 +75,20 @@ async def read_content(request: Request, seconds: float) -> bytes:
 
 
 async def _read_body(request: Request, seconds: float) -> bytes:
+    """A body without what was done to it on its way: a coding, a mark of the byte order."""
+    coding = ",".join(request.headers.getlist("content-encoding"))
     try:
         async with asyncio.timeout(seconds):
-            return await request.body()
+            content = await request.body()
     except TimeoutError:
         raise ApiError(408, f"the request's body took longer than {seconds:g} seconds") from None
     except ClientDisconnect:
         raise ApiError(400, "the client left before its request was complete") from None
+    if coding:
+        limit = request.scope[_LIMIT]
+        decoding = partial(decode, content, coding, limit)
+        content = await asyncio.get_running_loop().run_in_executor(_parsing, decoding)
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 async def parse_content(content: bytes, work: Callable[[], T]) -> T:
@@ -155,6 +168,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self._limit(scope["path"])
+        scope[_LIMIT] = limit
         headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
         expected = int(length) if length.isdecimal() and len(length) < 20 else 0

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.apis import Api
+from clara_mlx.serve.compacting import Compactor
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.reception import Reception
 from clara_mlx.serve.runs import Run, Runs
@@ -22,12 +23,19 @@ class Delivery:
     """The ASGI application that answers the requests of one API."""
 
     def __init__(
-        self, api: Api, settings: Settings, reception: Reception, answerer: Answerer, runs: Runs
+        self,
+        api: Api,
+        settings: Settings,
+        reception: Reception,
+        answerer: Answerer,
+        compactor: Compactor,
+        runs: Runs,
     ) -> None:
         self._api = api
         self._settings = settings
         self._reception = reception
         self._answerer = answerer
+        self._compactor = compactor
         self._runs = runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,9 +44,10 @@ class Delivery:
         desk = await self._reception.receive(http, self._api)
         request = desk.request
         is_retry = http.headers.get("x-stainless-retry-count", "0") not in ("", "0")
+        work = self._compactor.compact if request.compaction_only else self._answerer.answer
         run = self._runs.join(
             request.key,
-            lambda run: self._answerer.answer(desk, run, self._api.writer(request, run)),
+            lambda run: work(desk, run, self._api.writer(request, run)),
             always=is_retry or request.is_deterministic,
         )
         gone = asyncio.create_task(_wait_for_disconnect(receive))
@@ -78,7 +87,7 @@ class Delivery:
         async for piece in run.follow(self._settings.keepalive):
             yield self._api.keepalive("keepalive") if piece is None else piece
         if run.error:
-            yield self._api.error_event(run.error)
+            yield (run.error_event or self._api.error_event)(run.error)
 
     def _error_response(self, error: ApiError, run: Run) -> Response:
         return error.response(run.headers, self._api.error_body(error))

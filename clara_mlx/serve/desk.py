@@ -16,6 +16,7 @@ from typing import Protocol
 from clara_mlx.context import Context
 from clara_mlx.context.counting import count_prompt
 from clara_mlx.context.messages import Message, chains, content_text
+from clara_mlx.context.summary import Summary
 from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import parse_object
 from clara_mlx.serve.callers import Caller, Name, name_conversation
@@ -58,6 +59,10 @@ class Desk(Protocol):
     def hidden(self) -> list[Message]:
         """The messages of earlier requests' hidden rounds."""
 
+    @property
+    def folds(self) -> set[str]:
+        """The handles that folds name which the client was given and sends back."""
+
     def landmarks(self) -> list[Landmark]:
         """What is known of the client's messages without their texts."""
 
@@ -89,6 +94,13 @@ class Desk(Protocol):
     def keep(self, seen: Message, rounds: list[Message]) -> None:
         """Keep the ``rounds`` that take the place of the answer that the client has ``seen``."""
 
+    def summarize(self) -> Summary:
+        """One text that stands for the conversation.
+
+        Raises:
+            ClaraError: The memory can't keep what it stands for.
+        """
+
     def observe(self, hidden: list[Message], before: Remembered) -> tuple[Remembered, bool]:
         """Remember some of the long texts that are new since ``before``.
 
@@ -113,10 +125,13 @@ class NearDesk:
         self._preparer = preparer
         self._context = context
         self._groups = [[message] for message in request.messages]
+        self.folds: set[str] = set()
 
     def look(self) -> None:
-        """Find the hidden rounds."""
-        self._groups = self._preparer.restore_hidden_rounds(self.request.messages, self.name.text)
+        """Find the hidden rounds and the folds."""
+        messages, session = self.request.messages, self.name.text
+        self._groups = self._preparer.restore_hidden_rounds(messages, session)
+        self.folds = self._context.handles_of_folds(messages, session)
 
     @property
     def hidden(self) -> list[Message]:
@@ -167,6 +182,10 @@ class NearDesk:
         """Keep hidden rounds."""
         messages = self.request.messages
         self._preparer.keep_hidden_rounds(messages, seen, rounds, self.name.text)
+
+    def summarize(self) -> Summary:
+        """One text that stands for the conversation."""
+        return self._context.summarize(self.full([]), self.name.text)
 
     def observe(self, hidden: list[Message], before: Remembered) -> tuple[Remembered, bool]:
         """Remember some of the long texts that are new."""

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from clara_mlx.context.messages import Message
+from clara_mlx.context.summary import Summary
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import wire
 from clara_mlx.serve.callers import Caller
@@ -54,11 +55,13 @@ class DistantDesk:
         self.name = wire.read_name(outline)
         self._landmarks = wire.read_landmarks(outline)
         self.hidden: list[Message] = []
+        self.folds: set[str] = set()
         self._chains: list[bytes] = []
 
     def look(self) -> None:
-        """Find the hidden rounds."""
-        self.hidden, chains = self._do("look")
+        """Find the hidden rounds and the folds."""
+        self.hidden, chains, folds = self._do("look")
+        self.folds = set(folds)
         self._chains = [bytes.fromhex(chain) for chain in chains]
 
     def landmarks(self) -> list[Landmark]:
@@ -102,6 +105,10 @@ class DistantDesk:
             self._do("keep", seen=seen, rounds=rounds)
         except ClaraError as error:
             logger.warning("%s: hidden rounds could not be kept: %s", self.name.text, error)
+
+    def summarize(self) -> Summary:
+        """One text that stands for the conversation."""
+        return Summary(**self._do("summarize"))
 
     def observe(self, hidden: list[Message], before: Remembered) -> tuple[Remembered, bool]:
         """Remember some of the long texts that are new."""

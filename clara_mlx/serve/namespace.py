@@ -15,6 +15,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import ReadFirst
+from clara_mlx.serve.compacting import Compactor
 from clara_mlx.serve.delivery import Delivery
 from clara_mlx.serve.figures import Figures
 from clara_mlx.serve.mcp_server import create_mcp_server
@@ -65,6 +66,7 @@ class Namespace:
         self._reasoners = reasoners
         self._context = Context(memory, counter, settings.budget)
         self._answerer = Answerer(settings, self._context, reasoners, pools, self._figures)
+        compactor = Compactor(settings.name, memory.path, pools, self._figures)
         reception = Reception(settings, self._context, pools, process)
         self._mcp = create_mcp_server(memory, pools).streamable_http_app(
             # Nothing is kept between requests, so a client survives a restart of the gateway.
@@ -79,7 +81,7 @@ class Namespace:
                 *(
                     Route(
                         api.path,
-                        Delivery(api, settings, reception, self._answerer, self.runs),
+                        Delivery(api, settings, reception, self._answerer, compactor, self.runs),
                         methods=["POST"],
                     )
                     for api in APIS.values()

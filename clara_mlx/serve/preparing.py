@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from clara_mlx.context import Context, ContextOverflow
+from clara_mlx.context import Budget, Context, ContextOverflow
 from clara_mlx.context.counting import rough_tokens
 from clara_mlx.context.messages import Message, content_text
 from clara_mlx.context.tools import SCHEMAS
@@ -99,13 +99,14 @@ class Preparer:
         full = list(conversation)
         is_question = bring_back and full[-1]["role"] == "user"
         question = content_text(full[-1])[-_QUESTION_CHARACTERS:] if is_question else ""
+        budget = self._settings.budget.compacting_above(request.compact_above)
         tools = self._choose_tools(request, offered)
-        prompt = self._compact(full, tools, session, question, among)
+        prompt = self._compact(full, tools, session, budget, question, among)
         if prompt.messages != full and not tools.own:
             # Now there is something to ask the memory for.
             tools = self._choose_tools(request, offered=True)
             if tools.own:
-                again = self._compact(full, tools, session)
+                again = self._compact(full, tools, session, budget)
                 handles = dict.fromkeys(prompt.compacted + again.compacted)
                 reason = again.reason if again.compacted else prompt.reason
                 return replace(again, compacted=tuple(handles), reason=reason)
@@ -129,6 +130,7 @@ class Preparer:
         full: list[Message],
         tools: Tools,
         session: str,
+        budget: Budget,
         question: str = "",
         among: Collection[str] | None = None,
     ) -> Prompt:
@@ -136,14 +138,19 @@ class Preparer:
         question = question if question.strip() else ""
         try:
             prepared = self._context.prepare(
-                full, tools=tools.sent, session=session, question=question, among=among
+                full,
+                tools=tools.sent,
+                session=session,
+                question=question,
+                among=among,
+                budget=budget,
             )
         except ContextOverflow as error:
             return self._as_it_came(full, tools, overflow=self._overflow(error.tokens))
         except ClaraError as error:
             if question:  # what can't be brought back is no reason to fail
                 logger.warning("%s: no compacted text was brought back: %s", session, error)
-                return self._compact(full, tools, session)
+                return self._compact(full, tools, session, budget)
             # For example, the disk is full: the agent can continue without its memory.
             logger.warning(
                 "%s: the prompt is sent as it came, because the memory failed: %s", session, error

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from os import _exit as exit_at_once
 from typing import Any
 
@@ -184,7 +185,7 @@ def _do(desk: NearDesk, what: str, given: wire.Value) -> Any:
     match what:
         case "look":
             desk.look()
-            return [desk.hidden, [chain.hex() for chain in desk.chains()]]
+            return [desk.hidden, [chain.hex() for chain in desk.chains()], sorted(desk.folds)]
         case "count":
             return desk.count()
         case "handles":
@@ -193,6 +194,8 @@ def _do(desk: NearDesk, what: str, given: wire.Value) -> Any:
             return wire.write_prompt(desk.prepare(**given))
         case "full":
             return desk.full(**given)
+        case "summarize":
+            return asdict(desk.summarize())
         case "keep":
             return desk.keep(**given)
         case "observe":

@@ -33,6 +33,8 @@ class ChatRequest:
     api: str = "chat"  # the name of the API that it came by, see `apis.APIS`
     echo: dict[str, Any] = field(default_factory=dict)  # what that API's answers repeat of it
     has_images: bool = False  # whether a message has a part that is not text
+    compaction_only: bool = False  # whether the answer is to be a compaction, see `compacting`
+    compact_above: int | None = None  # tokens above which its client wants it compacted, if any
 
     @property
     def is_deterministic(self) -> bool:

@@ -27,6 +27,8 @@ class Run:
     listeners: int = 0  # clients that follow it now
     begun: bool = False  # whether anything but keep-alives was sent
     served: bool = False  # whether a listener has had all of it
+    # What ends a begun stream with an error, where the writer has to know what came before.
+    error_event: Callable[[ApiError], bytes] | None = None
     done: bool = False  # whether there will be no more
     error: ApiError | None = None  # why there is no more, if it failed
     started: asyncio.Event = field(default_factory=asyncio.Event)  # set when it begins, or ends

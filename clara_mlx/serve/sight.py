@@ -15,6 +15,9 @@ from clara_mlx.serve.desk import Desk, handles_of_groups
 
 logger = logging.getLogger(__name__)
 
+# The most texts that are searched; a search can be limited to 30,000 at most.
+_MOST = 20_000
+
 
 @dataclass
 class Sight:
@@ -41,7 +44,9 @@ class Sight:
     @property
     def own(self) -> list[str] | None:
         """The handles that are searched; None if `where` says enough."""
-        return None if self.course is None else self.course.handles
+        if self.course is None:
+            return None
+        return list(dict.fromkeys([*sorted(self.desk.folds), *self.course.handles]))[-_MOST:]
 
     @property
     def where(self) -> Mapping[str, Any] | None:
@@ -59,8 +64,10 @@ class Sight:
         memory = self.context.memory
         if own is None and any(memory.list({"handle": handle, "session": self.session})):
             return True
-        return handle in self.context.handles_of_blocks(self.desk.chains()) or (
-            handle in self._shown_by_tools()
+        return (
+            handle in self.desk.folds
+            or handle in self.context.handles_of_blocks(self.desk.chains())
+            or handle in self._shown_by_tools()
         )
 
     def _shown_by_tools(self) -> set[str]:

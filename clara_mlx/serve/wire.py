@@ -42,6 +42,8 @@ def write_outline(desk: NearDesk) -> Value:
         "api": request.api,
         "echo": request.echo,
         "has_images": request.has_images,
+        "compaction_only": request.compaction_only,
+        "compact_above": request.compact_above,
         "landmarks": [[one.place, one.digest.hex(), one.proof] for one in desk.landmarks()],
     }
 
@@ -58,6 +60,8 @@ def read_request(outline: Value) -> ChatRequest:
         api=outline["api"],
         echo=outline["echo"],
         has_images=outline["has_images"],
+        compaction_only=outline["compaction_only"],
+        compact_above=outline["compact_above"],
     )
 
 

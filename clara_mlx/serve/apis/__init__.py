@@ -7,6 +7,7 @@ from starlette.responses import Response
 from clara_mlx.serve.apis.api import Api, Writer
 from clara_mlx.serve.apis.chat import ChatApi
 from clara_mlx.serve.apis.messages import MessagesApi
+from clara_mlx.serve.apis.responses import CompactApi, ResponsesApi
 from clara_mlx.serve.errors import ApiError
 
 __all__ = ["APIS", "Api", "Writer", "api_of_path", "error_response"]
@@ -14,7 +15,9 @@ __all__ = ["APIS", "Api", "Writer", "api_of_path", "error_response"]
 _CHAT = ChatApi()
 
 #: The APIs by name.
-APIS: dict[str, Api] = {api.name: api for api in (_CHAT, MessagesApi())}
+APIS: dict[str, Api] = {
+    api.name: api for api in (_CHAT, MessagesApi(), ResponsesApi(), CompactApi())
+}
 
 
 def api_of_path(path: str) -> Api:

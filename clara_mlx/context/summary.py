@@ -1,0 +1,77 @@
+"""A conversation as one text, for clients that compact it themselves and ask for that text.
+
+The text is a fold. Its client puts it in the place of what it stands for, and sends it back in its
+next requests; there it counts as a fold if this memory made it for the same conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clara_mlx.context.compaction import Compaction
+from clara_mlx.context.counting import Counter, rough_tokens
+from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.messages import Message
+from clara_mlx.context.quoting import MARKER
+from clara_mlx.context.rebuild import fold_at
+from clara_mlx.context.table import Block
+from clara_mlx.context.view import View
+from clara_mlx.context.wording import EXPLANATION
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A text that stands for a conversation.
+
+    Attributes:
+        text: A fold, and how originals come back.
+        handle: The handle of the transcript.
+        original_tokens: Tokens of the conversation, about.
+        tokens: Tokens of the text.
+    """
+
+    text: str
+    handle: str
+    original_tokens: int
+    tokens: int
+
+
+def summarize(view: View, freezer: Freezer, counter: Counter, characters: int) -> Summary:
+    """One text for a conversation; what comes before its first answer stays with the client.
+
+    The conversation itself is not edited.
+
+    Args:
+        view: The conversation, without instructions.
+        freezer: Makes the fold.
+        counter: Counts tokens.
+        characters: Characters that the text may have, about.
+
+    Raises:
+        StoreError: The memory can't keep what the text stands for.
+    """
+    end = len(view.messages)
+    start = view.head if view.head < end else 0
+    compaction = Compaction(view, freezer, counter)
+    fold = compaction.fold_block(start, end, characters)
+    mentions, folds = compaction.new.mentions, compaction.new.folds
+    made = [edit.block for edit in compaction.edits]
+    freezer.table.save_edits([], [(block, mentions.get(block.digest, [])) for block in made])
+    freezer.keep_fold(view.session, fold, folds, mentions[fold.digest])
+    text = fold.text + EXPLANATION
+    tokens = rough_tokens(view.messages, None, counter.text)
+    return Summary(text, str(fold.handle), tokens, counter.text(text))
+
+
+def handles_of_folds(messages: Sequence[Message], session: str, freezer: Freezer) -> set[str]:
+    """The handles that those folds name which a client keeps in its messages."""
+    found: list[Block] = []
+    for index, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, str) and content.startswith(MARKER):
+            first = max(0, index - (message.get("role") == "tool"))
+            block, _ = fold_at(messages, first, freezer)
+            found += [block] if block and freezer.is_own(session, block) else []
+    named = freezer.table.mentions([block.digest for block in found])
+    return named | {block.handle for block in found if block.handle}
