@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from clara_mlx.serve.bodies import Json
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.model_catalog import catalog_entry
 from clara_mlx.serve.settings import Settings
 
 # What Claude Code's list of a gateway's models takes: names that begin with claude or anthropic.
@@ -21,7 +22,8 @@ class Models:
     """``/v1/models``: the reasoner, under the one name that clients know.
 
     Requests may call it by any name. Clients of Anthropic's API, who say so in a header, are shown
-    it a second time under a name that Claude Code offers in its menu.
+    it a second time under a name that Claude Code offers in its menu. Codex, which states its
+    version, gets it also as its own catalogue has models.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -29,6 +31,7 @@ class Models:
         self._window = settings.budget.window
         self._limit = settings.budget.limit
         self._model = self._entry(settings.name, settings.name)
+        self._codex = catalog_entry(settings)
         self._alias = self._entry(_CLAUDE + settings.name, settings.name)
 
     async def list(self, request: Request) -> Response:
@@ -37,7 +40,8 @@ class Models:
         if "anthropic-version" in request.headers:
             models.append(self._alias)
         ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"], "has_more": False}
-        return Json({"object": "list", "data": models, **ends})
+        codex = {"models": [self._codex]} if "client_version" in request.query_params else {}
+        return Json({"object": "list", "data": models, **ends, **codex})
 
     async def get(self, request: Request) -> Response:
         """A model by its name."""
