@@ -125,16 +125,19 @@ class Answerer:
         """Switch to the fallback for what the reasoner can't take, or raise why not."""
         reasoner, request = self._settings.reasoner, answer.request
         if request.has_images and not reasoner.images:
-            if self._settings.fallback is None:
+            if self._settings.fallback is not None:
+                self._router.switch_to_fallback(
+                    answer.route, "images", "the messages have parts that are not text"
+                )
+            elif request.api == "chat":
                 raise ApiError(
                     400,
                     "the reasoner reads text only, and no fallback that reads images is set up",
                     param="messages",
                     code="unsupported_content",
                 )
-            self._router.switch_to_fallback(
-                answer.route, "images", "the messages have parts that are not text"
-            )
+            # Agents that speak other APIs send an image in every request from then on: a refusal
+            # would end the conversation. The reasoner is told that there is one, see `payload`.
         elif refusal := payload.unsupported_option(request, reasoner):
             raise refusal
 

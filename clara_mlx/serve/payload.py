@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from clara_mlx.context.messages import Message, is_instruction, with_note
@@ -22,13 +23,27 @@ _COMMON = frozenset(
 # Options that are not sent to a server that ignores them.
 _IGNORED = ("response_format", "tool_choice", "parallel_tool_calls", "n")
 
+# What says who the client is, which no model needs to know.
+_OF_THE_CLIENT = ("metadata",)
+
 _CALL_NOW = "\n\n(Answer this by calling {}.)"
+_WRITE_JSON = "\n\n(Answer with nothing but JSON that follows this schema: {})"
+
+# Stands in the place of what a model that reads text only can't be shown.
+_UNSEEN = "({}, which this model can't see: it reads text only)"
+_KINDS = {"image_url": "an image", "file": "a document"}
 
 
 def unsupported_option(request: ChatRequest, remote: Remote) -> ApiError | None:
-    """Why an endpoint that ignores options can't answer a request as its client expects."""
+    """Why an endpoint that ignores options can't answer a request as its client expects.
+
+    Agents that speak other APIs ask for a format in passing, as for the title of a session. To them
+    an answer that may be wrong is worth more than none: the format is asked for in words.
+    """
     form = request.options.get("response_format")
-    if remote.obeys or form is None or (isinstance(form, dict) and form.get("type") == "text"):
+    if request.api != "chat" or remote.obeys or form is None:
+        return None
+    if isinstance(form, dict) and form.get("type") == "text":
         return None
     return ApiError(
         400,
@@ -49,14 +64,19 @@ def for_reasoner(
         settings: The settings of the gateway.
         late_system: Whether the reasoner's template takes a system message that is not the first.
     """
-    options = dict(request.options)
+    options = {k: v for k, v in request.options.items() if k not in _OF_THE_CLIENT}
     sent = list(prompt.messages)
+    if request.has_images and not settings.reasoner.images:
+        sent = [_as_text(message) for message in sent]
     if not late_system:
         sent[1:] = [{**m, "role": "user"} if is_instruction(m) else m for m in sent[1:]]
     if not settings.reasoner.obeys:
         must_call = _demanded_tool(options.get("tool_choice"))
         if must_call and prompt.tools.sent:
             sent[-1] = with_note(sent[-1], _CALL_NOW.format(must_call))
+        schema = _demanded_schema(options.get("response_format"))
+        if schema:
+            sent[-1] = with_note(sent[-1], _WRITE_JSON.format(json.dumps(schema)))
         for name in _IGNORED:
             options.pop(name, None)
     wanted = options.pop("max_completion_tokens", None)
@@ -91,6 +111,28 @@ def _demanded_tool(choice: Any) -> str | None:
     function = choice.get("function") if isinstance(choice, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     return f"the tool {name}" if isinstance(name, str) else None
+
+
+def _demanded_schema(form: Any) -> Object | None:
+    """The schema that a ``response_format`` demands; None if it demands none."""
+    match form:
+        case {"json_schema": {"schema": dict(schema)}}:
+            return schema
+    return None
+
+
+def _as_text(message: Message) -> Message:
+    """The message with words in the place of its images and documents."""
+    content = message["content"]
+    if not isinstance(content, list) or all(part["type"] == "text" for part in content):
+        return message
+    texts = [
+        part["text"]
+        if part["type"] == "text"
+        else _UNSEEN.format(_KINDS.get(part["type"], "a part of another kind"))
+        for part in content
+    ]
+    return {**message, "content": "\n".join(texts)}
 
 
 def _payload(

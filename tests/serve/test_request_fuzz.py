@@ -2,7 +2,8 @@
 
 The gateway has no OpenAPI description yet, from which schemathesis could make such requests; here
 hypothesis changes valid ones (tests/support/odd_requests.py). There is no network in between: the
-application is called in this process, 500 times for each API, 10,000 times in the nightly run.
+application is called in this process, some 100 times for each API, and 10,000 times in the nightly
+run.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 from gateway import Upstream, says
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from messages_api import check_error, check_message, check_stream, events_of
 from odd_requests import Request, changed, contents, headers, written
 from sizes import sized
 
@@ -58,6 +60,52 @@ CHAT: dict[str, Any] = {
     "tool_choice": "auto",
     "response_format": {"type": "text"},
     "stream_options": {"include_usage": True},
+}
+MESSAGES: dict[str, Any] = {
+    "model": "claude",
+    "system": [
+        {"type": "text", "text": "x-anthropic-billing-header: a"},
+        {"type": "text", "text": "Be brief."},
+    ],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Fix.", "cache_control": {}}]},
+        {"role": "system", "content": "Be brief."},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "x"},
+                {"type": "tool_use", "id": "c1", "name": "bash", "input": {"a": "ls"}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "c1",
+                    "is_error": True,
+                    "content": [{"type": "text", "text": LOG}],
+                },
+                {"type": "document", "source": {"type": "text", "data": "d"}, "title": "t"},
+                {"type": "image", "source": {"type": "url", "url": "http://a.example/b.png"}},
+            ],
+        },
+        {"role": "assistant", "content": "Done."},
+        {"role": "user", "content": "Sure?"},
+    ],
+    "tools": [
+        {"name": "bash", "description": "d", "input_schema": {"type": "object"}},
+        {"type": "web_search_20250305", "name": "web_search"},
+    ],
+    "tool_choice": {"type": "auto", "disable_parallel_tool_use": True},
+    "max_tokens": 20,
+    "temperature": 0.0,
+    "top_k": 5,
+    "stop_sequences": ["END"],
+    "metadata": {"user_id": "u"},
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+    "output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}},
 }
 WHERE = {"source": "log", "session": ["s", None], "after": 1.0, "before": 9e9, "run": 3}
 REST: dict[str, dict[str, Any]] = {
@@ -170,10 +218,10 @@ def a_request(path: str, content: bytes) -> Request:
     return Request("POST", path, content, [(b"content-type", b"application/json")])
 
 
-def many(strategy: st.SearchStrategy[Any]) -> Any:
+def many(strategy: st.SearchStrategy[Any], requests: int = REQUESTS) -> Any:
     """Run a test with as many requests as this run's size says."""
     checks = list(HealthCheck)
-    chosen = settings(max_examples=REQUESTS, deadline=None, suppress_health_check=checks)
+    chosen = settings(max_examples=requests, deadline=None, suppress_health_check=checks)
     return lambda test: chosen(given(strategy)(test))
 
 
@@ -193,6 +241,31 @@ def test_streamed_chat_completions(app: App, made: tuple[bytes, Any]) -> None:
         assert events[-2:] == ["data: [DONE]", ""]
         for event in events[:-2]:
             assert "error" not in json.loads(event.removeprefix("data: "))
+
+
+@many(
+    st.tuples(
+        contents(MESSAGES) | contents({**MESSAGES, "stream": True}),
+        headers((b"anthropic-version", b"2023-06-01")),
+        st.sampled_from(["", "", "", "/count_tokens"]),
+    ),
+    requests=sized(150, 10_000),
+)
+def test_messages(app: App, made: tuple[bytes, Any, str]) -> None:
+    content, given_headers, more = made
+    answer = app.send(Request("POST", "/v1/messages" + more, content, given_headers))
+    assert answer.status_code != 500, answer.text
+    if answer.status_code >= 400:
+        check_error(answer.json())
+        assert answer.status_code not in FOR_GOOD or answer.headers["x-should-retry"] == "false"
+    elif answer.headers["content-type"].startswith("text/event-stream"):
+        events = events_of(answer.text)
+        check_stream(events, beta=True)
+        assert events[-1]["type"] == "message_stop"
+    elif more:
+        assert answer.json()["input_tokens"] > 0
+    else:
+        check_message(answer.json(), beta=True)
 
 
 @pytest.mark.parametrize("route", REST)

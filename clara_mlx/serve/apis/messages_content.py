@@ -122,7 +122,11 @@ def _read_result(block: Part, where: str) -> Message:
 def _marked_as_error(parts: list[Part]) -> list[Part]:
     """The parts of a failed result, which says so: in the inner form there is no field for it."""
     says = next((p["text"] for p in parts if p["type"] == "text"), "")[:_SAYS_ERROR].lower()
-    return parts if "error" in says else [_text_part("Error: "), *parts]
+    if "error" in says:
+        return parts
+    if parts and parts[0]["type"] == "text":
+        return [_text_part(f"Error: {parts[0]['text']}"), *parts[1:]]
+    return [_text_part("Error"), *parts]
 
 
 def _read_assistant(blocks: Sequence[Part], where: str) -> Message:
@@ -138,7 +142,8 @@ def _read_assistant(blocks: Sequence[Part], where: str) -> Message:
             case "tool_use":
                 calls.append(_read_call(block, where))
             case _:
-                parts += map(_text_part, _texts_in(block))
+                texts = _texts_in(block)
+                parts += [_text_part("\n".join(["", *texts, ""]))] if texts else []
     message: Message = {"role": "assistant", "content": parts}
     if any(thoughts):
         message["reasoning_content"] = _APART.join(thoughts)
@@ -209,9 +214,9 @@ def _read_part(block: Part, where: str) -> list[Part]:
             return [{"type": "file", "file": file | {"file_data": f"data:{kind};base64,{data}"}}]
         case (("image" | "document"), {"type": str(kind)}):
             # A file that was uploaded to Anthropic, or that it would have to fetch.
-            return [_text_part(f"(a {block['type']} that this server can't fetch: {kind})")]
+            return [_text_part(f"({block['type']} that this server can't fetch: {kind})")]
         case (("image" | "document"), _):
-            raise invalid_field(f"{where}: the source of an {block['type']}", "is missing")
+            raise invalid_field(f"{where}: the source of the {block['type']}", "is missing")
         case "thinking" | "redacted_thinking", _:
             return []
     return list(map(_text_part, _texts_in(block)))
