@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -30,8 +31,8 @@ def completion(body: Mapping[str, Any], text: str, *calls: tuple[str, str], **mo
     base = {"id": "x", "created": 1, "model": "m"}
     finish = "tool_calls" if calls else "stop"
     written = [
-        {"id": f"call-{n}", "type": "function", "function": {"name": name, "arguments": given}}
-        for n, (name, given) in enumerate(calls)
+        {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+        for function in ({"name": name, "arguments": given} for name, given in calls)
     ]
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if not body.get("stream"):

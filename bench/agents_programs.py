@@ -1,0 +1,231 @@
+"""Agents that people use: how each is installed, connected and given a task.
+
+Used by agents.py. It measures nothing by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+# The name under which they know the model.
+_MODEL = "reasoner"
+
+# None of them is asked for a key; most do not start without one.
+_KEY = "none"
+
+#: The call of a shell that runs a command: the tool's name, its arguments.
+Shell = Callable[[str], tuple[str, dict[str, Any]]]
+
+#: Writes an agent's settings into its home, given the gateway's URL without a version, and its
+#: window in tokens.
+Settings = Callable[[Path, str, int], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Program:
+    """One agent.
+
+    Attributes:
+        name: Its name here.
+        registry: Where it comes from.
+        package: Its name there.
+        executable: The program.
+        api: The path that it asks.
+        shell: Makes the call of its shell.
+        settings: Writes its settings; gives the variables of its environment.
+        start: Its arguments before a task.
+        resume: Its arguments before what it is told when it continues its last session; empty if it
+            can't.
+        window: Tokens that the gateway is told the reasoner has.
+        flags: Further arguments, after the task.
+    """
+
+    name: str
+    registry: Literal["npm", "pypi"]
+    package: str
+    executable: str
+    api: str
+    shell: Shell
+    settings: Settings
+    start: Sequence[str]
+    resume: Sequence[str] = ()
+    window: int = 32_768
+    flags: Sequence[str] = field(default=())
+
+    def path(self, folder: Path) -> Path:
+        """The program's file in the folder where it is installed."""
+        if self.registry == "npm":
+            return folder / self.name / "node_modules" / ".bin" / self.executable
+        return folder / self.name / "bin" / self.executable
+
+    def install(self, folder: Path) -> None:
+        """Install it into a folder of its own, unless it is there.
+
+        Raises:
+            subprocess.CalledProcessError: It can't be installed.
+        """
+        if self.path(folder).exists():
+            return
+        home = folder / self.name
+        if self.registry == "npm":
+            home.mkdir(parents=True, exist_ok=True)
+            quiet = ("--no-audit", "--no-fund", "--loglevel=error")
+            _run("npm", "install", "--prefix", str(home), *quiet, self.package)
+            # Newer npms leave this to the one who installs; it fetches or links the binary.
+            script = home / "node_modules" / self.package / "postinstall.mjs"
+            if script.exists():
+                _run("node", str(script), folder=script.parent)
+        else:
+            _run(sys.executable, "-m", "venv", str(home))
+            _run(str(home / "bin" / "pip"), "install", "--quiet", self.package)
+
+    def version(self, folder: Path) -> str:
+        """The version that is installed."""
+        if self.registry == "npm":
+            file = folder / self.name / "node_modules" / self.package / "package.json"
+            return str(json.loads(file.read_text(encoding="utf-8"))["version"])
+        shown = _run(str(folder / self.name / "bin" / "pip"), "show", self.package)
+        return next(line for line in shown.splitlines() if line.startswith("Version:"))[9:]
+
+
+def _run(*command: str, folder: Path | None = None) -> str:
+    done = subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an agent that knows nothing of the user's own settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), **more}
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _claude(home: Path, url: str, window: int) -> Mapping[str, str]:
+    return {
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_AUTH_TOKEN": _KEY,
+        "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "200000",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "IS_SANDBOX": "1",  # else it does not run commands unasked for an administrator
+    }
+
+
+def _codex(home: Path, url: str, window: int) -> Mapping[str, str]:
+    settings = f"""model = "{_MODEL}"
+model_provider = "clara"
+model_context_window = 200000
+
+[model_providers.clara]
+name = "clara-mlx"
+base_url = "{url}/v1"
+wire_api = "responses"
+"""
+    _write(home / ".codex" / "config.toml", settings)
+    return {"CODEX_HOME": str(home / ".codex")}
+
+
+def _opencode(home: Path, url: str, window: int) -> Mapping[str, str]:
+    model = {"name": _MODEL, "limit": {"context": 200_000, "output": 4096}}
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "options": {"baseURL": f"{url}/v1", "apiKey": _KEY},
+        "models": {_MODEL: model},
+    }
+    settings = {"provider": {"clara": provider}, "permission": "allow", "autoupdate": False}
+    _write(home / ".config" / "opencode" / "opencode.json", json.dumps(settings))
+    return {}
+
+
+def _qwen(home: Path, url: str, window: int) -> Mapping[str, str]:
+    _write(home / ".qwen" / "settings.json", json.dumps({"telemetry": {"enabled": False}}))
+    return {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": _KEY, "OPENAI_MODEL": _MODEL}
+
+
+def _mini(home: Path, url: str, window: int) -> Mapping[str, str]:
+    return {
+        "OPENAI_API_BASE": f"{url}/v1",
+        "OPENAI_API_KEY": _KEY,
+        "MSWEA_CONFIGURED": "true",
+        "MSWEA_COST_TRACKING": "ignore_errors",
+        "MSWEA_GLOBAL_CONFIG_DIR": str(home / "mini"),
+        "MSWEA_SILENT_STARTUP": "1",
+    }
+
+
+#: The agents, by name.
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program(
+            "claude",
+            "npm",
+            "@anthropic-ai/claude-code",
+            "claude",
+            "/v1/messages",
+            lambda command: ("Bash", {"command": command, "description": "Run the step"}),
+            _claude,
+            ("-p", "--dangerously-skip-permissions", "--output-format", "json"),
+            ("-p", "--continue", "--dangerously-skip-permissions", "--output-format", "json"),
+            window=49_152,
+        ),
+        Program(
+            "codex",
+            "npm",
+            "@openai/codex",
+            "codex",
+            "/v1/responses",
+            lambda command: ("exec_command", {"cmd": command}),
+            _codex,
+            ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
+            (
+                *("exec", "resume", "--last", "--skip-git-repo-check"),
+                "--dangerously-bypass-approvals-and-sandbox",
+            ),
+        ),
+        Program(
+            "opencode",
+            "npm",
+            "opencode-ai",
+            "opencode",
+            "/v1/chat/completions",
+            lambda command: ("bash", {"command": command, "description": "Run the step"}),
+            _opencode,
+            ("run", "--model", f"clara/{_MODEL}"),
+            ("run", "--continue", "--model", f"clara/{_MODEL}"),
+        ),
+        Program(
+            "qwen-code",
+            "npm",
+            "@qwen-code/qwen-code",
+            "qwen",
+            "/v1/chat/completions",
+            lambda command: ("run_shell_command", {"command": command, "is_background": False}),
+            _qwen,
+            ("--yolo", "-p"),
+            ("--yolo", "--continue", "-p"),
+            window=49_152,
+        ),
+        Program(
+            "mini-swe-agent",
+            "pypi",
+            "mini-swe-agent",
+            "mini",
+            "/v1/chat/completions",
+            lambda command: ("bash", {"command": command}),
+            _mini,
+            ("--yolo", "--exit-immediately", "--model", f"openai/{_MODEL}", "--task"),
+        ),
+    )
+}
