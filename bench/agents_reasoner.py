@@ -29,8 +29,8 @@ class Asked:
         step: The step that it is of.
         in_view: Whether it stood in what was sent, without asking.
         found: Whether it stood in what `ask_memory` answered.
-        expanded: Whether it stood in what `expand` then showed of the output, asked for its name; None
-            if there was no need, or no handle in view.
+        expanded: Whether it stood in what `expand` then showed of the output, asked for its name;
+            None if there was no need, or no handle in view.
     """
 
     step: Step

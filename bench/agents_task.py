@@ -5,6 +5,7 @@ Used by agents.py. It measures nothing by itself.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -15,13 +16,17 @@ from pathlib import Path
 # Where the files come from: the source of this package.
 _SOURCE = Path(__file__).parents[1] / "clara_mlx"
 
-# Characters of a file that is read: its output has some hundred to some thousand tokens.
-_LEAST = 2_500
-_MOST = 12_000
+# Characters of a file that is read; some agents cut longer outputs themselves.
+_LEAST = 2_000
+_MOST = 8_000
 
 # A function or a class at the beginning of a line.
 # def name(
 _DEFINITION = re.compile(r"^(?:def|class) ([a-z_A-Z]{6,40})\b")
+
+# An escape of JSON.
+# \\n
+_ESCAPE = re.compile(r"\\(?:[nrtbf\"\\/]|u[0-9a-fA-F]{4})")
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ def make_project(folder: Path, count: int) -> list[Step]:
 
 
 def holds(text: str, step: Step) -> bool:
-    """Whether a text has the answer to a step's question."""
-    return step.answer in " ".join(text.split())
+    """Whether a text has the answer to a step's question, also as JSON with a text in it."""
+    plain = _ESCAPE.sub(lambda found: json.loads(f'"{found[0]}"'), text)
+    return any(step.answer in " ".join(one.split()) for one in (text, plain))
 
 
 def _files() -> Sequence[Path]:
