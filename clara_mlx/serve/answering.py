@@ -148,6 +148,8 @@ class Answerer:
         limit = self._settings.rounds
         for number in range(limit + 2):
             prompt = await self._compact_and_render(answer, first=number == 0)
+            if number > limit:  # whoever only asks must answer now
+                prompt = prompt.without_own_tools()
             reply = await self._ask_reasoner(answer, prompt)
             await self._count(answer, prompt, reply)
             if not reply.own_calls:
@@ -167,7 +169,8 @@ class Answerer:
                 break
         if reply.has_lost_a_call:
             self._figures.broken_calls.inc()
-        said_something = answer.writer.text or reply.client_calls or reply.reasoning
+        said = (answer.writer.text, reply.client_calls, reply.reasoning, reply.refusal)
+        said_something = any(said)
         if not said_something and (reply.own_calls or reply.has_lost_a_call):
             what = (
                 "only asked its memory and gave no answer"
@@ -243,14 +246,18 @@ class Answerer:
         if by == "reasoner":
             late_system = self._context.counter.takes_late_system_message
             return payload.for_reasoner(request, prompt, settings, late_system=late_system)
-        assert settings.fallback is not None
+        fallback = self._router.fallback
+        assert fallback is not None
         messages = prompt.messages
         if answer.route.reason == "overflow":
             # What did not fit the reasoner in any form is not worth sending in its worst one.
             messages = await self._pools.prepare(
                 lambda: answer.desk.full(answer.hidden), distant=answer.desk.is_distant
             )
-        return payload.for_fallback(request, messages, prompt.tools, settings.fallback)
+        wants_reasoning = fallback.wants_reasoning
+        return payload.for_fallback(
+            request, messages, prompt.tools, fallback.remote, wants_reasoning=wants_reasoning
+        )
 
     def _name_who_answers(self, answer: Answer) -> None:
         """Set the headers that tell the client who answers, and why."""
@@ -287,7 +294,7 @@ class Answerer:
 
     async def _keep_answer(self, answer: Answer, reply: Reply) -> None:
         """Keep what the reasoner knows and the client does not, for the next request."""
-        seen: Message = {"role": "assistant", "content": answer.writer.text}
+        seen: Message = {"role": "assistant", "content": answer.writer.text or reply.refusal}
         rounds = list(answer.hidden)
         if reply.client_calls:
             seen["tool_calls"] = [call.as_history() for call in reply.client_calls]

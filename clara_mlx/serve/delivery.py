@@ -85,7 +85,9 @@ class Delivery:
 
     async def _events(self, run: Run) -> AsyncIterator[bytes]:
         async for piece in run.follow(self._settings.keepalive):
+            is_part = piece is not None and run.begun
             yield self._api.keepalive("keepalive") if piece is None else piece
+            run.shown = run.shown or is_part
         if run.error:
             yield (run.error_event or self._api.error_event)(run.error)
 

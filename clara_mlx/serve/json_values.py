@@ -7,6 +7,7 @@ values are counted first, by steps between which other threads run.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -73,7 +74,25 @@ def read_answer(content: bytes) -> Any:
     Raises:
         BadJson: It is not JSON, or has too many values or levels.
     """
+    content = content.removeprefix(codecs.BOM_UTF8)
     return _parse(content, MOST_VALUES_OF_ANSWER, _CONSTANTS.get, _read_finite)
+
+
+def without_surrogates(text: str) -> str:
+    """A text in which the replacement character stands for each lone surrogate.
+
+    UTF-8 has no bytes for these; JSON may name them all the same.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def parse_finite(text: str) -> Any:
+    """The value of a JSON text that is known to be one; its numbers are made finite."""
+    return json.loads(text, parse_constant=_CONSTANTS.get, parse_float=_read_finite)
 
 
 def _parse(

@@ -22,6 +22,8 @@ _COMMON = frozenset(
 )
 # Options that are not sent to a server that ignores them.
 _IGNORED = ("response_format", "tool_choice", "parallel_tool_calls", "n")
+# Options that are refused without tools.
+_OF_TOOLS = ("tool_choice", "parallel_tool_calls")
 
 # What says who the client is, which no model needs to know.
 _OF_THE_CLIENT = ("metadata",)
@@ -79,6 +81,9 @@ def for_reasoner(
             sent[-1] = with_note(sent[-1], _WRITE_JSON.format(json.dumps(schema)))
         for name in _IGNORED:
             options.pop(name, None)
+    if not prompt.tools.sent:
+        for name in _OF_TOOLS:
+            options.pop(name, None)
     wanted = options.pop("max_completion_tokens", None)
     wanted = wanted or options.pop("max_tokens", settings.budget.reserve)
     options["max_tokens"] = max(1, min(wanted, settings.budget.window - prompt.tokens))
@@ -86,7 +91,12 @@ def for_reasoner(
 
 
 def for_fallback(
-    request: ChatRequest, messages: list[Message], tools: Tools, remote: Remote
+    request: ChatRequest,
+    messages: list[Message],
+    tools: Tools,
+    remote: Remote,
+    *,
+    wants_reasoning: bool,
 ) -> Object:
     """The request as the fallback gets it: only what every such API knows.
 
@@ -95,12 +105,15 @@ def for_fallback(
         messages: What is sent in place of its messages.
         tools: The tools that are sent with them.
         remote: The fallback.
+        wants_reasoning: Whether it is sent the reasoning of earlier answers.
     """
     options = {key: value for key, value in request.options.items() if key in _COMMON}
     if not tools.sent:
-        options.pop("tool_choice", None)
-        options.pop("parallel_tool_calls", None)
-    sent = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in messages]
+        for name in _OF_TOOLS:
+            options.pop(name, None)
+    sent = messages
+    if not wants_reasoning:
+        sent = [{k: v for k, v in m.items() if k != "reasoning_content"} for m in messages]
     return _payload(request, remote, sent, tools, options)
 
 

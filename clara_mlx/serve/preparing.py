@@ -29,7 +29,7 @@ class Tools:
     """The tools of a request."""
 
     sent: list[Object]  # the client's tools, and ours where they are offered
-    own: frozenset[str]  # names of the tools whose calls the gateway answers
+    own: frozenset[str]  # names of the tools whose calls the gateway answers, offered or not
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Prompt:
     parts: PromptParts = field(default_factory=list, repr=False)  # compared with the next one's
     overflow: Overflow | None = None  # the prompt does not fit the reasoner, however compacted
     degraded: bool = False  # the memory failed, so the conversation is sent as it came
+
+    def without_own_tools(self) -> Prompt:
+        """The same without the tools whose calls the gateway answers."""
+        sent = [tool for tool in self.tools.sent if _name(tool) not in self.tools.own]
+        return replace(self, tools=Tools(sent, self.tools.own))
 
 
 class Preparer:
@@ -120,10 +125,9 @@ class Preparer:
         if not offers[self._settings.offer]:
             return Tools(request.tools, frozenset())
         # A tool of the client's that has the name of one of ours is the client's to answer.
-        taken = {tool["function"]["name"] for tool in request.tools}
-        ours = [tool for tool in SCHEMAS if tool["function"]["name"] not in taken]
-        sent = sorted([*request.tools, *ours], key=lambda tool: str(tool["function"]["name"]))
-        return Tools(sent, frozenset(tool["function"]["name"] for tool in ours))
+        taken = set(map(_name, request.tools))
+        ours = [tool for tool in SCHEMAS if _name(tool) not in taken]
+        return Tools(sorted([*request.tools, *ours], key=_name), frozenset(map(_name, ours)))
 
     def _compact(
         self,
@@ -146,7 +150,7 @@ class Preparer:
                 budget=budget,
             )
         except ContextOverflow as error:
-            return self._as_it_came(full, tools, overflow=self._overflow(error.tokens))
+            return self._as_it_came(full, tools, overflow=self._overflow(error.tokens, tools))
         except ClaraError as error:
             if question:  # what can't be brought back is no reason to fail
                 logger.warning("%s: no compacted text was brought back: %s", session, error)
@@ -178,7 +182,7 @@ class Preparer:
         """A prompt without any compaction; it overflows if its estimate does."""
         tokens = rough_tokens(full, tools.sent, self._context.counter.text)
         if overflow is None and tokens > self._settings.budget.limit:
-            overflow = self._overflow(tokens)
+            overflow = self._overflow(tokens, tools)
         return Prompt(
             messages=full,
             tools=tools,
@@ -189,5 +193,11 @@ class Preparer:
             degraded=degraded,
         )
 
-    def _overflow(self, tokens: int) -> Overflow:
-        return prompt_too_long(tokens, self._settings.budget.window, self._settings.budget.reserve)
+    def _overflow(self, tokens: int, tools: Tools) -> Overflow:
+        of_tools = rough_tokens([], tools.sent, self._context.counter.text) if tools.sent else 0
+        budget = self._settings.budget
+        return prompt_too_long(tokens, budget.window, budget.reserve, of_tools)
+
+
+def _name(tool: Object) -> str:
+    return str(tool["function"]["name"])

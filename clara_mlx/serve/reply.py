@@ -20,8 +20,9 @@ class Call:
     """A tool call."""
 
     id: str
-    name: str = ""
+    name: str = ""  # as far as it has come; some servers send it in pieces
     arguments: str = ""
+    known: bool = False  # whether the whole name is known
     own: bool = False  # whether the gateway answers it
     place: int | None = None  # among the calls that the client sees, if it is one of them
 
@@ -45,6 +46,7 @@ class Reply:
     own: frozenset[str]  # names of the tools whose calls the gateway answers
     one_call: bool = False  # whether only the first of the client's calls is passed on
     content: str = ""
+    refusal: str = ""  # what it says instead, where a server tells the two apart
     reasoning: str = ""
     finish: str | None = None
     usage: Object | None = None
@@ -69,14 +71,14 @@ class Reply:
     @property
     def has_lost_a_call(self) -> bool:
         """Whether the server says that there is a call but could not read it."""
-        return self.finish == "tool_calls" and not self.calls
+        return self.finish in ("tool_calls", "function_call") and not self.calls
 
     def message(self) -> Message:
         """The message as later requests have it, with all calls answered here or passed on.
 
         A call beyond the first that `one_call` keeps from the client is left out.
         """
-        message: Message = {"role": "assistant", "content": self.content}
+        message: Message = {"role": "assistant", "content": self.content or self.refusal}
         if self.reasoning:
             message["reasoning_content"] = self.reasoning
         calls = [c.as_history() for c in self.calls if c.own or c.place is not None]
@@ -88,9 +90,9 @@ class Reply:
         """Take an answer that came in one piece, as if it were the only chunk of a stream."""
         choice = answer["choices"][0]
         message = choice["message"]
-        calls = [call for call in message.get("tool_calls") or [] if isinstance(call, dict)]
-        delta = {**message, "tool_calls": [{**call, "index": i} for i, call in enumerate(calls)]}
-        only = {"delta": delta, "finish_reason": choice.get("finish_reason")}
+        calls = [{**call, "index": i} for i, call in enumerate(_calls_in(message))]
+        delta = {**message, "tool_calls": calls, "function_call": None}
+        only = {"delta": delta, "finish_reason": choice.get("finish_reason") or "stop"}
         return self.take_chunk({"choices": [only], "usage": answer.get("usage")})
 
     def take_chunk(self, chunk: Mapping[str, Any]) -> Object | None:
@@ -102,42 +104,62 @@ class Reply:
             return None
         self.finish = choice.get("finish_reason") or self.finish
         delta = choice.get("delta") or {}
+        text, thought = _text_and_thought(delta)
         seen: Object = {}
-        if isinstance(delta.get("content"), str) and delta["content"]:
-            seen["content"] = delta["content"]
-            self.content += delta["content"]
-        thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if isinstance(thought, str) and thought:
+        if text:
+            seen["content"] = text
+            self.content += text
+        if isinstance(delta.get("refusal"), str) and delta["refusal"]:
+            seen["refusal"] = delta["refusal"]
+            self.refusal += delta["refusal"]
+        if thought:
             seen |= under_both_names(thought)
             self.reasoning += thought
-        calls = [self._take_call(call) for call in delta.get("tool_calls") or []]
-        if any(calls):
-            seen["tool_calls"] = [call for call in calls if call]
+        calls = self._take_calls(_calls_in(delta), is_last=self.finish is not None)
+        if calls:
+            seen["tool_calls"] = calls
         return seen or None
 
-    def _take_call(self, delta: Any) -> Object | None:
-        """Add a piece of a call; returns what the client may see of it."""
-        if not isinstance(delta, dict):
-            return None
-        call = self._call_of(delta)
+    def _take_calls(self, deltas: list[Object], *, is_last: bool) -> list[Object]:
+        """Add pieces of calls; returns what the client may see of them."""
+        seen = []
+        for delta in deltas:
+            call = self._call_of(delta)
+            others = [one for one in self._calls.values() if one is not call]
+            seen += [self._show(one) for one in others if one.name and not one.known]
+            piece = self._add_to_call(call, delta)
+            if call.known:
+                if call.place is not None and piece:
+                    seen.append({"index": call.place, "function": {"arguments": piece}})
+            elif call.name and piece:
+                seen.append(self._show(call))
+        if is_last:
+            seen += [self._show(one) for one in self.calls if not one.known]
+        return [one for one in seen if one]
+
+    def _add_to_call(self, call: Call, delta: Object) -> str:
+        """Add a piece to a call; returns what it adds to the arguments."""
         function = delta.get("function")
         function = function if isinstance(function, dict) else {}
+        name = function.get("name")
+        # A server may send the name in pieces, or the whole of it each time.
+        if isinstance(name, str) and not call.known and name != call.name:
+            call.name += name
         piece = function.get("arguments") or ""
         if not isinstance(piece, str):
             piece = json.dumps(piece, ensure_ascii=False)
         call.arguments += piece
-        first = not call.name and isinstance(function.get("name"), str) and function["name"]
-        if first:
-            call.name = function["name"]
-            call.own = call.name in self.own
-            shown = sum(other.place is not None for other in self._calls.values())
-            if not call.own and not (self.one_call and shown):
-                call.place = shown
-        if call.place is None:
+        return piece
+
+    def _show(self, call: Call) -> Object | None:
+        """The beginning of a call whose name is known now, as the client may see it."""
+        call.known = True
+        call.own = call.name in self.own
+        shown = sum(other.place is not None for other in self._calls.values())
+        if call.own or (self.one_call and shown):
             return None
-        if first:
-            return {"index": call.place, **call.as_message_part()}
-        return {"index": call.place, "function": {"arguments": piece}} if piece else None
+        call.place = shown
+        return {"index": call.place, **call.as_message_part()}
 
     def _call_of(self, delta: Mapping[str, Any]) -> Call:
         """The call that a delta belongs to; servers leave out the index, the id, or repeat them."""
@@ -158,6 +180,35 @@ class Reply:
 def under_both_names(thought: str) -> Object:
     """Reasoning text under both names that clients look for."""
     return {"reasoning": thought, "reasoning_content": thought}
+
+
+def _text_and_thought(delta: Mapping[str, Any]) -> tuple[str, str]:
+    """What a delta says, and what it thinks; both may be lists of parts."""
+    content = delta.get("content")
+    parts = content if isinstance(content, list) else []
+    texts = [content if isinstance(content, str) else "", *_texts(parts, "text")]
+    thought = delta.get("reasoning_content") or delta.get("reasoning")
+    thoughts = [thought if isinstance(thought, str) else ""]
+    for value in (part.get("thinking") for part in parts if isinstance(part, dict)):
+        thoughts += [value] if isinstance(value, str) else _texts(value, "text")
+    return "".join(texts), "".join(thoughts)
+
+
+def _texts(parts: Any, name: str) -> list[str]:
+    if not isinstance(parts, list):
+        return []
+    values = [part.get(name) for part in parts if isinstance(part, dict)]
+    return [value for value in values if isinstance(value, str)]
+
+
+def _calls_in(delta: Mapping[str, Any]) -> list[Object]:
+    """The calls of a delta, or the one that it has in the older form, which knows only one."""
+    calls = delta.get("tool_calls")
+    found = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    older = delta.get("function_call")
+    if not found and isinstance(older, dict) and older:
+        found = [{"index": 0, "function": older}]
+    return found
 
 
 def first_choice(chunk: Mapping[str, Any]) -> Object | None:

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from clara_mlx.context.commands import parse_arguments
-from clara_mlx.context.messages import Message, is_instruction
-
-# Placeholder for the result of a call that the client has lost.
-_LOST_RESULT = "(the result of this call is not in the conversation any more)"
-
-# The tool of a call that the client has lost, if its result does not name it.
-_LOST_CALL = "earlier_call"
+from clara_mlx.context.messages import Message, content_text, has_only_text, is_instruction
+from clara_mlx.serve.pairing import pair_calls_with_results
 
 # The name of the argument that has what a model wrote in place of arguments.
 _RAW = "_raw"
@@ -38,8 +32,11 @@ class ChatRequest:
 
     @property
     def is_deterministic(self) -> bool:
-        """Whether the same request has the same answer, as far as its options say."""
-        return not self.options.get("temperature") or "seed" in self.options
+        """Whether the same request has the same answer, as far as its options say.
+
+        Without a temperature servers sample, each at one of its own.
+        """
+        return self.options.get("temperature") == 0 or "seed" in self.options
 
 
 def has_images(messages: Sequence[Message]) -> bool:
@@ -54,22 +51,34 @@ def repair(messages: Sequence[Message]) -> list[Message]:
     It has one leading instruction, calls with their results, and arguments that can be read.
     """
     readable = [_with_readable_arguments(message) for message in messages]
-    return _merge_instructions(_pair_calls_with_results(readable))
+    return _merge_instructions(pair_calls_with_results(readable))
 
 
-def readable_arguments(arguments: Any) -> Any:
-    """The arguments of a call in a form that every server reads: an object, as JSON or parsed.
+def readable_arguments(arguments: Any) -> str:
+    """The arguments of a call in the form that every server reads: an object, as JSON.
 
     A model that was cut off leaves half of one. Servers refuse the whole conversation then, in
     every later request. What it wrote stays to be seen, as the value of one argument.
     """
-    if isinstance(arguments, dict):
-        return arguments
-    if not arguments or arguments.strip() in ("", "null"):
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    if arguments.strip() in ("", "null"):
         return "{}"
-    if parse_arguments(arguments) is not None:
+    if _is_object(arguments):
         return arguments
     return json.dumps({_RAW: arguments}, ensure_ascii=False)
+
+
+def _is_object(text: str) -> bool:
+    """Whether a text is a JSON object, also for servers that are stricter than Python."""
+    try:
+        return isinstance(json.loads(text, parse_constant=_refuse), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _with_readable_arguments(message: Message) -> Message:
@@ -85,42 +94,11 @@ def _with_readable_arguments(message: Message) -> Message:
     return {**message, "tool_calls": mended}
 
 
-def _pair_calls_with_results(messages: Sequence[Message]) -> list[Message]:
-    """Put a placeholder where a client that shortened its history left a call or result alone."""
-    paired: list[Message] = []
-    waiting: dict[str, None] = {}  # ids of the newest calls that have no result yet
-    for message in messages:
-        if message["role"] == "tool":
-            id = message["tool_call_id"]
-            if id in waiting:
-                del waiting[id]
-                paired.append(message)
-                continue
-            # It gets a call of its own: what a tool said must stay under the tool's role.
-            paired += [*_placeholders(waiting), _call_for(message), message]
-            waiting = {}
-            continue
-        paired += _placeholders(waiting)
-        waiting = {call["id"]: None for call in message.get("tool_calls", [])}
-        paired.append(message)
-    return paired + _placeholders(waiting)
-
-
-def _placeholders(ids: Iterable[str]) -> list[Message]:
-    return [{"role": "tool", "tool_call_id": id, "content": _LOST_RESULT} for id in ids]
-
-
-def _call_for(result: Message) -> Message:
-    """A call that a result without one can follow."""
-    function = {"name": str(result.get("name") or _LOST_CALL), "arguments": "{}"}
-    call = {"id": result["tool_call_id"], "type": "function", "function": function}
-    return {"role": "assistant", "content": "", "tool_calls": [call]}
-
-
 def _merge_instructions(messages: list[Message]) -> list[Message]:
     """Join the instructions at the beginning: some templates refuse a second one."""
     count = next((i for i, m in enumerate(messages) if not is_instruction(m)), len(messages))
-    texts = [m["content"] for m in messages[:count]]
-    if count < 2 or not all(isinstance(text, str) for text in texts):
+    contents = [m["content"] for m in messages[:count]]
+    if count < 2 or not all(isinstance(c, str) or has_only_text(c) for c in contents):
         return messages
+    texts = map(content_text, messages[:count])
     return [{"role": "system", "content": "\n\n".join(texts)}, *messages[count:]]

@@ -26,6 +26,7 @@ class Run:
     headers: dict[str, str] = field(default_factory=dict)  # for the client
     listeners: int = 0  # clients that follow it now
     begun: bool = False  # whether anything but keep-alives was sent
+    shown: bool = False  # whether a listener has had a part of it
     served: bool = False  # whether a listener has had all of it
     # What ends a begun stream with an error, where the writer has to know what came before.
     error_event: Callable[[ApiError], bytes] | None = None
@@ -36,6 +37,20 @@ class Run:
     deserted_at: float | None = None  # when the last listener left, by `time.monotonic`
     task: asyncio.Task[None] | None = None  # makes the answer
     _more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its client has left in the middle of it.
+
+        Whoever saw a part and stopped it has no use for the rest, and wants another answer if it
+        asks again.
+        """
+        return self.shown and not self.served and not self.listeners
+
+    @property
+    def is_over(self) -> bool:
+        """Whether whoever sends the same request wants another answer."""
+        return self.is_given_up or (self.done and self.served)
 
     def send(self, piece: bytes, *, starts: bool = True) -> None:
         """Give listeners another piece; a keep-alive does not start the answer."""
@@ -98,11 +113,11 @@ class Runs:
 
         Two clients may want two different samples. So an answer that somebody listens to is shared
         only if ``always`` is true (the request is a retry, or has one answer only). An answer that
-        nobody listens to is always shared.
+        nobody listens to is always shared, unless somebody has seen a part of it and left.
         """
         self._drop_finished()
         run = self._runs.get(key)
-        if run is not None and (always or not run.listeners) and not (run.done and run.served):
+        if run is not None and (always or not run.listeners) and not run.is_over:
             self._on_join()
             run.listeners += 1
             run.deserted_at = None
@@ -118,10 +133,13 @@ class Runs:
         return run
 
     def leave(self, run: Run) -> None:
-        """Take a listener away; without any, an answer continues for ``linger`` seconds."""
+        """Take a listener away; without any, an answer continues for ``linger`` seconds.
+
+        If a part of it has been shown it ends at once: the reasoner has other things to do.
+        """
         run.listeners -= 1
         if run.listeners == 0 and not run.done:
-            if self._end_at < math.inf and run.task:
+            if run.task and (run.is_given_up or self._end_at < math.inf):
                 run.task.cancel()
                 return
             run.deserted_at = time.monotonic()
@@ -171,7 +189,7 @@ class Runs:
         now = time.monotonic()
         finished = {key: r for key, r in self._runs.items() if r.done and not r.listeners}
         for key, run in finished.items():
-            if run.served or run.error or now - run.finished_at > self._linger:
+            if run.is_over or run.error or now - run.finished_at > self._linger:
                 del self._runs[key]
         waiting = [key for key in finished if key in self._runs]
         for key in waiting[: max(0, len(waiting) - _MOST_KEPT)]:

@@ -31,19 +31,27 @@ _NAMESPACE = re.compile("[a-z0-9_-]{1,32}")
 Offer = Literal["auto", "always", "never"]
 
 
+#: The APIs that an endpoint may speak, see `serve.reasoner_apis`.
+RemoteApi = Literal["chat", "messages", "responses"]
+
+
 @dataclass(frozen=True)
 class Remote:
-    """An OpenAI-compatible endpoint."""
+    """An endpoint that answers."""
 
     url: str  # the base URL; ``/v1`` is added if it has no path
     # The model's name there; ``mlx_lm.server`` calls the one it has loaded ``default_model``.
     model: str = "default_model"
-    key: str | None = field(default=None, repr=False)  # for the Authorization header
+    key: str | None = field(default=None, repr=False)  # for the header that the API has for it
     timeout: float = 900.0  # the most seconds between two pieces, or until a whole answer
     # Whether it heeds ``response_format``, ``tool_choice`` and ``parallel_tool_calls``, which
     # ``mlx_lm.server`` ignores.
     obeys: bool = False
     images: bool = False  # whether it reads images
+    api: RemoteApi = "chat"  # what it speaks
+    # Whether it wants to be sent earlier reasoning, as DeepSeek's API does; others refuse that. It
+    # is sent to a reasoner always, and to a fallback also once it has answered with reasoning.
+    wants_reasoning: bool = False
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)

@@ -7,6 +7,7 @@ to finish) and pings by the clock, not after silence.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass
@@ -60,11 +61,13 @@ async def _read_lines(pieces: AsyncIterable[bytes]) -> AsyncGenerator[str]:
     # Bytes are cut at line feeds only: a piece may end inside a character, and U+2028 does not end
     # a line here.
     waiting = bytearray()
+    is_first = True
     async for piece in pieces:
         first, *more = piece.split(b"\n")
         waiting += first
         for part in more:
-            yield _decode_line(waiting)
+            yield _decode_line(waiting.removeprefix(codecs.BOM_UTF8) if is_first else waiting)
+            is_first = False
             waiting = bytearray(part)
         if len(waiting) > _LONGEST:
             raise TooLong(f"a line of more than {_LONGEST} bytes")

@@ -1,20 +1,21 @@
-"""One OpenAI-compatible endpoint: what it answers, or why it can't, as one of our errors."""
+"""One endpoint: what it answers, as chat completions, or why it can't, as one of our errors."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, cast
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, NoReturn
 
 import httpx2
 
 from clara_mlx.serve import sse
 from clara_mlx.serve.errors import Unavailable, error_of_event, error_of_response
-from clara_mlx.serve.json_values import BadJson, read_answer
+from clara_mlx.serve.json_values import BadJson, read_answer, without_surrogates
 from clara_mlx.serve.masking import Masking, is_this_machine
-from clara_mlx.serve.reply import Object
+from clara_mlx.serve.reasoner_apis import REASONER_APIS, EventReader, NotAnAnswer
+from clara_mlx.serve.reply import Object, first_choice
 from clara_mlx.serve.settings import Remote, is_loopback
 
 # Seconds until an endpoint that accepts no connection counts as one that can't be reached.
@@ -56,16 +57,26 @@ class Endpoint:
         who: The name of the endpoint in errors: "the reasoner".
         remote: The endpoint's address and properties.
         mask: Mask secrets in what is sent, unless the endpoint is this machine.
+
+    Attributes:
+        who: Its name in errors.
+        remote: Its address and properties.
+        wants_reasoning: Whether it wants to be sent the reasoning of earlier answers: it was set
+            up so, its API drops what it does not want, or it has answered with reasoning itself.
+            OpenAI's API refuses such a field; DeepSeek's, which gives it, misses it in what
+            follows its own calls.
     """
 
     def __init__(self, who: str, remote: Remote, *, mask: bool = False) -> None:
         self.who = who
         self.remote = remote
+        self.wants_reasoning = remote.wants_reasoning or remote.api != "chat"
+        self._api = REASONER_APIS[remote.api]()
         host = httpx2.URL(remote.base).host
         is_local = is_loopback(host)
         self._masking = Masking() if mask and not is_this_machine(host) else None
         self._client = httpx2.AsyncClient(
-            headers=_HEADERS | ({"authorization": f"Bearer {remote.key}"} if remote.key else {}),
+            headers=_HEADERS | self._api.headers(remote.key),
             timeout=httpx2.Timeout(remote.timeout, connect=_CONNECT_SECONDS, pool=None),
             # A kept connection that the server just closed would look like a failure; on this
             # machine a new one costs nothing.
@@ -90,11 +101,21 @@ class Endpoint:
             ApiError: The endpoint refuses the request.
         """
         if not payload.get("stream"):
-            yield await self._complete(payload)
+            answer = await self._complete(payload)
+            self._learn(answer, "message")
+            yield answer
             return
         async with aclosing(self._stream(payload)) as events:
             async for event in events:
+                if not isinstance(event, sse.Comment):
+                    self._learn(event, "delta")
                 yield event
+
+    def _learn(self, piece: Object, name: str) -> None:
+        """Note whether the endpoint answers with reasoning."""
+        if not self.wants_reasoning:
+            said = ((first_choice(piece) or {}).get(name)) or {}
+            self.wants_reasoning = bool(said.get("reasoning_content"))
 
     async def _complete(self, payload: Mapping[str, Any]) -> Object:
         """A chat completion in one piece, with at least one choice."""
@@ -111,18 +132,19 @@ class Endpoint:
                 value = await asyncio.to_thread(read_answer, content)
             else:
                 value = read_answer(content)
-            if isinstance(value["choices"][0]["message"], dict):
-                return cast(Object, value)
-        except (BadJson, LookupError, TypeError):
+            if isinstance(value, dict):
+                self._raise_if_error(value)
+                return self._api.completion(value)
+        except (BadJson, NotAnAnswer):
             pass
-        raise Unavailable("broken", f"the answer of {self.who} is not a chat completion")
+        raise Unavailable("broken", f"the answer of {self.who} is not what its API answers")
 
     async def _stream(self, payload: Mapping[str, Any]) -> AsyncGenerator[Object | sse.Comment]:
         """The chunks and the keep-alives of a chat completion, up to a proper end."""
-        finished = False
+        reader = self._api.events()
         async with self._open(payload) as response:
             if "text/event-stream" not in response.headers.get("content-type", ""):
-                raise Unavailable("broken", f"{self.who} does not stream its answer")
+                await self._raise_what_it_says(response)
             try:
                 async with aclosing(sse.read_events(_read_pieces(response))) as events:
                     async for event in events:
@@ -130,44 +152,54 @@ class Endpoint:
                             yield event
                             continue
                         if event.strip() == "[DONE]":
+                            for chunk in reader.end():
+                                yield chunk
                             break
-                        chunk = self._parse_chunk(event)
-                        finished = finished or _has_finish_reason(chunk)
-                        yield chunk
+                        for chunk in self._chunks_of(event, reader):
+                            yield chunk
             except (httpx2.TransportError, sse.TooLong, _TooLong) as error:
                 raise self._unavailable(error) from error
-        if not finished:
+        if not reader.finished:
             raise Unavailable("broken", f"{self.who} broke off in its answer")
 
-    def _parse_chunk(self, text: str) -> Object:
-        """The chunk in an event's data; raises the error that the data is instead."""
+    async def _raise_what_it_says(self, response: httpx2.Response) -> NoReturn:
+        """Raise what a response means that is not the stream which was asked for."""
+        value = None
+        with suppress(BadJson):
+            value = read_answer(await _read_beginning(response))
+        if isinstance(value, dict):
+            self._raise_if_error(value)
+        raise Unavailable("broken", f"{self.who} does not stream its answer")
+
+    def _raise_if_error(self, value: Object) -> None:
+        """Raise the error that an answer or an event is, if it is one."""
+        found = self._api.error_in(value)
+        if found is not None:
+            raise error_of_event(self.who, found)
+
+    def _chunks_of(self, text: str, reader: EventReader) -> list[Object]:
+        """The chunks in an event's data; raises the error that the data is instead."""
         try:
-            chunk = read_answer(text.encode("utf-8", "replace"))
+            value = read_answer(text.encode("utf-8", "replace"))
         except BadJson as error:
             raise Unavailable("broken", f"{self.who} sent an event that {error}") from error
-        strange = Unavailable(
-            "broken", f"{self.who} sent an event that is not a chunk of a chat completion"
-        )
-        if not isinstance(chunk, dict):
-            raise strange
-        if chunk.get("error"):
-            raise error_of_event(self.who, chunk["error"])
-        choices = chunk.get("choices") or []
-        if not isinstance(choices, list) or not all(
-            isinstance(c, dict) and isinstance(c.get("delta") or {}, dict) for c in choices
-        ):
-            raise strange
-        return chunk
+        if not isinstance(value, dict):
+            raise Unavailable("broken", f"{self.who} sent an event that is not an object")
+        self._raise_if_error(value)
+        try:
+            return reader.read(value)
+        except NotAnAnswer as error:
+            raise Unavailable("broken", f"{self.who} sent an event that {error}") from error
 
     @asynccontextmanager
     async def _open(self, payload: Mapping[str, Any]) -> AsyncIterator[httpx2.Response]:
         """Send a request; gives the response with status 200, its body yet to be read."""
-        url = self.remote.base + "/chat/completions"
+        url = self.remote.base + self._api.path
         if self._masking is not None:
             payload = await asyncio.to_thread(self._masking.masked, payload)
-        # Lone surrogates have no bytes in UTF-8: they are sent as question marks.
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
-        content = text.encode("utf-8", "replace")
+        text = json.dumps(self._api.body(payload), ensure_ascii=False, allow_nan=False)
+        # Lone surrogates have no bytes in UTF-8.
+        content = without_surrogates(text).encode()
         request = self._client.build_request(
             "POST", url, content=content, headers={"content-type": "application/json"}
         )
@@ -187,8 +219,8 @@ class Endpoint:
                 )
             status = response.status_code
             if status != 200:
-                after = response.headers.get("retry-after")
-                raise error_of_response(self.who, status, await _read_error(response), after)
+                said = await _read_beginning(response)
+                raise error_of_response(self.who, status, said, response.headers)
             yield response
         finally:
             await response.aclose()
@@ -219,7 +251,7 @@ async def _read_pieces(response: httpx2.Response) -> AsyncGenerator[bytes]:
             await asyncio.sleep(0)
 
 
-async def _read_error(response: httpx2.Response) -> bytes:
+async def _read_beginning(response: httpx2.Response) -> bytes:
     """The beginning of a response's body."""
     content = bytearray()
     try:
@@ -231,7 +263,3 @@ async def _read_error(response: httpx2.Response) -> bytes:
     except (httpx2.TransportError, TimeoutError):
         pass  # the status says enough
     return bytes(content[:_ERROR_BYTES])
-
-
-def _has_finish_reason(chunk: Object) -> bool:
-    return any(choice.get("finish_reason") for choice in chunk.get("choices") or [])

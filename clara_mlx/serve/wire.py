@@ -124,7 +124,7 @@ def read_remembered(value: list[Any]) -> Remembered:
 
 def write_api_error(error: ApiError) -> Value:
     """What a client gets instead of an answer."""
-    names = ("status", "code", "param", "type", "retry", "retry_after")
+    names = ("status", "code", "param", "type", "retry", "retry_after", "retry_after_ms")
     return {"message": str(error), **{name: getattr(error, name) for name in names}}
 
 

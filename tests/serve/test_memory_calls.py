@@ -197,6 +197,24 @@ def test_calls_of_the_client_and_of_the_memory_in_one_answer(
     assert LINES[1] in sent[2]["content"] and sent[3]["content"] == "a b c"
 
 
+def test_a_reasoner_that_only_asks_must_answer_in_the_end(
+    gate: Gateway, upstream: Upstream
+) -> None:
+    """In the last round it is offered none of the memory's tools."""
+    asks = says("", ("expand", {"handle": "m-0000000000"}))
+
+    async def reply(body: dict[str, Any]) -> Any:
+        names = {tool["function"]["name"] for tool in body.get("tools", ())}
+        return await (asks if names & NAMES else says("I don't know."))(body)
+
+    upstream.replies = [reply]
+    assert gate.chat("go", tools=[TOOL]).choices[0].message.content == "I don't know."
+    assert len(upstream.requests) == 6
+    assert [tool["function"]["name"] for tool in upstream.requests[-1]["tools"]] == ["run"]
+    always = {"tool_choice": "auto", "parallel_tool_calls": True}
+    assert text_of(gate.streamed("on", tools=[TOOL], **always)) == "I don't know."
+
+
 def test_memory_calls_are_bounded(gate: Gateway, upstream: Upstream) -> None:
     upstream.replies = [says("", ("expand", {"handle": "m-0000000000"}))]
     with pytest.raises(openai.InternalServerError) as error:

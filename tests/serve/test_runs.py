@@ -6,13 +6,14 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway import Gateway, Upstream, gateway, says, text_of, wait_until
+from gateway import Gateway, Upstream, chunk, gateway, says, text_of, wait_until
+from starlette.responses import StreamingResponse
 
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.runs import Run, Runs
@@ -68,8 +69,8 @@ def test_identical_requests_share_one_answer(
 ) -> None:
     def ask(_: int) -> str:
         if stream:
-            return text_of(gate.streamed("hi"))
-        return str(gate.chat("hi").choices[0].message.content)
+            return text_of(gate.streamed("hi", temperature=0))
+        return str(gate.chat("hi", temperature=0).choices[0].message.content)
 
     with ThreadPoolExecutor(4) as pool:
         texts = pool.map(ask, range(4))
@@ -79,12 +80,15 @@ def test_identical_requests_share_one_answer(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}])
 def test_samples_are_not_shared_but_their_retries_are(
-    gate: Gateway, upstream: Upstream, answers: threading.Event
+    gate: Gateway, upstream: Upstream, answers: threading.Event, options: dict[str, Any]
 ) -> None:
+    """Without a temperature, too: every server has one of its own."""
+
     def ask(retry: int) -> None:
         headers = {"x-stainless-retry-count": str(retry)}
-        gate.chat("hi", temperature=1.0, extra_headers=headers)
+        gate.chat("hi", extra_headers=headers, **options)
 
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(ask, 0), pool.submit(ask, 0)]
@@ -132,6 +136,36 @@ def test_a_stream_goes_on_without_its_client(
     raw = gate.http.post("/v1/chat/completions", json=body).text
     assert raw.endswith("data: [DONE]\n\n") and len(upstream.requests) == 2
     assert upstream.left == 0
+
+
+def test_whoever_stops_a_stream_gets_another_answer(tmp_path: Path) -> None:
+    """And the reasoner is free at once: the next message would have to wait for it."""
+    ended: list[int] = []
+
+    async def goes_on(body: dict[str, Any]) -> StreamingResponse:
+        number = len(upstream.requests)
+
+        async def pieces() -> AsyncIterator[str]:
+            try:
+                for word in range(10_000):
+                    text = f"answer {number}, word {word}. "
+                    yield f"data: {json.dumps(chunk({'content': text}))}\n\n"
+                    await asyncio.sleep(0.005)
+            finally:
+                ended.append(number)
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    upstream = Upstream(goes_on)
+    body = BODY | {"stream": True, "temperature": 0}
+    with upstream.running() as url, gateway(tmp_path, url) as gate:
+        for number in (1, 2):
+            with gate.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                first = next(answer.iter_lines())
+            assert f"answer {number}, word 0" in first
+            if number == 2:  # at the first time the same is asked again without any pause
+                wait_until(lambda: answers_running(gate) == 0 and sorted(ended) == [1, 2])
+    assert len(upstream.requests) == 2
 
 
 def test_an_answer_without_listeners_ends(tmp_path: Path, upstream: Upstream) -> None:

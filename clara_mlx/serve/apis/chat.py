@@ -26,6 +26,13 @@ from clara_mlx.serve.runs import Run
 
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
+# Fields that limit an answer; LM Studio's clients send -1 for none.
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_NO_LIMIT = -1
+
+# Parts that are text under another name, and the name of the text in them.
+_TEXT_PARTS = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
+
 # Fields that the gateway sets itself, or that `ChatRequest` has fields for.
 _NOT_OPTIONS = frozenset(("messages", "tools", "model", "stream", "stream_options"))
 
@@ -71,6 +78,9 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
         ApiError: A field is not what OpenAI's API takes, or ``n`` is more than 1.
     """
     given = {key: value for key, value in body.items() if value is not None}
+    for name in _LIMITS:
+        if given.get(name) == _NO_LIMIT:
+            del given[name]
     messages = given.get("messages")
     if not isinstance(messages, list) or not messages:
         raise invalid_field("messages", "must be a list with at least one message")
@@ -140,12 +150,10 @@ def _check_call(call: Any, where: str) -> None:
         raise invalid_field(where, "must have a function with a name")
     if not isinstance(call.get("id"), str):
         raise invalid_field(f"{where}.id", "must be a string")
-    if not isinstance(function.get("arguments"), str | dict | None):
-        raise invalid_field(f"{where}.function.arguments", "must be a string")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in _LIMITS:
         check_whole_number(given, name)
     for name, most in (("temperature", 2), ("top_p", 1)):
         check_number(given, name, most)
@@ -174,15 +182,39 @@ def _clean(message: Mapping[str, Any]) -> Message:
     if copy["role"] == "developer":
         copy["role"] = "system"
     copy.setdefault("content", "")
+    thoughts: list[str] = []
+    if isinstance(copy["content"], list):
+        parts = copy["content"]
+        thoughts = [str(part.get("thinking") or "") for part in parts if _is_thought(part)]
+        copy["content"] = [_clean_part(part) for part in parts if not _is_thought(part)] or ""
+    # A refusal is what was said; servers don't know the field.
+    refusal = copy.pop("refusal", None)
+    if isinstance(refusal, str) and not copy["content"]:
+        copy["content"] = refusal
     if not copy.get("tool_calls"):
         copy.pop("tool_calls", None)
     # Servers read one or the other.
-    thought = copy.pop("reasoning", None) or copy.get("reasoning_content")
+    thought = copy.pop("reasoning", None) or copy.get("reasoning_content") or "".join(thoughts)
     if isinstance(thought, str) and thought and copy["role"] == "assistant":
         copy["reasoning_content"] = thought
     else:
         copy.pop("reasoning_content", None)
     return copy
+
+
+def _clean_part(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of a message under the name that every server knows."""
+    name = _TEXT_PARTS.get(part["type"])
+    if name and isinstance(part.get(name), str):
+        return {"type": "text", "text": part[name]}
+    if part["type"] == "input_image" and isinstance(part.get("image_url"), str):
+        return {"type": "image_url", "image_url": {"url": part["image_url"]}}
+    return part
+
+
+def _is_thought(part: Mapping[str, Any]) -> bool:
+    """Whether a part is a thought, as a client has it from another API."""
+    return part["type"] in ("thinking", "redacted_thinking")
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -249,7 +281,7 @@ class Writer:
     def _completion(self, reply: Reply) -> Object:
         choice = dict(self._piece["choices"][0])
         message = {**choice["message"], "role": "assistant"}
-        for name in ("tool_calls", "reasoning", "reasoning_content"):
+        for name in ("tool_calls", "function_call", "reasoning", "reasoning_content"):
             message.pop(name, None)
         calls = [call.as_message_part() for call in reply.client_calls]
         message["content"] = self.text or (None if calls else "")

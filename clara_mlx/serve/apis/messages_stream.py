@@ -73,8 +73,9 @@ class Writer:
         self._begin()
         if self._request.echo["thinking"] and "reasoning_content" in delta:
             self._calls.think(delta["reasoning_content"])
-        if "content" in delta:
-            self._calls.say(delta["content"])
+        for name in ("content", "refusal"):
+            if name in delta:
+                self._calls.say(delta[name])
         for call in delta.get("tool_calls", []):
             self._calls.take(call)
         self.text = self._blocks.text

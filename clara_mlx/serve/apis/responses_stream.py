@@ -131,8 +131,9 @@ class ResponsesWriter:
             self.begun = True
         if thought := delta.get("reasoning_content"):
             self._open(_Thought).add(thought)
-        if "content" in delta:
-            self._take_text(delta["content"])
+        for name in ("content", "refusal"):
+            if name in delta:
+                self._take_text(delta[name])
         for part in delta.get("tool_calls", ()):
             self._take_call(part)
 
