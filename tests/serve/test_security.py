@@ -191,12 +191,6 @@ def test_messages_of_the_wrong_shape_are_refused(gate: Gateway) -> None:
         [{"role": "assistant", "tool_calls": {}}],
         [{"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}],
         [{"role": "assistant", "tool_calls": [{**call, "id": 1}]}],
-        [
-            {
-                "role": "assistant",
-                "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": 1}}],
-            }
-        ],
         [{"role": "tool", "content": "x"}],
     ]
     for messages in wrong:
