@@ -8,17 +8,25 @@ from typing import Any, Literal
 
 from clara_mlx.context.budget import Budget, Exchange
 from clara_mlx.context.compaction import Compaction
-from clara_mlx.context.counting import Counter, Estimate, count_prompt, message_tokens, rough_tokens
+from clara_mlx.context.counting import (
+    Counter,
+    Estimate,
+    count_prompt,
+    message_tokens,
+    tokens_of_tools,
+)
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, is_instruction, units
+from clara_mlx.context.observed import Observer
 from clara_mlx.context.rebuild import rebuild_history
 from clara_mlx.context.recall import make_note
-from clara_mlx.context.recent import Recent
+from clara_mlx.context.recent import Known, Recent
 from clara_mlx.context.rounds import HiddenRounds
 from clara_mlx.context.shown import keep_sent
-from clara_mlx.context.steps import is_over, pieces_to_keep
+from clara_mlx.context.steps import pieces_to_keep
 from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens, fold_characters
 from clara_mlx.context.summary import Summary, handles_of_folds, summarize
+from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, View, session_of
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
@@ -26,6 +34,15 @@ from clara_mlx.memory import Memory
 #: When to compact: by the budget's trigger; at a phase boundary or on demand, whatever the
 #: utilisation; or only if the conversation would not fit.
 When = Literal["auto", "phase", "now", "never"]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found out about a conversation when it was prepared."""
+
+    view: View  # its edits; never changed any more
+    sizes: tuple[int, ...]  # of each message as it came, in tokens, about
+
 
 # Below this share of the trigger, the sum of the messages' tokens is exact enough.
 _EXACT_COUNT_FROM = 0.8
@@ -83,8 +100,8 @@ class Context:
         self.budget = budget or Budget()
         self.freezer = Freezer(memory)
         self.hidden_rounds = HiddenRounds(self.freezer)
-        self._recent = Recent()
-        self._observed = Recent()
+        self._recent: Recent[_Found] = Recent()
+        self._observer = Observer(self.freezer)
 
     def prepare(
         self,
@@ -117,14 +134,15 @@ class Context:
             ContextOverflow: Even the smallest form exceeds the budget.
         """
         budget = budget or self.budget
-        given = [dict(message) for message in messages]
-        view = self._view(given, session or session_of(given))
-        known = set(view.all_edits())
+        given = [one if type(one) is dict else dict(one) for one in messages]
+        known = self._recent.look(given, session or session_of(given))
+        view = before = self._view(given, known)
+        sizes = self._sizes(given, known)
         if budget.boundary is not None:
             view = self._with_excerpts(view, budget.boundary)
         limit = budget.limit
         asked_for = compact in ("phase", "now")
-        tokens, exact = self._count(view, tools, budget, near=asked_for)
+        tokens, exact = self._count(view, sizes, tools, budget, near=asked_for)
         exchange: Exchange | None = None
         reason = "below the trigger"
         if compact == "never" and tokens <= limit:
@@ -141,24 +159,24 @@ class Context:
                 view, exchange = attempt.compaction.view, attempt.exchange
                 tokens, exact = count_prompt(self.counter, view.render(), tools)
         if question and given and given[-1].get("role") in ("user", "tool"):
-            view, tokens, exact = self._with_note(
-                view, question, tools, budget, tokens, exact, among
-            )
+            noted = self._with_note(view, question, budget, among)
+            if noted is not view:
+                then, exact_then = self._count(noted, sizes, tools, budget)
+                if then <= limit:
+                    self.freezer.table.save_edits([noted.edits[len(given) - 1][NOTE]])
+                    view, tokens, exact = noted, then, exact_then
         note = view.edits.get(len(given) - 1, {}).get(NOTE)
-        sent = view.render()
+        self._recent.keep(known, _Found(view, sizes))
+        sent = [dict(message) for message in view.render()]
         keep_sent(self.memory, view.session, sent)
         return Prepared(
             messages=sent,
             tokens=tokens,
             exact=exact,
-            original_tokens=rough_tokens(given, tools, self.counter.text),
+            original_tokens=sum(sizes) + tokens_of_tools(tools, self.counter.text),
             session=view.session,
             exchange=exchange,
-            compacted=tuple(
-                edit.block.handle
-                for edit in view.all_edits()
-                if edit not in known and edit.block.handle
-            ),
+            compacted=_new_handles(before, view),
             note=note.block.text or None if note else None,
             reason=reason,
         )
@@ -182,8 +200,9 @@ class Context:
             raise ClaraError("there is nothing to compact: the conversation has no messages")
         name = session or session_of(given)
         self.observe(given, name)
+        view = self._view(given, self._recent.look(given, name))
         characters = fold_characters(self.budget)
-        return summarize(self._view(given, name), self.freezer, self.counter, characters)
+        return summarize(view, self.freezer, self.counter, characters)
 
     def observe(
         self, messages: Sequence[Mapping[str, Any]], session: str | None = None
@@ -194,22 +213,7 @@ class Context:
 
         Returns the handles. Nothing that the memory itself gave is remembered.
         """
-        session = session or session_of(messages)
-        known = self._observed.look(messages, session)
-        spans = units(messages, len(known.handles))
-        kept = pieces_to_keep(messages, spans)
-        found = self.freezer.observe_all(session, [one for some in kept for one in some])
-        new: list[tuple[str, ...]] = []
-        first = 0
-        for some in kept:
-            new.append(tuple(found[i] for i in range(first, first + len(some)) if i in found))
-            first += len(some)
-        over = spans[-1][0] if spans and not is_over(messages, spans[-1]) else len(messages)
-        self._observed.add_handles(session, known, new[: over - len(known.handles)])
-        before = [handle for some in known.handles for handle in some]
-        there = self.freezer.table.existing(before)
-        before = [handle for handle in before if handle in there]
-        return list(dict.fromkeys([*before, *(handle for some in new for handle in some)]))
+        return self._observer.observe(messages, session or session_of(messages))
 
     def handles(
         self, messages: Sequence[Mapping[str, Any]], session: str, indices: Iterable[int]
@@ -263,12 +267,35 @@ class Context:
 
     # -- steps -----------------------------------------------------------------------------------
 
-    def _view(self, messages: list[Message], session: str) -> View:
-        """The conversation with the edits of earlier requests whose originals still come back."""
-        view = View(messages, session, ends=self._recent.look(messages, session).chains)
-        edits = self.freezer.table.edits(view.chains)
-        view.add(edit for edit in edits if self.freezer.can_restore(edit.block))
+    def _view(self, messages: list[Message], known: Known[_Found]) -> View:
+        """The conversation with the edits of earlier requests whose originals still come back.
+
+        Those of messages that were known before are read again only if others changed them.
+        """
+        table = self.freezer.table
+        view = View(messages, known.session, ends=known.chains)
+        new = view.chains
+        if known.found:
+            continued = known.found.view.continued(messages, known.chains, known.same)
+            sent = [index for index in continued.sent_indices() if index < known.same]
+            edits = [edit for i in sent for edit in continued.edits.get(i, {}).values()]
+            chains = [known.chains[index] for index in sent]
+            if table.are_still(edits, chains) and all(map(self._comes_back, edits)):
+                view, new = continued, known.chains[known.same :]
+        found = table.edits(new)
+        view.add(filter(self._comes_back, found))
         return view
+
+    def _comes_back(self, edit: Edit) -> bool:
+        """Whether the original of what is replaced comes back."""
+        return self.freezer.can_restore(edit.block)
+
+    def _sizes(self, messages: list[Message], known: Known[_Found]) -> tuple[int, ...]:
+        """The tokens of each message as it came, about."""
+        before = list(known.found.sizes[: known.same]) if known.found else []
+        for index in known.changed if before else ():
+            before[index] = self._count_message(messages[index])
+        return (*before, *map(self._count_message, messages[len(before) :]))
 
     def _with_excerpts(self, view: View, boundary: int) -> View:
         compaction = Compaction(view, self.freezer, self.counter)
@@ -301,44 +328,54 @@ class Context:
         ).choose()
 
     def _with_note(
-        self,
-        view: View,
-        question: str,
-        tools: Sequence[Any] | None,
-        budget: Budget,
-        tokens: int,
-        exact: bool,
-        among: Collection[str] | None,
-    ) -> tuple[View, int, bool]:
-        """The view with a recall note at its newest message, and its tokens.
+        self, view: View, question: str, budget: Budget, among: Collection[str] | None
+    ) -> View:
+        """The view with a recall note at its newest message, which is not saved.
 
-        Nothing changes if the message has one already, if nothing is compacted, or if the note
-        would not fit.
+        Nothing changes if the message has one already, or if nothing is compacted.
         """
         last = len(view.messages) - 1
-        if NOTE in view.edits.get(last, {}) or not view.all_edits():
-            return view, tokens, exact
-        edit = make_note(view, question, self.freezer, self.counter, budget.note, among)
+        if NOTE in view.edits.get(last, {}) or not view.edits:
+            return view
         noted = view.copy()
-        noted.add([edit])
-        then, exact_then = self._count(noted, tools, budget)
-        if then > budget.limit:
-            return view, tokens, exact
-        self.freezer.table.save_edits([edit])
-        return noted, then, exact_then
+        noted.add([make_note(view, question, self.freezer, self.counter, budget.note, among)])
+        return noted
 
     def _count(
-        self, view: View, tools: Sequence[Any] | None, budget: Budget, *, near: bool = False
+        self,
+        view: View,
+        sizes: Sequence[int],
+        tools: Sequence[Any] | None,
+        budget: Budget,
+        *,
+        near: bool = False,
     ) -> tuple[int, bool]:
         """Tokens of what is sent, and whether that is the reasoner's own count.
 
         That is asked for only near the trigger, or if the caller says that this is ``near`` it.
+        Else they are the sum over the messages, ``sizes`` as they came.
         """
-        messages = view.render()
-        tokens = rough_tokens(messages, tools, self.counter.text)
+        tokens = tokens_of_tools(tools, self.counter.text)
+        for index in view.sent_indices():
+            if index in view.edits:
+                tokens += sum(map(self._count_message, view.render_at(index)))
+            else:
+                tokens += sizes[index]
         if near or tokens > _EXACT_COUNT_FROM * budget.trigger * budget.limit:
-            return count_prompt(self.counter, messages, tools)
+            return count_prompt(self.counter, view.render(), tools)
         return tokens, False
 
     def _count_message(self, message: Message) -> int:
         return message_tokens(message, self.counter.text)
+
+
+def _new_handles(before: View, view: View) -> tuple[str, ...]:
+    """The handles of the blocks that one view of a conversation has and an earlier one had not."""
+    changed = (i for i, edits in view.edits.items() if edits is not before.edits.get(i))
+    new = (
+        edit
+        for index in sorted(changed)
+        for part, edit in sorted(view.edits[index].items())
+        if edit != before.edits.get(index, {}).get(part)
+    )
+    return tuple(edit.block.handle for edit in new if edit.block.handle)

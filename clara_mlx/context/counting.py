@@ -178,7 +178,12 @@ def rough_tokens(
         text: Counts the tokens of a text.
     """
     total = sum(message_tokens(message, text) for message in messages)
-    return total + (text(json.dumps(tools)) if tools else 0)
+    return total + tokens_of_tools(tools, text)
+
+
+def tokens_of_tools(tools: Sequence[Any] | None, text: Callable[[str], int]) -> int:
+    """Estimate the tokens of the tools that are sent with a prompt."""
+    return text(json.dumps(tools)) if tools else 0
 
 
 def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> int:

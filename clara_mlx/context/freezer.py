@@ -218,13 +218,15 @@ class Freezer:
             else:
                 given.append(as_given(session, piece, handle))
                 self._observed[digest] = handle
-        self._remember_all(given)
+        # The client has these texts, too, until a block takes their place: that is synced.
+        self._remember_all(given, synced=False)
         for oldest in list(islice(self._observed, max(0, len(self._observed) - _MOST_OBSERVED))):
             self._observed.pop(oldest, None)
         for digest, piece in new.values():
             if is_long(piece):
                 self._draft(session, piece, 0, digest)
-        there = self.table.existing(list(handles.values()))
+        old = [handle for handle in handles.values() if handle not in new]
+        there = self.table.existing(old) | new.keys() if old else new.keys()
         return {index: handle for index, handle in handles.items() if handle in there}
 
     def handles(self, session: str, pieces: Iterable[Piece]) -> tuple[str, ...]:
@@ -357,7 +359,7 @@ class Freezer:
         if not self.memory.has(handle):
             self._remember_all([as_given(session, piece, handle)])
 
-    def _remember_all(self, given: Sequence[Mapping[str, Any]]) -> None:
+    def _remember_all(self, given: Sequence[Mapping[str, Any]], *, synced: bool = True) -> None:
         """Remember texts that have handles; few large ones together, as others write, too."""
         together: list[Mapping[str, Any]] = []
         for number, one in enumerate(given, 1):
@@ -366,7 +368,7 @@ class Freezer:
             if size < _REMEMBERED_TOGETHER and number < len(given):
                 continue
             try:
-                self.memory.remember_many(together)
+                self.memory.remember_many(together, synced=synced)
             except StoreError:
                 # If it has some of them by now, another thread was faster.
                 for other in together:

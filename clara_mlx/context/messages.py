@@ -86,15 +86,22 @@ def calls_by_result(
         first: The index from which on results are looked at.
     """
     calls: dict[str, Mapping[str, Any]] = {}
+    earlier: dict[str, Mapping[str, Any]] | None = None
     found: dict[int, tuple[str, str]] = {}
-    for index, message in enumerate(messages):
-        for call in message.get("tool_calls") or ():
-            calls[str(call.get("id"))] = call
-        if index >= first and message.get("role") == "tool":
-            call = calls.get(str(message.get("tool_call_id")))
+    for index, message in enumerate(messages[first:], first):
+        calls.update(_calls_by_id(message))
+        if message.get("role") == "tool":
+            id = str(message.get("tool_call_id"))
+            if id not in calls and earlier is None:  # it came late, or its call is lost
+                earlier = {k: v for one in messages[:first] for k, v in _calls_by_id(one).items()}
+            call = calls[id] if id in calls else (earlier or {}).get(id)
             unknown = (str(message.get("name") or "tool"), "")
             found[index] = unknown if call is None else _name_and_arguments(call)
     return found
+
+
+def _calls_by_id(message: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {str(call.get("id")): call for call in message.get("tool_calls") or ()}
 
 
 def calls_in(message: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,70 +1,204 @@
-"""What is known of the newest conversations, so that a request costs what is new in it."""
+"""What is known of the newest conversations, so that a request costs what is new in it.
+
+Each request has the whole conversation, mostly as it was plus some messages. What was found out
+about those that are the same is not found out again. Nothing here is saved: another process, or
+this one after a restart, finds out everything once more and comes to the same.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, count
+from operator import eq
+from typing import Any, Generic, TypeVar
 
-from clara_mlx.context.messages import chains, content_text, has_only_text
+from clara_mlx.context.messages import (
+    Message,
+    calls_in,
+    chains,
+    content_text,
+    content_texts,
+    has_only_text,
+    is_instruction,
+)
 
-# The number of conversations that are known.
-_CONVERSATIONS = 16
+# The most conversations that are known; the least recently seen go first.
+_CONVERSATIONS = 64
+
+# The most characters that they may have together. One longer conversation is known all the same.
+_CHARACTERS = 32_000_000
+
+#: What is found out about conversations.
+Found = TypeVar("Found")
 
 # What makes a message what it is, in texts that nobody can change.
 Said = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Known:
-    """A conversation as it was when it was last looked at.
+class Known(Generic[Found]):
+    """A conversation, and what is known of its beginning.
 
     Attributes:
-        said: Its messages.
+        session: The conversation's name.
+        messages: Copies of its messages, which nobody else can change.
         chains: The chain that ends with each.
-        handles: Handles that were observed, for each of its first messages.
+        same: The number of its first messages that were known before.
+        changed: Those of them that say something else now: instructions, which agents rewrite.
+        found: What was found out about these, and perhaps others that followed; None if nothing.
+        ends: The characters up to the end of each message.
+        instructions: The indices of those that are instructions.
+        odd: The indices of messages that have more than texts.
+        continues: The number of the known conversation that it takes the place of.
     """
 
-    said: tuple[Said, ...] = ()
+    session: str
+    messages: tuple[Message, ...] = ()
     chains: tuple[bytes, ...] = ()
-    handles: tuple[tuple[str, ...], ...] = ()
+    same: int = 0
+    changed: tuple[int, ...] = ()
+    found: Found | None = None
+    ends: tuple[int, ...] = ()
+    instructions: tuple[int, ...] = ()
+    odd: tuple[int, ...] = ()
+    continues: int | None = None
 
 
-class Recent:
-    """The conversations that were looked at last. Safe to use from several threads."""
+class Recent(Generic[Found]):
+    """The conversations that were looked at last. Safe to use from several threads.
 
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, Known] = OrderedDict()
+    Args:
+        most_of_name: The most conversations of one name: agents that work for one can share its
+            name, and people who open with the same words do.
+    """
+
+    def __init__(self, most_of_name: int = 4) -> None:
+        self._most_of_name = most_of_name
+        self._known: OrderedDict[int, Known[Found]] = OrderedDict()
+        self._numbers = count()
         self._lock = threading.Lock()
 
-    def look(self, messages: Sequence[Mapping[str, Any]], session: str) -> Known:
-        """What is known of these messages, all chains included."""
-        said = tuple(map(_said, messages))
-        with self._lock:
-            known = self._known.get(session, Known())
-        pairs = zip(said, known.said, strict=False)
-        same = next(
-            (i for i, (a, b) in enumerate(pairs) if a != b), min(len(said), len(known.said))
+    def look(self, messages: Sequence[Mapping[str, Any]], session: str) -> Known[Found]:
+        """A conversation with all its chains, and what is known of it."""
+        before, same, continues = self._longest(messages, session)
+        changed = tuple(
+            index
+            for index in before.instructions
+            if index < same and before.messages[index] != messages[index]
         )
-        before = known.chains[:same]
-        new = chains(messages[same:], session, before[-1] if before else None)
-        found = Known(said, (*before, *new), known.handles[:same])
-        self._keep(session, found)
-        return found
+        old = list(before.messages[:same])
+        for index in changed:
+            old[index] = _copy(messages[index])
+        new = [_copy(message) for message in messages[same:]]
+        last = before.chains[same - 1] if same else None
+        characters = before.ends[same - 1] if same else 0
+        ends = accumulate(map(_characters, new), initial=characters)
+        next(ends)
+        return Known(
+            session,
+            (*old, *new),
+            (*before.chains[:same], *chains(new, session, last)),
+            same,
+            changed,
+            before.found,
+            (*before.ends[:same], *ends),
+            _indices(before.instructions, is_instruction, new, same),
+            _indices(before.odd, _has_more_than_text, new, same),
+            continues,
+        )
 
-    def add_handles(self, session: str, known: Known, handles: Sequence[tuple[str, ...]]) -> None:
-        """Add the handles that were observed in the messages after those that have some."""
-        self._keep(session, Known(known.said, known.chains, (*known.handles, *handles)))
-
-    def _keep(self, session: str, known: Known) -> None:
+    def keep(self, known: Known[Found], found: Found) -> None:
+        """Keep what was found out about a conversation that `look` gave."""
         with self._lock:
-            self._known[session] = known
-            self._known.move_to_end(session)
-            if len(self._known) > _CONVERSATIONS:
+            if known.continues is not None:
+                self._known.pop(known.continues, None)
+            self._known[next(self._numbers)] = replace(known, found=found)
+            of_name = [n for n, one in self._known.items() if one.session == known.session]
+            for number in of_name[: -self._most_of_name]:
+                del self._known[number]
+            while len(self._known) > 1 and (
+                len(self._known) > _CONVERSATIONS
+                or sum(one.ends[-1] for one in self._known.values() if one.ends) > _CHARACTERS
+            ):
                 self._known.popitem(last=False)
+
+    def _longest(
+        self, messages: Sequence[Mapping[str, Any]], session: str
+    ) -> tuple[Known[Found], int, int | None]:
+        """The known conversation that has the longest beginning in common with this one.
+
+        Returns it, the number of messages in common, and its own number if this one continues it.
+        """
+        with self._lock:
+            known = [pair for pair in self._known.items() if pair[1].session == session]
+        best: Known[Found] = Known(session)
+        same, continues = 0, None
+        for number, other in known:
+            in_common = _in_common(other, messages)
+            if in_common > same:
+                best, same = other, in_common
+                # Another one, beside it, has only the task in common.
+                continues = number if 2 * in_common >= len(other.messages) else None
+        return best, same, continues
+
+
+def _in_common(known: Known[Any], messages: Sequence[Mapping[str, Any]]) -> int:
+    """The number of first messages that say the same in both."""
+    most = min(len(known.messages), len(messages))
+    first = 0
+    while first < most:
+        pairs = map(eq, known.messages[first:], messages[first:most])
+        first = next((index for index, same in enumerate(pairs, first) if not same), most)
+        if first == most or not _are_one(known.messages[first], messages[first]):
+            break
+        first += 1
+    # True is 1 for Python, and not for a reasoner.
+    odd = (index for index in known.odd if index < first)
+    return next((i for i in odd if _said(known.messages[i]) != _said(messages[i])), first)
+
+
+def _are_one(known: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
+    """Whether two messages that differ are one in a chain: see `messages.chains`."""
+    if is_instruction(known) or is_instruction(message):
+        return is_instruction(known) and is_instruction(message)
+    return _said(known) == _said(message)
+
+
+def _indices(
+    known: tuple[int, ...],
+    is_wanted: Callable[[Mapping[str, Any]], bool],
+    new: Sequence[Message],
+    same: int,
+) -> tuple[int, ...]:
+    """The indices of all messages of a kind, given those that are known, and the new messages."""
+    return (
+        *(index for index in known if index < same),
+        *(index for index, message in enumerate(new, same) if is_wanted(message)),
+    )
+
+
+def _copy(value: Any) -> Any:
+    """A value whose lists and objects are its own."""
+    if isinstance(value, Mapping):
+        return {key: _copy(one) for key, one in value.items()}
+    return [_copy(one) for one in value] if isinstance(value, list) else value
+
+
+def _characters(message: Mapping[str, Any]) -> int:
+    texts = [*content_texts(message), *(arguments for _, arguments in calls_in(message))]
+    return sum(map(len, texts))
+
+
+def _has_more_than_text(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    functions = [call.get("function") or {} for call in message.get("tool_calls") or ()]
+    given = [function.get("arguments") for function in functions]
+    is_text = content is None or isinstance(content, str) or has_only_text(content)
+    return not is_text or not all(one is None or isinstance(one, str) for one in given)
 
 
 def _said(message: Mapping[str, Any]) -> Said:

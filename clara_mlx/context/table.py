@@ -143,6 +143,26 @@ class BlockTable:
             ]
         return found
 
+    def are_still(self, edits: Iterable[Edit], chains: Sequence[bytes]) -> bool:
+        """Whether these are the edits of the messages at which the chains end, and all of them.
+
+        No text is read. A block that was forgotten took its edits with it.
+        """
+        known = {(e.chain, e.part, e.block.digest, int(e.explains)) for e in edits}
+        found: set[tuple[bytes, str, bytes, int]] = set()
+        for start in range(0, len(chains), _BATCH):
+            some = list(chains[start : start + _BATCH])
+            marks = ",".join("?" * len(some))
+            rows = self._file.read(
+                f"SELECT chain, part, block, explains FROM edits WHERE chain IN ({marks})", some
+            )
+            found.update(map(tuple, rows))
+        return found == known
+
+    def removals(self) -> object:
+        """A value that stays equal while nothing is removed; see `File.removals`."""
+        return self._file.removals()
+
     def existing(self, handles: Sequence[str]) -> set[str]:
         """Those of the handles that memories have."""
         self._file.bring(handles)

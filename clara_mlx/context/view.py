@@ -77,15 +77,22 @@ class View:
         self.session = session
         self.chains = chains(messages, session) if ends is None else ends
         self.head = head_length(messages)
-        self.edits: dict[int, dict[str, Edit]] = {}
+        self.edits: dict[int, Mapping[str, Edit]] = {}
         self.folds: dict[int, tuple[int, Edit]] = {}
-        # A system message ends the same chain as the message before it, and is never edited.
-        self._ends = {
-            chain: index
-            for index, chain in enumerate(self.chains)
-            if not is_instruction(messages[index])
-        }
         self.add(edits)
+
+    def continued(self, messages: Sequence[Message], ends: Sequence[bytes], same: int) -> View:
+        """A view of other messages with the edits of the first ``same``, which are this one's, too.
+
+        Args:
+            messages: The messages.
+            ends: The chain that ends with each.
+            same: The number of first messages that both have.
+        """
+        other = View(messages, self.session, ends=ends)
+        other.edits = {index: edits for index, edits in self.edits.items() if index < same}
+        other.folds = {end: fold for end, fold in self.folds.items() if end < same}
+        return other
 
     def add(self, edits: Iterable[Edit]) -> None:
         """Apply edits; those of other conversations or of the head are left out."""
@@ -93,7 +100,7 @@ class View:
             index = self._ends.get(edit.chain, -1)
             if index < self.head and not (index >= 0 and edit.part == NOTE):
                 continue
-            self.edits.setdefault(index, {})[edit.part] = edit
+            self.edits[index] = {**self.edits.get(index, {}), edit.part: edit}
             if edit.block.kind == "fold":
                 start = index + 1 - fold_form(edit.part)[1]
                 # If instructions have come in between since, the fold would hide them.
@@ -103,7 +110,7 @@ class View:
     def copy(self) -> View:
         """A view of the same messages that can be edited by itself."""
         other = copy.copy(self)
-        other.edits = {index: dict(edits) for index, edits in self.edits.items()}
+        other.edits = dict(self.edits)
         other.folds = dict(self.folds)
         return other
 
@@ -124,6 +131,16 @@ class View:
         return starts
 
     @cached_property
+    def _ends(self) -> dict[bytes, int]:
+        """By chain, the index of the message that ends it."""
+        # A system message ends the same chain as the message before it, and is never edited.
+        return {
+            chain: index
+            for index, chain in enumerate(self.chains)
+            if not is_instruction(self.messages[index])
+        }
+
+    @cached_property
     def _calls(self) -> dict[int, tuple[str, str]]:
         return calls_by_result(self.messages)
 
@@ -133,8 +150,9 @@ class View:
         return max(ends) if ends else None
 
     def all_edits(self) -> list[Edit]:
-        """Every edit that is applied."""
-        return [edit for edits in self.edits.values() for edit in edits.values()]
+        """Every edit that is applied, in the order of the messages."""
+        every = (self.edits[index] for index in sorted(self.edits))
+        return [edits[part] for edits in every for part in sorted(edits)]
 
     def pieces(self, index: int) -> list[Piece]:
         """The texts of a message as the client sent it."""
@@ -142,10 +160,13 @@ class View:
 
     def sent_indices(self) -> list[int]:
         """The indices of the messages that are sent, in order; of each fold, the last index."""
-        sent = [True] * len(self.messages)
-        for end, (start, _) in self.folds.items():
-            sent[start:end] = [False] * (end - start)
-        return [index for index, is_sent in enumerate(sent) if is_sent]
+        sent: list[int] = []
+        following = 0
+        for start, end in sorted((start, end) for end, (start, _) in self.folds.items()):
+            sent += range(following, start)
+            following = max(following, end)
+        sent += range(following, len(self.messages))
+        return sent
 
     def render(
         self, start: int = 0, end: int | None = None, *, notes: bool = True
@@ -156,10 +177,11 @@ class View:
             message
             for index in self.sent_indices()
             if start <= index < end
-            for message in self._render(index, notes)
+            for message in self.render_at(index, notes=notes)
         ]
 
-    def _render(self, index: int, notes: bool) -> list[Message]:
+    def render_at(self, index: int, *, notes: bool = True) -> list[Message]:
+        """What the reasoner gets for a message that is sent."""
         if index in self.folds:  # and in no wider one, or it would not be sent
             edit = self.folds[index][1]
             form, _ = fold_form(edit.part)

@@ -166,9 +166,16 @@ class Memory:
         self._work_on()
         return handle
 
-    def remember_many(self, given: Sequence[Mapping[str, Any]]) -> None:
-        """As `remember`, for texts that have their arguments and new handles: all or none."""
-        self._store.remember_many([Given(spans=cut(o["text"], self.measure), **o) for o in given])
+    def remember_many(self, given: Sequence[Mapping[str, Any]], *, synced: bool = True) -> None:
+        """As `remember`, for texts that have their arguments and new handles: all or none.
+
+        Args:
+            given: The arguments of each.
+            synced: Whether it waits for the disk. If not, the texts survive the end of this process
+                at once, but a loss of power only when something else has been remembered.
+        """
+        many = [Given(spans=cut(one["text"], self.measure), **one) for one in given]
+        self._store.remember_many(many, synced=synced)
         self._work_on()
 
     def _work_on(self) -> None:

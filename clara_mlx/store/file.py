@@ -48,6 +48,8 @@ class File:
         self._lock = threading.Lock()
         self._connections: list[tuple[threading.Thread, Connection]] = []
         self._closed = False
+        #: How often this process removed something from the file.
+        self.removed = 0
         self._place = Place(self.path)
         try:
             self._access, connection = find_access(self.path)
@@ -146,13 +148,40 @@ class File:
         """See to it that these memories are in the file, if they wait beside it."""
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that writes: all of it or nothing."""
+    def write(self, *, synced: bool = True) -> Iterator[Connection]:
+        """A transaction that writes: all of it or nothing.
+
+        Args:
+            synced: Whether it survives a loss of power from the moment at which it is done. If not,
+                it survives the end of this process at once, and a loss of power when the next
+                synced one is done, which writes down all before it.
+        """
         self.check_writable()
-        with self.errors(), transaction(self.connection) as connection:
+        with self.errors(), self._syncing(synced), transaction(self.connection) as connection:
             yield connection
             connection.execute("COMMIT")
         self.log_is_held_up()
+
+    @contextmanager
+    def _syncing(self, synced: bool) -> Iterator[None]:
+        """Have the commits in a block wait for the disk, as they always do, or not."""
+        if not synced:
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            if not synced:
+                self.connection.execute("PRAGMA synchronous = FULL")
+
+    def removals(self) -> tuple[object, ...]:
+        """A value that stays equal while nothing is removed from the file, by whomever.
+
+        It also changes when another thread or process writes, and differs between threads.
+        """
+        connection = self.connection
+        with self.errors():
+            row = connection.execute("PRAGMA data_version").fetchone()
+        return connection, row[0], self.removed
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

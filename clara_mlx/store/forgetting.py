@@ -52,6 +52,7 @@ def _remove(file: SettledFile, where: Mapping[str, Any], *, words: bool = True) 
         connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
         for table in ("chunk_text", "memory_text") if words else ():
             connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
+    file.removed += 1
     return len(ids)
 
 

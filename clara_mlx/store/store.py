@@ -144,8 +144,12 @@ class Store(SettledFile):
                 return keep(replace(newcomer, handle=drawn))
         raise AssertionError("there is always another handle")
 
-    def remember_many(self, many: Sequence[Given]) -> None:
+    def remember_many(self, many: Sequence[Given], *, synced: bool = True) -> None:
         """As `remember`, for several originals that have handles: all of them or none.
+
+        Args:
+            many: The originals.
+            synced: Whether they survive a loss of power from now on; see `File.write`.
 
         Raises:
             StoreError: As `remember`.
@@ -159,7 +163,7 @@ class Store(SettledFile):
         for newcomer, one in pairs:  # slow, so before the transaction
             if newcomer.sha256 not in new and newcomer.content_id(self.connection) is None:
                 new[newcomer.sha256] = *compress(one.original), chunk_rows(one.text, one.spans)
-        with self.write() as connection:
+        with self.write(synced=synced) as connection:
             for newcomer, one in pairs:
                 self.check_new(connection, newcomer.handle)
                 newcomer.insert(

@@ -29,6 +29,13 @@ _MAVEN = re.compile(
 _PLUGIN = re.compile(
     r"[a-z](?<![\w.:/@-].)[\w.-]{2,80}+:\d{1,4}+(?:\.[\w-]{1,30}+){1,5}+:[a-z][\w-]{1,40}+"
 )
+# What stands inside them, which is found faster.
+# :commons-lang3:j
+_IN_MAVEN = re.compile(r":[A-Za-z][\w.-]{1,80}+:[\w.$-]")
+# :3.8.0:c
+_IN_PLUGIN = re.compile(r":\d{1,4}+(?:\.[\w-]{1,30}+){1,5}+:[a-z]")
+# /till:2
+_IN_REGISTRY = re.compile(r"/[a-z\d][\w.-]{0,60}+:\w")
 # a.py:12:5
 _PLACE = re.compile(
     r"\.(?:py|js|ts|tsx|jsx|c|h|cc|cpp|go|rs|rb|php|java|kt|cs|sh|scala):|:\d+(?::\d+)?\Z"
@@ -58,12 +65,12 @@ def packages(text: str) -> Iterator[Span]:
             last = match.end()
             if name := _BEFORE_AT.search(text, before, match.start()):
                 yield name.start(), match.end() - match[0].endswith(".")
-    for pattern in (_MAVEN, _PLUGIN):
-        for match in pattern.finditer(text):
+    for part, pattern in ((_IN_MAVEN, _MAVEN), (_IN_PLUGIN, _PLUGIN)):
+        for match in pattern.finditer(text) if part.search(text) else ():
             if not _PLACE.search(match[0]):
                 yield match.start(), match.start() + len(match[0].rstrip(".-"))
     for match in _IMAGE.finditer(text) if ":" in text else ():
         yield match.start(1), match.start(1) + len(match[1].rstrip(".-"))
-    for match in _REGISTRY.finditer(text) if "/" in text else ():
+    for match in _REGISTRY.finditer(text) if _IN_REGISTRY.search(text) else ():
         if not _PLACE.search(match[0]):
             yield match.start(), match.start() + len(match[0].rstrip(".-"))

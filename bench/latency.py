@@ -1,0 +1,183 @@
+"""Measures what a request costs as its conversation grows: milliseconds of `prepare` and `observe`.
+
+    python bench/latency.py --trajectories FOLDER [--against CHECKOUT]
+
+A conversation is made of recorded runs of agents, one after the other; the format is described in
+README.md. It is sent as agents send theirs: whole, once for each answer, parsed anew each time. The
+requests are those whose history has nearly the tokens of a size, at four characters each. Nothing
+is left out before them, so every compaction on the way took place. There is no model.
+
+With ``--against`` the same is measured with the code of another checkout, in turns with this one's,
+so that what else the machine does is the same for both. Results go to bench/results/latency.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from clara_mlx import Memory, machine
+from clara_mlx.context import Budget, Context
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+CHARACTERS_PER_TOKEN = 4
+# Requests of a size have a history of at least this share of its tokens, and of no more than them.
+NEARLY = 0.85
+
+Message = dict[str, Any]
+
+
+def main() -> None:
+    about, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        description=about, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trajectories", type=Path, metavar="FOLDER", required=True)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[10_000, 100_000, 500_000])
+    parser.add_argument("--window", type=int, default=32_768)
+    parser.add_argument("--conversations", type=int, default=3, help="each with its order of runs")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="code to compare with")
+    parser.add_argument("--output", type=Path, default=RESULTS / "latency.json")
+    parser.add_argument("--one", type=int, metavar="SEED", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one is not None:
+        print(json.dumps(measure(options.trajectories, options.one, options)))
+        return
+    checkouts = {"here": ROOT, **({"against": options.against} if options.against else {})}
+    taken: dict[str, list[Any]] = {name: [] for name in checkouts}
+    for seed in range(options.conversations):
+        for name, checkout in checkouts.items():
+            taken[name].append(measure_with(checkout, seed, options))
+    results = {
+        "machine": machine.describe(),
+        "load": os.getloadavg(),
+        "window": options.window,
+        "conversations": options.conversations,
+        "milliseconds": {
+            name: {size: spread(some, size) for size in map(str, options.tokens)}
+            for name, some in taken.items()
+        },
+    }
+    options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(table(results))
+
+
+def measure_with(checkout: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """What `measure` gives with the code of a checkout, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--one", str(seed)]
+    command += ["--trajectories", str(options.trajectories), "--window", str(options.window)]
+    command += ["--tokens", *map(str, options.tokens)]
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def measure(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Send one conversation; by size, the milliseconds of each of its requests."""
+    sizes = sorted(options.tokens)
+    taken: dict[str, list[tuple[float, float]]] = {str(size): [] for size in sizes}
+    budget = Budget(options.window, options.window // 8)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        Memory.open(Path(temporary) / "memory.db") as memory,
+    ):
+        context = Context(memory, budget=budget)
+        for messages, tokens in requests(conversation(folder, seed)):
+            if tokens > sizes[-1]:
+                break
+            begun = time.perf_counter()
+            context.observe(messages)
+            observed = time.perf_counter()
+            context.prepare(messages)
+            ended = time.perf_counter()
+            for size in sizes:
+                if NEARLY * size <= tokens <= size:
+                    taken[str(size)].append((1e3 * (ended - observed), 1e3 * (observed - begun)))
+    return taken
+
+
+def conversation(folder: Path, seed: int) -> list[Message]:
+    """The messages of all recorded runs, one run after the other, in an order of its own.
+
+    Only the first run's instructions are kept. The ids of calls differ from run to run.
+    """
+    runs = sorted(path for path in folder.glob("*.json") if path.name != "needs.json")
+    random.Random(seed).shuffle(runs)
+    joined: list[Message] = []
+    for number, path in enumerate(runs):
+        for message in json.loads(path.read_text(encoding="utf-8")):
+            if number and message["role"] == "system":
+                continue
+            if "tool_call_id" in message:
+                message["tool_call_id"] = f"{number}-{message['tool_call_id']}"
+            for call in message.get("tool_calls") or ():
+                call["id"] = f"{number}-{call['id']}"
+            joined.append(message)
+    return joined
+
+
+def requests(messages: list[Message]) -> Iterator[tuple[list[Message], int]]:
+    """For each answer, what the client sent for it, parsed anew, and its tokens, about."""
+    written = [json.dumps(message) for message in messages]
+    characters = 0
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            yield json.loads(f"[{','.join(written[:index])}]"), characters // CHARACTERS_PER_TOKEN
+        characters += len(written[index])
+
+
+def spread(conversations: list[dict[str, Any]], size: str) -> dict[str, Any]:
+    """Medians and 95th percentiles of the requests of a size, in all conversations."""
+    pairs = [pair for one in conversations for pair in one[size]]
+    if len(pairs) < 2:
+        return {"requests": len(pairs)}
+    columns = {
+        "prepare": [prepare for prepare, _ in pairs],
+        "observe": [observe for _, observe in pairs],
+        "both": [prepare + observe for prepare, observe in pairs],
+    }
+    return {
+        "requests": len(pairs),
+        **{
+            name: {
+                "p50": round(median(values), 2),
+                "p95": round(quantiles(values, n=20)[-1], 2),
+                "most": round(max(values), 2),
+            }
+            for name, values in columns.items()
+        },
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The milliseconds as a table in Markdown."""
+    lines = [
+        "| tokens | code | requests | prepare p50 / p95 | observe p50 / p95 | both p50 / p95 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for code, sizes in results["milliseconds"].items():
+        for size, figures in sizes.items():
+            cells = [
+                f"{figures[name]['p50']} / {figures[name]['p95']}" if name in figures else "none"
+                for name in ("prepare", "observe", "both")
+            ]
+            lines.append(
+                f"| {int(size):,} | {code} | {figures['requests']} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

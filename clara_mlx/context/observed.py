@@ -1,0 +1,74 @@
+"""Observing a conversation: its texts are remembered as they come, before any block is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.messages import units
+from clara_mlx.context.recent import Known, Recent
+from clara_mlx.context.steps import is_over, pieces_to_keep
+
+# The handles that a message has when all of its unit is there, which can be none.
+_Handles = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """What was remembered of a conversation.
+
+    Attributes:
+        handles: The handles of each of its first messages.
+        since: When all of them were seen to exist; see `BlockTable.removals`.
+    """
+
+    handles: Sequence[_Handles]
+    since: object
+
+
+class Observer:
+    """Remembers what is new in conversations. Safe to use from several threads.
+
+    Args:
+        freezer: Remembers their texts.
+    """
+
+    def __init__(self, freezer: Freezer) -> None:
+        self._freezer = freezer
+        self._recent: Recent[_Remembered] = Recent(most_of_name=1)
+
+    def observe(self, messages: Sequence[Mapping[str, Any]], session: str) -> list[str]:
+        """Remember the texts of a conversation; returns the handles of those that still exist."""
+        since = self._freezer.table.removals()
+        known = self._recent.look(messages, session)
+        before = _of_whole_units(known, messages)
+        spans = units(messages, len(before))
+        kept = pieces_to_keep(messages, spans)
+        found = self._freezer.observe_all(session, list(chain.from_iterable(kept)))
+        new: list[_Handles] = []
+        first = 0
+        for pieces in kept:
+            indices = range(first, first + len(pieces))
+            new.append(tuple(found[index] for index in indices if index in found))
+            first = indices.stop
+        over = spans[-1][0] if spans and not is_over(messages, spans[-1]) else len(messages)
+        old = list(chain.from_iterable(before))
+        if known.found is None or known.found.since != since:
+            there = self._freezer.table.existing(old)
+            since = since if there.issuperset(old) else None
+            old = [handle for handle in old if handle in there]
+        self._recent.keep(known, _Remembered([*before, *new[: over - len(before)]], since))
+        return list(dict.fromkeys([*old, *chain.from_iterable(new)]))
+
+
+def _of_whole_units(
+    known: Known[_Remembered], messages: Sequence[Mapping[str, Any]]
+) -> Sequence[_Handles]:
+    """The handles of the first messages, as far as they are known and nothing else joins a unit."""
+    handles = known.found.handles[: known.same] if known.found else []
+    while handles and len(handles) < len(messages) and messages[len(handles)].get("role") == "tool":
+        handles = handles[:-1]
+    return handles
