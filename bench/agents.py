@@ -109,13 +109,17 @@ def work(program: Program, agents: Path, count: int, keep: Path | None) -> Run:
         upstream = Upstream(reasoner)
         begun = time.monotonic()
         exits, compactions, restart = [], 0, 0
-        parts = [(program.start, _TASK)] + ([(program.resume, _CONTINUE)] if program.resume else [])
+        task = _TASK
+        if program.plan:
+            program.plan(base / "plan", [step.command for step in steps])
+            task = str(base / "plan")
+        parts = [(program.start, task)] + ([(program.resume, _CONTINUE)] if program.resume else [])
         for arguments, told in parts:
             restart = len(reasoner.bodies)
             with gateway(upstream, "--window", str(program.window), db=base / "memory.db") as gate:
                 url = f"http://{gate.host}:{gate.port}"
                 variables = environment(home, program.settings(home, url, program.window))
-                command = [str(program.path(agents)), *arguments, told, *program.flags]
+                command = [str(program.path(agents)), *arguments, told]
                 exits.append(_start(command, project, variables, base / "agent.log"))
                 compactions += _compactions(gate)
                 gate.stop()

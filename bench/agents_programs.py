@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,13 +38,14 @@ class Program:
         package: Its name there.
         executable: The program.
         api: The path that it asks.
-        shell: Makes the call of its shell.
+        shell: Makes the call of its shell; None if it has none.
         settings: Writes its settings; gives the variables of its environment.
         start: Its arguments before a task.
         resume: Its arguments before what it is told when it continues its last session; empty if it
             can't.
         window: Tokens that the gateway is told the reasoner has.
-        flags: Further arguments, after the task.
+        plan: For an agent that has no shell of its own, writes a file of what its user does: the
+            commands of the steps. Its arguments then end with that file in place of the task.
     """
 
     name: str
@@ -52,12 +53,12 @@ class Program:
     package: str
     executable: str
     api: str
-    shell: Shell
+    shell: Shell | None
     settings: Settings
     start: Sequence[str]
     resume: Sequence[str] = ()
     window: int = 32_768
-    flags: Sequence[str] = field(default=())
+    plan: Callable[[Path, Sequence[str]], None] | None = None
 
     def path(self, folder: Path) -> Path:
         """The program's file in the folder where it is installed."""
@@ -164,6 +165,17 @@ def _mini(home: Path, url: str, window: int) -> Mapping[str, str]:
     }
 
 
+def _aider(home: Path, url: str, window: int) -> Mapping[str, str]:
+    return {"OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": _KEY}
+
+
+def _plan_of_aider(file: Path, commands: Sequence[str]) -> None:
+    lines = (
+        f"/run {command}\n/ask That was step {n}. Go on.\n" for n, command in enumerate(commands, 1)
+    )
+    file.write_text("".join(lines), encoding="utf-8")
+
+
 #: The agents, by name.
 PROGRAMS = {
     program.name: program
@@ -226,6 +238,21 @@ PROGRAMS = {
             lambda command: ("bash", {"command": command}),
             _mini,
             ("--yolo", "--exit-immediately", "--model", f"openai/{_MODEL}", "--task"),
+        ),
+        Program(
+            "aider",
+            "pypi",
+            "aider-chat",
+            "aider",
+            "/v1/chat/completions",
+            None,
+            _aider,
+            (
+                *("--model", f"openai/{_MODEL}", "--yes-always", "--no-git", "--no-gitignore"),
+                *("--no-show-model-warnings", "--no-check-update", "--analytics-disable"),
+                *("--no-stream", "--no-pretty", "--max-chat-history-tokens", "1000000", "--load"),
+            ),
+            plan=_plan_of_aider,
         ),
     )
 }

@@ -47,6 +47,7 @@ class Reasoner:
         steps: The commands to run.
         pause_after: The number of steps after which it says that this part is done.
         shell: Makes the call of the agent's shell from a command: the tool's name, its arguments.
+            Without one, a user runs the commands and says so.
         asks_early: Ask for facts in the second half of the steps although there is no pause.
 
     Attributes:
@@ -58,7 +59,7 @@ class Reasoner:
 
     steps: Sequence[Step]
     pause_after: int
-    shell: Callable[[str], tuple[str, dict[str, Any]]]
+    shell: Callable[[str], tuple[str, dict[str, Any]]] | None
     asks_early: bool = False
     done: int = 0
     asked: list[Asked] = field(default_factory=list)
@@ -77,12 +78,13 @@ class Reasoner:
         tools = {tool["function"]["name"] for tool in body.get("tools") or ()}
         tokens = len(json.dumps(body)) // 4
         usage = {"prompt_tokens": tokens, "completion_tokens": 30, "total_tokens": tokens + 30}
-        name, _ = self.shell("")
-        if name not in tools:
+        if self.shell is not None and self.shell("")[0] not in tools:
             self.side += 1
             return completion(body, "A task of many steps", **usage)
         self.bodies.append(dict(body))
         called = _called(body)
+        if self.shell is None and not called:
+            self.done += 1
         if called == _ASK:
             asked = self.asked[-1]
             asked.found = holds(_text(body["messages"][-1]), asked.step)
@@ -100,6 +102,8 @@ class Reasoner:
         if self.done == self.pause_after < len(self.steps) and not self._has_paused:
             self._has_paused = True
             return completion(body, "The first part is done.", **usage)
+        if self.shell is None:
+            return completion(body, "Go on with the next step.", **usage)
         if self.done < len(self.steps):
             tool, arguments = self.shell(self.steps[self.done].command)
             self.done += 1
