@@ -71,10 +71,11 @@ class Reasoner:
     def __call__(self, connection: socket.socket, body: dict[str, Any]) -> None:
         """Answer a request."""
         with self._lock:
-            answer = self._answer(body)
+            answer = self.answer(body)
         connection.sendall(answer)
 
-    def _answer(self, body: Mapping[str, Any]) -> bytes:
+    def answer(self, body: Mapping[str, Any]) -> bytes:
+        """What a request is answered, as a whole HTTP response."""
         tools = {tool["function"]["name"] for tool in body.get("tools") or ()}
         tokens = len(json.dumps(body)) // 4
         usage = {"prompt_tokens": tokens, "completion_tokens": 30, "total_tokens": tokens + 30}
