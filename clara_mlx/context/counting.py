@@ -18,6 +18,11 @@ from clara_mlx.model.regular import check_folder
 #: UTF-8 bytes per token in the estimate; code and paths have shorter tokens than prose.
 BYTES_PER_TOKEN = 3.0
 
+#: The same for descriptions of tools, which are prose. With the tokenizers of OpenAI (from which
+#: Qwen's descends) and Mistral, those of Claude Code have 4.3 to 4.4, the rest of its tools has 3.1
+#: to 3.4, and outputs of tools have 2.5 to 3.0.
+PROSE_BYTES_PER_TOKEN = 4.0
+
 #: Tokens that a template puts around a message, in the estimate.
 MESSAGE_TOKENS = 8
 
@@ -51,7 +56,7 @@ class Counter(Protocol):
 
 
 class Estimate:
-    """Estimates tokens from bytes, with `MESSAGE_TOKENS` for each message; tools count as JSON.
+    """Estimates tokens from bytes, with `MESSAGE_TOKENS` for each message; see `ToolsText`.
 
     Args:
         bytes_per_token: UTF-8 bytes per token.
@@ -65,7 +70,10 @@ class Estimate:
 
     def text(self, text: str) -> int:
         """Tokens of a text, rounded up."""
-        return -int(-len(text.encode("utf-8", "surrogatepass")) // self.bytes_per_token)
+        size: float = len(text.encode("utf-8", "surrogatepass"))
+        if isinstance(text, ToolsText):
+            size -= text.prose * (1 - BYTES_PER_TOKEN / PROSE_BYTES_PER_TOKEN)
+        return -int(-size // self.bytes_per_token)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
         """Tokens of the messages and the tools."""
@@ -183,7 +191,35 @@ def rough_tokens(
 
 def tokens_of_tools(tools: Sequence[Any] | None, text: Callable[[str], int]) -> int:
     """Estimate the tokens of the tools that are sent with a prompt."""
-    return text(json.dumps(tools)) if tools else 0
+    return text(ToolsText.of(tools)) if tools else 0
+
+
+class ToolsText(str):
+    """Tools as JSON.
+
+    Attributes:
+        prose: Bytes of their descriptions, which are most of an agent's tools.
+    """
+
+    prose: int
+
+    @classmethod
+    def of(cls, tools: Sequence[Any]) -> ToolsText:
+        """The text of some tools."""
+        text = cls(json.dumps(tools))
+        text.prose = _prose(tools)
+        return text
+
+
+def _prose(value: Any) -> int:
+    """Bytes of all descriptions in a JSON value, as `json.dumps` writes them."""
+    if isinstance(value, list | tuple):
+        return sum(map(_prose, value))
+    if not isinstance(value, dict):
+        return 0
+    said = value.get("description")
+    own = len(json.dumps(said)) if isinstance(said, str) else 0
+    return own + sum(_prose(one) for one in value.values() if isinstance(one, list | dict))
 
 
 def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> int:

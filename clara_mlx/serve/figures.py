@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from clara_mlx.context.counting import message_tokens
+from clara_mlx.context.counting import ToolsText, message_tokens
 from clara_mlx.context.messages import Message
 
 #: The media type of `Figures.page`.
@@ -168,7 +168,7 @@ def prompt_parts(
     messages: Sequence[Message], tools: Sequence[Any], count: Callable[[str], int]
 ) -> PromptParts:
     """A prompt's parts; ``count`` counts the tokens of a text."""
-    written = json.dumps(tools)
+    written = ToolsText.of(tools)
     parts = [(_digest(written), count(written) if tools else 0)]
     for message in messages:
         # Templates drop old reasoning; whether it is there says nothing about the rest.

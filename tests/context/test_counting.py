@@ -144,3 +144,16 @@ def test_the_estimate_is_what_it_says() -> None:
     message = {"role": "user", "content": "abc"}
     assert estimate.prompt([message]) == 1 + 8
     assert estimate.prompt([message], TOOLS) == 9 + estimate.text(json.dumps(TOOLS))
+
+
+def test_descriptions_of_tools_have_longer_tokens_than_the_rest() -> None:
+    said = "Ask about anything seen earlier in this work, shown or not. Gives a short answer."
+    function = {"name": "ask", "description": said, "parameters": {"type": "object"}}
+    tools = [{"type": "function", "function": function}]
+    bare = [{"type": "function", "function": {**function, "description": ""}}]
+    estimate = Estimate()
+    added = estimate.prompt([], tools) - estimate.prompt([], bare)
+    # cl100k and o200k have 18 tokens for it, Mistral's tekken 19.
+    assert 19 <= added < estimate.text(said)
+    parts = [{"deep": [{"description": said}]}, {"description": 5}]
+    assert estimate.prompt([], parts) < estimate.text(json.dumps(parts))
