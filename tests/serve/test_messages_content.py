@@ -217,10 +217,16 @@ def test_calls_and_results_that_were_lost_get_their_places() -> None:
 
 def test_options_and_tools() -> None:
     schema = {"type": "object", "properties": {"x": {"type": "string"}}}
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     asked = read(
         user(text("Go.")),
         tools=[
-            {"name": "run", "description": "Run it.", "input_schema": schema, "strict": True},
+            {
+                "name": "run",
+                "description": "Run it.",
+                "input_schema": dialect | schema,
+                "strict": True,
+            },
             {"type": "custom", "name": "look", "input_schema": {}, "cache_control": {}},
             {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
         ],

@@ -142,7 +142,9 @@ def _read_tools(given: Any) -> list[Object]:
             continue
         if not isinstance(tool.get("name"), str) or not isinstance(schema, dict):
             raise invalid_field(f"tools[{index}]", "must have a name and an input_schema")
-        function = {"name": tool["name"], "parameters": schema}
+        # In which dialect a schema is written says nothing to a model, once for each tool.
+        parameters = {key: value for key, value in schema.items() if key != "$schema"}
+        function = {"name": tool["name"], "parameters": parameters}
         if isinstance(tool.get("description"), str):
             function["description"] = tool["description"]
         tools.append({"type": "function", "function": function})
