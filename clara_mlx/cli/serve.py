@@ -19,10 +19,12 @@ import typer
 from clara_mlx.cli.options import DEFAULT_DB, Db, Model, open_memory
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory.settings import (
+    FALLBACK_API,
     FALLBACK_KEY,
     FALLBACK_MODEL,
     FALLBACK_URL,
     REASONER,
+    REASONER_API,
     REASONER_KEY,
     REASONER_URL,
     TOKEN,
@@ -49,6 +51,9 @@ def serve(
     reasoner: Annotated[
         str, typer.Option(envvar=REASONER_URL.name, help=REASONER_URL.purpose)
     ] = REASONER_URL.default,
+    reasoner_api: Annotated[
+        str, typer.Option(envvar=REASONER_API.name, help=REASONER_API.purpose)
+    ] = REASONER_API.default,
     reasoner_model: Annotated[
         str,
         typer.Option(
@@ -93,12 +98,23 @@ def serve(
     fallback: Annotated[
         str | None, typer.Option(envvar=FALLBACK_URL.name, help=FALLBACK_URL.purpose)
     ] = None,
+    fallback_api: Annotated[
+        str, typer.Option(envvar=FALLBACK_API.name, help=FALLBACK_API.purpose)
+    ] = FALLBACK_API.default,
     fallback_model: Annotated[
         str | None, typer.Option(envvar=FALLBACK_MODEL.name, help=FALLBACK_MODEL.purpose)
     ] = None,
     fallback_key: Annotated[
         str, typer.Option(help="The environment variable that holds the second API's key.")
     ] = FALLBACK_KEY.name,
+    fallback_reasoning: Annotated[
+        bool,
+        typer.Option(
+            "--fallback-reasoning",
+            help="The second API wants to be sent the reasoning of earlier answers (DeepSeek's "
+            "does); without this it is, once it has answered with reasoning itself.",
+        ),
+    ] = False,
     name: Annotated[str, typer.Option(help="The model's name for clients.")] = "reasoner",
     tools: Annotated[
         str, typer.Option(help="Offer the memory's tools: auto, always or never.")
@@ -161,6 +177,11 @@ def serve(
 
     if tools not in ("auto", "always", "never"):
         raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
+    for option, api in (("--reasoner-api", reasoner_api), ("--fallback-api", fallback_api)):
+        if api not in ("chat", "messages", "responses"):
+            raise typer.BadParameter(
+                f"{api!r}: choose chat, messages or responses", param_hint=option
+            )
     second = None
     if fallback:
         if not fallback_model:
@@ -172,6 +193,8 @@ def serve(
             timeout=timeout,
             obeys=True,
             images=True,
+            api=fallback_api,  # type: ignore[arg-type]  # checked above
+            wants_reasoning=fallback_reasoning,
         )
     settings = Settings(
         reasoner=Remote(
@@ -181,6 +204,7 @@ def serve(
             timeout=timeout,
             obeys=obeys,
             images=images,
+            api=reasoner_api,  # type: ignore[arg-type]  # checked above
         ),
         fallback=second,
         name=name,

@@ -34,12 +34,22 @@ REASONER = Setting(
     "The reasoner's folder, for exact token counts; without it they are estimates.",
 )
 REASONER_URL = Setting(
-    "CLARA_MLX_REASONER_URL", "The reasoner's OpenAI-compatible API.", "http://127.0.0.1:8080/v1"
+    "CLARA_MLX_REASONER_URL", "The base URL of the reasoner's API.", "http://127.0.0.1:8080/v1"
+)
+REASONER_API = Setting(
+    "CLARA_MLX_REASONER_API",
+    "What the reasoner's API speaks: chat (completions), messages (Anthropic's) or responses.",
+    "chat",
 )
 REASONER_KEY = Setting("CLARA_MLX_REASONER_KEY", "The key that the gateway sends to the reasoner.")
 FALLBACK_URL = Setting(
     "CLARA_MLX_FALLBACK_URL",
     "A second API, e.g. https://api.x.ai/v1, for requests that the reasoner can't answer.",
+)
+FALLBACK_API = Setting(
+    "CLARA_MLX_FALLBACK_API",
+    "What the second API speaks: chat (completions), messages (Anthropic's) or responses.",
+    "chat",
 )
 FALLBACK_MODEL = Setting("CLARA_MLX_FALLBACK_MODEL", "The name of the model at the second API.")
 FALLBACK_KEY = Setting(

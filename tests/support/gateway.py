@@ -56,7 +56,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 30) -> None:
 
 
 class Upstream:
-    """An OpenAI-compatible server; each request takes the next reply, the last one stays.
+    """A server of any API; each request takes the next reply, the last one stays.
 
     Attributes:
         requests: The bodies that came.
@@ -72,14 +72,15 @@ class Upstream:
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        routes = [Route("/v1/chat/completions", self._chat, methods=["POST"])]
+        paths = ("/v1/chat/completions", "/v1/messages", "/v1/responses")
+        routes = [Route(path, self._answer, methods=["POST"]) for path in paths]
         config = uvicorn.Config(
             Starlette(routes=routes), log_config=None, timeout_graceful_shutdown=1
         )
         with running(uvicorn.Server(config)) as url:
             yield url + "/v1"
 
-    async def _chat(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Response:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
@@ -230,6 +231,7 @@ def gateway(
     clara: Any = None,
     timeout: float = 30,
     remote: dict[str, Any] | None = None,
+    fallback_remote: dict[str, Any] | None = None,
     namespaces: dict[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Gateway]:
@@ -239,7 +241,9 @@ def gateway(
     """
     other = None
     if fallback:
-        other = serve.Remote(fallback, "other-model", "secret-key", 30, obeys=True, images=True)
+        usual = {"timeout": 30, "obeys": True, "images": True}
+        given = usual | (fallback_remote or {})
+        other = serve.Remote(fallback, "other-model", "secret-key", **given)
     chosen = serve.Settings(
         reasoner=serve.Remote(reasoner, timeout=timeout, **(remote or {})),
         fallback=other,
