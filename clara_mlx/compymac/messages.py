@@ -49,6 +49,7 @@ class ConfigCounter:
 
     exact = False
     takes_late_system_message = True
+    takes_users_in_a_row = True
 
     def __init__(self, characters_per_token: float) -> None:
         self._characters = characters_per_token
@@ -73,7 +74,7 @@ class ConfigCounter:
 
 def count_tools(counter: Counter, tools: Sequence[Any]) -> int:
     """Tokens that offering tools adds to a prompt."""
-    offered, none = (count_prompt(counter, _ANY_PROMPT, given)[0] for given in (tools, None))
+    offered, none = (count_prompt(counter, _ANY_PROMPT, given).tokens for given in (tools, None))
     return offered - none
 
 

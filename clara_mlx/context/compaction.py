@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from clara_mlx.context import folds, wording
-from clara_mlx.context.counting import Counter
+from clara_mlx.context.counting import Counter, for_template
 from clara_mlx.context.fold_form import choose_form, fold_part, turn_before
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.kept import digest_of, is_recalled
@@ -165,7 +165,9 @@ class Compaction:
                     done = self._replace(Candidate(index, piece, 0, excerpt)) or done
         return done
 
-    def fold(self, keep: int, characters: int, *, whole: bool = True) -> bool:
+    def fold(
+        self, keep: int, characters: int, *, whole: bool = True, form: str | None = None
+    ) -> bool:
         """Send what is between the task and the newest units as one message.
 
         Instructions in between stay where they are, so that there is one message before and one
@@ -176,6 +178,7 @@ class Compaction:
             characters: Characters that such a message may have, about.
             whole: Fold earlier folds, too. Otherwise they stay as they are, so that the server
                 keeps its cache of them, and only what came after them is folded.
+            form: One of `fold_form.FORMS`; None: that in which roles alternate best.
         """
         if len(self._spans) <= keep:
             return False
@@ -186,7 +189,7 @@ class Compaction:
                 start = self.view.stretch_start(end - 1)
                 while not whole and start < end and (fold := self.view.fold_at(start)) is not None:
                     start = fold + 1
-                done = self._fold_span(start, end, characters, whole) or done
+                done = self._fold_span(start, end, characters, whole, form) or done
         return done
 
     def _end_of_fold(self, last: int) -> int:
@@ -203,15 +206,16 @@ class Compaction:
             last,
         )
 
-    def _fold_span(self, start: int, end: int, characters: int, whole: bool) -> bool:
+    def _fold_span(
+        self, start: int, end: int, characters: int, whole: bool, form: str | None
+    ) -> bool:
         """Send the messages from ``start`` to before ``end`` as one, if there are several."""
         sent = sum(start <= index < end for index in self.view.sent_indices())
-        messages = self.view.messages
-        before = self.view.render(0, start)
-        form, alternates = choose_form(before, messages[:end], messages[start:end])
-        if sent < 2 or not (alternates or whole):
+        best, alternates = self.choose_form(start, end)
+        if sent < 2 or not (form or alternates or whole):
             return False
-        self._add(end - 1, fold_part(form, end - start), self.fold_block(start, end, characters))
+        part = fold_part(form or best, end - start)
+        self._add(end - 1, part, self.fold_block(start, end, characters))
         return True
 
     def fold_block(self, start: int, end: int, characters: int) -> Block:
@@ -237,6 +241,16 @@ class Compaction:
         self.new.folds[block.digest] = piece
         self.new.mentions[block.digest] = handles
         return block
+
+    def choose_form(self, start: int, end: int) -> tuple[str, bool]:
+        """The best form of a fold between two indices, and whether roles then alternate."""
+        messages = self.view.messages
+        return choose_form(
+            self.view.render(0, start),
+            messages[start:end],
+            messages[end:],
+            lambda sent: for_template(self._counter, sent),
+        )
 
     def _entries(
         self, start: int, end: int, earlier: set[int]

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from clara_mlx.context.acceptance import Acceptance
 from clara_mlx.context.budget import Budget, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import (
+    Count,
     Counter,
     Estimate,
     count_prompt,
@@ -100,6 +102,7 @@ class Context:
         self.budget = budget or Budget()
         self.freezer = Freezer(memory)
         self.hidden_rounds = HiddenRounds(self.freezer)
+        self._acceptance = Acceptance(self.freezer, self.counter)
         self._recent: Recent[_Found] = Recent()
         self._observer = Observer(self.freezer)
 
@@ -136,7 +139,8 @@ class Context:
         budget = budget or self.budget
         given = [one if type(one) is dict else dict(one) for one in messages]
         known = self._recent.look(given, session or session_of(given))
-        view = before = self._view(given, known)
+        view = self._acceptance.with_accepted_folds(self._view(given, known), tools)
+        before = view
         sizes = self._sizes(given, known)
         if budget.boundary is not None:
             view = self._with_excerpts(view, budget.boundary)
@@ -149,15 +153,18 @@ class Context:
             reason = "not asked for"
         elif asked_for or tokens > budget.trigger * limit:
             self.observe(given, view.session)
-            tokens, exact = count_prompt(self.counter, view.render(), tools)
+            count = count_prompt(self.counter, view.render(), tools)
             target = 0 if asked_for else int(budget.target * limit)
-            attempt = self._choose(view, tokens, tools, budget, target, cached)
+            attempt = self._choose(view, count, tools, budget, target, cached)
+            tokens, exact, refused = count
             reason = "not worth it"
             if attempt:
                 attempt.compaction.commit()
                 reason = "would not fit" if tokens > limit else f"compacted ({compact})"
                 view, exchange = attempt.compaction.view, attempt.exchange
-                tokens, exact = count_prompt(self.counter, view.render(), tools)
+                tokens, exact, refused = count_prompt(self.counter, view.render(), tools)
+                if not refused:
+                    self._acceptance.note(view)
         if question and given and given[-1].get("role") in ("user", "tool"):
             noted = self._with_note(view, question, budget, among)
             if noted is not view:
@@ -307,24 +314,25 @@ class Context:
     def _choose(
         self,
         view: View,
-        tokens: int,
+        count: Count,
         tools: Sequence[Any] | None,
         budget: Budget,
         target: int,
         cached: int | None,
     ) -> Attempt | None:
-        """Choose how to compact a view of ``tokens`` to ``target``."""
+        """Choose how to compact a view to ``target`` tokens."""
         if cached is None:
-            cached = cached_tokens(view.render(), tokens, self._count_message)
+            cached = cached_tokens(view.render(), count.tokens, self._count_message)
         return Strategy(
             view,
             self.freezer,
             self.counter,
             budget,
             tools,
-            before=tokens,
+            before=count.tokens,
             target=target,
-            cached=min(cached, tokens),
+            cached=min(cached, count.tokens),
+            is_refused=count.refused,
         ).choose()
 
     def _with_note(
@@ -362,7 +370,7 @@ class Context:
             else:
                 tokens += sizes[index]
         if near or tokens > _EXACT_COUNT_FROM * budget.trigger * budget.limit:
-            return count_prompt(self.counter, view.render(), tools)
+            return count_prompt(self.counter, view.render(), tools)[:2]
         return tokens, False
 
     def _count_message(self, message: Message) -> int:

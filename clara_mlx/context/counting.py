@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from clara_mlx.context.instructions import place_instructions
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.regular import check_folder
@@ -29,8 +30,28 @@ MESSAGE_TOKENS = 8
 # The number of texts whose counts are kept.
 _CACHED_COUNTS = 65_536
 
-# Roles of a conversation with a system message in its middle; some templates refuse it.
+# Roles of conversations that some templates refuse: a system message in the middle, and two
+# messages of a user's in a row.
 _LATE_SYSTEM_MESSAGE = ("system", "user", "assistant", "system", "user")
+_USERS_IN_A_ROW = ("user", "user")
+
+
+class Refused(ClaraError):
+    """The reasoner's template refuses these messages; the server will, too."""
+
+
+class Count(NamedTuple):
+    """How large a prompt is.
+
+    Attributes:
+        tokens: Its tokens.
+        exact: Whether that is the reasoner's own count.
+        refused: Whether the reasoner's template is known to refuse it.
+    """
+
+    tokens: int
+    exact: bool
+    refused: bool = False
 
 
 class Counter(Protocol):
@@ -44,6 +65,11 @@ class Counter(Protocol):
     @property
     def takes_late_system_message(self) -> bool:
         """Whether the reasoner's template accepts a system message that is not the first."""
+        ...
+
+    @property
+    def takes_users_in_a_row(self) -> bool:
+        """Whether the reasoner's template accepts two messages of a user's in a row."""
         ...
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
@@ -64,6 +90,7 @@ class Estimate:
 
     exact = False
     takes_late_system_message = True
+    takes_users_in_a_row = True
 
     def __init__(self, bytes_per_token: float = BYTES_PER_TOKEN) -> None:
         self.bytes_per_token = bytes_per_token
@@ -121,6 +148,8 @@ class ChatTemplate:
             loaded()
         #: Whether the template accepts a system message that is not the first; found out once.
         self.takes_late_system_message = self._accepts(_LATE_SYSTEM_MESSAGE)
+        #: Whether it accepts two messages of a user's in a row.
+        self.takes_users_in_a_row = self._accepts(_USERS_IN_A_ROW)
 
     def _accepts(self, roles: Sequence[str]) -> bool:
         """Whether the template renders a made-up conversation of these roles."""
@@ -143,7 +172,7 @@ class ChatTemplate:
         """Tokens of the rendered prompt with the opening of the answer.
 
         Raises:
-            ClaraError: The template refuses these messages; the server will, too.
+            Refused: The template refuses these messages; the server will, too.
         """
         try:
             given = [_as_server_gives(message) for message in messages]
@@ -156,7 +185,7 @@ class ChatTemplate:
                     **self._options,
                 )
         except Exception as error:  # templates raise what they like
-            raise ClaraError(f"the reasoner's chat template rejects these messages: {error}") from (
+            raise Refused(f"the reasoner's chat template rejects these messages: {error}") from (
                 error
             )
         return len(ids)
@@ -164,15 +193,22 @@ class ChatTemplate:
 
 def count_prompt(
     counter: Counter, messages: Sequence[Message], tools: Sequence[Any] | None
-) -> tuple[int, bool]:
-    """Tokens of a prompt, and whether that is the reasoner's own count.
-
-    If its template refuses the messages, the sum of their parts must do; the server will say so.
-    """
+) -> Count:
+    """The size of a prompt as it is sent; if its template refuses it, the sum of its parts."""
     try:
-        return counter.prompt(messages, tools), counter.exact
-    except ClaraError:
-        return rough_tokens(messages, tools, counter.text), False
+        return Count(counter.prompt(for_template(counter, messages), tools), counter.exact)
+    except ClaraError as error:
+        refused = isinstance(error, Refused)
+        return Count(rough_tokens(messages, tools, counter.text), False, refused)
+
+
+def for_template(counter: Counter, messages: Sequence[Message]) -> list[Message]:
+    """Messages as the reasoner's template takes them; see `place_instructions`."""
+    if counter.takes_late_system_message:
+        return list(messages)
+    # Counters that others have written may not know.
+    alternating = not getattr(counter, "takes_users_in_a_row", True)
+    return place_instructions(messages, alternating=alternating)
 
 
 def rough_tokens(

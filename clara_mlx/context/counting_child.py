@@ -14,7 +14,7 @@ import socket
 import sys
 from typing import Any
 
-from clara_mlx.context.counting import ChatTemplate
+from clara_mlx.context.counting import ChatTemplate, Refused
 from clara_mlx.errors import ClaraError
 
 # Bytes that the process may take beside what it takes once the tokenizer is loaded. A prompt of a
@@ -52,7 +52,12 @@ def main() -> None:
         send({"error": str(error)})
         return
     _end_after(0)
-    send({"takes_late_system_message": counter.takes_late_system_message})
+    send(
+        {
+            "takes_late_system_message": counter.takes_late_system_message,
+            "takes_users_in_a_row": counter.takes_users_in_a_row,
+        }
+    )
     for line in lines:
         _end_after(given["seconds"] + _GRACE)
         answer = _count(counter, line)
@@ -67,7 +72,8 @@ def _count(counter: ChatTemplate, line: bytes) -> dict[str, Any]:
             return {"tokens": counter.text(asked["text"])}
         return {"tokens": counter.prompt(asked["messages"], asked["tools"])}
     except BaseException as error:  # a panic of the tokenizer is no Exception
-        return {"error": str(error)[:_ERROR] or type(error).__name__}
+        told = str(error)[:_ERROR] or type(error).__name__
+        return {"refused" if isinstance(error, Refused) else "error": told}
 
 
 def _end_after(seconds: float) -> None:

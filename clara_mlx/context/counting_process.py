@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.context.child_process import start_child
-from clara_mlx.context.counting import CountCache, Estimate
+from clara_mlx.context.counting import CountCache, Estimate, Refused
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 
@@ -88,6 +88,8 @@ class CountingProcess:
         self._child: _Child | None = self._start()
         #: Whether the template accepts a system message that is not the first; found out once.
         self.takes_late_system_message = self._child.takes_late_system_message
+        #: Whether it accepts two messages of a user's in a row.
+        self.takes_users_in_a_row = self._child.takes_users_in_a_row
 
     def __enter__(self) -> CountingProcess:
         return self
@@ -114,7 +116,8 @@ class CountingProcess:
         """Tokens of the rendered prompt with the opening of the answer.
 
         Raises:
-            ClaraError: The template refuses these messages, they are too long, or it does not end.
+            Refused: The template refuses these messages.
+            ClaraError: They are too long, or it does not end.
         """
         given = {"messages": list(messages), "tools": list(tools) if tools else None}
         return self._ask("prompt", given)
@@ -147,6 +150,8 @@ class CountingProcess:
         finally:
             self._lock.release()
         pause.over()
+        if "refused" in answer:
+            raise Refused(answer["refused"])
         if "error" in answer:
             raise ClaraError(answer["error"])
         return int(answer["tokens"])
@@ -238,6 +243,7 @@ class _Child:
             self.end()
             raise ClaraError(answer["error"])
         self.takes_late_system_message = bool(answer["takes_late_system_message"])
+        self.takes_users_in_a_row = bool(answer["takes_users_in_a_row"])
 
     def ask(self, line: bytes, seconds: float) -> dict[str, Any]:
         """The answer to a line.

@@ -1,14 +1,16 @@
 """The messages that a fold is sent as, so that roles alternate wherever the client's did.
 
 Templates that insist on it count users' messages and the assistant's without calls. A fold that
-ends where the assistant has answered stands for that answer. Any other one is the result of a
-call of `expand`, which does not count: after the task, the next to speak is the assistant.
+ends where the assistant has answered stands for that answer. Most others are the result of a call
+of `expand`, which does not count: after the task, the next to speak is the assistant. Where
+neither keeps the roles alternating, a fold is a user's message.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from clara_mlx.context.messages import Message, calls_in, content_text
@@ -19,6 +21,12 @@ ANSWER = "fold"
 
 #: The part of an edit for a fold that is sent as a call with its result.
 CALLED = "called"
+
+#: The part of an edit for a fold that is sent as a user's message.
+AS_USER = "user"
+
+#: All forms of a fold.
+FORMS = (ANSWER, CALLED, AS_USER)
 
 # The tool whose result it seems to be.
 _TOOL = "expand"
@@ -41,7 +49,7 @@ def fold_form(part: str) -> tuple[str, int]:
 def fold_messages(form: str, handle: str, text: str) -> list[Message]:
     """The messages of a fold with this text."""
     if form != CALLED:
-        return [{"role": "assistant", "content": text}]
+        return [{"role": "user" if form == AS_USER else "assistant", "content": text}]
     id = f"f{handle.removeprefix('m-')}"[:_ID]
     function = {"name": _TOOL, "arguments": json.dumps({"handle": handle})}
     return [
@@ -67,29 +75,49 @@ def called_fold(pair: Sequence[Mapping[str, Any]], block: Block) -> bool:
     )
 
 
+def turns(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The roles that templates count: of users' messages, and the assistant's without calls."""
+    return [
+        str(message["role"])
+        for message in messages
+        if message.get("role") in ("user", "assistant") and not message.get("tool_calls")
+    ]
+
+
 def turn_before(messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """The role of the last turn: of a user's message, or the assistant's without calls."""
-    for message in reversed(messages):
-        role = message.get("role")
-        if role in ("user", "assistant") and not message.get("tool_calls"):
-            return str(role)
-    return None
+    """The role of the last turn."""
+    return next(iter(turns(reversed(messages))), None)
+
+
+def repeated_turns(messages: Iterable[Mapping[str, Any]]) -> int:
+    """How often a turn has the same role as the one before it; 0: roles alternate."""
+    return sum(a == b for a, b in pairwise(turns(messages)))
 
 
 def choose_form(
-    sent: Sequence[Mapping[str, Any]],
-    given: Sequence[Mapping[str, Any]],
-    folded: Sequence[Mapping[str, Any]],
+    before: Sequence[Message],
+    folded: Sequence[Message],
+    after: Sequence[Message],
+    place: Callable[[Sequence[Message]], Sequence[Message]],
 ) -> tuple[str, bool]:
-    """The form in which a fold leaves roles alternating, and whether there is one.
+    """The form in which a fold leaves roles alternating, and whether they do where they did.
 
     Args:
-        sent: The messages that are sent before it.
-        given: The client's messages up to and with those that are folded.
-        folded: Those that are folded. If they call nothing, the template may know no calls.
+        before: The messages that are sent before it.
+        folded: Those that it stands for.
+        after: Those that come after it.
+        place: Puts instructions amid messages where the template takes them.
     """
-    before, last = turn_before(sent), turn_before(given)
-    calls = any(message.get("tool_calls") for message in folded)
-    form = ANSWER if last == "assistant" != before or not calls else CALLED
-    # After an earlier fold that is an answer, no form of ours can be a user's turn.
-    return form, not (before == "assistant" and last == "user")
+    given = [*before, *folded, *after]
+    if not any(message.get("tool_calls") for message in given):
+        forms: tuple[str, ...] = (ANSWER, AS_USER)  # the template may know no calls
+    elif turn_before([*before, *folded]) == "assistant" != turn_before(before):
+        forms = FORMS
+    else:
+        forms = (CALLED, ANSWER, AS_USER)
+    repeated = {
+        form: repeated_turns(place([*before, *fold_messages(form, "m-", ""), *after]))
+        for form in forms
+    }
+    best = min(forms, key=repeated.__getitem__)
+    return best, repeated[best] <= repeated_turns(place(given))

@@ -16,8 +16,8 @@ from clara_mlx.context.view import NOTE_BEGINS, NOTE_GAP
 def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Message]:
     """The full history behind messages that were sent: every block replaced with its original.
 
-    Text that this memory did not issue is kept. Only the assistant's can be a fold, which stands
-    for others' messages, too, or the result of the very call that a fold is sent with.
+    Text that this memory did not issue is kept. A fold stands for others' messages, too: it is all
+    that a user or the assistant says, or the result of the very call that a fold is sent with.
 
     Raises:
         StoreError: An original was forgotten, or is damaged.
@@ -40,7 +40,7 @@ def fold_at(messages: Sequence[Message], index: int, freezer: Freezer) -> tuple[
     Returns it and the number of its messages; without one, None and 1.
     """
     message = messages[index]
-    if message.get("role") != "assistant":
+    if message.get("role") not in ("assistant", "user"):
         return None, 1
     content = message.get("content")
     block = _block_with_text(content, freezer) if isinstance(content, str) else None

@@ -10,6 +10,7 @@ from typing import Any
 from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Counter, count_prompt, message_tokens
+from clara_mlx.context.fold_form import FORMS
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message
 from clara_mlx.context.view import View
@@ -44,11 +45,13 @@ class Attempt:
         name: What was done, in words for the log.
         compaction: The edits.
         exchange: What they give and cost.
+        refused: Whether the reasoner's template refuses the messages.
     """
 
     name: str
     compaction: Compaction
     exchange: Exchange
+    refused: bool
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Strategy:
         before: Tokens of the prompt as it is.
         target: Tokens that the prompt should shrink to.
         cached: Tokens of the prompt that the server holds.
+        is_refused: Whether the template refuses the conversation as it is, and so whatever is done.
     """
 
     view: View
@@ -74,6 +78,7 @@ class Strategy:
     before: int
     target: int
     cached: int
+    is_refused: bool = False
 
     def choose(self) -> Attempt | None:
         """The first attempt that is worth its price; None if there is none and the prompt fits.
@@ -86,12 +91,15 @@ class Strategy:
             if self._is_worth_it(attempt):
                 return attempt
         if attempt and self._overflows:
-            raise ContextOverflow(attempt.exchange.after, self.budget.limit)
+            smallest = self.before if attempt.refused else attempt.exchange.after
+            raise ContextOverflow(smallest, self.budget.limit)
         return None
 
     def _is_worth_it(self, attempt: Attempt) -> bool:
         """Whether an attempt pays; if the prompt overflows, anything that makes it fit does."""
         exchange = attempt.exchange
+        if attempt.refused and not self.is_refused:
+            return False
         enough = self._overflows or exchange.frees_enough(self.budget.least)
         return enough and exchange.after <= self.budget.limit
 
@@ -128,20 +136,33 @@ class Strategy:
         """
         target = int(self.budget.target * self.budget.limit)
         for name, whole in (("one fold for all", True), ("a fold after the earlier ones", False)):
+            attempt = self._fold(name, blocks, self.budget.keep, whole=whole)
+            if attempt and (whole or attempt.exchange.after <= target):
+                yield attempt
+
+    def _fold(
+        self, name: str, blocks: Compaction, keep: int, *, whole: bool = True
+    ) -> Attempt | None:
+        """A fold in the form that suits the roles, or in another one if the template refuses it."""
+        attempt = None
+        for form in (None, *FORMS):
             folded = blocks.copy()
-            if folded.fold(self.budget.keep, self._fold_characters, whole=whole):
-                attempt = self._measure(name, folded)
-                if whole or attempt.exchange.after <= target:
-                    yield attempt
+            if not folded.fold(keep, self._fold_characters, whole=whole, form=form):
+                break
+            attempt = self._measure(name, folded)
+            if self.is_refused or not attempt.refused:
+                break
+        return attempt
 
     def _last_attempts(self, tried: Compaction) -> Iterator[Attempt]:
         """What is left to do if the conversation would not fit: only the newest unit is kept."""
         limit = self.budget.limit
         tried.replace_with_blocks(1, in_use=True, again=True)
         yield self._measure("blocks before the newest unit", tried)
-        folded = tried.copy()
-        if self.budget.fold and folded.fold(1, self._fold_characters):
-            yield self._measure("a fold before the newest unit", folded)
+        folded = tried
+        if self.budget.fold and (attempt := self._fold("a fold before the newest unit", tried, 1)):
+            folded = attempt.compaction
+            yield attempt
         for name, start, part in (
             ("blocks, and excerpts of the newest results", tried, _EXCERPT_PART),
             ("a fold, and excerpts of the newest results", folded, _EXCERPT_PART),
@@ -162,11 +183,12 @@ class Strategy:
     def _measure(self, name: str, compaction: Compaction) -> Attempt:
         """Measure what the edits so far give and cost."""
         new = compaction.view.render()
+        count = count_prompt(self.counter, new, self.tools)
         exchange = exchange_of(
             self.view.render(),
             new,
             self.before,
-            count_prompt(self.counter, new, self.tools)[0],
+            count.tokens,
             self.cached,
             lambda message: message_tokens(message, self.counter.text),
         )
@@ -178,7 +200,7 @@ class Strategy:
             exchange.after,
             exchange.read,
         )
-        return Attempt(name, compaction, exchange)
+        return Attempt(name, compaction, exchange, count.refused)
 
 
 def fold_characters(budget: Budget) -> int:

@@ -89,13 +89,17 @@ class BlockTable:
         return chosen
 
     def save_edits(
-        self, edits: Sequence[Edit], made: Sequence[tuple[Block, Iterable[str]]] = ()
+        self,
+        edits: Sequence[Edit],
+        made: Sequence[tuple[Block, Iterable[str]]] = (),
+        without: Sequence[Edit] = (),
     ) -> None:
         """Save edits, all or none; each replaces an earlier one of the same part.
 
         Args:
             edits: The edits.
             made: Blocks of theirs that are not kept yet, each with the handles it names.
+            without: Earlier edits that are deleted.
 
         Raises:
             StoreError: One of the handles does not exist, or was forgotten.
@@ -105,6 +109,10 @@ class BlockTable:
         with self._file.write() as connection:
             for row, handles in rows:
                 _insert(connection, row, handles)
+            connection.executemany(
+                "DELETE FROM edits WHERE chain = ? AND part = ?",
+                [(edit.chain, edit.part) for edit in without],
+            )
             connection.executemany(
                 "INSERT INTO edits (chain, part, block, explains) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (chain, part) DO UPDATE SET block = excluded.block, "

@@ -103,8 +103,10 @@ class View:
             self.edits[index] = {**self.edits.get(index, {}), edit.part: edit}
             if edit.block.kind == "fold":
                 start = index + 1 - fold_form(edit.part)[1]
-                # If instructions have come in between since, the fold would hide them.
-                if start >= self.stretch_start(index):
+                # If instructions have come in between since, the fold would hide them. Of several
+                # with one end, the widest was made last.
+                widest = self.folds.get(index, (start, edit))[0]
+                if self.stretch_start(index) <= start <= widest:
                     self.folds[index] = (start, edit)
 
     def copy(self) -> View:

@@ -244,8 +244,7 @@ class Answerer:
         """What an endpoint is sent."""
         request, settings = answer.request, self._settings
         if by == "reasoner":
-            late_system = self._context.counter.takes_late_system_message
-            return payload.for_reasoner(request, prompt, settings, late_system=late_system)
+            return payload.for_reasoner(request, prompt, settings, self._context.counter)
         fallback = self._router.fallback
         assert fallback is not None
         messages = prompt.messages

@@ -153,8 +153,8 @@ class NearDesk:
 
     def count(self) -> int:
         """Tokens of the request as it came."""
-        tokens, _ = count_prompt(self._context.counter, self.request.messages, self.request.tools)
-        return tokens
+        request = self.request
+        return count_prompt(self._context.counter, request.messages, request.tools).tokens
 
     def prepare(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from clara_mlx.context.messages import Message, is_instruction, with_note
+from clara_mlx.context import Counter
+from clara_mlx.context.counting import for_template
+from clara_mlx.context.messages import Message, with_note
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.preparing import Prompt, Tools
 from clara_mlx.serve.reply import Object
@@ -56,7 +58,7 @@ def unsupported_option(request: ChatRequest, remote: Remote) -> ApiError | None:
 
 
 def for_reasoner(
-    request: ChatRequest, prompt: Prompt, settings: Settings, *, late_system: bool
+    request: ChatRequest, prompt: Prompt, settings: Settings, counter: Counter
 ) -> Object:
     """The request as the reasoner gets it; the answer is limited to what the window leaves.
 
@@ -64,14 +66,12 @@ def for_reasoner(
         request: The client's request.
         prompt: The messages and tools that are sent in place of the client's.
         settings: The settings of the gateway.
-        late_system: Whether the reasoner's template takes a system message that is not the first.
+        counter: Knows what the reasoner's template takes.
     """
     options = {k: v for k, v in request.options.items() if k not in _OF_THE_CLIENT}
-    sent = list(prompt.messages)
+    sent = for_template(counter, prompt.messages)
     if request.has_images and not settings.reasoner.images:
         sent = [_as_text(message) for message in sent]
-    if not late_system:
-        sent[1:] = [{**m, "role": "user"} if is_instruction(m) else m for m in sent[1:]]
     if not settings.reasoner.obeys:
         must_call = _demanded_tool(options.get("tool_choice"))
         if must_call and prompt.tools.sent:

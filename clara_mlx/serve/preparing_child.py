@@ -22,7 +22,7 @@ from os import _exit as exit_at_once
 from typing import Any
 
 from clara_mlx.context import Budget, Context, Counter, Estimate
-from clara_mlx.context.counting import CountCache
+from clara_mlx.context.counting import CountCache, Refused
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
@@ -247,9 +247,16 @@ class MemoryBeside(Memory):
 class _CountedByGateway:
     """A counter that asks the gateway's."""
 
-    def __init__(self, ask_gateway: Asks, exact: bool, takes_late_system_message: bool) -> None:
+    def __init__(
+        self,
+        ask_gateway: Asks,
+        exact: bool,
+        takes_late_system_message: bool,
+        takes_users_in_a_row: bool,
+    ) -> None:
         self.exact = exact
         self.takes_late_system_message = takes_late_system_message
+        self.takes_users_in_a_row = takes_users_in_a_row
         self._ask_gateway = ask_gateway
         self._counts = CountCache(lambda text: self._ask("text", {"text": text}))
 
@@ -265,6 +272,8 @@ class _CountedByGateway:
 
     def _ask(self, kind: str, given: wire.Value) -> int:
         answer = self._ask_gateway({"counts": kind, "given": given})
+        if "refused" in answer:
+            raise Refused(answer["refused"])
         if "error" in answer:
             raise ClaraError(answer["error"])
         return int(answer["tokens"])

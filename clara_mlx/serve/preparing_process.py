@@ -18,6 +18,7 @@ from typing import Any
 
 from clara_mlx.context import Counter
 from clara_mlx.context.child_process import start_child
+from clara_mlx.context.counting import Refused
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 from clara_mlx.serve import wire
@@ -87,7 +88,12 @@ class PreparingProcess:
                 for path, memory in self._memories.items()
                 if memory.measure
             },
-            "counter": counter and [counter.exact, counter.takes_late_system_message],
+            "counter": counter
+            and [
+                counter.exact,
+                counter.takes_late_system_message,
+                getattr(counter, "takes_users_in_a_row", True),
+            ],
             "seconds": seconds,
         }
 
@@ -222,6 +228,8 @@ class _Child:
         """Send what the process has asked for, or why it can't be had; it waits for one of them."""
         try:
             given = help()
+        except Refused as error:
+            given = {"refused": str(error)}
         except ClaraError as error:
             given = {"error": str(error), "is_other_model": isinstance(error, OtherModel)}
         except Exception as error:

@@ -78,7 +78,7 @@ def test_what_is_long_is_counted_in_parts(folder: Path, counter: CountingProcess
     text = "x y\n" * 130_000
     assert abs(counter.text(text) - ChatTemplate(folder).text(text)) <= 3
     asked = {"role": "user", "content": text}
-    tokens, exact = count_prompt(counter, [asked, asked], None)
+    tokens, exact, _ = count_prompt(counter, [asked, asked], None)
     assert not exact and 0 <= tokens - 2 * counter.text(text) < 100
     assert counter.prompt(start()) > 0  # the process has not been asked, and not been ended
 
@@ -146,9 +146,9 @@ def test_an_endless_template_costs_one_wait(endless: Path, tmp_path: Path) -> No
     before = counting()
     with CountingProcess(endless, seconds=SECONDS) as counter, Memory.open(tmp_path / "m.db") as m:
         first = counting()
-        assert count_prompt(counter, start(), None)[1]
+        assert count_prompt(counter, start(), None).exact
         began = time.monotonic()
-        tokens, exact = count_prompt(counter, LONG, None)
+        tokens, exact, _ = count_prompt(counter, LONG, None)
         assert not exact and time.monotonic() - began < 3 * SECONDS
         # The next ones don't wait, and a conversation is compacted by the estimate.
         began = time.monotonic()

@@ -130,6 +130,7 @@ TEXTS: dict[str, Callable[[Given], Any]] = {
 #: And these don't.
 OTHERS: dict[str, Callable[[Given], Any]] = {
     "after": lambda given: 10,
+    "alternating": lambda given: True,
     "before": lambda given: 10,
     "cached": lambda given: 0,
     "calls": lambda given: [("bash", '{"command": "make"}')],

@@ -1,0 +1,80 @@
+"""Instructions amid a conversation, put where a reasoner's template takes them.
+
+Agents send a system message every few turns. Some templates refuse one that is not the first; and
+of those, some also refuse two user's messages in a row, so that it can't simply become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clara_mlx.context.messages import Message, content_text, is_instruction, with_note
+
+# Between an instruction and the text that it is joined to.
+_GAP = "\n\n"
+
+# What comes before an instruction that is joined to the result of a tool.
+_IN_A_RESULT = "\n\n[system message]\n"
+
+
+def place_instructions(messages: Sequence[Message], *, alternating: bool) -> list[Message]:
+    """Messages in which instructions that come too late are users' words.
+
+    Args:
+        messages: What would be sent; not changed.
+        alternating: Whether users' and assistants' messages must take turns. If so, an instruction
+            is joined to the message beside it.
+    """
+    if not any(map(is_instruction, messages[1:])):
+        return list(messages)
+    if alternating:
+        return _joined(messages)
+    return [*messages[:1], *map(_as_user, messages[1:])]
+
+
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    """Join late instructions to the user's next message, else to what came before.
+
+    Between two answers, one is a user's message by itself.
+    """
+    placed = list(messages[:1])
+    waiting: list[Message] = []
+    for message in messages[1:]:
+        if is_instruction(message):
+            waiting.append(message)
+            continue
+        if waiting and message.get("role") == "user":
+            message = _before(_text_of(waiting), message)
+        elif waiting:
+            _append(placed, waiting)
+        waiting = []
+        placed.append(message)
+    if waiting:
+        _append(placed, waiting)
+    return placed
+
+
+def _append(placed: list[Message], instructions: Sequence[Message]) -> None:
+    last = placed[-1]
+    text = _text_of(instructions)
+    if last.get("role") == "tool":
+        placed[-1] = with_note(last, _IN_A_RESULT + text)
+    elif last.get("role") == "assistant":
+        placed.append({"role": "user", "content": text})
+    else:
+        placed[-1] = with_note(last, _GAP + text)
+
+
+def _before(text: str, message: Message) -> Message:
+    content = message.get("content")
+    if isinstance(content, list):
+        return {**message, "content": [{"type": "text", "text": text + _GAP}, *content]}
+    return {**message, "content": text + _GAP + (content or "")}
+
+
+def _text_of(instructions: Sequence[Message]) -> str:
+    return _GAP.join(map(content_text, instructions))
+
+
+def _as_user(message: Message) -> Message:
+    return {**message, "role": "user"} if is_instruction(message) else message
