@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from clara_mlx.context import folds, wording
 from clara_mlx.context.counting import Counter, for_template
@@ -84,12 +83,13 @@ class Compaction:
         self.view = view.copy()
         self.freezer = freezer
         self._counter = counter
-        self._before = set(view.all_edits())
+        self._before = view
         self.new = New({}, {})
         # How folds tell of texts; the attempts at one compaction share it.
         self._told: dict[Piece, folds.Told] = {}
         spans = units(view.messages, view.head)
-        self._spans = [span for span in spans if view.fold_at(span[0]) is None]
+        outside = view.outside_folds()
+        self._spans = [span for span in spans if span[0] in outside]
 
     def copy(self) -> Compaction:
         """The same steps so far, to continue from separately."""
@@ -101,7 +101,7 @@ class Compaction:
     @property
     def edits(self) -> list[Edit]:
         """The edits that were made so far."""
-        return [edit for edit in self.view.all_edits() if edit not in self._before]
+        return self.view.edits_since(self._before)
 
     def commit(self) -> None:
         """Save the edits, so that they are the same in every later request."""
@@ -256,32 +256,34 @@ class Compaction:
         self, start: int, end: int, earlier: set[int]
     ) -> tuple[list[folds.Entry], list[str]]:
         """What a fold can say of messages, whatever of them is folded already, and its handles."""
-        messages, session = self.view.messages, self.view.session
+        messages = self.view.messages
         first = max(earlier, default=start - 1) + 1
         entries = folds.fold_entries(
             messages[start:first], self._tell, {index - start for index in earlier}
         )
-        spans = [(max(a, first), b) for a, b in units(messages, self.view.head) if first < b <= end]
-        kept = iter(pieces_to_keep(messages, spans))
-        named: dict[int, str] = {}
         handles: list[str] = []
-        for a, b in spans:
-            for some in islice(kept, b - a):
-                for piece in some:
-                    handle = "" if is_recalled(piece) else self.freezer.handle_of(session, piece)
-                    handles.append(handle)
-                    if not is_long(piece):
-                        named[a] = handle
+        for a, b in units(messages, self.view.head):
+            if first < b <= end:
+                told = self._told_unit(max(a, first), b)
+                entries += told.entries
+                handles += told.handles
         there = self.freezer.table.existing(handles)
-        for a, b in spans:
-            key = (self.view.chains[b - 1], b - a)
-            found = self.freezer.entries.get(key)
-            if found is None:
-                own = {0: named[a]} if named.get(a) in there else {}
-                found = folds.fold_entries(messages[a:b], self._tell, (), own)
-                self.freezer.entries[key] = found
-            entries += found
         return entries, [handle for handle in handles if handle in there]
+
+    def _told_unit(self, start: int, end: int) -> folds.ToldUnit:
+        """What folds can say of a unit, which is found out once."""
+        messages, session = self.view.messages, self.view.session
+        key = (self.view.chains[end - 1], end - start)
+        told = self.freezer.told_units.get(key)
+        if told is None:
+            kept = pieces_to_keep(messages, [(start, end)])
+            pieces = [piece for some in kept for piece in some if not is_recalled(piece)]
+            handles = self.freezer.handles(session, pieces)
+            short = [h for h, piece in zip(handles, pieces, strict=True) if not is_long(piece)]
+            own = {0: short[-1]} if self.freezer.table.existing(short[-1:]) else {}
+            found = folds.fold_entries(messages[start:end], self._tell, (), own)
+            told = self.freezer.keep_told(key, folds.ToldUnit(found, handles))
+        return told
 
     def _tell(self, piece: Piece) -> folds.Told:
         """How a fold tells of a text."""

@@ -183,7 +183,9 @@ class Context:
             original_tokens=sum(sizes) + tokens_of_tools(tools, self.counter.text),
             session=view.session,
             exchange=exchange,
-            compacted=_new_handles(before, view),
+            compacted=tuple(
+                edit.block.handle for edit in view.edits_since(before) if edit.block.handle
+            ),
             note=note.block.text or None if note else None,
             reason=reason,
         )
@@ -375,15 +377,3 @@ class Context:
 
     def _count_message(self, message: Message) -> int:
         return message_tokens(message, self.counter.text)
-
-
-def _new_handles(before: View, view: View) -> tuple[str, ...]:
-    """The handles of the blocks that one view of a conversation has and an earlier one had not."""
-    changed = (i for i, edits in view.edits.items() if edits is not before.edits.get(i))
-    new = (
-        edit
-        for index in sorted(changed)
-        for part, edit in sorted(view.edits[index].items())
-        if edit != before.edits.get(index, {}).get(part)
-    )
-    return tuple(edit.block.handle for edit in new if edit.block.handle)

@@ -98,6 +98,14 @@ class Entry:
     count: int = 1
 
 
+@dataclass(frozen=True)
+class ToldUnit:
+    """What folds can say of a unit, and the handles of its texts."""
+
+    entries: Sequence[Entry]
+    handles: Sequence[str]
+
+
 def fold_entries(
     messages: Sequence[Mapping[str, Any]],
     tell: Tell,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -16,19 +15,6 @@ from clara_mlx.context.steps import is_over, pieces_to_keep
 _Handles = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Remembered:
-    """What was remembered of a conversation.
-
-    Attributes:
-        handles: The handles of each of its first messages.
-        since: When all of them were seen to exist; see `BlockTable.removals`.
-    """
-
-    handles: Sequence[_Handles]
-    since: object
-
-
 class Observer:
     """Remembers what is new in conversations. Safe to use from several threads.
 
@@ -38,11 +24,10 @@ class Observer:
 
     def __init__(self, freezer: Freezer) -> None:
         self._freezer = freezer
-        self._recent: Recent[_Remembered] = Recent(most_of_name=1)
+        self._recent: Recent[Sequence[_Handles]] = Recent(most_of_name=1)
 
     def observe(self, messages: Sequence[Mapping[str, Any]], session: str) -> list[str]:
         """Remember the texts of a conversation; returns the handles of those that still exist."""
-        since = self._freezer.table.removals()
         known = self._recent.look(messages, session)
         before = _of_whole_units(known, messages)
         spans = units(messages, len(before))
@@ -56,19 +41,17 @@ class Observer:
             first = indices.stop
         over = spans[-1][0] if spans and not is_over(messages, spans[-1]) else len(messages)
         old = list(chain.from_iterable(before))
-        if known.found is None or known.found.since != since:
-            there = self._freezer.table.existing(old)
-            since = since if there.issuperset(old) else None
-            old = [handle for handle in old if handle in there]
-        self._recent.keep(known, _Remembered([*before, *new[: over - len(before)]], since))
+        self._recent.keep(known, [*before, *new[: over - len(before)]])
+        there = self._freezer.table.existing(old)
+        old = [handle for handle in old if handle in there]
         return list(dict.fromkeys([*old, *chain.from_iterable(new)]))
 
 
 def _of_whole_units(
-    known: Known[_Remembered], messages: Sequence[Mapping[str, Any]]
+    known: Known[Sequence[_Handles]], messages: Sequence[Mapping[str, Any]]
 ) -> Sequence[_Handles]:
     """The handles of the first messages, as far as they are known and nothing else joins a unit."""
-    handles = known.found.handles[: known.same] if known.found else []
+    handles = known.found[: known.same] if known.found else []
     while handles and len(handles) < len(messages) and messages[len(handles)].get("role") == "tool":
         handles = handles[:-1]
     return handles

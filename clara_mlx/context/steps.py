@@ -50,7 +50,7 @@ def pieces_to_keep(
     Those of instructions never are.
     """
     spans = list(unit_spans)
-    calls = calls_by_result(messages, spans[0][0]) if spans else {}
+    calls = calls_by_result(messages[: spans[-1][1]], spans[0][0]) if spans else {}
     kept: list[list[Piece]] = []
     for span in spans:
         found = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ Kind = Literal["piece", "note", "fold"]
 
 # Parameters of one query; SQLite's own limit is 32,766.
 _BATCH = 10_000
+
+# Handles of which a thread knows that they exist.
+_MOST_SEEN = 100_000
 
 # The part of an edit that puts hidden rounds in a message's place.
 _ROUNDS = "rounds"
@@ -59,6 +63,8 @@ class BlockTable:
 
     def __init__(self, file: File) -> None:
         self._file = file
+        # What this thread has seen to exist, and since when nothing was removed.
+        self._local = threading.local()
 
     def block(self, digest: bytes) -> Block | None:
         """The block that was chosen for what has this digest, if there is one."""
@@ -167,18 +173,24 @@ class BlockTable:
             found.update(map(tuple, rows))
         return found == known
 
-    def removals(self) -> object:
-        """A value that stays equal while nothing is removed; see `File.removals`."""
-        return self._file.removals()
-
     def existing(self, handles: Sequence[str]) -> set[str]:
-        """Those of the handles that memories have."""
+        """Those of the handles that memories have.
+
+        Those that were seen to exist are asked for again only after something was removed.
+        """
         self._file.bring(handles)
-        rows = self._file.read(
-            "SELECT handle FROM memories WHERE handle IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(handles)),),
-        )
-        return {row["handle"] for row in rows}
+        since = self._file.removals()
+        if getattr(self._local, "since", None) != since or len(self._local.there) > _MOST_SEEN:
+            self._local.since, self._local.there = since, set()
+        there: set[str] = self._local.there
+        unknown = [handle for handle in handles if handle not in there]
+        if unknown:
+            rows = self._file.read(
+                "SELECT handle FROM memories WHERE handle IN (SELECT value FROM json_each(?))",
+                (json.dumps(unknown),),
+            )
+            there.update(row["handle"] for row in rows)
+        return there.intersection(handles)
 
     def mentions(self, digests: Sequence[bytes]) -> set[str]:
         """The handles that the blocks with these digests name."""

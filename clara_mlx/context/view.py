@@ -156,6 +156,16 @@ class View:
         every = (self.edits[index] for index in sorted(self.edits))
         return [edits[part] for edits in every for part in sorted(edits)]
 
+    def edits_since(self, earlier: View) -> list[Edit]:
+        """The edits that an earlier view of the same messages did not have, in their order."""
+        return [
+            edits[part]
+            for index in sorted(self.edits)
+            if (edits := self.edits[index]) is not (before := earlier.edits.get(index, {}))
+            for part in sorted(edits)
+            if edits[part] != before.get(part)
+        ]
+
     def pieces(self, index: int) -> list[Piece]:
         """The texts of a message as the client sent it."""
         return pieces(self.messages[index], self._calls.get(index))
@@ -169,6 +179,10 @@ class View:
             following = max(following, end)
         sent += range(following, len(self.messages))
         return sent
+
+    def outside_folds(self) -> set[int]:
+        """The indices of the messages that are in no fold."""
+        return set(self.sent_indices()).difference(self.folds)
 
     def render(
         self, start: int = 0, end: int | None = None, *, notes: bool = True
