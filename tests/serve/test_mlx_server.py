@@ -12,6 +12,7 @@ import openai
 import pytest
 import tiny_reasoner
 from gateway import Gateway, gateway, text_of
+from messages_api import client_of
 
 from clara_mlx.context import Budget, ChatTemplate
 from clara_mlx.context.tools import SCHEMAS
@@ -77,6 +78,29 @@ def test_the_reasoner_asks_its_memory(gate: Gateway, stream: bool) -> None:
     later = gate.chat(talk, tools=[RUN], max_tokens=4)
     assert cached(later) >= usage.prompt_tokens
     assert int(later.headers["x-clara-cached-reported"]) == cached(later)
+
+
+def test_another_client_asks_the_same_reasoner(gate: Gateway) -> None:
+    gate.memory.remember(KEY, handle="m-0")
+    client = client_of(gate)
+    tools: Any = [{"name": "run", "input_schema": {"type": "object"}}]
+    asked: Any = {"model": "any", "max_tokens": 99, "tools": tools}
+    with client.messages.stream(**asked, messages=ASKED) as stream:
+        streamed = stream.get_final_message()
+    assert [block.text.strip() for block in streamed.content] == ["It was blue."]
+    assert streamed.usage.cache_read_input_tokens > streamed.usage.input_tokens
+    # The next request brings the hidden round back, so the server has that, too.
+    said: Any = {"role": "assistant", "content": streamed.content}
+    talk = [*ASKED, said, {"role": "user", "content": "Thanks"}]
+    later = client.messages.create(**asked, messages=talk).usage
+    assert later.cache_read_input_tokens >= (
+        streamed.usage.cache_read_input_tokens + streamed.usage.input_tokens
+    )
+    # What is counted beforehand is what the server counts.
+    plain: Any = {"model": "any", "system": "Be kind.", "messages": ASKED}
+    counted = client.messages.count_tokens(**plain).input_tokens
+    usage = client.messages.create(**plain, max_tokens=2).usage
+    assert counted == usage.input_tokens + usage.cache_read_input_tokens
 
 
 def test_a_stream_says_what_an_answer_in_one_piece_says(gate: Gateway) -> None:
