@@ -26,7 +26,7 @@ FLOORS = (
     ("convert", "plan"),
     ("memory",),
     ("context", "evaluate"),
-    ("serve", "compymac", "train"),
+    ("serve", "compymac", "train", "agents"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

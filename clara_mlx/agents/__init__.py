@@ -1,0 +1,1 @@
+"""Agents on this machine: connects them to the gateway, checks it, reads their sessions."""
