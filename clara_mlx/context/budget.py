@@ -57,7 +57,8 @@ class Budget:
         if not 0 <= self.reserve < self.window:
             raise ClaraError(
                 f"a window of {self.window} tokens leaves no room for a prompt if {self.reserve} "
-                "are reserved for the answer; raise the window or lower the reserve"
+                "are reserved for the answer; raise the window (--window) or lower the reserve "
+                "(--reserve)"
             )
         if not 0 < self.target < self.trigger <= 1:
             raise ClaraError(

@@ -132,7 +132,8 @@ class Answerer:
             elif request.api == "chat":
                 raise ApiError(
                     400,
-                    "the reasoner reads text only, and no fallback that reads images is set up",
+                    "the reasoner reads text only, no images or files, and no fallback that reads "
+                    "them is set up",
                     param="messages",
                     code="unsupported_content",
                 )

@@ -6,16 +6,18 @@ They serve the whole memory of the namespace to whoever has its token; a session
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import Field
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from clara_mlx.context import answers, pages
 from clara_mlx.context.shown import last_sent
 from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
+from clara_mlx.serve.json_values import without_surrogates
 from clara_mlx.serve.pools import Pools
 from clara_mlx.store.results import Hit
 from clara_mlx.version import __version__
@@ -39,7 +41,7 @@ Session = Annotated[str | None, Field(description="Only this session's memories;
 
 def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     """An MCP server over a memory; the SDK has its transports."""
-    server: MCPServer = MCPServer(
+    server: MCPServer = _Server(
         "clara-mlx", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
 
@@ -100,6 +102,25 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     return server
 
 
+class _Server(MCPServer):
+    """The SDK's server, which says in our words what is wrong with the arguments of a call."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool; see the SDK."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                wrong = "; ".join(map(_in_words, error.__cause__.errors()))
+                raise ToolError(f"{name} can't be called so: {wrong}") from None
+            raise
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """What is wrong with one argument."""
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+
+
 async def _run_tool(
     pool: Callable[[Callable[[], str]], Awaitable[str]], work: Callable[[], str], memory: Memory
 ) -> str:
@@ -107,13 +128,8 @@ async def _run_tool(
     try:
         text = await pool(work)
     except ClaraError as error:
-        raise ToolError(_without_surrogates(for_strangers(str(error), memory.path))) from error
-    return _without_surrogates(text)
-
-
-def _without_surrogates(text: str) -> str:
-    """A text in which lone surrogates, which can't be sent, are question marks."""
-    return text.encode("utf-8", "replace").decode()
+        raise ToolError(without_surrogates(for_strangers(str(error), memory.path))) from error
+    return without_surrogates(text)
 
 
 def _recall_page(memory: Memory, query: str, page: int, session: str | None) -> str:

@@ -13,6 +13,9 @@ from clara_mlx.serve.errors import ApiError
 
 _VERSION = "/v1"
 
+# Clients of MCP write it with a slash at the end, too, and not all of them follow a redirection.
+_MCP = "/mcp"
+
 # What follows the version in the paths that clients of models build.
 _BUILT = (*(api.path.removeprefix(_VERSION) for api in APIS.values()), "/models")
 
@@ -40,6 +43,8 @@ def canonical(path: str) -> str:
     rest = path
     while rest.startswith(_VERSION + "/"):
         rest = rest.removeprefix(_VERSION)
+    if path == _MCP + "/":
+        return _MCP
     is_built = any(rest == one or rest.startswith(one + "/") for one in _BUILT)
     return _VERSION + rest if is_built else path
 

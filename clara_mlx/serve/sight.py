@@ -12,11 +12,19 @@ from clara_mlx.context.messages import Message, calls_by_result
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve.conversations import Course, Courses
 from clara_mlx.serve.desk import Desk, handles_of_groups
+from clara_mlx.serve.renamed import Renamed
 
 logger = logging.getLogger(__name__)
 
 # The most texts that are searched; a search can be limited to 30,000 at most.
 _MOST = 20_000
+
+# What the log says of a conversation whose first message changes.
+_ANOTHER_NAME = (
+    "%s: this conversation was %s before, under another first message; is there a time in it? Each "
+    "request is compacted anew then. Have the client send the header x-clara-session with a name "
+    "of the conversation, or leave the first message as it is"
+)
 
 
 @dataclass
@@ -87,14 +95,20 @@ class Sights:
         self._context = context
         self._everything = everything
         self._courses = Courses()
+        self._renamed = Renamed()
 
     def of(self, desk: Desk) -> Sight:
         """The sight of a conversation."""
         name = desk.name
         sight = Sight(self._context, desk, everything=self._everything)
-        if not name.certain and not self._everything:
+        if name.certain:
+            return sight
+        landmarks = desk.landmarks()
+        if before := self._renamed.look(name.text, landmarks):
+            logger.warning(_ANOTHER_NAME, name.text, before)
+        if not self._everything:
             try:
-                sight.course = self._courses.follow(name.text, desk.landmarks(), desk.handles)
+                sight.course = self._courses.follow(name.text, landmarks, desk.handles)
             except ClaraError as error:
                 sight.course = Course(())
                 logger.warning("%s: sees nothing of the memory: %s", name.text, error)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
+from gateway import Gateway, Upstream, gateway, says
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sizes import sized
@@ -314,3 +316,27 @@ def test_what_is_random() -> None:
 def test_each_identifier_has_its_reason() -> None:
     assert len({one.place for one in IDENTIFIERS}) == len(IDENTIFIERS)
     assert all(one.reason for one in IDENTIFIERS)
+
+
+def test_the_log_says_what_cures_a_first_message_that_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "run", "arguments": "{}"}}
+    rest: list[Message] = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "done"},
+        {"role": "user", "content": "and?"},
+    ]
+
+    def told(gate: Gateway, *firsts: str, **headers: str) -> int:
+        """How often the log names the header, when the first message is each of these."""
+        caplog.clear()
+        for first in firsts:
+            gate.chat([{"role": "user", "content": first}, *rest], extra_headers=headers)
+        return caplog.text.count("send the header x-clara-session")
+
+    with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
+        assert told(gate, "do it", "do it") == 0
+        assert told(gate, "It is 12:01. Do it.", "It is 12:02. Do it.", "It is 12:03.") == 1
+        rest[2] = {"role": "user", "content": "and now?"}
+        assert told(gate, "It is 12:01.", "It is 12:02.", **{"x-clara-session": "mine"}) == 0

@@ -78,9 +78,29 @@ def test_streamable_http(gate: Gateway) -> None:
             assert len((await client.list_tools()).tools) == 4
             handle = gate.memory.remember("half \ud83d of a pair")  # UTF-8 can't write it
             (content,) = (await client.call_tool("expand", {"handle": handle})).content
-            assert content.text.endswith("half ? of a pair")
+            assert content.text.endswith("half \ufffd of a pair")
 
     anyio.run(run)
+
+
+def test_wrong_arguments_are_said_in_words(gate: Gateway) -> None:
+    handle = gate.memory.remember("one\ntwo")
+    accept = {"accept": "application/json, text/event-stream"}
+    for name, arguments, words in (
+        ("expand", {"handle": handle, "start_line": "x"}, "start_line: Input should be a valid"),
+        ("expand", {"start_line": 0}, "handle: Field required; start_line: Input should be"),
+        ("recall", {"query": "x", "page": 99}, "page: Input should be less than or equal to 40"),
+    ):
+        call = {"name": name, "arguments": arguments}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+        result = gate.http.post("/mcp/", json=body, headers=accept).json()["result"]
+        text = result["content"][0]["text"]
+        assert result["isError"] and text.startswith(f"{name} can't be called so: ")
+        assert words in text and "pydantic" not in text and "validation" not in text
+
+
+def test_the_server_has_nothing_to_say_by_itself(gate: Gateway) -> None:
+    assert gate.http.get("/mcp", headers={"accept": "text/event-stream"}).status_code == 405
 
 
 def test_errors_of_the_sdk_have_the_shape_of_all_errors(gate: Gateway) -> None:

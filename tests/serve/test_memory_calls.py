@@ -119,6 +119,15 @@ def test_what_can_not_fit_is_an_overflow_that_clients_know(
     assert not upstream.requests
 
 
+def test_an_overflow_by_the_tools_alone_says_so(gate: Gateway, upstream: Upstream) -> None:
+    about = "Does this and that with many words, and says so at length. " * 50
+    functions = [{"name": f"tool_{number}", "description": about} for number in range(40)]
+    tools: Any = [{"type": "function", "function": function} for function in functions]
+    with pytest.raises(openai.BadRequestError, match="of which the tools alone take") as error:
+        gate.chat("hi", tools=tools)
+    assert "Please offer fewer tools, or serve a larger window (--window)" in str(error.value)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_memory_is_asked_behind_the_clients_back(
     opened: Gateway, upstream: Upstream, stream: bool
