@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from messages_api import check_error, check_message, check_stream, events_of
 from odd_requests import Request, changed, contents, headers, written
+from responses_requests import INPUT, RESPONSES
 from sizes import sized
 
 from clara_mlx import serve
@@ -266,6 +267,25 @@ def test_messages(app: App, made: tuple[bytes, Any, str]) -> None:
         assert answer.json()["input_tokens"] > 0
     else:
         check_message(answer.json(), beta=True)
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
+def test_responses(app: App, path: str) -> None:
+    triggered = {**RESPONSES, "input": [*INPUT, {"type": "compaction_trigger"}]}
+    streamed = st.sampled_from([RESPONSES, {**RESPONSES, "stream": True}, triggered])
+
+    @many(st.tuples(streamed.flatmap(contents), headers()), requests=sized(50, 5_000))
+    def check(made: tuple[bytes, Any]) -> None:
+        answer = app.expect(Request("POST", path, *made))
+        if answer.headers["content-type"].startswith("text/event-stream"):
+            events = [event.split("\ndata: ") for event in answer.text.split("\n\n")[:-1]]
+            written = [(name.removeprefix("event: "), json.loads(data)) for name, data in events]
+            assert [name for name, _ in written] == [event["type"] for _, event in written]
+            numbers = [event["sequence_number"] for _, event in written]
+            assert numbers == list(range(len(written)))
+            assert written[-1][0] in ("response.completed", "response.incomplete")
+
+    check()
 
 
 @pytest.mark.parametrize("route", REST)

@@ -114,16 +114,19 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
     tools = _read_tools(given.get("tools", []))
     repaired = repair(read_conversation(given.get("system"), messages))
     stream = given.get("stream", False)
+    # The name is in it because a body can be one of chat completions, too.
+    canonical = json.dumps([MessagesApi.name, body, caller], sort_keys=True).encode()
     return ChatRequest(
         messages=repaired,
         tools=tools,
         options=_read_options(given, {tool["function"]["name"] for tool in tools}),
         stream=stream,
         usage=stream,
-        key=hashlib.sha256(json.dumps([body, caller], sort_keys=True).encode()).digest(),
+        key=hashlib.sha256(canonical).digest(),
         api=MessagesApi.name,
         echo=_read_echo(given),
         has_images=has_images(repaired),
+        compact_above=_read_threshold(given.get("context_management")),
     )
 
 
@@ -224,3 +227,15 @@ def _read_echo(given: Mapping[str, Any]) -> Object:
         case {}:
             echo["edits"] = []
     return echo
+
+
+def _read_threshold(given: Any) -> int | None:
+    """The least tokens above which a client wants its conversation edited, if it says so."""
+    thresholds: list[int] = []
+    match given:
+        case {"edits": list(edits)}:
+            for edit in edits:
+                match edit:
+                    case {"trigger": {"type": "input_tokens", "value": int(value)}} if value > 0:
+                        thresholds.append(value)
+    return min(thresholds, default=None)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from clara_mlx.context.messages import is_instruction
 from clara_mlx.serve import sse
 from clara_mlx.serve.apis.checks import (
     MOST_MESSAGES,
@@ -45,6 +46,9 @@ _REPEATED = (
     *("tools", "top_p", "truncation", "user"),
 )
 
+# The type of an item that ends the input of a request for a compaction.
+_TRIGGER = "compaction_trigger"
+
 # What needs a server that keeps conversations, and what to send instead.
 _KEPT_ELSEWHERE = {
     "previous_response_id": "send the whole conversation as input",
@@ -60,8 +64,11 @@ class ResponsesApi:
     path = "/v1/responses"
 
     def read(self, body: Mapping[str, Any], caller: str | None) -> ChatRequest:
-        """See `read_request`."""
-        return read_request(body, caller)
+        """See `read_request`; one that ends in a trigger asks for a compaction."""
+        request = read_request(body, caller, self.name)
+        given = body["input"]
+        is_triggered = isinstance(given, list) and given[-1].get("type") == _TRIGGER
+        return _for_compaction(request) if is_triggered else request
 
     def writer(self, request: ChatRequest, run: Run) -> ResponsesWriter | CompactionWriter:
         """What writes the answer, which is one compaction if that is what is asked for."""
@@ -91,22 +98,22 @@ class CompactApi(ResponsesApi):
 
     def read(self, body: Mapping[str, Any], caller: str | None) -> ChatRequest:
         """See `read_request`; what users said is given back beside the compaction."""
-        request = read_request(body, caller)
-        given = body.get("input")
-        users = [one for one in given if _is_users(one)] if isinstance(given, list) else []
-        return replace(request, stream=False, compaction_only=True, echo={"users": users})
+        request = _for_compaction(read_request(body, caller, self.name))
+        users = [item for item in _read_input(body["input"]) if _is_users(item)]
+        return replace(request, stream=False, echo={"users": users})
 
     def writer(self, request: ChatRequest, run: Run) -> CompactedWriter:
         """See `CompactedWriter`."""
         return CompactedWriter(request, run)
 
 
-def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
+def read_request(body: Mapping[str, Any], caller: str | None, api: str) -> ChatRequest:
     """Check the body of a request and bring it into the inner form.
 
     Args:
         body: The body.
         caller: What else tells the request from others with the same body.
+        api: The name of the API that it came by.
 
     Raises:
         ApiError: A field is not what OpenAI's API takes, or needs a server that keeps responses.
@@ -128,7 +135,7 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
         raise invalid_field("input", "must have at least one message")
     messages = repair(messages)
     options = _read_options(given, tools)
-    canonical = json.dumps([body, caller], sort_keys=True).encode()
+    canonical = json.dumps([api, body, caller], sort_keys=True).encode()
     return ChatRequest(
         messages=messages,
         tools=tools.sent,
@@ -136,16 +143,21 @@ def read_request(body: Mapping[str, Any], caller: str | None) -> ChatRequest:
         stream=stream,
         usage=stream,
         key=hashlib.sha256(canonical).digest(),
-        api=ResponsesApi.name,
+        api=api,
         echo={
             "fields": {name: given[name] for name in _REPEATED if name in given},
             "custom": tools.custom,
             "namespaced": tools.namespaced,
         },
         has_images=has_images(messages),
-        compaction_only=items[-1].get("type") == "compaction_trigger" if items else False,
         compact_above=_read_threshold(given.get("context_management")),
     )
+
+
+def _for_compaction(request: ChatRequest) -> ChatRequest:
+    if all(map(is_instruction, request.messages)):
+        raise invalid_field("input", "has nothing to compact: there are only instructions")
+    return replace(request, compaction_only=True)
 
 
 def _refuse_what_is_kept_elsewhere(given: Mapping[str, Any]) -> None:

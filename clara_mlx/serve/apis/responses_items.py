@@ -21,8 +21,11 @@ logger = logging.getLogger(__name__)
 
 _ROLES = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
 
-# Types of parts that are text, and of one that is an assistant's words under another field.
+# Types of parts that are text.
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
+
+# Types of parts that a tool's output may have, besides images; a list of anything else is data.
+_OUTPUT_PARTS = ("input_text", "output_text", "text", "input_file")
 
 # What OpenAI's servers did in the middle of an answer, and what only they can read.
 _HOSTED = frozenset(
@@ -255,7 +258,9 @@ def _read_part(part: Any, where: str) -> dict[str, Any]:
 
 
 def _is_part(value: Any) -> bool:
-    return isinstance(value, dict) and (value.get("type") in _TEXTS or "image_url" in value)
+    if not isinstance(value, dict):
+        return False
+    return value.get("type") in _OUTPUT_PARTS or "image_url" in value
 
 
 def _text_of(part: Any) -> str:

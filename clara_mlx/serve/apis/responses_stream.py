@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
-from clara_mlx.context.commands import parse_arguments
 from clara_mlx.serve import sse
-from clara_mlx.serve.apis.responses_tools import INPUT
+from clara_mlx.serve.apis.responses_output import Call, FreeCall, Item, Send, Text, Thought
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reply import Object, Reply
@@ -27,9 +25,6 @@ _CODES = {
     400: "invalid_prompt",
 }
 
-# Sends an event, given its type and its fields.
-_Send = Callable[..., None]
-
 
 class Events:
     """The events of one response, numbered, and the fields that it has from beginning to end.
@@ -37,11 +32,17 @@ class Events:
     Args:
         request: The client's request.
         run: Where events go.
+
+    Attributes:
+        id: Names the response.
+        model: The name of the model that answers.
+        begun: Whether the beginning was sent.
     """
 
     def __init__(self, request: ChatRequest, run: Run) -> None:
         self.id = f"resp_{uuid.uuid4().hex}"
         self.model = ""
+        self.begun = False
         self._echo: Object = request.echo.get("fields", {})
         self._run = run
         self._number = 0
@@ -52,16 +53,17 @@ class Events:
         self._run.send(self._encode(kind, **fields))
 
     def begin(self) -> None:
-        """Send what every stream begins with."""
-        for kind in ("created", "in_progress"):
-            self.send(f"response.{kind}", response=self.response("in_progress", []))
+        """Send what every stream begins with, unless that was done."""
+        if not self.begun:
+            self._run.send(self._beginning())
 
     def failed(self, error: ApiError, output: list[Object]) -> bytes:
-        """The event that ends a stream with an error."""
+        """What ends a stream with an error."""
+        before = b"" if self.begun else self._beginning()
         code = error.code or _CODES.get(error.status, "server_error")
         fields = {"code": code, "message": str(error), "param": error.param, "type": error.type}
         response = self.response("failed", output, error=fields)
-        return self._encode("response.failed", response=response)
+        return before + self._encode("response.failed", response=response)
 
     def response(self, status: str, output: list[Object], **fields: Any) -> Object:
         """The response as an object."""
@@ -92,6 +94,12 @@ class Events:
         }
         return own | echo | fields
 
+    def _beginning(self) -> bytes:
+        self.begun = True
+        kinds = ("response.created", "response.in_progress")
+        response = self.response("in_progress", [])
+        return b"".join(self._encode(kind, response=response) for kind in kinds)
+
     def _encode(self, kind: str, **fields: Any) -> bytes:
         event = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
@@ -110,10 +118,11 @@ class ResponsesWriter:
         self._request = request
         self._run = run
         self._events = Events(request, run)
-        self._items: list[_Item] = []
-        self._calls: dict[int, _Call] = {}
+        self._items: list[Item] = []
+        self._calls: dict[int, Call] = {}
         self._gap = ""
         self._prompt_tokens = 0
+        self._failure = b""
         run.error_event = self._fail
 
     def begin_round(self, prompt: Prompt) -> None:
@@ -126,11 +135,9 @@ class ResponsesWriter:
         self._events.model = model
         if delta is None:
             return
-        if self._request.stream and not self.begun:
-            self._events.begin()
-            self.begun = True
+        self._begin()
         if thought := delta.get("reasoning_content"):
-            self._open(_Thought).add(thought)
+            self._open(Thought).add(thought)
         for name in ("content", "refusal"):
             if name in delta:
                 self._take_text(delta[name])
@@ -139,15 +146,15 @@ class ResponsesWriter:
 
     def finish(self, reply: Reply) -> None:
         """Write the whole answer, or the end of the stream."""
-        if self._request.stream and not self.begun:
-            self._events.begin()
-            self.begun = True
+        self._begin()
         why = _INCOMPLETE.get(reply.finish or "")
         for item in self._items:
             item.close("incomplete" if why and item is self._items[-1] else "completed")
         status = "incomplete" if why else "completed"
         output = [item.value for item in self._items]
-        more: Object = {"usage": read_usage(reply.usage)}
+        # Clients tell from it how full the window is, so an estimate is better than nothing.
+        usage = reply.usage or {"prompt_tokens": self._prompt_tokens}
+        more: Object = {"usage": read_usage(usage)}
         if why:
             more["incomplete_details"] = {"reason": why}
         else:
@@ -158,32 +165,36 @@ class ResponsesWriter:
         else:
             self._run.send(json.dumps(response).encode())
 
-    def _fail(self, error: ApiError) -> bytes:
-        """The events that end a stream with an error."""
-        if not self.begun:
+    def _begin(self) -> None:
+        if self._request.stream:
             self._events.begin()
             self.begun = True
-        return self._events.failed(error, [item.value for item in self._items])
+
+    def _fail(self, error: ApiError) -> bytes:
+        """What ends the stream with an error: the same for all who follow it."""
+        if not self._failure:
+            self._failure = self._events.failed(error, [item.value for item in self._items])
+        return self._failure
 
     def _take_text(self, text: str) -> None:
         """Add to the text, in an item of its own if something else has come in between.
 
         ``self.text`` is what the next request's items are joined to, see `responses_items`.
         """
-        if self._items and isinstance(self._items[-1], _Text):
+        if self._items and isinstance(self._items[-1], Text):
             text = self._gap + text
             self.text += text
         else:
             self.text += ("\n\n" if self.text and not self._calls else "") + text
         self._gap = ""
-        self._open(_Text).add(text)
+        self._open(Text).add(text)
 
-    def _open(self, kind: type[_Thought] | type[_Text]) -> _Thought | _Text:
+    def _open(self, kind: type[Thought] | type[Text]) -> Thought | Text:
         """The item that takes the next text; a new one if the last is another kind of item."""
         last = self._items[-1] if self._items else None
         if isinstance(last, kind):
             return last
-        if isinstance(last, _Thought | _Text):
+        if isinstance(last, Thought | Text):
             last.close("completed")
         item = kind(self._send(len(self._items)))
         self._items.append(item)
@@ -193,17 +204,17 @@ class ResponsesWriter:
         """Begin a call, or add to its arguments."""
         function = part["function"]
         if part["index"] not in self._calls:
-            if self._items and isinstance(self._items[-1], _Thought | _Text):
+            if self._items and isinstance(self._items[-1], Thought | Text):
                 self._items[-1].close("completed")
             name = function["name"]
             namespace = self._request.echo["namespaced"].get(name)
-            make = _FreeCall if name in self._request.echo["custom"] else _Call
+            make = FreeCall if name in self._request.echo["custom"] else Call
             call = make(self._send(len(self._items)), part["id"], namespace or [None, name])
             self._calls[part["index"]] = call
             self._items.append(call)
         self._calls[part["index"]].add(function["arguments"])
 
-    def _send(self, index: int) -> _Send:
+    def _send(self, index: int) -> Send:
         """What sends the events of the item with this index; nothing does without a stream."""
 
         def send(kind: str, **fields: Any) -> None:
@@ -211,131 +222,6 @@ class ResponsesWriter:
                 self._events.send(f"response.{kind}", output_index=index, **fields)
 
         return send
-
-
-class _Item:
-    """An item of the output in the making; its ``value`` is what the client has of it so far."""
-
-    prefix = ""
-
-    def __init__(self, send: _Send, value: Object) -> None:
-        self.value = {"id": f"{self.prefix}_{uuid.uuid4().hex}", **value}
-        self._send = send
-        self._is_closed = False
-        send("output_item.added", item=self.value)
-
-    def close(self, status: str) -> None:
-        """Send the end of the item, once."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._end()
-        if "status" in self.value:
-            self.value["status"] = status
-        self._send("output_item.done", item=self.value)
-
-    def _send_own(self, kind: str, **fields: Any) -> None:
-        self._send(kind, item_id=self.value["id"], **fields)
-
-    def _end(self) -> None:
-        """Send the end of what the item has."""
-
-
-class _Thought(_Item):
-    """Reasoning, as one part of a summary."""
-
-    prefix = "rs"
-
-    def __init__(self, send: _Send) -> None:
-        super().__init__(send, {"type": "reasoning", "summary": [], "status": "in_progress"})
-        self._part = {"type": "summary_text", "text": ""}
-        self._send_own("reasoning_summary_part.added", summary_index=0, part=self._part)
-        self.value["summary"] = [self._part]
-
-    def add(self, text: str) -> None:
-        """Add to the text."""
-        self._part["text"] += text
-        self._send_own("reasoning_summary_text.delta", summary_index=0, delta=text)
-
-    def _end(self) -> None:
-        self._send_own("reasoning_summary_text.done", summary_index=0, text=self._part["text"])
-        self._send_own("reasoning_summary_part.done", summary_index=0, part=self._part)
-
-
-class _Text(_Item):
-    """A message, with one part."""
-
-    prefix = "msg"
-
-    def __init__(self, send: _Send) -> None:
-        message = {"type": "message", "role": "assistant", "content": [], "status": "in_progress"}
-        super().__init__(send, message)
-        self._part: Object = {"type": "output_text", "text": "", "annotations": []}
-        self._send_own("content_part.added", content_index=0, part=self._part)
-        self.value["content"] = [self._part]
-
-    def add(self, text: str) -> None:
-        """Add to the text."""
-        self._part["text"] += text
-        self._send_own("output_text.delta", content_index=0, delta=text, logprobs=[])
-
-    def _end(self) -> None:
-        text = self._part["text"]
-        self._send_own("output_text.done", content_index=0, text=text, logprobs=[])
-        self._send_own("content_part.done", content_index=0, part=self._part)
-
-
-class _Call(_Item):
-    """A call to a function."""
-
-    prefix = "fc"
-
-    def __init__(self, send: _Send, id: str, name: list[str | None]) -> None:
-        super().__init__(send, self._begin(id, name))
-
-    def _begin(self, id: str, name: list[str | None]) -> Object:
-        value = {"type": "function_call", "call_id": id, "name": name[1], "arguments": ""}
-        if name[0] is not None:
-            value["namespace"] = name[0]
-        return {**value, "status": "in_progress"}
-
-    def add(self, arguments: str) -> None:
-        """Add to the arguments."""
-        if arguments:
-            self.value["arguments"] += arguments
-            self._send_own("function_call_arguments.delta", delta=arguments)
-
-    def _end(self) -> None:
-        arguments = self.value["arguments"]
-        self._send_own("function_call_arguments.done", arguments=arguments, name=self.value["name"])
-
-
-class _FreeCall(_Call):
-    """A call to a free-form tool, whose input is known when all arguments have come."""
-
-    prefix = "ctc"
-
-    def __init__(self, send: _Send, id: str, name: list[str | None]) -> None:
-        self._arguments = ""
-        super().__init__(send, id, name)
-
-    def _begin(self, id: str, name: list[str | None]) -> Object:
-        value: Object = {"type": "custom_tool_call", "call_id": id, "name": name[1], "input": ""}
-        return value if name[0] is None else {**value, "namespace": name[0]}
-
-    def add(self, arguments: str) -> None:
-        """Add to the arguments."""
-        self._arguments += arguments
-
-    def _end(self) -> None:
-        given = parse_arguments(self._arguments)
-        text = given.get(INPUT) if given else None
-        # A model that calls the argument something else, or writes no JSON, means the same.
-        if not isinstance(text, str) and given and len(given) == 1:
-            (text,) = given.values()
-        self.value["input"] = text if isinstance(text, str) else self._arguments
-        self._send_own("custom_tool_call_input.delta", delta=self.value["input"])
-        self._send_own("custom_tool_call_input.done", input=self.value["input"])
 
 
 def read_usage(usage: Object | None) -> Object | None:
