@@ -1,7 +1,8 @@
 """Instructions amid a conversation, put where a reasoner's template takes them.
 
 Agents send a system message every few turns. Some templates refuse one that is not the first; and
-of those, some also refuse two user's messages in a row, so that it can't simply become one.
+of those, some also refuse two user's messages in a row, so that it can't simply become one. These
+do not take a user's message after the result of a tool either, which agents send as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from clara_mlx.context.messages import Message, content_text, is_instruction, wi
 # Between an instruction and the text that it is joined to.
 _GAP = "\n\n"
 
+# What an assistant says between the result of a tool and a user's words.
+_READ = "Noted."
+
 # What comes before an instruction that is joined to the result of a tool.
 _IN_A_RESULT = "\n\n[system message]\n"
 
@@ -23,12 +27,10 @@ def place_instructions(messages: Sequence[Message], *, alternating: bool) -> lis
     Args:
         messages: What would be sent; not changed.
         alternating: Whether users' and assistants' messages must take turns. If so, an instruction
-            is joined to the message beside it.
+            is joined to the message beside it, and an answer follows the result of a tool.
     """
-    if not any(map(is_instruction, messages[1:])):
-        return list(messages)
     if alternating:
-        return _joined(messages)
+        return _with_answers(_joined(messages))
     return [*messages[:1], *map(_as_user, messages[1:])]
 
 
@@ -52,6 +54,16 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
     if waiting:
         _append(placed, waiting)
     return placed
+
+
+def _with_answers(messages: Sequence[Message]) -> list[Message]:
+    """The messages with an answer between the result of a tool and a user's words."""
+    answered: list[Message] = []
+    for message in messages:
+        if message.get("role") == "user" and answered and answered[-1].get("role") == "tool":
+            answered.append({"role": "assistant", "content": _READ})
+        answered.append(message)
+    return answered
 
 
 def _append(placed: list[Message], instructions: Sequence[Message]) -> None:
