@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from clara_mlx.context.acceptance import Acceptance
-from clara_mlx.context.budget import Budget, Exchange
+from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import (
     Count,
@@ -29,6 +30,7 @@ from clara_mlx.context.steps import pieces_to_keep
 from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens, fold_characters
 from clara_mlx.context.summary import Summary, handles_of_folds, summarize
 from clara_mlx.context.table import Edit
+from clara_mlx.context.undone import Undone
 from clara_mlx.context.view import NOTE, View, session_of
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
@@ -103,6 +105,7 @@ class Context:
         self.freezer = Freezer(memory)
         self.hidden_rounds = HiddenRounds(self.freezer)
         self._acceptance = Acceptance(self.freezer, self.counter)
+        self._undone = Undone(self.freezer.table)
         self._recent: Recent[_Found] = Recent()
         self._observer = Observer(self.freezer)
 
@@ -139,6 +142,7 @@ class Context:
         budget = budget or self.budget
         given = [one if type(one) is dict else dict(one) for one in messages]
         known = self._recent.look(given, session or session_of(given))
+        undone = self._undone.look(known.session, known.chains)
         view = self._acceptance.with_accepted_folds(self._view(given, known), tools)
         before = view
         sizes = self._sizes(given, known)
@@ -149,13 +153,13 @@ class Context:
         tokens, exact = self._count(view, sizes, tools, budget, near=asked_for)
         exchange: Exchange | None = None
         reason = "below the trigger"
-        if compact == "never" and tokens <= limit:
+        if (compact == "never" or (undone and not asked_for)) and tokens <= limit:
             reason = "not asked for"
         elif asked_for or tokens > budget.trigger * limit:
             self.observe(given, view.session)
             count = count_prompt(self.counter, view.render(), tools)
             target = 0 if asked_for else int(budget.target * limit)
-            attempt = self._choose(view, count, tools, budget, target, cached)
+            attempt = self._choose(view, count, tools, budget, target, cached, in_place=undone)
             tokens, exact, refused = count
             reason = "not worth it"
             if attempt:
@@ -274,6 +278,17 @@ class Context:
         given = [dict(message) for message in messages]
         return self.freezer.table.drop_edits(View(given, session or session_of(given)).chains)
 
+    def undo_session(self, session: str) -> int:
+        """Have a conversation sent as it came again; see `undone.Undone`.
+
+        It is compacted once more when it would not fit. Returns the number of blocks and folds
+        that were sent in the place of its messages.
+
+        Raises:
+            UnknownSession: The memory has nothing of it.
+        """
+        return self._undone.undo(session)
+
     # -- steps -----------------------------------------------------------------------------------
 
     def _view(self, messages: list[Message], known: Known[_Found]) -> View:
@@ -321,11 +336,13 @@ class Context:
         budget: Budget,
         target: int,
         cached: int | None,
+        *,
+        in_place: bool,
     ) -> Attempt | None:
-        """Choose how to compact a view to ``target`` tokens."""
+        """Choose how to compact a view to ``target`` tokens; ``in_place`` if that is enough."""
         if cached is None:
             cached = cached_tokens(view.render(), count.tokens, self._count_message)
-        return Strategy(
+        strategy = Strategy(
             view,
             self.freezer,
             self.counter,
@@ -335,7 +352,11 @@ class Context:
             target=target,
             cached=min(cached, count.tokens),
             is_refused=count.refused,
-        ).choose()
+        )
+        if in_place:
+            with suppress(ContextOverflow):
+                return replace(strategy, budget=replace(budget, fold=False)).choose()
+        return strategy.choose()
 
     def _with_note(
         self, view: View, question: str, budget: Budget, among: Collection[str] | None

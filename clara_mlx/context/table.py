@@ -134,6 +134,19 @@ class BlockTable:
                 for chain in dict.fromkeys(chains)
             )
 
+    def drop_edits_of_session(self, session: str) -> int:
+        """Delete the edits whose originals belong to a session; returns the number."""
+        with self._file.write() as connection:
+            return connection.execute(
+                "DELETE FROM edits WHERE block IN (SELECT b.digest FROM blocks b "
+                "JOIN memories m ON m.handle = b.handle WHERE m.session = ?)",
+                (session,),
+            ).rowcount
+
+    def knows_session(self, session: str) -> bool:
+        """Whether a memory belongs to a session."""
+        return bool(self._file.read("SELECT 1 FROM memories WHERE session = ? LIMIT 1", (session,)))
+
     def edits(self, chains: Sequence[bytes]) -> list[Edit]:
         """The edits of the messages at which these chains end; all their originals exist.
 
