@@ -1,4 +1,4 @@
-"""Commands that look after a memory: status, verify, vacuum, export, import, forget."""
+"""Commands that look after a memory: status, verify, vacuum, export, import, forget, undo."""
 
 from __future__ import annotations
 
@@ -243,3 +243,26 @@ def forget(
             )
         count = memory.forget(where=where) if found else 0
     emit({"forgotten": count}, [f"memories forgotten: {count:,}"], as_json)
+
+
+@commands.command()
+def undo(
+    session: Annotated[
+        str, typer.Argument(help="The conversation's name, as in the header x-clara-session.")
+    ],
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Have a conversation sent to the reasoner as it came again.
+
+    `clara-mlx undo c-1f2e3d4c5b6a7980`
+
+    What was put in the place of its messages is set aside from the next request on, also by a
+    gateway that is running; originals and handles stay. If the conversation would not fit then, it
+    is compacted once more, without folds if that is enough.
+    """
+    from clara_mlx.context import Context
+
+    with open_memory(db) as memory:
+        undone = Context(memory).undo_session(session)
+    emit({"undone": undone}, [f"blocks and folds no longer sent: {undone:,}"], as_json)

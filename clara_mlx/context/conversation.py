@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from clara_mlx.context.acceptance import Acceptance
-from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
+from clara_mlx.context.budget import Budget, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import (
-    Count,
     Counter,
     Estimate,
     count_prompt,
@@ -27,7 +25,7 @@ from clara_mlx.context.recent import Known, Recent
 from clara_mlx.context.rounds import HiddenRounds
 from clara_mlx.context.shown import keep_sent
 from clara_mlx.context.steps import pieces_to_keep
-from clara_mlx.context.strategy import Attempt, Strategy, cached_tokens, fold_characters
+from clara_mlx.context.strategy import Strategy, fold_characters
 from clara_mlx.context.summary import Summary, handles_of_folds, summarize
 from clara_mlx.context.table import Edit
 from clara_mlx.context.undone import Undone
@@ -159,7 +157,10 @@ class Context:
             self.observe(given, view.session)
             count = count_prompt(self.counter, view.render(), tools)
             target = 0 if asked_for else int(budget.target * limit)
-            attempt = self._choose(view, count, tools, budget, target, cached, in_place=undone)
+            strategy = Strategy(
+                view, self.freezer, self.counter, budget, tools, count, target, cached, undone
+            )
+            attempt = strategy.choose()
             tokens, exact, refused = count
             reason = "not worth it"
             if attempt:
@@ -327,36 +328,6 @@ class Context:
             return view
         compaction.commit()
         return compaction.view
-
-    def _choose(
-        self,
-        view: View,
-        count: Count,
-        tools: Sequence[Any] | None,
-        budget: Budget,
-        target: int,
-        cached: int | None,
-        *,
-        in_place: bool,
-    ) -> Attempt | None:
-        """Choose how to compact a view to ``target`` tokens; ``in_place`` if that is enough."""
-        if cached is None:
-            cached = cached_tokens(view.render(), count.tokens, self._count_message)
-        strategy = Strategy(
-            view,
-            self.freezer,
-            self.counter,
-            budget,
-            tools,
-            before=count.tokens,
-            target=target,
-            cached=min(cached, count.tokens),
-            is_refused=count.refused,
-        )
-        if in_place:
-            with suppress(ContextOverflow):
-                return replace(strategy, budget=replace(budget, fold=False)).choose()
-        return strategy.choose()
 
     def _with_note(
         self, view: View, question: str, budget: Budget, among: Collection[str] | None

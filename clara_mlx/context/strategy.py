@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
 from clara_mlx.context.compaction import Compaction
-from clara_mlx.context.counting import Counter, count_prompt, message_tokens
+from clara_mlx.context.counting import Count, Counter, count_prompt, message_tokens
 from clara_mlx.context.fold_form import FORMS
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message
@@ -64,10 +66,12 @@ class Strategy:
         counter: Counts tokens.
         budget: What the reasoner can take.
         tools: The tools that are sent with it; they count.
-        before: Tokens of the prompt as it is.
+        count: The size of the prompt as it is. If the template refuses it, it will refuse whatever
+            is done.
         target: Tokens that the prompt should shrink to.
-        cached: Tokens of the prompt that the server holds.
-        is_refused: Whether the template refuses the conversation as it is, and so whatever is done.
+        known_cached: Tokens of the prompt that the server is known to hold; None: it is taken to
+            hold everything up to its last answer.
+        in_place: Whether to do without folds if that is enough.
     """
 
     view: View
@@ -75,10 +79,10 @@ class Strategy:
     counter: Counter
     budget: Budget
     tools: Sequence[Any] | None
-    before: int
+    count: Count
     target: int
-    cached: int
-    is_refused: bool = False
+    known_cached: int | None = None
+    in_place: bool = False
 
     def choose(self) -> Attempt | None:
         """The first attempt that is worth its price; None if there is none and the prompt fits.
@@ -86,19 +90,22 @@ class Strategy:
         Raises:
             ContextOverflow: The conversation exceeds the budget even after the last attempt.
         """
+        if self.in_place and self.budget.fold:
+            with suppress(ContextOverflow):
+                return replace(self, budget=replace(self.budget, fold=False)).choose()
         attempt = None
         for attempt in self._attempts():
             if self._is_worth_it(attempt):
                 return attempt
         if attempt and self._overflows:
-            smallest = self.before if attempt.refused else attempt.exchange.after
+            smallest = self.count.tokens if attempt.refused else attempt.exchange.after
             raise ContextOverflow(smallest, self.budget.limit)
         return None
 
     def _is_worth_it(self, attempt: Attempt) -> bool:
         """Whether an attempt pays; if the prompt overflows, anything that makes it fit does."""
         exchange = attempt.exchange
-        if attempt.refused and not self.is_refused:
+        if attempt.refused and not self.count.refused:
             return False
         enough = self._overflows or exchange.frees_enough(self.budget.least)
         return enough and exchange.after <= self.budget.limit
@@ -122,7 +129,7 @@ class Strategy:
     def _attempts_in_place(self, tried: Compaction) -> Iterator[Attempt]:
         """Blocks for old texts: the more of them follow the first change, the more it is worth."""
         keep = self.budget.keep
-        tried.replace_with_blocks(keep, self.before - self.target)
+        tried.replace_with_blocks(keep, self.count.tokens - self.target)
         yield self._measure("old texts as blocks, down to the target", tried.copy())
         tried.replace_with_blocks(keep)
         yield self._measure("all old texts as blocks", tried.copy())
@@ -150,7 +157,7 @@ class Strategy:
             if not folded.fold(keep, self._fold_characters, whole=whole, form=form):
                 break
             attempt = self._measure(name, folded)
-            if self.is_refused or not attempt.refused:
+            if self.count.refused or not attempt.refused:
                 break
         return attempt
 
@@ -172,9 +179,20 @@ class Strategy:
             shorter.replace_with_excerpts(limit // part, calls=True)
             yield self._measure(name, shorter)
 
+    @cached_property
+    def cached(self) -> int:
+        """Tokens of the prompt that the server holds."""
+        tokens = self.count.tokens
+        if self.known_cached is None:
+            return cached_tokens(self.view.render(), tokens, self._count_message)
+        return min(self.known_cached, tokens)
+
+    def _count_message(self, message: Message) -> int:
+        return message_tokens(message, self.counter.text)
+
     @property
     def _overflows(self) -> bool:
-        return self.before > self.budget.limit
+        return self.count.tokens > self.budget.limit
 
     @property
     def _fold_characters(self) -> int:
@@ -187,10 +205,10 @@ class Strategy:
         exchange = exchange_of(
             self.view.render(),
             new,
-            self.before,
+            self.count.tokens,
             count.tokens,
             self.cached,
-            lambda message: message_tokens(message, self.counter.text),
+            self._count_message,
         )
         logger.debug(
             "%s: %s: %d tokens become %d; %d are read",

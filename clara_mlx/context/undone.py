@@ -45,8 +45,8 @@ class Undone:
         """
         if not self._table.knows_session(session):
             raise UnknownSession(
-                f"this memory has nothing of a conversation named {session!r}; the gateway's answers "
-                "bear the name as x-clara-session"
+                f"this memory has nothing of a conversation named {session!r}; the gateway's "
+                "answers bear the name as x-clara-session"
             )
         key = _key(session)
         text = f"[clara undone {key.hex()[:12]}]"

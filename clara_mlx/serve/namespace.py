@@ -87,7 +87,13 @@ class Namespace:
                     for api in APIS.values()
                 ),
                 Route(COUNT_TOKENS, TokenCounts(reception, pools).count, methods=["POST"]),
-                *Rest(memory, pools, settings.body_seconds, self._status).routes(),
+                *Rest(
+                    memory,
+                    pools,
+                    settings.body_seconds,
+                    self._context.undo_session,
+                    self._status,
+                ).routes(),
                 *_with_bodies_read_first(self._mcp.routes, settings.body_seconds),
             ]
         )

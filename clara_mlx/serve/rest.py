@@ -1,4 +1,4 @@
-"""The memory over HTTP: remember, recall, ask, original, forget, status.
+"""The memory over HTTP: remember, recall, ask, original, forget, undo, status.
 
 Whoever has the namespace's token reads and forgets all of its memory here; a session is a filter.
 """
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from clara_mlx.context.undone import UnknownSession
 from clara_mlx.memory import Memory
 from clara_mlx.serve.bodies import Json, read_json
 from clara_mlx.serve.errors import ApiError, invalid_field
@@ -41,6 +42,7 @@ class Rest:
     memory: Memory
     pools: Pools  # the threads in which the memory's calls run
     body_seconds: float  # the most that the body of a request may take to arrive
+    undo_session: Callable[[str], int]  # given its name; see `Context.undo_session`
     gateway_status: Callable[[str | None], dict[str, Any]]  # given a session, or None for all
 
     def routes(self) -> list[Route]:
@@ -50,6 +52,7 @@ class Rest:
             Route("/v1/memory/recall", self.recall, methods=["POST"]),
             Route("/v1/memory/ask", self.ask, methods=["POST"]),
             Route("/v1/memory/forget", self.forget, methods=["POST"]),
+            Route("/v1/memory/undo", self.undo, methods=["POST"]),
             Route("/v1/memory/original/{handle}", self.original, methods=["GET"]),
             Route("/v1/memory/status", self.status, methods=["GET"]),
         ]
@@ -120,6 +123,19 @@ class Rest:
             await self._require(handle)
         count = await self.pools.write(lambda: self.memory.forget(handle, where=where))
         return Json({"forgotten": count})
+
+    async def undo(self, request: Request) -> Response:
+        """``{session}`` -> ``{undone}``: the number of blocks and folds that are no longer sent.
+
+        The conversation's next request goes to the reasoner as its client sends it, if that fits.
+        """
+        given = await self._read(request)
+        session = _string(given, "session", required=True)
+        try:
+            undone = await self.pools.write(lambda: self.undo_session(session))
+        except UnknownSession as error:
+            raise ApiError(404, str(error), code="not_found", param="session") from error
+        return Json({"undone": undone})
 
     async def status(self, request: Request) -> Response:
         """The memory's figures and the gateway's; ``?session=`` for one conversation."""

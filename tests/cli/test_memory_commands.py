@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trajectories import trajectory
 
+from clara_mlx.context import Budget, Context
 from clara_mlx.memory import Memory
 
 Run = Callable[..., Any]
@@ -224,6 +226,17 @@ def test_forget_asks_first(run: Run) -> None:
     assert [hit["handle"] for hit in read(run, "recall", "needle")] == [third]
     assert run("original", second, ok=False).exit_code == 1
     assert read(run, "forget", "--after", "2020-01-01", "--yes") == {"forgotten": 1}
+
+
+def test_a_compaction_is_undone(run: Run, tmp_path: Path) -> None:
+    messages = [message for added in trajectory(12, 40) for message in added]
+    with Memory.open(tmp_path / "agent.db") as memory:
+        context = Context(memory, budget=Budget(window=5_000, reserve=500))
+        assert context.prepare(messages, session="s").messages != messages
+        assert "no longer sent" in run("undo", "s").stdout
+        assert context.prepare(messages, session="s", budget=Budget()).messages == messages
+    assert read(run, "undo", "s") == {"undone": 0}
+    assert "nothing of a conversation named 'other'" in run("undo", "other", ok=False).stderr
 
 
 def test_care(run: Run, model: Path, tmp_path: Path) -> None:

@@ -288,6 +288,23 @@ def test_a_namespace_is_closed_to_all_others(
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files.values())
 
 
+def test_only_the_namespace_of_a_conversation_undoes_it(teams: Gateway, upstream: Upstream) -> None:
+    ours, theirs = (as_team(teams, token) for token in TOKENS.values())
+    header = {"x-clara-session": "work"}
+    for count in range(10, 40):
+        talk = [*long_conversation(count), {"role": "user", "content": "Go on."}]
+        ours.chat(talk, extra_headers=header)
+        if upstream.requests[-1]["messages"] != talk:
+            break
+    undo = {"session": "work"}
+    refused = theirs.http.post("/v1/memory/undo", json=undo)
+    assert refused.status_code == 404 and refused.json()["error"]["param"] == "session"
+    assert theirs.http.post("/v1/memory/undo", json={}).status_code == 400
+    assert ours.http.post("/v1/memory/undo", json=undo).json()["undone"] > 0
+    ours.chat(talk, extra_headers=header)
+    assert upstream.requests[-1]["messages"] == talk
+
+
 def mcp(gate: Gateway, tool: str, arguments: dict[str, Any]) -> str:
     """What an MCP tool answers."""
     call = {"name": tool, "arguments": arguments}
