@@ -177,11 +177,6 @@ def serve(
 
     if tools not in ("auto", "always", "never"):
         raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
-    for option, api in (("--reasoner-api", reasoner_api), ("--fallback-api", fallback_api)):
-        if api not in ("chat", "messages", "responses"):
-            raise typer.BadParameter(
-                f"{api!r}: choose chat, messages or responses", param_hint=option
-            )
     second = None
     if fallback:
         if not fallback_model:
@@ -193,7 +188,7 @@ def serve(
             timeout=timeout,
             obeys=True,
             images=True,
-            api=fallback_api,  # type: ignore[arg-type]  # checked above
+            api=fallback_api,  # type: ignore[arg-type]  # checked there
             wants_reasoning=fallback_reasoning,
         )
     settings = Settings(
@@ -204,7 +199,7 @@ def serve(
             timeout=timeout,
             obeys=obeys,
             images=images,
-            api=reasoner_api,  # type: ignore[arg-type]  # checked above
+            api=reasoner_api,  # type: ignore[arg-type]  # checked there
         ),
         fallback=second,
         name=name,

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from clara_mlx.context import Budget
@@ -59,6 +59,9 @@ class Remote:
             raise ClaraError(
                 f"{self.url!r} is not the URL of a server, such as http://127.0.0.1:8080/v1"
             )
+        if self.api not in get_args(RemoteApi):
+            known = ", ".join(get_args(RemoteApi))
+            raise ClaraError(f"an API that is asked speaks one of {known}; {self.api!r} is none")
 
     @property
     def base(self) -> str:

@@ -20,6 +20,8 @@ from reasoner_servers import (
 )
 from starlette.responses import JSONResponse, Response
 
+from clara_mlx.errors import ClaraError
+from clara_mlx.serve import Remote
 from clara_mlx.serve.reasoner_apis.messages import MessagesReasoner
 from clara_mlx.serve.request import repair
 
@@ -278,6 +280,11 @@ def test_answers_of_another_api_are_errors(served: Served) -> None:
             gate.chat("hi")
 
 
+def test_an_unknown_api_is_refused() -> None:
+    with pytest.raises(ClaraError, match="one of chat, messages, responses; 'soap' is none"):
+        Remote("http://127.0.0.1:8080", api="soap")  # type: ignore[arg-type]
+
+
 def test_a_fallback_may_speak_another_api(tmp_path: Path) -> None:
     """It gets the reasoner's thoughts only if it can tell that they are its own."""
     case = Case("messages")
@@ -292,6 +299,8 @@ def test_a_fallback_may_speak_another_api(tmp_path: Path) -> None:
         assert gate.chat(messages).choices[0].message.content == "cloud"
     (sent,) = cloud.requests
     check_message_request(sent)
+    kept = {"cache_control": {"type": "ephemeral"}}
+    assert sent["messages"][-1]["content"] == [{"type": "text", "text": "y", **kept}]
     assert "hm" not in str(sent["messages"]) and sent["max_tokens"] > 1000
 
 

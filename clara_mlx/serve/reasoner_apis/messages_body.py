@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,8 +26,8 @@ _HOTTEST = 1.0
 # Options that have the same name and meaning in both, or that only this API's clients send.
 _SAME = ("stream", "temperature", "top_p", "top_k", "thinking", "output_config", "service_tier")
 
-# An image inside its URL.
-_DATA_URL = re.compile(r"data:([\w.+-]{1,40}/[\w.+-]{1,40});base64,(.*)", re.DOTALL)
+# Marks a block up to which the prompt is kept for the next request.
+_KEEP = {"cache_control": {"type": "ephemeral"}}
 
 # What a conversation begins with that would begin with an answer.
 _BEGINNING = "(The conversation begins with an answer.)"
@@ -114,7 +113,12 @@ def _messages(messages: Iterable[Mapping[str, Any]], thoughts: Thoughts) -> list
             written[-1]["content"] += blocks
         else:
             written.append({"role": role, "content": blocks})
-    return written or [_user_text(_BEGINNING)]
+    if not written:
+        written.append(_user_text(_BEGINNING))
+    # The API keeps nothing of a prompt unless it is asked to, up to a block that is marked.
+    last = written[-1]["content"]
+    last[-1] = {**last[-1], **_KEEP}
+    return written
 
 
 def _user_text(text: str) -> Object:
@@ -142,8 +146,11 @@ def _blocks(message: Mapping[str, Any], thoughts: Thoughts) -> tuple[str, list[O
 def _block(kind: str, value: Any) -> Object:
     if kind == "text":
         return {"type": "text", "text": value}
-    inside = _DATA_URL.fullmatch(str(value))
-    if inside is None:
-        return {"type": "image", "source": {"type": "url", "url": value}}
-    source = {"type": "base64", "media_type": inside[1], "data": inside[2]}
-    return {"type": "image", "source": source}
+    about, _, data = str(value).partition(",")
+    kind, _, coding = about.removeprefix("data:").partition(";")
+    if about.startswith("data:") and coding == "base64":
+        return {
+            "type": "image",
+            "source": {"type": "base64", "media_type": kind, "data": data},
+        }
+    return {"type": "image", "source": {"type": "url", "url": value}}

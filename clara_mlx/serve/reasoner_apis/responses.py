@@ -103,6 +103,8 @@ class _ResponseReader:
             return [self._chunk({_SAID[kind]: _text(event, "delta")})]
         if kind in _THOUGHT:
             return self._add_thought(str(kind), _text(event, "delta"))
+        if kind == "response.reasoning_summary_part.added" and self._thought:
+            return self._add_thought("response.reasoning_summary_text.delta", "\n\n")
         if kind == "response.output_item.added":
             item = _item(event)
             if item.get("type") != "function_call":
