@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -28,8 +29,16 @@ from starlette.responses import Response as HttpResponse
 
 Object = dict[str, Any]
 
-_MESSAGE_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
-_RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+@cache
+def _type(kind: Any) -> TypeAdapter[Any]:
+    """What checks values of a type; it takes long to make."""
+    return TypeAdapter(kind)
+
+
+def _checked(values: list[Object], kind: Any) -> list[Object]:
+    """The same values with all fields that their type has."""
+    return [_type(kind).validate_python(one).model_dump(mode="json") for one in values]
 
 
 def sends(whole: Object, events: Iterable[Object]) -> Reply:
@@ -74,7 +83,9 @@ def message_events(whole: Object) -> list[Object]:
     delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
     usage = {"output_tokens": whole["usage"]["output_tokens"]}
     events += [{"type": "message_delta", "delta": delta, "usage": usage}, {"type": "message_stop"}]
-    checked = [_MESSAGE_EVENT.validate_python(one).model_dump(mode="json") for one in events]
+    checked = [
+        _type(RawMessageStreamEvent).validate_python(one).model_dump(mode="json") for one in events
+    ]
     return [checked[0], {"type": "ping"}, *checked[1:]]
 
 
@@ -103,8 +114,8 @@ def halved(text: str) -> list[str]:
 
 def check_message_request(body: Object) -> None:
     """Check that a request is one that Anthropic's client could have sent, and its API takes."""
-    TypeAdapter(list[MessageParam]).validate_python(body["messages"])
-    block: TypeAdapter[Any] = TypeAdapter(ContentBlockParam)
+    _type(list[MessageParam]).validate_python(body["messages"])
+    block = _type(ContentBlockParam)
     roles = [one["role"] for one in body["messages"]]
     assert roles[0] == "user" and all(a != b for a, b in pairwise(roles))
     waiting: list[str] = []
@@ -120,9 +131,9 @@ def check_message_request(body: Object) -> None:
             assert sorted(first) == sorted(waiting)
         waiting = [part["id"] for part in one["content"] if part["type"] == "tool_use"]
     assert not waiting
-    TypeAdapter(list[ToolParam]).validate_python(body.get("tools", []))
+    _type(list[ToolParam]).validate_python(body.get("tools", []))
     if "tool_choice" in body:
-        TypeAdapter(ToolChoiceParam).validate_python(body["tool_choice"])
+        _type(ToolChoiceParam).validate_python(body["tool_choice"])
     assert isinstance(body["max_tokens"], int) and isinstance(body.get("system", ""), str)
     if "tool_use" in json.dumps(body["messages"]):
         assert body["tools"]
@@ -168,7 +179,9 @@ def response_events(whole: Object) -> list[Object]:
         events += _item_events(index, item)
     events.append({"type": f"response.{whole['status']}", "response": whole})
     numbered = [{**one, "sequence_number": n} for n, one in enumerate(events)]
-    return [_RESPONSE_EVENT.validate_python(one).model_dump(mode="json") for one in numbered]
+    return [
+        _type(ResponseStreamEvent).validate_python(one).model_dump(mode="json") for one in numbered
+    ]
 
 
 def _item_events(index: int, item: Object) -> list[Object]:
@@ -205,7 +218,7 @@ def _item_events(index: int, item: Object) -> list[Object]:
 
 def check_response_request(body: Object) -> None:
     """Check that a request is one that OpenAI's client could have sent, and its API takes."""
-    item: TypeAdapter[Any] = TypeAdapter(ResponseInputItemParam)
+    item = _type(ResponseInputItemParam)
     waiting: list[str] = []
     for one in body["input"]:
         item.validate_python(one)
@@ -216,5 +229,5 @@ def check_response_request(body: Object) -> None:
         else:
             assert not waiting
     assert not waiting
-    TypeAdapter(list[FunctionToolParam]).validate_python(body.get("tools", []))
+    _type(list[FunctionToolParam]).validate_python(body.get("tools", []))
     assert body["store"] is False and isinstance(body.get("instructions", ""), str)
