@@ -204,10 +204,10 @@ def count_prompt(
 
 def for_template(counter: Counter, messages: Sequence[Message]) -> list[Message]:
     """Messages as the reasoner's template takes them; see `place_instructions`."""
-    if counter.takes_late_system_message:
-        return list(messages)
     # Counters that others have written may not know.
     alternating = not getattr(counter, "takes_users_in_a_row", True)
+    if counter.takes_late_system_message and not alternating:
+        return list(messages)
     return place_instructions(messages, alternating=alternating)
 
 

@@ -27,10 +27,11 @@ def place_instructions(messages: Sequence[Message], *, alternating: bool) -> lis
     Args:
         messages: What would be sent; not changed.
         alternating: Whether users' and assistants' messages must take turns. If so, an instruction
-            is joined to the message beside it, and an answer follows the result of a tool.
+            is joined to the message beside it, users' messages in a row are one, and an answer
+            follows the result of a tool.
     """
     if alternating:
-        return _with_answers(_joined(messages))
+        return _with_answers(_with_users_joined(_joined(messages)))
     return [*messages[:1], *map(_as_user, messages[1:])]
 
 
@@ -54,6 +55,24 @@ def _joined(messages: Sequence[Message]) -> list[Message]:
     if waiting:
         _append(placed, waiting)
     return placed
+
+
+def _with_users_joined(messages: Sequence[Message]) -> list[Message]:
+    """The messages with one of a user's where there were several, as Codex begins with two."""
+    joined: list[Message] = []
+    for message in messages:
+        before = joined[-1].get("content") if joined else None
+        both_are_users = joined and message.get("role") == joined[-1].get("role") == "user"
+        if both_are_users and isinstance(before, str):
+            joined[-1] = _before(before, message)
+        elif both_are_users and isinstance(message.get("content"), str):
+            joined[-1] = with_note(joined[-1], _GAP + str(message["content"]))
+        elif both_are_users:
+            parts = [*(before or ()), *(message.get("content") or ())]
+            joined[-1] = {**message, "content": parts}
+        else:
+            joined.append(message)
+    return joined
 
 
 def _with_answers(messages: Sequence[Message]) -> list[Message]:

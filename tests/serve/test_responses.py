@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import openai
 import pytest
 from gateway import Gateway, Upstream, fails, gateway, says
 from responses_requests import TOOLS
+
+from clara_mlx.context import Estimate
 
 BASH = TOOLS[0]
 
@@ -106,6 +109,56 @@ def test_every_kind_of_item_is_read(tmp_path: Path) -> None:
         "here.)",
         "Well?",
     ]
+
+
+# What Mistral's and Gemma's templates check of the roles.
+STRICT = (
+    "{%- set turns = namespace(count=0) %}{%- for m in messages %}"
+    "{%- if m.role == 'system' and not loop.first %}{{ refuse('late system') }}{% endif %}"
+    "{%- if m.role == 'user' or (m.role == 'assistant' and m.tool_calls is not defined) %}"
+    "{%- if (m.role == 'user') != (turns.count % 2 == 0) %}{{ refuse('roles must alternate') }}"
+    "{%- endif %}{%- set turns.count = turns.count + 1 %}{%- endif %}{%- endfor %}"
+)
+
+
+class Strict(Estimate):
+    """Counts for a reasoner with such a template."""
+
+    takes_late_system_message = False
+    takes_users_in_a_row = False
+
+
+def test_what_codex_sends_is_taken_by_templates_that_insist_on_turns(tmp_path: Path) -> None:
+    """It begins with two instructions and two messages of a user's, and may add more of them."""
+    call = {"type": "function_call", "call_id": "c1", "name": "bash", "arguments": "{}"}
+    items = [
+        *({"role": "developer", "content": [text(words)]} for words in ("Code.", "Sandbox.")),
+        *({"role": "user", "content": [text(words)]} for words in ("<cwd>/x</cwd>", "Fix it.")),
+        {"role": "assistant", "content": [{"type": "output_text", "text": "Look."}]},
+        call,
+        {"type": "function_call_output", "call_id": "c1", "output": "a.c"},
+        {"role": "user", "content": [text("<turn_aborted>")]},
+        {"role": "user", "content": [text("Go on."), {"type": "input_image", "image_url": "x"}]},
+        {"role": "developer", "content": "Approval is never asked."},
+        {"role": "user", "content": [text("Now.")]},
+    ]
+    upstream = Upstream(says("ok"))
+    with upstream.running() as url:
+        seen = {"images": True}
+        with gateway(tmp_path, url, counter=Strict(), remote=seen) as gate:
+            answer(gate, items, tools=TOOLS)
+            items[8]["content"] = [text("Go on.")]
+            answer(gate, items, tools=TOOLS)
+
+    def refuse(why: str) -> None:
+        raise AssertionError(why)
+
+    for sent in (request["messages"] for request in upstream.requests):
+        jinja2.Environment().from_string(STRICT).render(messages=sent, refuse=refuse)
+        said = json.dumps(sent)
+        words = ("Code.", "Sandbox.", "<cwd>", "Fix", "Look.", "aborted", "on.", "never", "Now.")
+        assert all(one in said for one in words)
+    assert "image_url" in json.dumps(upstream.requests[0])
 
 
 def test_options_have_other_names(tmp_path: Path) -> None:
