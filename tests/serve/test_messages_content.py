@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import jinja2
 import pytest
+from strict_template import Strict, render_strictly
 
-from clara_mlx.context import Estimate
 from clara_mlx.context.counting import for_template
 from clara_mlx.serve.apis.messages import read_request
 from clara_mlx.serve.errors import ApiError
@@ -213,27 +212,6 @@ def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
     ]
 
 
-# What Mistral's and Gemma's templates check of the roles.
-STRICT = (
-    "{%- set turns = namespace(count=0) %}{%- for m in messages %}"
-    "{%- if m.role == 'system' and not loop.first %}{{ refuse('late system') }}{% endif %}"
-    "{%- if m.role == 'user' or (m.role == 'assistant' and m.tool_calls is not defined) %}"
-    "{%- if (m.role == 'user') != (turns.count % 2 == 0) %}{{ refuse('roles must alternate') }}"
-    "{%- endif %}{%- set turns.count = turns.count + 1 %}{%- endif %}{%- endfor %}"
-)
-
-
-class Strict(Estimate):
-    """Counts for a reasoner with such a template."""
-
-    takes_late_system_message = False
-    takes_users_in_a_row = False
-
-
-def refuse(why: str) -> None:
-    raise AssertionError(why)
-
-
 def test_what_claude_code_sends_is_taken_by_templates_that_insist_on_turns() -> None:
     reminder = {"role": "system", "content": "100 tokens are left."}
     asked = read(
@@ -255,7 +233,7 @@ def test_what_claude_code_sends_is_taken_by_templates_that_insist_on_turns() -> 
         system="You are an agent.",
     )
     sent = for_template(Strict(), asked.messages)
-    jinja2.Environment().from_string(STRICT).render(messages=sent, refuse=refuse)
+    render_strictly(sent)
     said = "".join(str(message["content"]) for message in sent)
     assert all(words in said for words in ("Explore", "careful", "100 tokens", "Stop.", "now?"))
 

@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import openai
 import pytest
 from gateway import Gateway, Upstream, fails, gateway, says
 from responses_requests import TOOLS
-
-from clara_mlx.context import Estimate
+from strict_template import Strict, render_strictly
 
 BASH = TOOLS[0]
 
@@ -111,27 +109,10 @@ def test_every_kind_of_item_is_read(tmp_path: Path) -> None:
     ]
 
 
-# What Mistral's and Gemma's templates check of the roles.
-STRICT = (
-    "{%- set turns = namespace(count=0) %}{%- for m in messages %}"
-    "{%- if m.role == 'system' and not loop.first %}{{ refuse('late system') }}{% endif %}"
-    "{%- if m.role == 'user' or (m.role == 'assistant' and m.tool_calls is not defined) %}"
-    "{%- if (m.role == 'user') != (turns.count % 2 == 0) %}{{ refuse('roles must alternate') }}"
-    "{%- endif %}{%- set turns.count = turns.count + 1 %}{%- endif %}{%- endfor %}"
-)
-
-
-class Strict(Estimate):
-    """Counts for a reasoner with such a template."""
-
-    takes_late_system_message = False
-    takes_users_in_a_row = False
-
-
 def test_what_codex_sends_is_taken_by_templates_that_insist_on_turns(tmp_path: Path) -> None:
     """It begins with two instructions and two messages of a user's, and may add more of them."""
     call = {"type": "function_call", "call_id": "c1", "name": "bash", "arguments": "{}"}
-    items = [
+    items: list[dict[str, Any]] = [
         *({"role": "developer", "content": [text(words)]} for words in ("Code.", "Sandbox.")),
         *({"role": "user", "content": [text(words)]} for words in ("<cwd>/x</cwd>", "Fix it.")),
         {"role": "assistant", "content": [{"type": "output_text", "text": "Look."}]},
@@ -150,11 +131,8 @@ def test_what_codex_sends_is_taken_by_templates_that_insist_on_turns(tmp_path: P
             items[8]["content"] = [text("Go on.")]
             answer(gate, items, tools=TOOLS)
 
-    def refuse(why: str) -> None:
-        raise AssertionError(why)
-
     for sent in (request["messages"] for request in upstream.requests):
-        jinja2.Environment().from_string(STRICT).render(messages=sent, refuse=refuse)
+        render_strictly(sent)
         said = json.dumps(sent)
         words = ("Code.", "Sandbox.", "<cwd>", "Fix", "Look.", "aborted", "on.", "never", "Now.")
         assert all(one in said for one in words)
