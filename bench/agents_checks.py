@@ -20,13 +20,19 @@ def problems(body: Mapping[str, Any]) -> list[str]:
     if any(message["role"] == "developer" for message in messages):
         found.append("a role that templates don't know is in it")
     turns = [m["role"] for m in messages if m["role"] in ("user", "assistant")]
-    calling = {i for i, m in enumerate(messages) if m.get("tool_calls")}
-    for (i, before), (_, after) in pairwise(enumerate(messages)):
-        if before["role"] == after["role"] == "assistant" and i not in calling:
+    # Templates that want turns to alternate don't count calls and their results.
+    said = [(i, m) for i, m in enumerate(messages) if m["role"] != "tool" and not calls_of(m)]
+    for (i, before), (_, after) in pairwise(said):
+        if before["role"] == after["role"] == "assistant":
             found.append(f"two answers follow each other, from message {i} on")
     if turns and turns[0] != "user":
         found.append("it begins with an answer")
     return found
+
+
+def calls_of(message: Mapping[str, Any]) -> Sequence[Any]:
+    """The calls of a message."""
+    return message.get("tool_calls") or ()
 
 
 def _pairing(messages: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -42,7 +48,7 @@ def _pairing(messages: Sequence[Mapping[str, Any]]) -> list[str]:
             continue
         if waiting:
             found.append(f"a call before message {index} has no result")
-        waiting = [call["id"] for call in message.get("tool_calls") or ()]
+        waiting = [call["id"] for call in calls_of(message)]
         if len(set(waiting)) < len(waiting):
             found.append(f"two calls of message {index} have one id")
     return [*found, *(["the last call has no result"] if waiting else [])]
@@ -52,7 +58,7 @@ def _arguments(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     """Calls whose arguments are no JSON object."""
     found = []
     for index, message in enumerate(messages):
-        for call in message.get("tool_calls") or ():
+        for call in calls_of(message):
             given = call["function"]["arguments"]
             try:
                 parsed = json.loads(given) if isinstance(given, str) else given
