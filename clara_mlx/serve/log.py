@@ -17,6 +17,11 @@ _MOST_KINDS = 256
 _KIND_CHARACTERS = 100
 
 
+# What uvicorn says when a client tries a WebSocket, with advice that is of no use here: the client
+# is told what to do instead.
+_ABOUT_WEBSOCKETS = ("Unsupported upgrade request", "No supported WebSocket library")
+
+
 def quieten(handler: logging.Handler) -> None:
     """Write each fault once a second at most, and nothing of what a library says per request."""
     handler.addFilter(OncePerSecond())
@@ -26,6 +31,8 @@ def quieten(handler: logging.Handler) -> None:
 
 class OncePerSecond(logging.Filter):
     """Drops warnings and errors that came less than a second ago, and counts them.
+
+    What is of no use to anybody is dropped, too.
 
     The next line of the same kind says how many were dropped.
     """
@@ -40,6 +47,8 @@ class OncePerSecond(logging.Filter):
         """Whether a record is written."""
         if record.levelno < logging.WARNING:
             return True
+        if str(record.msg).startswith(_ABOUT_WEBSOCKETS):
+            return False
         # The message before its arguments are put in: these differ from fault to fault.
         kind = record.name, str(record.msg).split("\n")[0][:_KIND_CHARACTERS]
         now = self._clock()

@@ -1,4 +1,4 @@
-"""A chat template that insists on turns, as Mistral's and Gemma's do, and a counter that knows it."""
+"""A chat template that insists on turns, as Mistral's and Gemma's do, and its counter."""
 
 from __future__ import annotations
 

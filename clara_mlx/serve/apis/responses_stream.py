@@ -19,11 +19,11 @@ from clara_mlx.serve.usage import cached_tokens, stated_tokens
 # Why an answer is incomplete, by its finish reason.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
-# What a failed response's error may be called; anything else is the server's.
-_CODES = {
-    429: "rate_limit_exceeded",
-    400: "invalid_prompt",
-}
+# What the error of a failed response is called, by its status; all others are the server's. Codex
+# does not try again what an invalid prompt had, and looks for the code of an overflow, which
+# OpenAI's types lack.
+_CODES = {429: "rate_limit_exceeded", 400: "invalid_prompt"}
+_OVERFLOW = "context_length_exceeded"
 
 
 class Events:
@@ -60,8 +60,11 @@ class Events:
     def failed(self, error: ApiError, output: list[Object]) -> bytes:
         """What ends a stream with an error."""
         before = b"" if self.begun else self._beginning()
-        code = error.code or _CODES.get(error.status, "server_error")
-        fields = {"code": code, "message": str(error), "param": error.param, "type": error.type}
+        code = _CODES.get(error.status, "server_error")
+        if error.code == _OVERFLOW:
+            code = _OVERFLOW
+        kind = error.code or error.type
+        fields = {"code": code, "message": str(error), "param": error.param, "type": kind}
         response = self.response("failed", output, error=fields)
         return before + self._encode("response.failed", response=response)
 
