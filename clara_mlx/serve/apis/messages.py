@@ -82,10 +82,7 @@ def _message(error: ApiError) -> str:
         return str(error)
     if isinstance(error, Overflow) and error.tokens:
         tokens, most = error.tokens
-        return (
-            f"prompt is too long: {tokens} tokens > {most} maximum (what the model's window has "
-            "beside the room for its answer)"
-        )
+        return f"prompt is too long: {tokens} tokens > {most} maximum. {error}"
     return f"prompt is too long: {error}"
 
 
