@@ -26,7 +26,7 @@ from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reply import Object, Reply
-from clara_mlx.serve.request import ChatRequest
+from clara_mlx.serve.request import ChatRequest, call_ids
 from clara_mlx.serve.route import By, Route, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
@@ -220,7 +220,8 @@ class Answerer:
         """Ask the reasoner, or the fallback in its place, and write what the client may see."""
         stream = answer.request.stream
         one_call = answer.request.options.get("parallel_tool_calls") is False
-        reply = Reply(prompt.tools.own, one_call)
+        taken = answer.desk.call_ids | call_ids(answer.hidden)
+        reply = Reply(prompt.tools.own, one_call, taken)
         commented = -math.inf
         answer.writer.begin_round(prompt)
         pieces = self._router.ask(answer.route, lambda by: self._payload(answer, prompt, by))
@@ -232,7 +233,7 @@ class Answerer:
                         api = APIS[answer.request.api]
                         answer.run.send(api.keepalive(piece.text), starts=False)
                 elif isinstance(piece, Switched):
-                    reply = Reply(prompt.tools.own, one_call)
+                    reply = Reply(prompt.tools.own, one_call, taken)
                 else:
                     delta = reply.take_chunk(piece) if stream else reply.take_answer(piece)
                     if delta or not stream:

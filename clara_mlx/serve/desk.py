@@ -22,7 +22,7 @@ from clara_mlx.serve.bodies import parse_object
 from clara_mlx.serve.callers import Caller, Name, name_conversation
 from clara_mlx.serve.conversations import Landmark, landmarks
 from clara_mlx.serve.preparing import Preparer, Prompt
-from clara_mlx.serve.request import ChatRequest
+from clara_mlx.serve.request import ChatRequest, call_ids
 
 #: How far a conversation has been remembered: the number of its messages, a digest of the last.
 Remembered = tuple[int, bytes]
@@ -45,12 +45,14 @@ class Desk(Protocol):
         name: The conversation's name.
         size: Bytes of the request's body.
         is_distant: Whether it lies in another process, whose work comes one after the other.
+        call_ids: The ids of the calls in the client's messages.
     """
 
     request: ChatRequest
     name: Name
     size: int
     is_distant: bool
+    call_ids: frozenset[str]
 
     def look(self) -> None:
         """Find the hidden rounds of the conversation; comes before all else."""
@@ -122,6 +124,7 @@ class NearDesk:
         self.request = request
         self.name = name
         self.size = size
+        self.call_ids = call_ids(request.messages)
         self._preparer = preparer
         self._context = context
         self._groups = [[message] for message in request.messages]

@@ -53,6 +53,7 @@ class DistantDesk:
         outline = self._open()
         self.request = wire.read_request(outline)
         self.name = wire.read_name(outline)
+        self.call_ids = frozenset(outline["call_ids"])
         self._landmarks = wire.read_landmarks(outline)
         self.hidden: list[Message] = []
         self.folds: set[str] = set()

@@ -14,6 +14,9 @@ from clara_mlx.serve.request import readable_arguments
 #: A JSON object.
 Object = dict[str, Any]
 
+# Characters of an id that is made here; Mistral's templates take no other number.
+_ID_CHARACTERS = 9
+
 
 @dataclass
 class Call:
@@ -45,6 +48,7 @@ class Reply:
 
     own: frozenset[str]  # names of the tools whose calls the gateway answers
     one_call: bool = False  # whether only the first of the client's calls is passed on
+    taken: frozenset[str] = frozenset()  # ids of calls that the conversation has already
     content: str = ""
     refusal: str = ""  # what it says instead, where a server tells the two apart
     reasoning: str = ""
@@ -170,9 +174,10 @@ class Reply:
         if known and id and known.name and id != known.id and delta.get("function", {}).get("name"):
             key = id  # another call under an index that is taken
         if key not in self._calls:
-            taken = {call.id for call in self._calls.values()}
+            taken = self.taken | {call.id for call in self._calls.values()}
+            # Some servers give every call the same id; Claude Code then loses all but one result.
             unique = isinstance(id, str) and id and id not in taken
-            self._calls[key] = Call(str(id) if unique else f"call_{uuid.uuid4().hex[:24]}")
+            self._calls[key] = Call(str(id) if unique else uuid.uuid4().hex[:_ID_CHARACTERS])
         self._newest_key = key
         return self._calls[key]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -43,6 +43,11 @@ def has_images(messages: Sequence[Message]) -> bool:
     """Whether a message has a part that is not text."""
     contents = [m["content"] for m in messages if isinstance(m["content"], list)]
     return any(part.get("type") != "text" for content in contents for part in content)
+
+
+def call_ids(messages: Iterable[Message]) -> frozenset[str]:
+    """The ids of all calls in messages."""
+    return frozenset(call["id"] for m in messages for call in m.get("tool_calls") or ())
 
 
 def repair(messages: Sequence[Message]) -> list[Message]:

@@ -44,6 +44,7 @@ def write_outline(desk: NearDesk) -> Value:
         "has_images": request.has_images,
         "compaction_only": request.compaction_only,
         "compact_above": request.compact_above,
+        "call_ids": sorted(desk.call_ids),
         "landmarks": [[one.place, one.digest.hex(), one.proof] for one in desk.landmarks()],
     }
 

@@ -189,6 +189,27 @@ def test_calls_that_come_by_turns_are_blocks_one_after_the_other(plain: Plain) -
     streamed(gate, tools=[RUN])
 
 
+@pytest.mark.parametrize("heavy_bytes", [1 << 17, 10])  # with 10 it lies in another process
+def test_a_server_that_gives_every_call_the_same_id(tmp_path: Path, heavy_bytes: int) -> None:
+    """Claude Code would forget all results but the first."""
+    upstream = Upstream(says("", ("run", {"a": 1})))
+    talk: list[Any] = [{"role": "user", "content": "Go on."}]
+    with (
+        upstream.running() as url,
+        gateway(tmp_path, url, heavy_bytes=heavy_bytes) as gate,
+    ):
+        for _ in range(3):
+            content = whole(gate, tools=[RUN], messages=talk)["content"]
+            done = {"type": "tool_result", "tool_use_id": content[0]["id"], "content": "done"}
+            talk += [{"role": "assistant", "content": content}, {"role": "user", "content": [done]}]
+    ids = [message["content"][0]["id"] for message in talk if message["role"] == "assistant"]
+    assert ids[0] == "id-run-0" and len(set(ids)) == 3
+    # Mistral's templates take nine letters and digits only.
+    assert all(len(one) == 9 and one.isalnum() for one in ids[1:])
+    sent = upstream.requests[-1]["messages"]
+    assert [m["tool_call_id"] for m in sent if m["role"] == "tool"] == ids[:2]
+
+
 def test_each_call_is_shown_as_it_comes_if_they_come_in_order() -> None:
     sent: list[dict[str, Any]] = []
     calls = Calls(Blocks(sent.append))
