@@ -55,7 +55,10 @@ class Reply:
     finish: str | None = None
     usage: Object | None = None
     _calls: dict[Any, Call] = field(default_factory=dict)
+    _ids: set[str] = field(default_factory=set)  # of these calls
     _newest_key: Any = None
+    _current: Call | None = None  # the call that the newest piece belongs to
+    _shown: int = 0  # number of calls that the client sees
 
     @property
     def calls(self) -> list[Call]:
@@ -129,22 +132,22 @@ class Reply:
         seen = []
         for delta in deltas:
             call = self._call_of(delta)
-            others = [one for one in self._calls.values() if one is not call]
-            seen += [self._show(one) for one in others if one.name and not one.known]
+            # A name is complete when its arguments begin, or another call.
+            if call is not self._current:
+                seen += self._show(self._current)
+                self._current = call
             piece = self._add_to_call(call, delta)
-            if call.known:
-                if call.place is not None and piece:
-                    seen.append({"index": call.place, "function": {"arguments": piece}})
-            elif call.name and piece:
-                seen.append(self._show(call))
+            if call.place is not None and piece:
+                seen.append({"index": call.place, "function": {"arguments": piece}})
+            elif piece:
+                seen += self._show(call)
         if is_last:
-            seen += [self._show(one) for one in self.calls if not one.known]
-        return [one for one in seen if one]
+            seen += self._show(self._current)
+        return seen
 
     def _add_to_call(self, call: Call, delta: Object) -> str:
         """Add a piece to a call; returns what it adds to the arguments."""
-        function = delta.get("function")
-        function = function if isinstance(function, dict) else {}
+        function = _function_of(delta)
         name = function.get("name")
         # A server may send the name in pieces, or the whole of it each time.
         if isinstance(name, str) and not call.known and name != call.name:
@@ -155,29 +158,32 @@ class Reply:
         call.arguments += piece
         return piece
 
-    def _show(self, call: Call) -> Object | None:
-        """The beginning of a call whose name is known now, as the client may see it."""
+    def _show(self, call: Call | None) -> list[Object]:
+        """The beginning of a call whose name is complete now, as far as the client may see it."""
+        if call is None or call.known or not call.name:
+            return []
         call.known = True
         call.own = call.name in self.own
-        shown = sum(other.place is not None for other in self._calls.values())
-        if call.own or (self.one_call and shown):
-            return None
-        call.place = shown
-        return {"index": call.place, **call.as_message_part()}
+        if call.own or (self.one_call and self._shown):
+            return []
+        call.place = self._shown
+        self._shown += 1
+        return [{"index": call.place, **call.as_message_part()}]
 
     def _call_of(self, delta: Mapping[str, Any]) -> Call:
         """The call that a delta belongs to; servers leave out the index, the id, or repeat them."""
-        id = delta.get("id")
+        id = delta.get("id") if isinstance(delta.get("id"), str) else None
         index = delta.get("index")
         key = index if isinstance(index, int) else (id or self._newest_key)
         known = self._calls.get(key)
-        if known and id and known.name and id != known.id and delta.get("function", {}).get("name"):
+        if known and id and known.name and id != known.id and _function_of(delta).get("name"):
             key = id  # another call under an index that is taken
         if key not in self._calls:
-            taken = self.taken | {call.id for call in self._calls.values()}
             # Some servers give every call the same id; Claude Code then loses all but one result.
-            unique = isinstance(id, str) and id and id not in taken
-            self._calls[key] = Call(str(id) if unique else uuid.uuid4().hex[:_ID_CHARACTERS])
+            is_taken = not id or id in self._ids or id in self.taken
+            call = Call(uuid.uuid4().hex[:_ID_CHARACTERS] if is_taken else str(id))
+            self._calls[key] = call
+            self._ids.add(call.id)
         self._newest_key = key
         return self._calls[key]
 
@@ -197,6 +203,11 @@ def _text_and_thought(delta: Mapping[str, Any]) -> tuple[str, str]:
     for value in (part.get("thinking") for part in parts if isinstance(part, dict)):
         thoughts += [value] if isinstance(value, str) else _texts(value, "text")
     return "".join(texts), "".join(thoughts)
+
+
+def _function_of(delta: Mapping[str, Any]) -> Object:
+    function = delta.get("function")
+    return function if isinstance(function, dict) else {}
 
 
 def _texts(parts: Any, name: str) -> list[str]:

@@ -132,12 +132,12 @@ class Endpoint:
                 value = await asyncio.to_thread(read_answer, content)
             else:
                 value = read_answer(content)
-            if isinstance(value, dict):
-                self._raise_if_error(value)
-                return self._api.completion(value)
-        except (BadJson, NotAnAnswer):
-            pass
-        raise Unavailable("broken", f"the answer of {self.who} is not what its API answers")
+            if not isinstance(value, dict):
+                raise NotAnAnswer("is not a JSON object")
+            self._raise_if_error(value)
+            return self._api.completion(value)
+        except (BadJson, NotAnAnswer) as error:
+            raise Unavailable("broken", f"the answer of {self.who} {error}") from error
 
     async def _stream(self, payload: Mapping[str, Any]) -> AsyncGenerator[Object | sse.Comment]:
         """The chunks and the keep-alives of a chat completion, up to a proper end."""
@@ -157,6 +157,8 @@ class Endpoint:
                             break
                         for chunk in self._chunks_of(event, reader):
                             yield chunk
+                        if reader.is_over:
+                            break
             except (httpx2.TransportError, sse.TooLong, _TooLong) as error:
                 raise self._unavailable(error) from error
         if not reader.finished:
@@ -184,7 +186,7 @@ class Endpoint:
         except BadJson as error:
             raise Unavailable("broken", f"{self.who} sent an event that {error}") from error
         if not isinstance(value, dict):
-            raise Unavailable("broken", f"{self.who} sent an event that is not an object")
+            raise Unavailable("broken", f"{self.who} sent an event that is not a JSON object")
         self._raise_if_error(value)
         try:
             return reader.read(value)

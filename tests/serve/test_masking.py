@@ -78,6 +78,17 @@ def test_the_fallback_is_masked_too(tmp_path: Path) -> None:
     assert TOKEN not in json.dumps(cloud.requests) and PASSWORD not in json.dumps(cloud.requests)
 
 
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("api", ["messages", "responses"])
+def test_whatever_the_endpoint_speaks(tmp_path: Path, api: str) -> None:
+    reasoner = Upstream(fails(400))
+    with reasoner.running() as url, gateway(tmp_path, url, mask=True, remote={"api": api}) as gate:
+        gate.http.post("/v1/chat/completions", json={"messages": CONVERSATION})
+    sent = json.dumps(reasoner.requests)
+    assert TOKEN not in sent and PASSWORD not in sent and "Go on." in sent
+    assert "[masked: github token]" in sent and sent.count("[masked: password]") >= 2
+
+
 @pytest.mark.parametrize("mask", [False, True])
 def test_this_machine_gets_everything(tmp_path: Path, mask: bool) -> None:
     reasoner = Upstream(says("ok"))

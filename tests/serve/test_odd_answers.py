@@ -10,6 +10,8 @@ import pytest
 from gateway import Gateway, Upstream, chunk, fails, gateway, says, stream_of, text_of
 from starlette.responses import JSONResponse, Response
 
+from clara_mlx.serve.reply import Reply
+
 TOOL = {"type": "function", "function": {"name": "run"}}
 TEST = {"type": "function", "function": {"name": "run_tests"}}
 CHAT = "/v1/chat/completions"
@@ -134,6 +136,16 @@ def test_the_name_of_a_call_may_come_in_pieces(
 ) -> None:
     odd = [{"tool_calls": [{"index": 0, "id": "c", "function": one}]} for one in deltas]
     assert calls_of(answering(stream(*odd, finish=finish))) == expected
+
+
+def test_many_calls_take_no_longer_each() -> None:
+    reply = Reply(frozenset(("expand",)))
+    odd = [{"id": [1], "function": None}, {"index": None, "id": {}, "function": "x"}, {}]
+    many = [{"index": n, "id": "same"} for n in range(20_000)]
+    reply.take_chunk({"choices": [{"delta": {"tool_calls": [*odd, *many]}}]})
+    named = [{**one, "function": {"name": "run"}} for one in many[:10_000]]
+    reply.take_chunk({"choices": [{"delta": {"tool_calls": named}, "finish_reason": "stop"}]})
+    assert len(reply.client_calls) == 10_000 == len({call.id for call in reply.client_calls})
 
 
 def calls_of(gate: Gateway) -> list[tuple[str, str]]:

@@ -21,9 +21,11 @@ class EventReader(Protocol):
 
     Attributes:
         finished: Whether the stream has come to a proper end.
+        is_over: Whether nothing comes after what was read.
     """
 
     finished: bool
+    is_over: bool
 
     def read(self, event: Object) -> list[Object]:
         """The chunks of a chat completion that an event amounts to, often one, or none.

@@ -42,6 +42,8 @@ class ChatReasoner:
 class _ChunkReader:
     """Reads chunks, and completes a stream that ends without saying why."""
 
+    is_over = False  # the usage may come after the end; ``[DONE]`` says that it is over
+
     def __init__(self) -> None:
         self.finished = False
 

@@ -90,6 +90,7 @@ class _MessageReader:
 
     def __init__(self, thoughts: Thoughts) -> None:
         self.finished = False
+        self.is_over = False
         self._thoughts = thoughts
         self._blocks: dict[Any, Object] = {}
         self._usage: Object = {}
@@ -118,6 +119,7 @@ class _MessageReader:
             chunks = self._take_usage(event.get("usage"))
             return [*([self._chunk({}, finish)] if finish else []), *chunks]
         if kind == "message_stop":
+            self.is_over = True
             return self.end()
         return []  # a ping, or an event of a later version, which says that others may come
 

@@ -87,6 +87,7 @@ class _ResponseReader:
 
     def __init__(self, thoughts: Thoughts) -> None:
         self.finished = False
+        self.is_over = False
         self._thoughts = thoughts
         self._about: Object = {}  # the response's id and model
         self._arguments: dict[Any, str] = {}  # of each call so far, by the index of its item
@@ -168,7 +169,7 @@ class _ResponseReader:
         return []
 
     def _end_response(self, response: Any) -> list[Object]:
-        self.finished = True
+        self.finished = self.is_over = True
         if not isinstance(response, dict):
             return [self._chunk({}, "stop")]
         items = [item for item in response.get("output") or [] if isinstance(item, dict)]
