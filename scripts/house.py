@@ -25,8 +25,8 @@ FLOORS = (
     ("model", "store"),
     ("convert", "plan"),
     ("memory",),
-    ("context", "evaluate"),
-    ("serve", "compymac", "train", "agents"),
+    ("context", "evaluate", "agents"),
+    ("serve", "compymac", "train"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -35,6 +35,7 @@ from clara_mlx.cli.output import (
     read_stdin,
     write_bytes,
 )
+from clara_mlx.cli.sessions import remember_sessions
 from clara_mlx.errors import ClaraError
 from clara_mlx.tool_outputs.decoding import encoding_of
 
@@ -57,17 +58,43 @@ def remember(
     tee: Annotated[
         bool, typer.Option("--tee", help="Also copy standard input to standard output.")
     ] = False,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="AGENT",
+            help="Remember the sessions that an agent keeps on disk: claude, codex, opencode, "
+            "qwen-code, or the path of a session or a folder.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --from: count, and remember nothing.")
+    ] = False,
+    mask: Annotated[
+        bool,
+        typer.Option("--mask", help="With --from: mask passwords, keys and tokens before."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Remember a command's output, or files; when it returns, they are safely on disk.
+    """Remember a command's output, files, or an agent's sessions; then they are safely on disk.
 
-    `pytest 2>&1 | clara-mlx remember -s pytest`
+    `pytest 2>&1 | clara-mlx remember -s pytest`; `clara-mlx remember --from claude --dry-run`
 
     Prints a handle, which gives the exact original back. No model is loaded: text search finds the
     memory at once, and `clara-mlx flush`, or any process that compresses the memory file, makes
     latents of it. A file's path is kept as metadata. With --tee, standard input is passed on
     whatever happens to the memory; the exit code says whether it was remembered.
     """
+    if from_ is not None:
+        if files or tee or source or session or meta:
+            raise typer.BadParameter(
+                "the sessions say all that is to be known: name only --db, --dry-run and --mask",
+                param_hint="--from",
+            )
+        remember_sessions(from_, db, dry_run, mask, as_json)
+        return
+    if dry_run or mask:
+        raise typer.BadParameter("they belong to --from", param_hint="--dry-run, --mask")
     files = list(dict.fromkeys(files or ()))
     for file in files:
         if not os.access(file, os.R_OK) or file.is_dir():

@@ -234,3 +234,15 @@ def test_secrets_are_masked_before_anything_else(tmp_path: Path) -> None:
     assert TOKEN not in out.read_text()
     assert "[masked: github token]" in out.read_text()
     assert json.loads(out.read_text())["answer"] == "8443"
+
+
+@pytest.mark.parametrize("place", [".claude", ".codex", ".qwen"])
+def test_the_sessions_that_agents_keep_are_logs_too(place: str) -> None:
+    """Those of tests/agents, which the agents themselves have written."""
+    folder = Path(__file__).parents[1] / "agents/data/sessions" / place
+    file = min(folder.rglob("*.jsonl"), key=lambda each: len(each.parts))
+    found = read(file)
+    assert not found.problems
+    assert [one for one in found.outputs if "test_load FAILED" in one.text]
+    assert all(one.where.startswith(f"{file}:") for one in found.outputs)
+    assert any("python3 -c" in (one.command or "") for one in found.outputs)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.agents.sessions import source_of
+from clara_mlx.agents.sessions.session import Broken, Source
 from clara_mlx.errors import ClaraError, reason
 from clara_mlx.tool_outputs.classify import classify
 from clara_mlx.tool_outputs.secrets import mask
@@ -61,7 +63,9 @@ def read(file: Path, *, skip_damaged: bool = False) -> Trajectory:
             message names file and line.
     """
     reader = _Reader(file, skip_damaged)
-    if file.is_dir() or file.suffix == ".db":
+    if file.is_file() and (source := source_of(file)):
+        reader.read_session(source)
+    elif file.is_dir() or file.suffix == ".db":
         reader.read_traces(file / "traces.db" if file.is_dir() else file)
     else:
         reader.read_json()
@@ -104,6 +108,20 @@ class _Reader:
                 f"{self._file}: has no tool outputs; name a SWE-agent trajectory, chat messages "
                 "with role 'tool', or a CompyMac run"
             )
+
+    def read_session(self, source: Source) -> None:
+        """Read what an agent has kept of its sessions."""
+        conversation = _Conversation()
+        for turn in source.read(self._file):
+            if isinstance(turn, Broken):
+                self._report(turn.where, turn.why)
+                continue
+            for message in turn.messages:
+                try:
+                    for command, printed in conversation.outputs(message):
+                        self._add(turn.where, command, printed)
+                except _Damaged as damage:
+                    self._report(turn.where, str(damage))
 
     def read_traces(self, database: Path) -> None:
         """Read CompyMac's traces: spans are events, inputs and outputs are files named by hash."""
