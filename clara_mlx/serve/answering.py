@@ -269,7 +269,7 @@ class Answerer:
     def _model(self, answer: Answer, piece: Object) -> str:
         """The name under which the client knows the model that answers."""
         if answer.route.by == "reasoner":
-            return self._settings.name
+            return str(answer.request.echo.get("model", self._settings.name))
         assert self._settings.fallback is not None
         return str(piece.get("model") or self._settings.fallback.model)
 

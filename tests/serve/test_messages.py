@@ -100,7 +100,8 @@ def test_text_thought_and_calls(plain: Plain) -> None:
         {"type": "tool_use", "id": "id-run-0", "name": "run", "input": {"a": 1}},
         {"type": "tool_use", "id": "id-run-1", "name": "run", "input": {"b": 2}},
     ]
-    assert body["stop_reason"] == "tool_use" and body["model"] == "reasoner"
+    # Claude Code sends thoughts back only to the model that it has asked.
+    assert body["stop_reason"] == "tool_use" and body["model"] == ASKED["model"]
     assert body["usage"] == {
         "input_tokens": 10,
         "output_tokens": 7,

@@ -213,6 +213,9 @@ def _read_format(given: Mapping[str, Any]) -> Object:
 def _read_echo(given: Mapping[str, Any]) -> Object:
     """What the writer needs to know of the request."""
     echo: Object = {"thinking": False, "stop_sequences": _stop_sequences(given)}
+    if isinstance(given.get("model"), str):
+        # Any name is the reasoner's. Claude Code sends no thought back if it is not the same.
+        echo["model"] = given["model"]
     match given.get("thinking"):
         case {"type": "disabled"} | {"display": "omitted"}:
             pass
