@@ -23,6 +23,7 @@ from clara_mlx.context.quoting import (
     quote_markers,
     replace_surrogates,
     role_label,
+    spell_out_tags,
 )
 from clara_mlx.context.wording import EXPLANATION
 
@@ -267,7 +268,7 @@ def describe_fold(entries: Sequence[Entry], handle: str, messages: int, most: in
     left = choice.left
     only = f"; {left} of {len(entries)} lines only there" if left else ""
     heading = f"{MARKER}{handle}: {messages} {FOLDED}, kept whole{only}]"
-    return replace_surrogates("\n".join([heading, *choice.lines()]))
+    return spell_out_tags(replace_surrogates("\n".join([heading, *choice.lines()])))
 
 
 class _Choice:

@@ -27,6 +27,9 @@ _MARKERS = re.compile(
     re.IGNORECASE,
 )
 
+# What templates look for in the text of an assistant: at these they cut it, or refuse it.
+_TAGS = ("<think>", "</think>", "<|channel|>")
+
 # What ends a line for `str.splitlines`, for terminals or for editors, other than a line feed.
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
@@ -55,6 +58,13 @@ def quote_markers(text: str, own: str = "") -> str:
     return _MARKERS.sub(
         lambda match: match[0] if own and text.startswith(own, match.start()) else _QUOTED, text
     )
+
+
+def spell_out_tags(text: str) -> str:
+    """A text that a template takes as an assistant's, whatever it quotes."""
+    for tag in _TAGS:
+        text = text.replace(tag, f"{tag[0]} {tag[1:]}")
+    return text
 
 
 def one_line(text: str, most: int, own: str = "") -> str:
