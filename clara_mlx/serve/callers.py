@@ -51,7 +51,8 @@ IDENTIFIERS = (
         "Claude Code before it had the header: a session's UUID beside the account; other clients "
         "put a person here, which then only tells callers apart",
     ),
-    Identifier("session-id", "conversation", "Codex: a UUID per thread"),
+    Identifier("thread-id", "conversation", "Codex: a UUID per thread; its agents have their own"),
+    Identifier("session-id", "conversation", "Codex: the UUID of a thread and of all its agents"),
     Identifier(
         "session_id", "conversation", "older versions of Codex; pi, which has it from its session"
     ),

@@ -232,12 +232,16 @@ def test_memory_calls_stay_hidden_and_are_put_back(tmp_path: Path) -> None:
     assert roles == ["user", "assistant", "tool", "assistant", "user"]
 
 
-def test_codex_names_its_thread(tmp_path: Path) -> None:
+def test_codex_names_its_threads(tmp_path: Path) -> None:
+    """An agent that another one starts has the same session, and a thread of its own."""
     upstream = Upstream(says("ok"))
-    thread = "01a22b01-cf8a-7551-9ae4-d1192813d8ce"
+    thread, agent = "01a22b2c-2fc6-7bf1-bdd0-7addfbab8746", "01a22b2c-30b4-7c71-9c5b-bf64b60d28b8"
     with upstream.running() as url, gateway(tmp_path, url) as gate:
-        answer(gate, "Go.", extra_headers={"session-id": thread})
-        assert gate.status(thread)["conversations"][0]["session"] == thread
+        for own in (thread, agent):
+            headers = {"session-id": thread, "thread-id": own}
+            answer(gate, "Go.", prompt_cache_key=thread, extra_headers=headers)
+        named = {one["session"] for one in gate.status()["conversations"]}
+    assert named == {thread, agent}
 
 
 def test_codex_finds_the_model_and_does_without_websockets(tmp_path: Path) -> None:
