@@ -256,9 +256,12 @@ class Context:
         named = self.freezer.table.mentions(folds)  # what others wrote into a fold names none
         return {edit.block.handle for edit in edits if edit.block.handle} | named
 
-    def handles_of_folds(self, messages: Sequence[Message], session: str) -> set[str]:
-        """The handles that those folds name which a client keeps; `summarize` gave them to it."""
-        return handles_of_folds(messages, session, self.freezer)
+    def handles_of_folds(self, messages: Sequence[Message], sessions: Collection[str]) -> set[str]:
+        """The handles that those folds name which a client keeps; `summarize` gave them to it.
+
+        ``sessions`` are the names of the conversation, and of those that it began in.
+        """
+        return handles_of_folds(messages, sessions, self.freezer)
 
     def rebuild(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         """The full history behind messages that `prepare` gave; needs nothing but the memory.

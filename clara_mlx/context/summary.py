@@ -6,7 +6,7 @@ next requests; there it counts as a fold if this memory made it for the same con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from clara_mlx.context.compaction import Compaction
@@ -64,14 +64,17 @@ def summarize(view: View, freezer: Freezer, counter: Counter, characters: int) -
     return Summary(text, str(fold.handle), tokens, counter.text(text))
 
 
-def handles_of_folds(messages: Sequence[Message], session: str, freezer: Freezer) -> set[str]:
-    """The handles that those folds name which a client keeps in its messages."""
+def handles_of_folds(
+    messages: Sequence[Message], sessions: Collection[str], freezer: Freezer
+) -> set[str]:
+    """The handles that those folds name which a client keeps and one of these sessions made."""
     found: list[Block] = []
     for index, message in enumerate(messages):
         content = message.get("content")
         if isinstance(content, str) and content.startswith(MARKER):
             first = max(0, index - (message.get("role") == "tool"))
             block, _ = fold_at(messages, first, freezer)
-            found += [block] if block and freezer.is_own(session, block) else []
+            if block and any(freezer.is_own(session, block) for session in sessions):
+                found.append(block)
     named = freezer.table.mentions([block.digest for block in found])
     return named | {block.handle for block in found if block.handle}

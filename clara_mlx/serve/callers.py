@@ -52,6 +52,7 @@ IDENTIFIERS = (
         "put a person here, which then only tells callers apart",
     ),
     Identifier("thread-id", "conversation", "Codex: a UUID per thread; its agents have their own"),
+    Identifier("x-codex-parent-thread-id", "conversation", "Codex: the thread of who started it"),
     Identifier("session-id", "conversation", "Codex: the UUID of a thread and of all its agents"),
     Identifier(
         "session_id", "conversation", "older versions of Codex; pi, which has it from its session"
@@ -100,6 +101,8 @@ class Name:
 
     text: str
     certain: bool  # whether no other conversation has it; one made from the first message may be
+    # Names of conversations that it may have begun in: agents of Codex get what came before them.
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,11 +166,14 @@ def name_conversation(
         place, _, path = identifier.place.partition("body.")
         if not place and (value := _field(options, path)):
             values[identifier.place] = value
-    for identifier in IDENTIFIERS:
-        if identifier.kind == "conversation":
-            session = _session_in(identifier.place, values.get(identifier.place, ""))
-            if is_random(session) and _SESSION.fullmatch(session):
-                return Name(session, certain=True)
+    named = [
+        _session_in(one.place, values.get(one.place, ""))
+        for one in IDENTIFIERS
+        if one.kind == "conversation"
+    ]
+    sessions = [one for one in named if is_random(one) and _SESSION.fullmatch(one)]
+    if sessions:
+        return Name(sessions[0], True, tuple(dict.fromkeys(sessions[1:])))
     # Without anything to mix in, the name is the one that it was before callers were told apart.
     written = json.dumps(sorted(values.items())).encode() if values else b""
     return Name(session_of(messages, hashlib.sha256(written).digest() if written else b""), False)

@@ -134,7 +134,8 @@ class NearDesk:
         """Find the hidden rounds and the folds."""
         messages, session = self.request.messages, self.name.text
         self._groups = self._preparer.restore_hidden_rounds(messages, session)
-        self.folds = self._context.handles_of_folds(messages, session)
+        sessions = (session, *self.name.before)
+        self.folds = self._context.handles_of_folds(messages, sessions)
 
     @property
     def hidden(self) -> list[Message]:

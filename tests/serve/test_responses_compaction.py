@@ -144,6 +144,18 @@ def test_clients_without_a_name_keep_sight_of_it(tmp_path: Path) -> None:
     assert "make boiler" in upstream.requests[1]["messages"][-1]["content"]
 
 
+def test_an_agent_that_gets_the_conversation_can_expand_it(tmp_path: Path) -> None:
+    """Codex may give an agent all that came before, under a thread of its own."""
+    upstream = Upstream(says("ok"))
+    agent = THREAD | {"thread-id": "01a22b2c-30b4-7c71-9c5b-bf64b60d28b8"}
+    with upstream.running() as url, gateway(tmp_path, url) as gate:
+        compacted = as_given(compact(gate, conversation()))
+        fold = compacted[-1]["encrypted_content"]
+        upstream.replies = [says("", ("expand", {"handle": fold[7:21]})), says("ok")]
+        ask(gate, [*compacted, {"role": "user", "content": "Which pressure?"}], agent)
+    assert "make boiler" in upstream.requests[1]["messages"][-1]["content"]
+
+
 def test_only_what_was_issued_here_for_this_conversation_counts(tmp_path: Path) -> None:
     """Another conversation's compaction, or a changed one, is harmless text that opens nothing."""
     upstream = Upstream(says("ok"))
