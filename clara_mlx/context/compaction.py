@@ -14,6 +14,7 @@ from clara_mlx.context.fold_form import choose_form, fold_part, turn_before
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.kept import digest_of, is_recalled
 from clara_mlx.context.messages import Piece, is_instruction, units
+from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.rebuild import fold_at
 from clara_mlx.context.steps import is_long, pieces_to_keep
 from clara_mlx.context.table import Block, Edit
@@ -87,6 +88,8 @@ class Compaction:
         self.new = New({}, {})
         # How folds tell of texts; the attempts at one compaction share it.
         self._told: dict[Piece, folds.Told] = {}
+        # The blocks that they chose, by the piece and the characters of its excerpt.
+        self._blocks: dict[tuple[Piece, int], Block] = {}
         spans = units(view.messages, view.head)
         outside = view.outside_folds()
         self._spans = [span for span in spans if span[0] in outside]
@@ -329,7 +332,8 @@ class Compaction:
                         waiting.append((rank, index, piece))
         for _, index, piece in sorted(waiting, key=lambda one: one[:2]):
             edit = self.view.edits.get(index, {}).get(piece.part)
-            if (edit and not again) or self.freezer.block_with_text(piece.text):
+            is_block = MARKER in piece.text and self.freezer.block_with_text(piece.text)
+            if (edit and not again) or is_block:
                 continue
             text = self.freezer.draft(self.view.session, piece)
             if edit and edit.block.text == text:
@@ -353,10 +357,13 @@ class Compaction:
     def _replace(self, candidate: Candidate) -> bool:
         """Send a candidate as a block, unless its original could not be given back."""
         piece = candidate.piece
+        key = (piece, candidate.excerpt)
         try:
-            block = self.freezer.choose(self.view.session, piece, candidate.excerpt)
+            if key not in self._blocks:
+                self._blocks[key] = self.freezer.choose(self.view.session, *key)
         except ClaraError:
             return False
+        block = self._blocks[key]
         self.new.mentions[block.digest] = self.freezer.mentions(piece)
         self._add(candidate.index, piece.part, block)
         return True

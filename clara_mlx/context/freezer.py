@@ -93,8 +93,10 @@ class Freezer:
         block = self.table.block(digest)
         if block is None:
             handle = self.handle_of(session, piece)
-            self._remember(session, piece, handle)
             block = Block(digest, "piece", text, handle, body_of(piece))
+            if self.can_restore(block, piece.text):
+                return block
+            self._remember(session, piece, handle)
         self._check(block, piece)
         return block
 
@@ -126,6 +128,7 @@ class Freezer:
         mentions: Iterable[str] = (),
         *,
         kind: Kind = "piece",
+        synced: bool = True,
     ) -> Block:
         """As `freeze`, with the caller's wording.
 
@@ -135,15 +138,16 @@ class Freezer:
             describe: Makes the block's text, given the original's handle.
             mentions: Other handles that the text names.
             kind: What the block stands for.
+            synced: Whether it survives a loss of power from now on; see `File.write`.
         """
         digest = digest_of(session, piece)
         known = self.table.block(digest)
         if known and self.can_restore(known, piece.text):
             return known
         handle = self.handle_of(session, piece)
-        self._remember(session, piece, handle)
+        self._remember(session, piece, handle, synced=synced)
         block = Block(digest, kind, describe(handle), handle, body_of(piece))
-        block = self.table.keep(block, mentions)
+        block = self.table.keep(block, mentions, synced=synced)
         self._check(block, piece)
         return block
 
@@ -159,14 +163,16 @@ class Freezer:
     def keep_fold(
         self, session: str, block: Block, folds: Mapping[bytes, Piece], mentions: Iterable[str]
     ) -> None:
-        """Keep the block of a fold and remember its transcript.
+        """Keep the block of a fold and remember its transcript, before its edit is saved.
 
         Raises:
             StoreError: The memory can't keep the original or does not give it back exactly.
         """
         piece = folds.get(block.digest)
         if piece is not None:
-            self.freeze_as(session, piece, lambda _: block.text, mentions, kind="fold")
+            self.freeze_as(
+                session, piece, lambda _: block.text, mentions, kind="fold", synced=False
+            )
 
     def keep_told(self, key: tuple[bytes, int], told: ToldUnit) -> ToldUnit:
         """Keep what folds can say of a unit at hand."""
@@ -205,7 +211,11 @@ class Freezer:
         handles: dict[int, str] = {}
         new: dict[str, tuple[bytes, Piece]] = {}
         for index, piece in enumerate(pieces):
-            if is_recalled(piece) or (MARKER in piece.text and self.block_with_text(piece.text)):
+            if is_recalled(piece):
+                if is_long(piece):
+                    self.draft(session, piece)
+                continue
+            if MARKER in piece.text and self.block_with_text(piece.text):
                 continue
             digest = digest_of(session, piece)
             if digest in self._observed:
@@ -361,10 +371,10 @@ class Freezer:
         except StoreError:
             return False
 
-    def _remember(self, session: str, piece: Piece, handle: str) -> None:
+    def _remember(self, session: str, piece: Piece, handle: str, *, synced: bool = True) -> None:
         """Remember a piece under its handle, unless it already is."""
         if not self.memory.has(handle):
-            self._remember_all([as_given(session, piece, handle)])
+            self._remember_all([as_given(session, piece, handle)], synced=synced)
 
     def _remember_all(self, given: Sequence[Mapping[str, Any]], *, synced: bool = True) -> None:
         """Remember texts that have handles; few large ones together, as others write, too."""

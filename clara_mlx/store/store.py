@@ -194,8 +194,14 @@ class Store(SettledFile):
         """
         if (record := self.waiting_record(handle)) is not None:
             return original_of(record)
-        content_id, kind = self._content_of(handle)
-        return self.content(content_id), kind
+        rows = isinstance(handle, str) and self.read(
+            "SELECT c.id, c.kind, c.sha256, c.compression, c.length, c.data "
+            "FROM memories m JOIN contents c ON c.id = m.content_id WHERE m.handle = ?",
+            (handle,),
+        )
+        if not rows:
+            raise StoreError(f"{self.path}: no memory {handle!r}")
+        return self._unpack(rows[0]), rows[0]["kind"]
 
     def text_by_handle(self, handle: str) -> str:
         """A memory as text, see `text`.
@@ -224,8 +230,10 @@ class Store(SettledFile):
             StoreError: They are damaged.
             Gone: The content was forgotten.
         """
-        row = self._content_row("sha256, compression, length, data", content_id)
-        data: bytes = row["data"]
+        return self._unpack(self._content_row("id, sha256, compression, length, data", content_id))
+
+    def _unpack(self, row: Any) -> bytes:
+        content_id, data = row["id"], row["data"]
         try:
             if row["compression"] == "zlib":
                 # The recorded length bounds what a damaged blob could unpack to.
@@ -235,7 +243,7 @@ class Store(SettledFile):
             raise StoreError(f"{self.path}: content {content_id} is damaged: {error}") from error
         if digest != row["sha256"]:
             raise StoreError(f"{self.path}: content {content_id} is damaged (its SHA-256 differs)")
-        return data
+        return bytes(data)
 
     def text(self, content_id: int) -> str:
         """A content as text; each byte of a 'bytes' content that is no text is a lone surrogate."""
