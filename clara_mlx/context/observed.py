@@ -50,8 +50,12 @@ class Observer:
 def _of_whole_units(
     known: Known[Sequence[_Handles]], messages: Sequence[Mapping[str, Any]]
 ) -> Sequence[_Handles]:
-    """The handles of the first messages, as far as they are known and nothing else joins a unit."""
+    """The handles of the first messages, as far as they are known and can't be others now.
+
+    The last unit is left out: another result may have joined it, or one may be gone.
+    """
     handles = known.found[: known.same] if known.found else []
-    while handles and len(handles) < len(messages) and messages[len(handles)].get("role") == "tool":
-        handles = handles[:-1]
-    return handles
+    start = max(0, len(handles) - 1)
+    while start and messages[start].get("role") == "tool":
+        start -= 1
+    return handles[:start]

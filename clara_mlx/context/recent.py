@@ -141,8 +141,8 @@ class Recent(Generic[Found]):
             in_common = _in_common(other, messages)
             if in_common > same:
                 best, same = other, in_common
-                # Another one, beside it, has only the task in common.
-                continues = number if 2 * in_common >= len(other.messages) else None
+                # Another one, beside it, has only the task and some steps in common.
+                continues = number if 4 * in_common > 3 * len(other.messages) else None
         return best, same, continues
 
 
