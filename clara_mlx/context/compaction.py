@@ -285,7 +285,7 @@ class Compaction:
             short = [h for h, piece in zip(handles, pieces, strict=True) if not is_long(piece)]
             own = {0: short[-1]} if self.freezer.table.existing(short[-1:]) else {}
             found = folds.fold_entries(messages[start:end], self._tell, (), own)
-            told = self.freezer.keep_told(key, folds.ToldUnit(found, handles))
+            told = self.freezer.told_units[key] = folds.ToldUnit(found, handles)
         return told
 
     def _tell(self, piece: Piece) -> folds.Told:

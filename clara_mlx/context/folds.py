@@ -107,6 +107,23 @@ class ToldUnit:
     handles: Sequence[str]
 
 
+class ToldUnits(dict[tuple[bytes, int], ToldUnit]):
+    """What folds can say of units, by the chain that ends with one and the number of its messages.
+
+    Args:
+        most: The number of units that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: tuple[bytes, int], told: ToldUnit) -> None:
+        if len(self) >= self._most:
+            self.clear()
+        super().__setitem__(key, told)
+
+
 def fold_entries(
     messages: Sequence[Mapping[str, Any]],
     tell: Tell,

@@ -10,7 +10,7 @@ from typing import Any
 
 from clara_mlx.context import wording
 from clara_mlx.context.arguments import describe_arguments
-from clara_mlx.context.folds import Told, ToldUnit
+from clara_mlx.context.folds import Told, ToldUnits
 from clara_mlx.context.kept import (
     as_given,
     body_of,
@@ -59,8 +59,8 @@ class Freezer:
         self._observed: dict[bytes, str] = {}
         # Texts of blocks, by digest, that were made or read in this process.
         self._drafts: dict[bytes, str] = {}
-        #: What folds can say of units, by the chain that ends with one and its messages.
-        self.told_units: dict[tuple[bytes, int], ToldUnit] = {}
+        #: What folds can say of units; see `folds.ToldUnits`.
+        self.told_units = ToldUnits(_MOST_DRAFTS)
 
     def draft(self, session: str, piece: Piece, excerpt: int = 0) -> str:
         """The text that `freeze` would choose, without keeping anything."""
@@ -173,13 +173,6 @@ class Freezer:
             self.freeze_as(
                 session, piece, lambda _: block.text, mentions, kind="fold", synced=False
             )
-
-    def keep_told(self, key: tuple[bytes, int], told: ToldUnit) -> ToldUnit:
-        """Keep what folds can say of a unit at hand."""
-        if len(self.told_units) >= _MOST_DRAFTS:
-            self.told_units.clear()
-        self.told_units[key] = told
-        return told
 
     def is_own(self, session: str, block: Block) -> bool:
         """Whether a fold was made in this session."""

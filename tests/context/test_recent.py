@@ -250,4 +250,4 @@ def test_only_what_is_sent_is_compared_with_the_file(
 
     monkeypatch.setattr(context.freezer.table, "edits", read_edits)
     context.prepare([*messages, *step(41, ["short"])])
-    assert read == [[]]
+    assert read and not any(read)
