@@ -274,7 +274,7 @@ def test_responses(app: App, path: str) -> None:
     triggered = {**RESPONSES, "input": [*INPUT, {"type": "compaction_trigger"}]}
     streamed = st.sampled_from([RESPONSES, {**RESPONSES, "stream": True}, triggered])
 
-    @many(st.tuples(streamed.flatmap(contents), headers()), requests=sized(50, 5_000))
+    @many(st.tuples(streamed.flatmap(contents), headers()), requests=sized(30, 5_000))
     def check(made: tuple[bytes, Any]) -> None:
         answer = app.expect(Request("POST", path, *made))
         if answer.headers["content-type"].startswith("text/event-stream"):

@@ -172,29 +172,25 @@ def test_options_have_other_names(tmp_path: Path) -> None:
     assert names == {"bash", "ask_memory", "expand"} and third["tool_choice"] == "required"
 
 
-@pytest.mark.parametrize(
-    ("options", "param"),
-    [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"background": True}, "background"),
-        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-        ({"input": [{"role": "narrator", "content": "x"}]}, "input[0].role"),
-        ({"input": []}, "input"),
-        ({"temperature": 3}, "temperature"),
-    ],
-)
-def test_what_is_not_served_is_refused_in_words(
-    tmp_path: Path, options: dict[str, Any], param: str
-) -> None:
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"previous_response_id": "resp_1"}, "previous_response_id"),
+    ({"conversation": "conv_1"}, "conversation"),
+    ({"background": True}, "background"),
+    ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
+    ({"input": [{"role": "narrator", "content": "x"}]}, "input[0].role"),
+    ({"input": []}, "input"),
+    ({"temperature": 3}, "temperature"),
+]
+
+
+def test_what_is_not_served_is_refused_in_words(tmp_path: Path) -> None:
     upstream = Upstream(says("ok"))
-    with (
-        upstream.running() as url,
-        gateway(tmp_path, url) as gate,
-        pytest.raises(openai.BadRequestError) as caught,
-    ):
-        answer(gate, **{"input": "Go.", **options})
-    assert caught.value.param == param and param.split("[")[0] in caught.value.message
+    with upstream.running() as url, gateway(tmp_path, url) as gate:
+        for options, param in REFUSED:
+            with pytest.raises(openai.BadRequestError) as caught:
+                answer(gate, **{"input": "Go.", **options})
+            assert caught.value.param == param
+            assert param.split("[")[0] in caught.value.message
     assert not upstream.requests
 
 
