@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 
 from clara_mlx.errors import ClaraError
 
+# Characters of a page of `expand`, at least and at most: as many as agents' own tools read.
+_LEAST_PAGE = 12_000
+_LARGEST_PAGE = 48_000
+
 
 class ContextOverflow(ClaraError):
     """The instructions, the task and the newest turn alone exceed the budget; nothing was cut.
@@ -74,6 +78,11 @@ class Budget:
     def limit(self) -> int:
         """Tokens of the largest prompt."""
         return self.window - self.reserve
+
+    @property
+    def page(self) -> int:
+        """Characters that a page of an original may have: about a quarter of the largest prompt."""
+        return min(max(_LEAST_PAGE, self.limit), _LARGEST_PAGE)  # at four characters a token
 
     def compacting_above(self, tokens: int | None) -> Budget:
         """The same, but compaction begins at this many tokens if that is earlier.

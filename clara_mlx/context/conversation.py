@@ -180,7 +180,7 @@ class Context:
         note = view.edits.get(len(given) - 1, {}).get(NOTE)
         self._recent.keep(known, _Found(view, sizes))
         sent = [dict(message) for message in view.render()]
-        keep_sent(self.memory, view.session, sent)
+        keep_sent(self.memory, view.session, sent, self.budget.page)
         return Prepared(
             messages=sent,
             tokens=tokens,

@@ -6,14 +6,21 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from clara_mlx.context.lines import Numbering, Passage
+from clara_mlx.context.outline import outline
 from clara_mlx.context.ranking import lines_sharing_words
 from clara_mlx.memory import Memory
 
-#: The most lines that one page of an original has.
-PAGE_LINES = 200
+#: The most lines that one page of an original has: as many as agents' own tools read of a file.
+PAGE_LINES = 2_000
 
-#: The most characters that it has.
+#: The most characters that it has if nobody says how many there is room for.
 PAGE_CHARACTERS = 12_000
+
+# The share of a first page that tells what stands further on, if there is more.
+_OUTLINE = 1 / 8
+
+# The most characters of that.
+_OUTLINE_CHARACTERS = 4_000
 
 # Lines shown before and after a match.
 _LINES_AROUND = 2
@@ -42,11 +49,13 @@ def expand(
     lines: int = PAGE_LINES,
     find: str | None = None,
     start_character: int = 1,
+    characters: int = PAGE_CHARACTERS,
 ) -> str:
     """A page of an original: exact lines, and how to get the next page.
 
     Nothing in the lines is changed, not even what looks like a block of ours: an agent edits files
-    by them. The page is a tool's result, and its first line says whose text follows.
+    by them. The page is a tool's result, and its first line says whose text follows. If the first
+    page is full and there is more, that line also says what stands where in the rest.
 
     Args:
         memory: The memory that keeps the original.
@@ -56,13 +65,15 @@ def expand(
         find: Show only what contains this, and what is around it.
         start_character: Where in the first line the page begins, from 1; a very long line has
             several pages. With ``find``, matches before that place are passed over.
+        characters: Characters that a page may have; with ``find`` at most `PAGE_CHARACTERS`.
 
     Raises:
         ClaraError: No memory has that handle.
     """
     text = memory.text(handle)
     if find is not None:
-        return _find(handle, text, find, max(1, start_line), max(1, start_character))
+        room = min(characters, PAGE_CHARACTERS)
+        return _find(handle, text, find, max(1, start_line), max(1, start_character), room)
     all_lines = text.split("\n")
     first = max(1, start_line)
     if first > len(all_lines):
@@ -78,42 +89,56 @@ def expand(
             f"[{handle}: character {skipped + 1} is past the end of line {first}, which has "
             f"{length} characters{more}]"
         )
-    if length - skipped > PAGE_CHARACTERS or skipped:
-        return _part_of_line(handle, all_lines, first, skipped)
+    # A first page leaves room for the outline, if there is more than it holds.
+    is_first = first == 1 and not skipped
+    outlined = 0
+    if is_first and len(text) > characters:
+        outlined = min(_OUTLINE_CHARACTERS, int(characters * _OUTLINE))
+    room = characters - outlined
+    if length - skipped > room or skipped:
+        end = min(skipped + room, length)
+        more = outline(text, end, outlined)
+        return _part_of_line(handle, all_lines, first, skipped, end, more)
+    wanted = min(max(1, lines), PAGE_LINES)
     page: list[str] = []
-    room = PAGE_CHARACTERS
-    for line in all_lines[first - 1 : first - 1 + min(max(1, lines), PAGE_LINES)]:
+    for line in all_lines[first - 1 : first - 1 + wanted]:
         if len(line) > room and page:
             break
         page.append(line)
         room -= len(line) + 1
     last = first + len(page) - 1
-    more = f"; next: start_line={last + 1}" if last < len(all_lines) else ""
+    more = ""
+    if last < len(all_lines):
+        if len(page) < wanted or wanted == PAGE_LINES:  # it is full
+            more = outline(text, sum(map(len, page)) + len(page), outlined)
+        more += f"; next: start_line={last + 1}"
     return "\n".join([f"[{handle} lines {first}-{last} of {len(all_lines)}{more}]", *page])
 
 
-def _part_of_line(handle: str, lines: list[str], number: int, skipped: int) -> str:
+def _part_of_line(
+    handle: str, lines: list[str], number: int, skipped: int, end: int, more: str
+) -> str:
     """A part of a long line, and where the next page begins."""
     line = lines[number - 1]
-    part = line[skipped : skipped + PAGE_CHARACTERS]
-    end = skipped + len(part)
-    more = ""
     if end < len(line):
-        more = f"; next: start_line={number}, start_character={end + 1}"
+        more += f"; next: start_line={number}, start_character={end + 1}"
     elif number < len(lines):
-        more = f"; next: start_line={number + 1}"
+        more += f"; next: start_line={number + 1}"
     place = f"characters {skipped + 1}-{end} of {len(line)}"
-    return f"[{handle} lines {number}-{number} of {len(lines)}, {place}{more}]\n{part}"
+    heading = f"[{handle} lines {number}-{number} of {len(lines)}, {place}{more}]"
+    return f"{heading}\n{line[skipped:end]}"
 
 
-def _find(handle: str, text: str, find: str, start_line: int, start_character: int) -> str:
+def _find(
+    handle: str, text: str, find: str, start_line: int, start_character: int, room: int
+) -> str:
     """The places that contain a text, with what is around them; if none does, the nearest lines."""
     lines = text.split("\n")
     starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
     places = _places(text, find)
     asked = repr(find if len(find) <= _FIND_CHARACTERS else f"{find[:_FIND_CHARACTERS]}...")
     if not places:
-        return _nearest(handle, text, find, asked)
+        return _nearest(handle, text, find, asked, room)
     numbers = [bisect_right(starts, place) - 1 for place in places]
     having = len(set(numbers))
     head = f"{having} of {len(lines)} lines contain {asked}"
@@ -125,7 +150,6 @@ def _find(handle: str, text: str, find: str, start_line: int, start_character: i
         past = sum(place < begin for place in places)
         head += f"; {past} are before this page"
     shown: dict[tuple[int, int], str] = {}
-    room = PAGE_CHARACTERS
     done = past
     for place, number in zip(places[past:], numbers[past:], strict=True):
         new = {
@@ -184,7 +208,7 @@ def _around(lines: list[str], number: int, before: int, size: int) -> dict[tuple
     }
 
 
-def _nearest(handle: str, text: str, find: str, asked: str) -> str:
+def _nearest(handle: str, text: str, find: str, asked: str, room: int) -> str:
     """Lines that contain a text as a reader sees them; if none does, those that share its words."""
     numbering = Numbering(text)
     head = f"none of {numbering.count} lines contains {asked}"
@@ -199,7 +223,6 @@ def _nearest(handle: str, text: str, find: str, asked: str) -> str:
         best = lines_sharing_words(seen, find)[:_NEAREST]  # a model often quotes inexactly
         head += f"; these {len(best)} share most of its words" if best else ""
     told: list[str] = []
-    room = PAGE_CHARACTERS
     for index in sorted(best[:_NEAREST]):
         told.append(f"{passage.label(index, numbering)}: {seen[index]}")
         room -= len(told[-1]) + 1

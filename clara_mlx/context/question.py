@@ -20,6 +20,9 @@ _WORDS_TO_LOOK_FOR = 4
 # How questions end: in most scripts, full-width, in Arabic, in Greek.
 _ENDS_OF_QUESTIONS = ("?", "\uff1f", "\u061f", "\u037e")
 
+# How a sentence ends that says something, or what comes next: also full-width.
+_ENDS_OF_STATEMENTS = (".", ":", "\u3002", "\uff1a")
+
 # Characters of a word up to which its forms are looked for; of a longer one, only its beginning is.
 _LONGEST_WORD = 64
 
@@ -73,8 +76,11 @@ def is_thought(question: str) -> bool:
     does so in a sentence that does not end as questions do.
     """
     count = len(_read(question).words)
-    if question.rstrip().endswith(_ENDS_OF_QUESTIONS):
+    text = question.rstrip()
+    if text.endswith(_ENDS_OF_QUESTIONS):
         return count > _WORDS_OF_A_QUESTION
+    if text.endswith(_ENDS_OF_STATEMENTS):
+        return True
     written = len(question.split(maxsplit=_WORDS_OF_A_QUESTION))
     return count > _WORDS_OF_A_QUESTION or min(count, written) > _WORDS_TO_LOOK_FOR
 

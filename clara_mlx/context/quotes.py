@@ -31,6 +31,8 @@ _SEEN_WHOLE = 1_000_000
 # Characters before and after a hit whose lines belong to it: a chunk ends where it is full.
 _AROUND_HIT = 300
 
+# The same for what an agent thinks of: what it is about to work on is longer than a chunk.
+_AROUND_HIT_OF_THOUGHT = 1_000
 
 Spans = Sequence[tuple[int, int]]
 
@@ -77,8 +79,9 @@ class _Candidates:
         self._sources.append(_Source(handle, passage, indices, len(self.texts)))
         self.texts += [texts[index] for index in indices.tolist()]
         bonuses = np.zeros(len(texts))
+        around = _AROUND_HIT_OF_THOUGHT if self._thought else _AROUND_HIT
         for bonus, hit in self._found.weighted_hits(handle, thought=self._thought):
-            some = passage.lines_in(hit.start - _AROUND_HIT, hit.end + _AROUND_HIT)
+            some = passage.lines_in(hit.start - around, hit.end + around)
             part = bonuses[some.start : some.stop]
             np.maximum(part, bonus, out=part)
         self.bonuses.append(bonuses[indices])

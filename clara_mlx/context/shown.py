@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from clara_mlx.context.messages import Message, calls_in, content_text
@@ -39,11 +39,18 @@ class Shown:
         return self._found[line]
 
 
+class _Conversation(NamedTuple):
+    """What is known of a conversation: what was last sent of it, and how long its pages may be."""
+
+    messages: Sequence[Message]
+    page: int  # characters
+
+
 class _Sent:
-    """The messages that were last sent of the conversations over one memory."""
+    """What was last sent of the conversations over one memory."""
 
     def __init__(self) -> None:
-        self.by_session: OrderedDict[str, Sequence[Message]] = OrderedDict()
+        self.by_session: OrderedDict[str, _Conversation] = OrderedDict()
         self.several = False  # whether there ever was more than one conversation
 
 
@@ -51,11 +58,18 @@ _sent: WeakKeyDictionary[Memory, _Sent] = WeakKeyDictionary()
 _lock = Lock()
 
 
-def keep_sent(memory: Memory, session: str, messages: Sequence[Message]) -> None:
-    """Keep what was last sent of a conversation, in this process only."""
+def keep_sent(memory: Memory, session: str, messages: Sequence[Message], page: int) -> None:
+    """Keep what was last sent of a conversation, in this process only.
+
+    Args:
+        memory: The memory of the conversation.
+        session: The conversation's name.
+        messages: What was sent.
+        page: Characters that a page of an original may have in it.
+    """
     with _lock:
         sent = _sent.setdefault(memory, _Sent())
-        sent.by_session[session] = messages
+        sent.by_session[session] = _Conversation(messages, page)
         sent.by_session.move_to_end(session)
         sent.several = sent.several or len(sent.by_session) > 1
         if len(sent.by_session) > _CONVERSATIONS:
@@ -70,15 +84,29 @@ def last_sent(memory: Memory, where: Mapping[str, Any] | None = None) -> str:
         where: What the search is narrowed to: one that names a session asks for that conversation.
             Without a session, it is known only if this process never sent another conversation.
     """
+    conversation = _find(memory, where)
+    return text_of(conversation.messages) if conversation else ""
+
+
+def page_room(memory: Memory, where: Mapping[str, Any] | None = None) -> int | None:
+    """Characters that a page may have in the conversation that asks; None if it is not known.
+
+    The arguments are those of `last_sent`.
+    """
+    conversation = _find(memory, where)
+    return conversation.page if conversation else None
+
+
+def _find(memory: Memory, where: Mapping[str, Any] | None) -> _Conversation | None:
+    """The conversation that asks, if it is known."""
     session = (where or {}).get("session")
     with _lock:
         sent = _sent.get(memory)
         if sent is None or (session is None and sent.several):
-            return ""
+            return None
         if session is None:
             (session,) = sent.by_session
-        messages = sent.by_session.get(session, ()) if isinstance(session, str) else ()
-    return text_of(messages)
+        return sent.by_session.get(session) if isinstance(session, str) else None
 
 
 def text_of(messages: Sequence[Message]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clara_mlx.context.answers import ask
-from clara_mlx.context.pages import PAGE_LINES, expand
-from clara_mlx.context.shown import last_sent
+from clara_mlx.context.pages import PAGE_CHARACTERS, PAGE_LINES, expand
+from clara_mlx.context.shown import last_sent, page_room
 from clara_mlx.errors import ClaraError, for_strangers
 from clara_mlx.memory import Memory
 
@@ -79,6 +79,7 @@ def call(
     where: Mapping[str, Any] | None = None,
     sees: Callable[[str], bool] | None = None,
     shown: str | None = None,
+    page: int | None = None,
 ) -> str:
     """The result of a tool call, as text for the model, which also says what is wrong with a call.
 
@@ -89,6 +90,10 @@ def call(
         where: Narrows what `ask_memory` searches.
         sees: Whether a handle may be read. Of one that may not, the answer is the same as of one
             that does not exist; by default all may.
+        shown: What the asker has in sight, which `ask_memory` does not tell again; by default what
+            was last sent of the conversation, if that is known.
+        page: Characters that a page of `expand` may have; by default as many as fit the window of
+            that conversation.
 
     Raises:
         ClaraError: There is no such tool.
@@ -114,6 +119,7 @@ def call(
             int(given.get("lines") or PAGE_LINES),
             str(find) if find else None,
             int(given.get("start_character") or 1),
+            page or page_room(memory, where) or PAGE_CHARACTERS,
         )
     except (ValueError, TypeError, OverflowError, RecursionError, ClaraError) as error:
         return f"{name} failed: {for_strangers(str(error), memory.path)}"

@@ -28,6 +28,9 @@ PAGE_HITS = 5
 #: Characters of the passages on one page.
 PAGE_CHARACTERS = 6_000
 
+#: The number of lines of a page of `expand`, if a client does not ask for more.
+PAGE_LINES = 200
+
 #: The last page of `recall`.
 PAGES = 40
 
@@ -83,7 +86,7 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     async def expand(
         handle: Annotated[str, Field(description="A handle such as m-1f2e3d4c5b6a.")],
         start_line: Annotated[int, Field(ge=1, description="The first line, from 1.")] = 1,
-        lines: Annotated[int, Field(ge=1, le=pages.PAGE_LINES)] = pages.PAGE_LINES,
+        lines: Annotated[int, Field(ge=1, le=pages.PAGE_LINES)] = PAGE_LINES,
         find: Annotated[str | None, Field(description="Only lines that contain this.")] = None,
         start_character: Annotated[
             int, Field(ge=1, description="Where to begin in a very long first line, from 1.")

@@ -50,6 +50,8 @@ class MemoryCalls:
             enough: Whether there have been too many rounds for these calls to be answered.
         """
         results: list[Message] = []
+        # Calls of one round are answered in one prompt: more than two share the room of two pages.
+        page = min(self._context.budget.page, 2 * self._context.budget.page // max(1, len(calls)))
         for call in calls:
             key = (call.name, call.arguments.strip())
             if enough:
@@ -59,13 +61,13 @@ class MemoryCalls:
             elif len(call.arguments) > _MOST_CHARACTERS:
                 text = _LONG
             else:
-                text = await self._ask(call, sight, shown)
+                text = await self._ask(call, sight, shown, page)
                 shown = f"{shown}\n{text}"
             asked.add(key)
             results.append({"role": "tool", "tool_call_id": call.id, "content": text})
         return results
 
-    async def _ask(self, call: Call, sight: Sight, shown: str) -> str:
+    async def _ask(self, call: Call, sight: Sight, shown: str, page: int) -> str:
         self._figures.memory_calls.labels(call.name, "reasoner").inc()
         try:
             return await self._pools.ask(
@@ -76,6 +78,7 @@ class MemoryCalls:
                     where=sight.where,
                     sees=None if sight.everything else sight.sees,
                     shown=shown,
+                    page=page,
                 )
             )
         except Exception:  # the reasoner can continue without this result

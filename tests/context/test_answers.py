@@ -206,6 +206,8 @@ def test_a_thought_gets_what_stands_together(memory: Memory) -> None:
 def test_a_sentence_that_asks_nothing_is_a_thought_and_a_few_names_are_not() -> None:
     plan = "Now add the missing quota check at the end of the ledger module:"
     assert is_thought(plan)
+    for says in ("Update the docs:", "Now the imports.", "\u66f4\u65b0\u6587\u6863\uff1a"):
+        assert is_thought(says)
     for mark in "?\uff1f\u061f\u037e":
         assert not is_thought(f"Which quota check is missing at the end of the ledger{mark}")
     assert not is_thought("KeyError colour_7f3a")

@@ -160,6 +160,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "name": lambda given: "ask_memory",
     "edits": lambda given: [(at, at + 1, "") for at in range(0, len(given.text), 2)],
     "number": lambda given: "r-1",
+    "page": lambda given: 4_000,
     "pattern": lambda given: re.compile(r"a|\n"),
     "role": lambda given: "tool",
     "seen": lambda given: given.conversation[3],
