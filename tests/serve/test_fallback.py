@@ -203,6 +203,30 @@ def test_the_fallback_asks_the_memory_too(pair: Pair) -> None:
     assert len(pair.reasoner.requests) and len(pair.fallback.requests) == 2
 
 
+def test_earlier_reasoning_goes_to_a_fallback_that_reasons(tmp_path: Path) -> None:
+    """OpenAI's API refuses such a field, DeepSeek's wants it: the latter answers with one."""
+    history = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "reasoning_content": "hm"},
+        {"role": "user", "content": "c"},
+    ]
+    thinks = says("cloud", reasoning_content="I see")
+    with ExitStack() as stack:
+        pair = Pair(stack, tmp_path / "learns", failures=10**6)
+        pair.reasoner.replies = [fails(500)]
+        pair.fallback.replies = [thinks, says("cloud")]
+        pair.gate.chat(history)
+        pair.gate.streamed(history)
+        told = Pair(
+            stack, tmp_path / "told", failures=10**6, fallback_remote={"wants_reasoning": True}
+        )
+        told.reasoner.replies = [fails(500)]
+        told.gate.chat(history)
+        sent = [*pair.fallback.requests, *told.fallback.requests]
+    thoughts = [request["messages"][1].get("reasoning_content") for request in sent]
+    assert thoughts == [None, "hm", "hm"]
+
+
 def test_both_down_is_one_error(tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:9/v1"
     with gateway(tmp_path, nowhere, fallback=nowhere) as gate:
