@@ -20,39 +20,50 @@ def pair_calls_with_results(messages: Sequence[Message]) -> list[Message]:
     call or a result alone, a placeholder takes the place of the other. Calls of one message under
     one id get ids of their own, and their results are taken in order.
     """
-    turns: list[_Turn] = []
+    paired: list[Message | _Turn] = []
     newest: dict[str, _Turn] = {}  # by the id of a call, the newest message with such a call
     for message in messages:
-        if message["role"] != "tool":
-            turns.append(_Turn(message))
-            newest.update((id, turns[-1]) for id in turns[-1].waiting)
-            continue
-        turn = newest.get(message["tool_call_id"])
-        if turn is None or not turn.take(message):
-            # It gets a call of its own: what a tool said must stay under the tool's role.
-            turns.append(_Turn(_call_for(message)))
-            turns[-1].take(message)
-    return [message for turn in turns for message in turn.messages()]
+        if message["role"] == "tool":
+            turn = newest.get(message["tool_call_id"])
+            if turn is None or not turn.take(message):
+                # It gets a call of its own: what a tool said must stay under the tool's role.
+                paired += [_call_for(message), message]
+        elif message.get("tool_calls"):
+            turn = _Turn(message)
+            paired.append(turn)
+            newest.update(dict.fromkeys(turn.ids, turn))
+        else:
+            paired.append(message)
+    found: list[Message] = []
+    for one in paired:
+        if isinstance(one, _Turn):
+            found += one.messages()
+        else:
+            found.append(one)
+    return found
 
 
 class _Turn:
-    """A message with the results of its calls.
+    """A message with calls, and their results.
 
     Attributes:
-        waiting: By id, the numbers of the calls that have no result, the first one last.
+        ids: The ids of the calls as the client has them.
     """
 
+    __slots__ = ("_message", "_results", "_waiting", "ids")
+
     def __init__(self, message: Message) -> None:
+        self.ids: list[str] = [call["id"] for call in message["tool_calls"]]
         self._message = message
-        self._ids = [call["id"] for call in message.get("tool_calls", ())]
         self._results: dict[int, Message] = {}  # by the number of the call, as they came
-        self.waiting: dict[str, list[int]] = {}
-        for number in reversed(range(len(self._ids))):
-            self.waiting.setdefault(self._ids[number], []).append(number)
+        # By id, the numbers of the calls that have no result, the first one last.
+        self._waiting: dict[str, list[int]] = {}
+        for number in reversed(range(len(self.ids))):
+            self._waiting.setdefault(self.ids[number], []).append(number)
 
     def take(self, result: Message) -> bool:
         """Take the result of a call; false if none waits for it."""
-        numbers = self.waiting[result["tool_call_id"]]
+        numbers = self._waiting[result["tool_call_id"]]
         if numbers:
             self._results[numbers.pop()] = result
             return True
@@ -60,20 +71,16 @@ class _Turn:
 
     def messages(self) -> list[Message]:
         """The message, and a result for each call: those that there are, then the lost ones."""
-        if not self._ids:
-            return [self._message]
-        ids = _different(self._ids)
-        message = self._message
-        results = [{**r, "tool_call_id": ids[n]} for n, r in self._results.items()]
-        if ids != self._ids:
+        ids, message, results = self.ids, self._message, list(self._results.values())
+        if len(set(ids)) < len(ids):
+            ids = _different(ids)
             calls = zip(message["tool_calls"], ids, strict=True)
             message = {**message, "tool_calls": [{**call, "id": id} for call, id in calls]}
-        lost = [ids[n] for n in range(len(ids)) if n not in self._results]
-        return [
-            message,
-            *results,
-            *({"role": "tool", "tool_call_id": id, "content": _LOST_RESULT} for id in lost),
-        ]
+            results = [{**one, "tool_call_id": ids[n]} for n, one in self._results.items()]
+        for number, id in enumerate(ids):
+            if number not in self._results:
+                results.append({"role": "tool", "tool_call_id": id, "content": _LOST_RESULT})
+        return [message, *results]
 
 
 def _different(ids: list[str]) -> list[str]:

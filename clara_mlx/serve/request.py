@@ -77,13 +77,17 @@ def readable_arguments(arguments: Any) -> str:
 def _is_object(text: str) -> bool:
     """Whether a text is a JSON object, also for servers that are stricter than Python."""
     try:
-        return isinstance(json.loads(text, parse_constant=_refuse), dict)
+        return isinstance(_STRICT.decode(text), dict)
     except (ValueError, RecursionError):
         return False
 
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+# Refuses NaN and Infinity, which Python would read.
+_STRICT = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _with_readable_arguments(message: Message) -> Message:

@@ -217,6 +217,18 @@ def test_the_memory_is_asked_and_the_last_round_has_none_of_its_tools(served: Se
     assert offered == [["ask_memory", "expand", "run"]] * 5 + [["run"]]
 
 
+def test_ids_of_other_servers_are_made_ids_of_this_api() -> None:
+    call = {"id": "functions.run:0", "function": {"name": "run", "arguments": {}}}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "functions.run:0", "content": "y"},
+    ]
+    body = MessagesReasoner().body({"model": "m", "messages": messages, "tools": [TOOL]})
+    check_message_request(body)
+    assert body["messages"][1]["content"][0]["id"] == "functions_run_0"
+
+
 def test_calls_without_tools_are_sent_with_tools_that_are_not_to_be_called() -> None:
     """Anthropic's API refuses calls in a conversation for which no tools are given."""
     body = MessagesReasoner().body({"model": "m", "messages": repair(HISTORY)})

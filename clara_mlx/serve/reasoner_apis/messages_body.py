@@ -133,14 +133,19 @@ def _blocks(message: Mapping[str, Any], thoughts: Thoughts) -> tuple[str, list[O
     role = message["role"]
     if role == "assistant":
         calls = [
-            {"type": "tool_use", "id": id, "name": name, "input": parse_finite(arguments)}
+            {"type": "tool_use", "id": _id(id), "name": name, "input": parse_finite(arguments)}
             for id, name, arguments in calls_of(message)
         ]
         return "assistant", [*thoughts.of(message), *said, *calls]
     if role == "tool":
-        result: Object = {"type": "tool_result", "tool_use_id": message["tool_call_id"]}
+        result: Object = {"type": "tool_result", "tool_use_id": _id(message["tool_call_id"])}
         return "user", [{**result, "content": said} if said else result]
     return "user", said
+
+
+def _id(id: str) -> str:
+    """The id of a call with the characters that the API takes; other servers use more."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in id) or "_"
 
 
 def _block(kind: str, value: Any) -> Object:
