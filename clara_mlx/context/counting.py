@@ -259,11 +259,16 @@ def _prose(value: Any) -> int:
 
 
 def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> int:
-    """Estimate the tokens of one message: its texts, its calls, and what a template adds."""
+    """Estimate the tokens of one message: its texts, its calls, and what a template adds.
+
+    Its reasoning counts: templates leave out that of earlier tasks, but an agent has one for hours.
+    """
     content = message.get("content") or ""
     if not isinstance(content, str):
         content = "".join(str(part.get("text", "")) for part in content)
     total = MESSAGE_TOKENS + text(content)
+    if thought := message.get("reasoning_content"):
+        total += text(str(thought))
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
         arguments = function.get("arguments") or ""

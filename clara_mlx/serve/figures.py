@@ -173,7 +173,7 @@ def prompt_parts(
     for message in messages:
         # Templates drop old reasoning; whether it is there says nothing about the rest.
         said = {key: value for key, value in message.items() if key != "reasoning_content"}
-        parts.append((_digest(json.dumps(said, sort_keys=True)), message_tokens(message, count)))
+        parts.append((_digest(json.dumps(said, sort_keys=True)), message_tokens(said, count)))
     return parts
 
 

@@ -143,6 +143,7 @@ def test_the_estimate_is_what_it_says() -> None:
     assert [estimate.text(t) for t in ("", "a", "abc", "abcd", "é" * 3)] == [0, 1, 1, 2, 2]
     message = {"role": "user", "content": "abc"}
     assert estimate.prompt([message]) == 1 + 8
+    assert estimate.prompt([{**message, "reasoning_content": "abc" * 9}]) == 1 + 8 + 9
     assert estimate.prompt([message], TOOLS) == 9 + estimate.text(json.dumps(TOOLS))
 
 
