@@ -87,6 +87,7 @@ def test_every_kind_of_item_is_read(tmp_path: Path) -> None:
         {"role": "developer", "content": "Stay calm."},
         {"type": "compaction", "encrypted_content": "gAAAAAB"},
         {"type": "ghost_snapshot", "ghost_commit": {}},
+        {"type": "agent_message", "author": "a", "recipient": "b", "content": [text("Hi.")]},
         {"role": "user", "content": [text("Well?")]},
     ]  # fmt: skip
     upstream = Upstream(says("ok"))
@@ -95,7 +96,7 @@ def test_every_kind_of_item_is_read(tmp_path: Path) -> None:
     sent = upstream.requests[0]["messages"]
     assert [one["role"] for one in sent] == [
         *("system", "user", "assistant", "tool", "assistant", "tool", "assistant", "tool"),
-        *("assistant", "system", "assistant", "user"),
+        *("assistant", "system", "assistant", "user", "user"),
     ]
     assert sent[0]["content"] == "One.\n\nTwo."
     called = [one["tool_calls"][0]["function"]["name"] for one in sent if one.get("tool_calls")]
@@ -105,6 +106,7 @@ def test_every_kind_of_item_is_read(tmp_path: Path) -> None:
         "Stay calm.",
         "(An earlier part of this conversation was compacted by another service, and can't be read "
         "here.)",
+        "Hi.",
         "Well?",
     ]
 

@@ -11,6 +11,8 @@ from gateway import Gateway, Upstream, gateway, says
 from openai.types.responses import ResponseCompactionItem, ResponseUsage
 from responses_requests import OUTPUT, TOOLS
 
+from clara_mlx.serve.apis.responses import CompactApi, ResponsesApi
+
 THREAD = {"session-id": "01a22b01-cf8a-7551-9ae4-d1192813d8ce"}
 BROKEN = "\n".join([*(f"compiling {n}.c" for n in range(80)), "error: boiler pressure is 4711 bar"])
 
@@ -186,6 +188,11 @@ def test_the_threshold_of_a_request_lowers_the_trigger(tmp_path: Path) -> None:
     whole, shorter, _ = (len(json.dumps(one["messages"])) for one in upstream.requests)
     assert shorter < 0.7 * whole
     assert "[clara m-" in json.dumps(upstream.requests[1]["messages"])
+
+
+def test_a_compaction_is_not_taken_for_an_answer_to_the_same_body() -> None:
+    keys = {api.read({"input": "Go."}, None).key for api in (ResponsesApi(), CompactApi())}
+    assert len(keys) == 2
 
 
 def test_nothing_to_compact_is_refused_in_words(tmp_path: Path) -> None:

@@ -156,6 +156,17 @@ def test_a_stream_that_breaks_ends_as_failed(tmp_path: Path) -> None:
     assert last["response"]["id"] == found[0]["response"]["id"]
 
 
+def test_a_full_window_is_refused_before_a_stream_begins(tmp_path: Path) -> None:
+    upstream = Upstream(says("ok"))
+    small = Budget(window=1024, reserve=64)
+    body = {"model": "any", "input": "word " * 3000, "stream": True}
+    with upstream.running() as url, gateway(tmp_path, url, budget=small) as gate:
+        refused = gate.http.post("/v1/responses", json=body)
+    error = refused.json()["error"]
+    assert refused.status_code == 400
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "input")
+
+
 def test_codex_learns_that_the_window_is_full(tmp_path: Path) -> None:
     """Also when the stream has begun before that is known: Codex looks for the code."""
     upstream = Upstream(says("ok", wait=1.0))

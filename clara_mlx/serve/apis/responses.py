@@ -77,8 +77,11 @@ class ResponsesApi:
         return ResponsesWriter(request, run)
 
     def error_body(self, error: ApiError) -> Object:
-        """OpenAI's shape."""
-        return error.body()
+        """OpenAI's shape; what others call messages is the input here."""
+        body = error.body()
+        if error.param == "messages":
+            body["error"]["param"] = "input"
+        return body
 
     def error_event(self, error: ApiError) -> bytes:
         """For streams that have no event yet; the writer ends the others, see `Run.error_event`."""

@@ -25,6 +25,7 @@ class CompactionWriter:
         self._request = request
         self._run = run
         self._events = Events(request, run)
+        run.error_event = lambda error: self._events.failed(error, [])
 
     def begin_round(self, prompt: Prompt) -> None:
         """There is one round."""

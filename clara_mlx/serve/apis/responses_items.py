@@ -103,6 +103,8 @@ class _Conversation:
             self._give(item, kind, where)
         elif kind.endswith("_call") or kind == "program":
             self._call(item, kind, where)
+        elif "content" in item:  # what another agent says, for example
+            self._say({**item, "role": "user"}, where)
         else:
             logger.info("an item of the type %s is left out: it is not known here", kind[:100])
 

@@ -60,9 +60,8 @@ class Events:
     def failed(self, error: ApiError, output: list[Object]) -> bytes:
         """What ends a stream with an error."""
         before = b"" if self.begun else self._beginning()
-        code = _CODES.get(error.status, "server_error")
-        if error.code == _OVERFLOW:
-            code = _OVERFLOW
+        is_overflow = error.code == _OVERFLOW
+        code = _OVERFLOW if is_overflow else _CODES.get(error.status, "server_error")
         kind = error.code or error.type
         fields = {"code": code, "message": str(error), "param": error.param, "type": kind}
         response = self.response("failed", output, error=fields)
@@ -70,7 +69,6 @@ class Events:
 
     def response(self, status: str, output: list[Object], **fields: Any) -> Object:
         """The response as an object."""
-        echo = self._echo
         own = {
             "id": self.id,
             "object": "response",
@@ -95,7 +93,7 @@ class Events:
             "usage": None,
             "metadata": {},
         }
-        return own | echo | fields
+        return own | self._echo | fields
 
     def _beginning(self) -> bytes:
         self.begun = True
