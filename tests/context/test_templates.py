@@ -165,8 +165,8 @@ def test_tags_that_a_tool_printed_refuse_no_fold(
 def test_what_a_template_refuses_of_a_client_is_left_to_the_server(
     by_name: Counters, memory: Memory
 ) -> None:
-    messages = [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]
-    messages += [one for number in range(30) for one in tool_turn(number)]
+    messages = [one for number in range(30) for one in tool_turn(number)]
+    messages += [{"role": "assistant", "content": "Once more."}]
     counter = by_name["mistral-v0.3"]
     prepared = Context(memory, counter, Budget(WINDOW, 300)).prepare(messages)
     assert not takes(counter, messages) and not prepared.exact

@@ -154,6 +154,55 @@ def converse_until_compacted(gate: Gateway) -> None:
     assert figures["cached_reported"] > 0.5 * figures["tokens_sent"]
 
 
+def tool_turns(count: int) -> list[dict[str, Any]]:
+    """Turns of a user's message, a call, its result and a final answer; and one more message."""
+    output = "\n".join(f"tests/test_io.py::test_{n} PASSED" for n in range(8))
+    talk: list[dict[str, Any]] = []
+    for turn in range(count):
+        function = {"name": "run", "arguments": json.dumps({"command": f"pytest -k {turn}"})}
+        call = {"id": f"c{turn:08}", "type": "function", "function": function}
+        talk += [
+            {"role": "user", "content": f"Run {turn}."},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": f"{turn}\n{output}"},
+            {"role": "assistant", "content": "done"},
+        ]
+    return [*talk, {"role": "user", "content": "And now?"}]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_template_that_wants_roles_to_alternate_refuses_nothing(
+    tmp_path: Path, model: Path, server: str, exact: bool
+) -> None:
+    """Turns by turns, after a restart, and with folds in a form that it refuses."""
+    counter = ChatTemplate(model) if exact else None
+    budget = Budget(window=3600 if exact else 1500, reserve=64)
+
+    def ask(gate: Gateway, count: int) -> int:
+        asked = {"max_tokens": 1, "extra_headers": {"x-clara-session": "s"}}
+        return int(gate.chat(tool_turns(count), **asked).headers["x-clara-compacted"])
+
+    def running() -> Any:
+        return gateway(tmp_path, server, counter=counter, budget=budget, offer="never")
+
+    with running() as gate:
+        assert any([ask(gate, count) for count in (4, 9, 13, 16)])
+    with running() as gate:
+        ask(gate, 17)
+        refused = [*ASKED, *({"role": "assistant", "content": one} for one in "ab"), *ASKED]
+        with pytest.raises(openai.BadRequestError):  # what is the client's own is left to it
+            gate.chat(refused)
+        with gate.memory.file.write() as connection:
+            changed = connection.execute(
+                "UPDATE edits SET part = 'fold' || substr(part, instr(part, '.')) "
+                "WHERE part LIKE 'called.%'"
+            ).rowcount
+        assert changed
+    with running() as gate:
+        ask(gate, 17)
+        ask(gate, 18)
+
+
 def test_what_the_server_gets_wrong_is_right_here(gate: Gateway, server: str) -> None:
     def ask(url: str, **body: Any) -> httpx2.Response:
         messages = body.pop("messages", [{"role": "user", "content": "hi"}])

@@ -48,8 +48,15 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 2,
     "torch_dtype": "float32",
 }
-# Like Qwen3's template, but shorter: tools by name only, results as a user's turn.
+# Like Qwen3's template, but shorter: tools by name only, results as a user's turn. Like Mistral's,
+# it wants users and the assistant to take turns, calls and results aside.
 TEMPLATE = (
+    "{%- set ns = namespace(turn='assistant') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message.role in ('user', 'assistant') and not message.tool_calls -%}"
+    "{%- if message.role == ns.turn -%}"
+    "{{ raise_exception('conversation roles must alternate user/assistant/user/assistant') }}"
+    "{%- endif -%}{%- set ns.turn = message.role -%}{%- endif -%}{%- endfor -%}"
     "{%- if tools %}tools:{% for tool in tools %} {{ tool.function.name }}{% endfor %}\n"
     "{% endif -%}"
     "{%- for message in messages -%}"
