@@ -47,6 +47,9 @@ def _claude(machine: Machine, gateway: Gateway) -> list[SettingsFile]:
         # Titles, tips and telemetry are requests that the reasoner would have to answer.
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "API_TIMEOUT_MS": "900000",  # as long as the gateway waits for the reasoner
+        # The same for a stream that has begun; a long prompt is read in silence, and pings of the
+        # gateway don't count.
+        "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "900000",
     }
     files = [
         SettingsFile(
