@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 from clara_mlx.errors import ClaraError, reason
@@ -65,18 +66,17 @@ def ask(
     given = {"content-type": "application/json", **(headers or {})}
     if token:
         given["authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(
-        url + path, None if body is None else json.dumps(body).encode(), given
-    )
     # A gateway on this machine must not be looked for behind a proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    content = None if body is None else json.dumps(body).encode()
     try:
+        request = urllib.request.Request(url + path, content, given)
         with opener.open(request, timeout=seconds) as answer:
             return _answered(answer)
     except urllib.error.HTTPError as error:
         with error:
             return _answered(error)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         why = getattr(error, "reason", error)
         why = reason(why) if isinstance(why, Exception) else str(why)
         raise Unreachable(f"{url}: no gateway answers ({why})") from error

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clara_mlx.cli.options import DEFAULT_DB, Db
 from clara_mlx.cli.output import Json, emit
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.settings import TOKEN
+from clara_mlx.memory.settings import REASONER_URL, TOKEN
 
 if TYPE_CHECKING:
     from clara_mlx.agents.agent import Agent, Gateway, Machine
@@ -202,3 +203,42 @@ def _lines_of_removal(changes: list[Change]) -> list[str]:
         else:
             lines.append(f"{change.path}: our settings are out")
     return lines
+
+
+@commands.command()
+def doctor(
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    reasoner: Annotated[
+        str, typer.Option(envvar=REASONER_URL.name, help=REASONER_URL.purpose)
+    ] = REASONER_URL.default,
+    db: Db = DEFAULT_DB,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Also send a conversation that is longer than the window; takes long."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check that gateway, reasoner, memory and agents work together; exit code 1 if not.
+
+    `clara-mlx doctor`
+
+    Sends a few real requests through each API. They are a session of their own, which is forgotten
+    at the end. Each line says what was found, and what to do.
+    """
+    from clara_mlx.agents.agent import Machine, clean_url
+    from clara_mlx.agents.doctor import examine
+
+    found = []
+    machine = Machine.here()
+    for one in examine(clean_url(url), read_token(token), reasoner, db, machine, full=full):
+        found.append(one)
+        if not as_json:
+            emit(None, [one.line], as_json)
+    if as_json:
+        emit([vars(one) for one in found], [], as_json)
+    wrong = sum(one.level == "wrong" for one in found)
+    if wrong:
+        raise ClaraError(f"things to put right: {wrong}")
