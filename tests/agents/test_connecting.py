@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sizes import sized
 
 from clara_mlx.agents import connecting
 from clara_mlx.agents.agent import Gateway, Machine
@@ -246,7 +247,7 @@ def run_until(step: int, act: str, machine: Machine) -> bool:
 def test_a_process_that_dies_on_the_way_loses_nothing(machine: Machine, act: str) -> None:
     was = {".claude/settings.json": b'{"theme": "dark"}\n', ".claude.json": b'{"a": 1}'}
     agent = agent_named("claude")
-    for step in range(1, 40):
+    for step in range(1, 60, sized(3, 1)):
         for file, content in was.items():
             put(machine, file, content)
         before = everything(machine.home)
