@@ -218,11 +218,19 @@ class Compaction:
         if sent < 2 or not (form or alternates or whole):
             return False
         part = fold_part(form or best, end - start)
+        characters = min(characters, _FOLDED_CHARACTERS * (end - start))
         self._add(end - 1, part, self.fold_block(start, end, characters))
         return True
 
-    def fold_block(self, start: int, end: int, characters: int) -> Block:
-        """The block that stands for the messages from ``start`` to before ``end``."""
+    def fold_block(self, start: int, end: int, characters: int, unread: str = "") -> Block:
+        """The block that stands for the messages from ``start`` to before ``end``.
+
+        Args:
+            start: The index of the first message.
+            end: The index after the last.
+            characters: Characters that its lines may have, about.
+            unread: Further lines, see `summary`.
+        """
         for index in [i for i in self.view.sent_indices() if start <= i < end]:
             for piece in self.view.pieces(index):
                 # The transcript must not be where recalled text is kept.
@@ -235,11 +243,10 @@ class Compaction:
         piece = Piece("assistant", "fold", body, kept=folds.transcript(sent, self._tell))
         earlier = self._earlier_folds(start, end)
         entries, handles = self._entries(start, end, earlier)
-        characters = min(characters, _FOLDED_CHARACTERS * (end - start))
         block = self.freezer.choose_fold(
             session,
             piece,
-            lambda handle: folds.describe_fold(entries, handle, end - start, characters),
+            lambda handle: folds.describe_fold(entries, handle, end - start, characters) + unread,
         )
         self.new.folds[block.digest] = piece
         self.new.mentions[block.digest] = handles

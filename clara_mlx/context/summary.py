@@ -12,12 +12,23 @@ from dataclasses import dataclass
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Counter, rough_tokens
 from clara_mlx.context.freezer import Freezer
-from clara_mlx.context.messages import Message
-from clara_mlx.context.quoting import MARKER
+from clara_mlx.context.kept import is_recalled
+from clara_mlx.context.messages import Message, units
+from clara_mlx.context.quoting import (
+    MARKER,
+    indent,
+    plain_name,
+    quote_markers,
+    replace_surrogates,
+)
 from clara_mlx.context.rebuild import fold_at
+from clara_mlx.context.steps import is_long
 from clara_mlx.context.table import Block
 from clara_mlx.context.view import View
-from clara_mlx.context.wording import EXPLANATION
+from clara_mlx.context.wording import EXPLANATION, excerpt_of
+
+# Results that no model has read yet may take this share of the text.
+_UNREAD_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,9 @@ def summarize(view: View, freezer: Freezer, counter: Counter, characters: int) -
     """
     end = len(view.messages)
     start = view.head if view.head < end else 0
+    unread = _quote_unread(view, freezer, int(characters * _UNREAD_SHARE))
     compaction = Compaction(view, freezer, counter)
-    fold = compaction.fold_block(start, end, characters)
+    fold = compaction.fold_block(start, end, characters - len(unread), unread)
     mentions, folds = compaction.new.mentions, compaction.new.folds
     made = [edit.block for edit in compaction.edits]
     freezer.table.save_edits([], [(block, mentions.get(block.digest, [])) for block in made])
@@ -62,6 +74,23 @@ def summarize(view: View, freezer: Freezer, counter: Counter, characters: int) -
     text = fold.text + EXPLANATION
     tokens = rough_tokens(view.messages, None, counter.text)
     return Summary(text, str(fold.handle), tokens, counter.text(text))
+
+
+def _quote_unread(view: View, freezer: Freezer, characters: int) -> str:
+    """The newest results as lines of a fold, each whole or its beginning and its end.
+
+    A client compacts in the middle of a turn, too: then no model has read them yet.
+    """
+    first, end = units(view.messages)[-1]
+    results = [i for i in range(first, end) if view.messages[i].get("role") == "tool"]
+    found = [one for i in results for one in view.pieces(i) if not is_recalled(one) and one.text]
+    lines = []
+    for piece in found:
+        label = f"result of {plain_name(piece.tool or 'tool')}"
+        label += f" {freezer.handle_of(view.session, piece)}" if is_long(piece) else ""
+        quoted = map(quote_markers, excerpt_of(piece.text, characters // len(found)))
+        lines.append(indent("\n".join([f"{label}, not read yet:", *quoted])))
+    return replace_surrogates("".join(f"\n{line}" for line in lines))
 
 
 def handles_of_folds(
