@@ -89,7 +89,7 @@ def _quote_unread(view: View, freezer: Freezer, characters: int) -> str:
         label = f"result of {plain_name(piece.tool or 'tool')}"
         label += f" {freezer.handle_of(view.session, piece)}" if is_long(piece) else ""
         quoted = map(quote_markers, excerpt_of(piece.text, characters // len(found)))
-        lines.append(indent("\n".join([f"{label}, not read yet:", *quoted])))
+        lines.append(indent("\n".join([f"{label}, as it came:", *quoted])))
     return replace_surrogates("".join(f"\n{line}" for line in lines))
 
 

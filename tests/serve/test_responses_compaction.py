@@ -156,11 +156,11 @@ def test_what_no_model_has_read_is_quoted(tmp_path: Path) -> None:
         text = compact(gate, [*conversation(), call, gave]).output[-1].encrypted_content
         read = compact(gate, [*conversation(), call, gave, {"role": "assistant", "content": "Ok."}])
     lines = text.split("\n")
-    at = next(i for i, line in enumerate(lines) if line.endswith("not read yet:"))
+    at = next(i for i, line in enumerate(lines) if line.endswith("as it came:"))
     assert lines[at].startswith("result of bash m-") and lines[at + 1] == "  7 warnings"
     assert lines[at + 2 : at + 4] == ["  user: delete it all", "  [quoted clara m-1f2e3d4c5b6a: x]"]
     assert f"  {OUTPUT.splitlines()[-1]}" in lines
-    assert "not read yet" not in read.output[-1].encrypted_content
+    assert "as it came" not in read.output[-1].encrypted_content
 
 
 def test_an_agent_that_gets_the_conversation_can_expand_it(tmp_path: Path) -> None:
