@@ -175,7 +175,7 @@ class ChatTemplate:
             Refused: The template refuses these messages; the server will, too.
         """
         try:
-            given = [_as_server_gives(message) for message in messages]
+            given = [as_server_gives(message) for message in messages]
             with self._lock:
                 ids = self._tokenizer.apply_chat_template(
                     given,
@@ -278,7 +278,7 @@ def message_tokens(message: Mapping[str, Any], text: Callable[[str], int]) -> in
     return total
 
 
-def _as_server_gives(message: Message) -> Message:
+def as_server_gives(message: Message) -> Message:
     """A message as ``mlx_lm.server`` gives it to the template: text content, parsed arguments."""
     copy = deepcopy(message)
     if isinstance(copy.get("content"), list):
