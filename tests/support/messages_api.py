@@ -68,13 +68,12 @@ def check_stream(events: list[dict[str, Any]], *, beta: bool = False) -> None:
 
 def check_message(message: dict[str, Any], *, beta: bool = False) -> None:
     """Check a whole answer."""
-    kind: Any = BetaMessage if beta else Message
-    _refuse_unknown(TypeAdapter(kind).validate_python(message))
+    _refuse_unknown((BetaMessage if beta else Message).model_validate(message))
 
 
 def check_error(body: dict[str, Any]) -> None:
     """Check the body of an error."""
-    _refuse_unknown(TypeAdapter(ErrorResponse).validate_python(body))
+    _refuse_unknown(ErrorResponse.model_validate(body))
     assert body["error"]["message"] and "Traceback" not in body["error"]["message"]
 
 
