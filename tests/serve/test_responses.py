@@ -179,7 +179,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"conversation": "conv_1"}, "conversation"),
     ({"background": True}, "background"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
-    ({"input": [{"role": "narrator", "content": "x"}]}, "input[0].role"),
+    ({"input": [{"role": "narrator", "content": "x"}], "instructions": "X"}, "input[0].role"),
+    ({"instructions": [{"role": "system", "content": 1}]}, "instructions[0].content"),
     ({"input": []}, "input"),
     ({"temperature": 3}, "temperature"),
 ]

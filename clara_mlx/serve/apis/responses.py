@@ -133,10 +133,10 @@ def read_request(body: Mapping[str, Any], caller: str | None, api: str) -> ChatR
         instructions = [{"role": "system", "content": instructions}] if instructions else []
     if not isinstance(instructions, list):
         raise invalid_field("instructions", "must be a string or a list of items")
-    messages = read_items([*instructions, *items], tools)
+    messages = read_items(items, tools, "input")
     if not messages:
         raise invalid_field("input", "must have at least one message")
-    messages = repair(messages)
+    messages = repair([*read_items(instructions, tools, "instructions"), *messages])
     options = _read_options(given, tools)
     canonical = json.dumps([api, body, caller], sort_keys=True).encode()
     return ChatRequest(

@@ -41,6 +41,9 @@ _COMPACTIONS = ("compaction", "compaction_summary", "context_compaction")
 # Fields of a call's item that are no arguments.
 _NOT_ARGUMENTS = frozenset(("type", "id", "call_id", "status", "caller", "created_by"))
 
+# Characters of the longest handle.
+_HANDLE_CHARACTERS = 66
+
 # Placeholder for what another service compacted.
 _UNREADABLE = (
     "(An earlier part of this conversation was compacted by another service, and can't be read "
@@ -48,19 +51,20 @@ _UNREADABLE = (
 )
 
 
-def read_items(items: Sequence[Any], tools: Tools) -> list[Message]:
+def read_items(items: Sequence[Any], tools: Tools, field: str) -> list[Message]:
     """The messages of a conversation.
 
     Args:
-        items: The ``input`` of a request.
+        items: The ``input`` of a request, or its ``instructions``.
         tools: The tools of the request, by whose names calls are known.
+        field: The name of the field that they are in.
 
     Raises:
         ApiError: An item is not what the API takes.
     """
     conversation = _Conversation(tools)
     for index, item in enumerate(items):
-        where = f"input[{index}]"
+        where = f"{field}[{index}]"
         if not isinstance(item, dict):
             raise invalid_field(where, "must be an object")
         following = items[index + 1] if index + 1 < len(items) else None
@@ -154,7 +158,7 @@ class _Conversation:
         if not isinstance(text, str) or not text.startswith(f"{MARKER}m-"):
             self._put({"role": "assistant", "content": _UNREADABLE})
             return
-        handle = text[len(MARKER) :].partition(":")[0]
+        handle = text[len(MARKER) :].partition(":")[0][:_HANDLE_CHARACTERS]
         # Before a user's words it is the assistant's turn; in the middle of one it is no turn.
         is_turn = isinstance(following, dict) and following.get("role") == "user"
         form = ANSWER if is_turn or not self._tools.sent else CALLED
