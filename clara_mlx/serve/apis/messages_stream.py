@@ -195,11 +195,11 @@ class Blocks:
     def say(self, text: str) -> None:
         """Add to a text; a block of nothing but white space is none, clients don't send it back."""
         if self.kind != "text":
-            self._blank += text
-            if not self._blank.strip():
+            if not text.strip():
+                self._blank += text
                 return
-            text, self._blank = self.gap + self._blank, ""
-            self.gap = ""
+            text = self.gap + self._blank + text
+            self.gap = self._blank = ""
             self.open({"type": "text", "text": ""})
         self.text += text
         self._add(text, {"type": "text_delta", "text": text})
