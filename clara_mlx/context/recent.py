@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, count
+from itertools import accumulate
 from operator import eq
 from typing import Any, Generic, TypeVar
 
@@ -26,7 +26,7 @@ from clara_mlx.context.messages import (
     is_instruction,
 )
 
-# The most conversations that are known; the least recently seen go first.
+# The most names of which conversations are known; the least recently seen go first.
 _CONVERSATIONS = 64
 
 # The most characters that they may have together. One longer conversation is known all the same.
@@ -53,7 +53,7 @@ class Known(Generic[Found]):
         ends: The characters up to the end of each message.
         instructions: The indices of those that are instructions.
         odd: The indices of messages that have more than texts.
-        continues: The number of the known conversation that it takes the place of.
+        continues: The known conversation that it takes the place of.
     """
 
     session: str
@@ -65,7 +65,7 @@ class Known(Generic[Found]):
     ends: tuple[int, ...] = ()
     instructions: tuple[int, ...] = ()
     odd: tuple[int, ...] = ()
-    continues: int | None = None
+    continues: Known[Found] | None = None
 
 
 class Recent(Generic[Found]):
@@ -78,8 +78,9 @@ class Recent(Generic[Found]):
 
     def __init__(self, most_of_name: int = 4) -> None:
         self._most_of_name = most_of_name
-        self._known: OrderedDict[int, Known[Found]] = OrderedDict()
-        self._numbers = count()
+        # Names and their conversations, the most recently seen last.
+        self._known: OrderedDict[str, tuple[Known[Found], ...]] = OrderedDict()
+        self._characters = 0
         self._lock = threading.Lock()
 
     def look(self, messages: Sequence[Mapping[str, Any]], session: str) -> Known[Found]:
@@ -113,37 +114,41 @@ class Recent(Generic[Found]):
 
     def keep(self, known: Known[Found], found: Found) -> None:
         """Keep what was found out about a conversation that `look` gave."""
+        kept = replace(known, found=found, continues=None)
         with self._lock:
-            if known.continues is not None:
-                self._known.pop(known.continues, None)
-            self._known[next(self._numbers)] = replace(known, found=found)
-            of_name = [n for n, one in self._known.items() if one.session == known.session]
-            for number in of_name[: -self._most_of_name]:
-                del self._known[number]
+            before = self._known.pop(known.session, ())
+            others = [one for one in before if one is not known.continues]
+            after = (*others, kept)[-self._most_of_name :]
+            self._known[known.session] = after
+            self._characters += _all_characters(after) - _all_characters(before)
             while len(self._known) > 1 and (
-                len(self._known) > _CONVERSATIONS
-                or sum(one.ends[-1] for one in self._known.values() if one.ends) > _CHARACTERS
+                len(self._known) > _CONVERSATIONS or self._characters > _CHARACTERS
             ):
-                self._known.popitem(last=False)
+                _, oldest = self._known.popitem(last=False)
+                self._characters -= _all_characters(oldest)
 
     def _longest(
         self, messages: Sequence[Mapping[str, Any]], session: str
-    ) -> tuple[Known[Found], int, int | None]:
+    ) -> tuple[Known[Found], int, Known[Found] | None]:
         """The known conversation that has the longest beginning in common with this one.
 
-        Returns it, the number of messages in common, and its own number if this one continues it.
+        Returns it, the number of messages in common, and it once more if this one continues it.
         """
         with self._lock:
-            known = [pair for pair in self._known.items() if pair[1].session == session]
+            known = self._known.get(session, ())
         best: Known[Found] = Known(session)
         same, continues = 0, None
-        for number, other in known:
+        for other in reversed(known):
             in_common = _in_common(other, messages)
             if in_common > same:
                 best, same = other, in_common
                 # Another one, beside it, has only the task and some steps in common.
-                continues = number if 4 * in_common > 3 * len(other.messages) else None
+                continues = other if 4 * in_common > 3 * len(other.messages) else None
         return best, same, continues
+
+
+def _all_characters(known: Sequence[Known[Any]]) -> int:
+    return sum(one.ends[-1] for one in known if one.ends)
 
 
 def _in_common(known: Known[Any], messages: Sequence[Mapping[str, Any]]) -> int:

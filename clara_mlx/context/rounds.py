@@ -13,6 +13,11 @@ from collections.abc import Sequence
 
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, chains
+from clara_mlx.context.recent import Recent
+
+# Messages at the end of what is known: rounds are kept while the client gets its answer, which can
+# be when it has asked again already.
+_KEPT_LATE = 8
 
 
 class HiddenRounds:
@@ -20,6 +25,8 @@ class HiddenRounds:
 
     def __init__(self, freezer: Freezer) -> None:
         self._freezer = freezer
+        # The chains of the answers that have hidden rounds, by conversation.
+        self._recent: Recent[frozenset[bytes]] = Recent()
 
     def keep(
         self,
@@ -49,11 +56,17 @@ class HiddenRounds:
 
     def by_message(self, messages: Sequence[Message], session: str) -> list[list[Message]]:
         """For each message, those that the reasoner knows in its place; mostly itself alone."""
-        ends = chains(messages, session)
-        answers = [c for c, m in zip(ends, messages, strict=True) if m["role"] == "assistant"]
-        found = self._freezer.table.rounds(answers)
+        known = self._recent.look(messages, session)
+        # Those of the newest answers may have been kept since.
+        new = range(max(0, known.same - _KEPT_LATE), len(messages))
+        answers = [known.chains[i] for i in new if messages[i]["role"] == "assistant"]
+        answers += (known.found or frozenset()).intersection(known.chains)
+        found = self._freezer.table.rounds(list(dict.fromkeys(answers)))
+        self._recent.keep(known, frozenset(found))
+        if not found:
+            return [[message] for message in messages]
         full: list[list[Message]] = []
-        for chain, message in zip(ends, messages, strict=True):
+        for chain, message in zip(known.chains, messages, strict=True):
             hidden = found.get(chain) if message["role"] == "assistant" else None
             full.append(json.loads(hidden) if hidden else [message])
         return full

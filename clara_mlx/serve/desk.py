@@ -20,7 +20,7 @@ from clara_mlx.context.summary import Summary
 from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import parse_object
 from clara_mlx.serve.callers import Caller, Name, name_conversation
-from clara_mlx.serve.conversations import Landmark, landmarks
+from clara_mlx.serve.conversations import Landmark
 from clara_mlx.serve.preparing import Preparer, Prompt
 from clara_mlx.serve.request import ChatRequest, call_ids
 
@@ -145,7 +145,7 @@ class NearDesk:
 
     def landmarks(self) -> list[Landmark]:
         """What is known of the client's messages without their texts."""
-        return landmarks(self.request.messages)
+        return self._preparer.landmarks(self.request.messages, self.name.text)
 
     def chains(self) -> list[bytes]:
         """The chain that ends with each message."""

@@ -173,9 +173,12 @@ def prompt_parts(
     for message in messages:
         # Templates drop old reasoning; whether it is there says nothing about the rest.
         said = {key: value for key, value in message.items() if key != "reasoning_content"}
-        parts.append((_digest(json.dumps(said, sort_keys=True)), message_tokens(said, count)))
+        tokens = message_tokens(said, count)
+        # Most of a message is its text, which need not be escaped for a digest.
+        text = said.pop("content") if isinstance(said.get("content"), str) else ""
+        parts.append((_digest(f"{json.dumps(said, sort_keys=True)}\n{text}"), tokens))
     return parts
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()[:8]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from clara_mlx.context import Budget, Context, ContextOverflow
 from clara_mlx.context.counting import rough_tokens
 from clara_mlx.context.messages import Message, content_text
+from clara_mlx.context.recent import Recent
 from clara_mlx.context.tools import SCHEMAS
 from clara_mlx.errors import ClaraError
+from clara_mlx.serve.conversations import Landmark, landmarks
 from clara_mlx.serve.errors import Overflow, prompt_too_long
 from clara_mlx.serve.figures import PromptParts, prompt_parts
 from clara_mlx.serve.reply import Object
@@ -59,6 +61,16 @@ class Preparer:
     def __init__(self, settings: Settings, context: Context) -> None:
         self._settings = settings
         self._context = context
+        self._recent: Recent[list[Landmark]] = Recent()
+
+    def landmarks(self, messages: list[Message], session: str) -> list[Landmark]:
+        """What is known of a client's messages without their texts."""
+        known = self._recent.look(messages, session)
+        before = [one for one in known.found or () if one.place < known.same]
+        new = landmarks(messages[known.same :])
+        found = [*before, *(one._replace(place=one.place + known.same) for one in new)]
+        self._recent.keep(known, found)
+        return found
 
     def restore_hidden_rounds(self, messages: list[Message], session: str) -> list[list[Message]]:
         """For each of a client's messages, what the reasoner knows in its place."""
