@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import eq
@@ -48,10 +48,10 @@ class Known(Generic[Found]):
         messages: Copies of its messages, which nobody else can change.
         chains: The chain that ends with each.
         same: The number of its first messages that were known before.
-        changed: Those of them that say something else now: instructions, which agents rewrite.
+        changed: Those of them that are written otherwise now, in what chains leave out: agents
+            rewrite instructions, and drop reasoning.
         found: What was found out about these, and perhaps others that followed; None if nothing.
         ends: The characters up to the end of each message.
-        instructions: The indices of those that are instructions.
         odd: The indices of messages that have more than texts.
         continues: The known conversation that it takes the place of.
     """
@@ -63,7 +63,6 @@ class Known(Generic[Found]):
     changed: tuple[int, ...] = ()
     found: Found | None = None
     ends: tuple[int, ...] = ()
-    instructions: tuple[int, ...] = ()
     odd: tuple[int, ...] = ()
     continues: Known[Found] | None = None
 
@@ -85,12 +84,7 @@ class Recent(Generic[Found]):
 
     def look(self, messages: Sequence[Mapping[str, Any]], session: str) -> Known[Found]:
         """A conversation with all its chains, and what is known of it."""
-        before, same, continues = self._longest(messages, session)
-        changed = tuple(
-            index
-            for index in before.instructions
-            if index < same and before.messages[index] != messages[index]
-        )
+        before, same, changed, continues = self._longest(messages, session)
         old = list(before.messages[:same])
         for index in changed:
             old[index] = _copy(messages[index])
@@ -107,8 +101,10 @@ class Recent(Generic[Found]):
             changed,
             before.found,
             (*before.ends[:same], *ends),
-            _indices(before.instructions, is_instruction, new, same),
-            _indices(before.odd, _has_more_than_text, new, same),
+            (
+                *(index for index in before.odd if index < same),
+                *(index for index, one in enumerate(new, same) if _has_more_than_text(one)),
+            ),
             continues,
         )
 
@@ -129,41 +125,49 @@ class Recent(Generic[Found]):
 
     def _longest(
         self, messages: Sequence[Mapping[str, Any]], session: str
-    ) -> tuple[Known[Found], int, Known[Found] | None]:
+    ) -> tuple[Known[Found], int, tuple[int, ...], Known[Found] | None]:
         """The known conversation that has the longest beginning in common with this one.
 
-        Returns it, the number of messages in common, and it once more if this one continues it.
+        Returns it, the number of messages in common, those of them that are written otherwise, and
+        it once more if this one continues it.
         """
         with self._lock:
             known = self._known.get(session, ())
         best: Known[Found] = Known(session)
-        same, continues = 0, None
+        same = 0
+        changed: tuple[int, ...] = ()
+        continues: Known[Found] | None = None
         for other in reversed(known):
-            in_common = _in_common(other, messages)
+            in_common, differently = _in_common(other, messages)
             if in_common > same:
-                best, same = other, in_common
+                best, same, changed = other, in_common, differently
                 # Another one, beside it, has only the task and some steps in common.
                 continues = other if 4 * in_common > 3 * len(other.messages) else None
-        return best, same, continues
+        return best, same, changed, continues
 
 
 def _all_characters(known: Sequence[Known[Any]]) -> int:
     return sum(one.ends[-1] for one in known if one.ends)
 
 
-def _in_common(known: Known[Any], messages: Sequence[Mapping[str, Any]]) -> int:
-    """The number of first messages that say the same in both."""
+def _in_common(
+    known: Known[Any], messages: Sequence[Mapping[str, Any]]
+) -> tuple[int, tuple[int, ...]]:
+    """The number of first messages that are one in both, and those that are written otherwise."""
     most = min(len(known.messages), len(messages))
+    changed: list[int] = []
     first = 0
     while first < most:
         pairs = map(eq, known.messages[first:], messages[first:most])
         first = next((index for index, same in enumerate(pairs, first) if not same), most)
         if first == most or not _are_one(known.messages[first], messages[first]):
             break
+        changed.append(first)
         first += 1
     # True is 1 for Python, and not for a reasoner.
     odd = (index for index in known.odd if index < first)
-    return next((i for i in odd if _said(known.messages[i]) != _said(messages[i])), first)
+    first = next((i for i in odd if _said(known.messages[i]) != _said(messages[i])), first)
+    return first, tuple(index for index in changed if index < first)
 
 
 def _are_one(known: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
@@ -171,19 +175,6 @@ def _are_one(known: Mapping[str, Any], message: Mapping[str, Any]) -> bool:
     if is_instruction(known) or is_instruction(message):
         return is_instruction(known) and is_instruction(message)
     return _said(known) == _said(message)
-
-
-def _indices(
-    known: tuple[int, ...],
-    is_wanted: Callable[[Mapping[str, Any]], bool],
-    new: Sequence[Message],
-    same: int,
-) -> tuple[int, ...]:
-    """The indices of all messages of a kind, given those that are known, and the new messages."""
-    return (
-        *(index for index in known if index < same),
-        *(index for index, message in enumerate(new, same) if is_wanted(message)),
-    )
 
 
 def _copy(value: Any) -> Any:
