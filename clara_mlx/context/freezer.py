@@ -281,8 +281,6 @@ class Freezer:
         if block is not None and block.kind == "piece":
             text = piece.text if piece.role == "tool" else self.original(block)
             return Told(text, block.handle, block.text)
-        if block is not None and block.kind == "fold":
-            return Told(piece.text, block.handle, block.text.partition("\n")[0])
         if not is_recalled(piece) and not is_long(piece):
             return Told(piece.text)
         digest = digest_of(session, piece)
