@@ -33,6 +33,9 @@ from clara_mlx.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
 
+# The figures of the table.
+_COLUMNS = ("sent", "prefill", "prefill_whole", "present", "asked", "one_call_away")
+
 
 def main() -> None:
     about, _, rest = (__doc__ or "").partition("\n")
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these runs")
     parser.add_argument("--window", type=int, nargs="+", default=[32_768, 16_384])
     parser.add_argument("--boundary", type=int, help="send larger new outputs as excerpts")
+    parser.add_argument("--cache", choices=("trimmable", "whole"), default="trimmable")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--compymac", type=Path, default=os.environ.get("CLARA_MLX_COMPYMAC"))
     parser.add_argument("--output", type=Path, default=RESULTS / "real.json")
@@ -106,7 +110,7 @@ def measure_method(
 ) -> dict[str, Any]:
     """Send every run through a method."""
     figures = Figures()
-    budget = Budget(window, window // 8, boundary=options.boundary)
+    budget = Budget(window, window // 8, boundary=options.boundary, cache=options.cache)
     begun = time.process_time()
     for run in read_runs(options.trajectories, options.only):
         _progress(f"window {window}, {method}: {run.name}")
@@ -143,7 +147,7 @@ def table(results: dict[str, Any]) -> str:
         rows = [
             [
                 name,
-                *(each[what] for what in ("sent", "prefill", "present", "asked", "one_call_away")),
+                *(each[what] for what in _COLUMNS),
                 *(each["by_class"].get(one, {}).get("one_call_away", "") for one in CLASSES),
                 each["alternating"],
                 len(each["errors"]),
@@ -151,7 +155,7 @@ def table(results: dict[str, Any]) -> str:
             ]
             for name, each in methods.items()
         ]
-        titles = ["method", "sent", "prefill", "present", "asked", "one call away", *CLASSES]
+        titles = ["method", *(column.replace("_", " ") for column in _COLUMNS), *CLASSES]
         parts.append(
             f"Window {window}, {any_method['needs']} needs, in percent:\n\n"
             + _markdown([*titles, "alternating", "errors", "ms p50 / p95"], rows)

@@ -129,7 +129,9 @@ class Figures:
     """What a method did in some runs.
 
     Attributes:
-        tokens: Sent and prefilled, and what sending everything would have cost.
+        tokens: Sent and prefilled, and what sending everything would have cost. A server whose
+            cache is whole prefills all of a prompt in which anything before its end has changed;
+            any other, what follows the first change.
         needs: By class and by kind, the number of needs (``n``), and how those were met.
         seconds: The time to prepare each request.
         alternating: Requests in which the roles take turns, and those where the client's did.
@@ -160,6 +162,7 @@ class Figures:
             "needs": everything["n"],
             "sent": percent(self.tokens["sent"], self.tokens["all"]),
             "prefill": percent(self.tokens["prefilled"], self.tokens["all prefilled"]),
+            "prefill_whole": percent(self.tokens["prefilled whole"], self.tokens["all prefilled"]),
             **_shares(everything),
             "by_class": {name: _shares(classes[name]) for name in CLASSES if name in classes},
             "by_kind": {kind: _shares(how) for kind, how in sorted(self.needs["kind"].items())},
@@ -211,6 +214,8 @@ def replay(run: Run, method: Everything, figures: Figures) -> None:
         same = _common(before, sent)
         figures.tokens["sent"] += tokens_of(sent)
         figures.tokens["prefilled"] += tokens_of(sent[same:])
+        appended = same == len(before)
+        figures.tokens["prefilled whole"] += tokens_of(sent[same:] if appended else sent)
         figures.tokens["all prefilled"] += tokens_of(history[given:])
         given, before = len(history), sent
         if _alternates(history):

@@ -25,6 +25,7 @@ from clara_mlx.memory.settings import (
     FALLBACK_URL,
     REASONER,
     REASONER_API,
+    REASONER_CACHE,
     REASONER_KEY,
     REASONER_URL,
     TOKEN,
@@ -63,6 +64,14 @@ def serve(
     tokenizer: Annotated[
         Path | None, typer.Option(envvar=REASONER.name, help=REASONER.purpose)
     ] = None,
+    reasoner_cache: Annotated[
+        str,
+        typer.Option(
+            envvar=REASONER_CACHE.name,
+            help=f"{REASONER_CACHE.purpose} trimmable: all before the change; whole: nothing; "
+            "auto: as its folder, or its server's counts, say.",
+        ),
+    ] = REASONER_CACHE.default,
     template_args: Annotated[
         str, typer.Option(help="The JSON that mlx_lm.server got as --chat-template-args.")
     ] = "{}",
@@ -174,7 +183,13 @@ def serve(
     from clara_mlx.serve import Remote, Settings, create_server, listening_socket
     from clara_mlx.serve.connections import raise_file_limit
     from clara_mlx.serve.log import quieten
+    from clara_mlx.serve.reasoner_cache import stated_cache
 
+    if reasoner_cache not in ("auto", "trimmable", "whole"):
+        raise typer.BadParameter(
+            f"{reasoner_cache!r}: choose auto, trimmable or whole", param_hint="--reasoner-cache"
+        )
+    cache = stated_cache(reasoner_cache, tokenizer)  # type: ignore[arg-type]  # checked above
     if tools not in ("auto", "always", "never"):
         raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
     second = None
@@ -209,7 +224,9 @@ def serve(
             trigger=trigger,
             target=target,
             boundary=excerpts,
+            cache=cache.kind,
         ),
+        cache_known_by=cache.known_by,
         offer=tools,  # type: ignore[arg-type]  # checked above
         everything=everything,
         observe=observe,

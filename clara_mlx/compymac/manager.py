@@ -22,6 +22,7 @@ from clara_mlx.compymac.messages import (
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.context import folds, wording
 from clara_mlx.context.budget import Budget, ContextOverflow
+from clara_mlx.context.cache_kinds import cache_of_folder
 from clara_mlx.context.conversation import Context
 from clara_mlx.context.counting import ChatTemplate, Counter
 from clara_mlx.context.kept import is_recalled
@@ -123,7 +124,9 @@ class ClaraMemoryManager:
                 counter = ChatTemplate(self.settings.reasoner)
             window = self.config.token_budget
             reserve = self.config.reserved_for_response
-            budget = Budget(window, reserve, keep=max(1, self.keep_recent_turns), fold=False)
+            cache = cache_of_folder(self.settings.reasoner) if self.settings.reasoner else None
+            keep = max(1, self.keep_recent_turns)
+            budget = Budget(window, reserve, keep=keep, fold=False, cache=cache or "trimmable")
             memory = self._memory or shared_memory(self.settings)
             self._context = Context(memory, counter, budget)
         return self._context
@@ -321,7 +324,8 @@ class ClaraMemoryManager:
         before = sum(map(count, given))
         after = sum(map(count, shorter))
         cached = cached_tokens(given, before, count)
-        exchange = exchange_of(given, shorter, before, after, cached, count)
+        cache = self.context.budget.cache
+        exchange = exchange_of(given, shorter, before, after, cached, count, cache)
         return before > self._room or exchange.frees_enough(least)
 
     def _within_budget(self, messages: list[Any]) -> list[Any]:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from clara_mlx.errors import ClaraError
+
+#: What a server still has of a prompt after something in it has changed: all that precedes the
+#: change ("trimmable"), or nothing ("whole"). Recurrent states can't be rewound, nor can windows
+#: that slide.
+Cache = Literal["trimmable", "whole"]
 
 # Characters of a page of `expand`, at least and at most: as many as agents' own tools read.
 _LEAST_PAGE = 12_000
@@ -45,6 +51,7 @@ class Budget:
         note: The most tokens that a recall note may have.
         fold: Whether to send the oldest messages as one when blocks fill the window; else blocks
             are all that is used.
+        cache: What the reasoner's server keeps of a prompt that changes.
     """
 
     window: int = 32_768
@@ -56,6 +63,7 @@ class Budget:
     boundary: int | None = None
     note: int = 800
     fold: bool = True
+    cache: Cache = "trimmable"
 
     def __post_init__(self) -> None:
         if not 0 <= self.reserve < self.window:
@@ -99,13 +107,14 @@ class Budget:
 class Exchange:
     """What a compaction gives and costs; all figures are tokens of the rendered prompt.
 
-    A server that keeps the prompt of the last request prefills only what follows the first change.
+    A server that keeps the prompt of the last request prefills only what follows the first change;
+    if its cache is whole, it keeps nothing then, and prefills all.
 
     Attributes:
         before: The prompt without the compaction.
         after: The prompt with it.
         cached: The part of ``before`` that the server holds, from its start.
-        kept: The part of ``before`` that precedes the first change.
+        kept: The part of ``before`` that precedes the first change; nothing if the cache is whole.
     """
 
     before: int

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from clara_mlx.context.acceptance import Acceptance
-from clara_mlx.context.budget import Budget, Exchange
+from clara_mlx.context.budget import Budget, Cache, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import (
     Counter,
@@ -19,6 +19,7 @@ from clara_mlx.context.counting import (
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, is_instruction, units
 from clara_mlx.context.observed import Observer
+from clara_mlx.context.readings import Readings
 from clara_mlx.context.rebuild import rebuild_history
 from clara_mlx.context.recall import make_note
 from clara_mlx.context.recent import Known, Recent
@@ -106,6 +107,12 @@ class Context:
         self._undone = Undone(self.freezer.table)
         self._recent: Recent[_Found] = Recent()
         self._observer = Observer(self.freezer)
+        self._readings = Readings()
+
+    def keep_in_mind(self, cache: Cache) -> None:
+        """Reckon from now on with what the reasoner's server keeps of a prompt that changes."""
+        if cache != self.budget.cache:
+            self.budget = replace(self.budget, cache=cache)
 
     def prepare(
         self,
@@ -148,12 +155,15 @@ class Context:
             view = self._with_excerpts(view, budget.boundary)
         limit = budget.limit
         asked_for = compact in ("phase", "now")
-        tokens, exact = self._count(view, sizes, tools, budget, near=asked_for)
+        # Where an edit costs a whole prompt, one is made when that must be read anyway.
+        anew = budget.cache == "whole" and self._readings.starts_anew(view, tools)
+        cached = 0 if anew else cached
+        tokens, exact = self._count(view, sizes, tools, budget, near=asked_for or anew)
         exchange: Exchange | None = None
         reason = "below the trigger"
         if (compact == "never" or (undone and not asked_for)) and tokens <= limit:
             reason = "not asked for"
-        elif asked_for or tokens > budget.trigger * limit:
+        elif asked_for or tokens > (budget.target if anew else budget.trigger) * limit:
             self.observe(given, view.session)
             count = count_prompt(self.counter, view.render(), tools)
             target = 0 if asked_for else int(budget.target * limit)

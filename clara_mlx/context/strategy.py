@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from clara_mlx.context.budget import Budget, ContextOverflow, Exchange
+from clara_mlx.context.budget import Budget, Cache, ContextOverflow, Exchange
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Count, Counter, count_prompt, message_tokens
 from clara_mlx.context.fold_form import FORMS
@@ -209,6 +209,7 @@ class Strategy:
             count.tokens,
             self.cached,
             self._count_message,
+            self.budget.cache,
         )
         logger.debug(
             "%s: %s: %d tokens become %d; %d are read",
@@ -233,6 +234,7 @@ def exchange_of(
     after: int,
     cached: int,
     count: CountMessage,
+    cache: Cache = "trimmable",
 ) -> Exchange:
     """What it gives and costs to send other messages.
 
@@ -243,11 +245,14 @@ def exchange_of(
         after: Tokens of the prompt with ``new``.
         cached: Tokens of ``old`` that the server holds.
         count: Estimates the tokens of a message.
+        cache: What the server keeps of a prompt that changes.
     """
     same = next(
         (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b),
         min(len(old), len(new)),
     )
+    if cache == "whole" and same < len(old):
+        return Exchange(before, after, cached, kept=0)
     changed = sum(map(count, old[same:]))
     return Exchange(before, after, cached, max(0, before - changed))
 

@@ -33,6 +33,11 @@ REASONER = Setting(
     "CLARA_MLX_REASONER",
     "The reasoner's folder, for exact token counts; without it they are estimates.",
 )
+REASONER_CACHE = Setting(
+    "CLARA_MLX_REASONER_CACHE",
+    "What the reasoner's server keeps of a prompt that changes.",
+    "auto",
+)
 REASONER_URL = Setting(
     "CLARA_MLX_REASONER_URL", "The base URL of the reasoner's API.", "http://127.0.0.1:8080/v1"
 )

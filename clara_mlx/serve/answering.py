@@ -31,7 +31,7 @@ from clara_mlx.serve.route import By, Route, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.sight import Sight, Sights
-from clara_mlx.serve.usage import cached_tokens, stated_tokens
+from clara_mlx.serve.usage import cached_tokens, stated_tokens, states_cached
 
 logger = logging.getLogger(__name__)
 
@@ -201,10 +201,12 @@ class Answerer:
                 "%s: compacted %d texts (%s)", answer.session, len(prompt.compacted), prompt.reason
             )
         if first:
-            answer.run.headers |= _headers(answer, prompt)
+            expected = self._figures.expected_cached(answer.conversation, prompt.parts)
+            answer.run.headers |= _headers(answer, prompt, expected)
         return prompt
 
     async def _prepare(self, answer: Answer, *, bring_back: bool) -> Prompt:
+        self._context.keep_in_mind(cache=self._figures.cache.kind)
         offered = bool(answer.conversation.compactions)
         prompt = await self._pools.prepare(
             lambda: answer.desk.prepare(
@@ -284,7 +286,8 @@ class Answerer:
             conversation.fallbacks += 1
             return
         cached = cached_tokens(usage)
-        self._figures.count_cached(conversation, prompt.parts, cached)
+        stated = cached if states_cached(usage) else None
+        self._figures.count_cached(conversation, prompt.parts, stated)
         count = self._context.counter.text
         said = await self._pools.prepare(lambda: prompt_parts([reply.message()], [], count))
         conversation.prompt = prompt.parts + said[1:]
@@ -327,14 +330,17 @@ class Answerer:
         )
 
 
-def _headers(answer: Answer, prompt: Prompt) -> dict[str, str]:
-    """The headers that tell the client what was done with its conversation."""
+def _headers(answer: Answer, prompt: Prompt, cached: int) -> dict[str, str]:
+    """The headers that tell the client what was done with its conversation.
+
+    ``cached`` is what the reasoner's server should have of the prompt, in tokens.
+    """
     return {
         "x-clara-session": answer.session,
         "x-clara-tokens-in": str(prompt.tokens_in),
         "x-clara-tokens-sent": str(prompt.tokens),
         "x-clara-tokens-exact": str(prompt.exact).lower(),
-        "x-clara-cached-expected": str(answer.conversation.tokens_in_common(prompt.parts)),
+        "x-clara-cached-expected": str(cached),
         "x-clara-compacted": str(len(prompt.compacted)),
         "x-clara-memory": "unavailable" if prompt.degraded else "ok",
     }

@@ -29,6 +29,7 @@ from clara_mlx.serve.namespace import ByNamespace, Namespace
 from clara_mlx.serve.paths import Paths, not_found
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing_process import PreparingProcess
+from clara_mlx.serve.reasoner_cache import ReasonerCache
 from clara_mlx.serve.route import Breaker, Router
 from clara_mlx.serve.security import NAMESPACE, Guard
 from clara_mlx.serve.server import Server
@@ -82,7 +83,7 @@ def create_app(
     memories = {DEFAULT: memory, **(namespaces or {})}
     if set(memories) - {DEFAULT} != set(settings.namespaces):
         raise ClaraError("each namespace needs one token and one memory")
-    figures = Figures()
+    figures = Figures(ReasonerCache(settings.budget.cache, settings.cache_known_by))
     pools = Pools()
     process = PreparingProcess(settings, memories.values(), counter)
     breaker = Breaker(settings.failures, settings.pause)

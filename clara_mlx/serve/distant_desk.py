@@ -124,6 +124,7 @@ class DistantDesk:
             "memory": self._memory,
             "api": self._api,
             "caller": wire.write_caller(self._caller),
+            "cache": self._process.cache,
         }
         outline: wire.Value = self._process.ask(question, self._content)
         return outline

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from clara_mlx.context.counting import ToolsText, message_tokens
 from clara_mlx.context.messages import Message
+from clara_mlx.serve.reasoner_cache import ReasonerCache
 
 #: The media type of `Figures.page`.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -55,23 +56,32 @@ class Conversation:
         """All figures but the prompt's digests."""
         return {key: value for key, value in asdict(self).items() if key != "prompt"}
 
-    def tokens_in_common(self, prompt: PromptParts) -> int:
-        """Estimate the tokens at the start of a prompt that the server has from the last one."""
-        same = 0
+    def in_common(self, prompt: PromptParts) -> tuple[int, bool]:
+        """The tokens at the start of a prompt that the last one had, about.
+
+        Also whether nothing of the last one was changed, its answer aside, which many clients give
+        back in a form of their own.
+        """
+        common = same = 0
         for (old, _), (new, tokens) in zip(self.prompt, prompt, strict=False):
             if old != new:
                 break
-            same += tokens
-        return same
+            common += tokens
+            same += 1
+        return common, same >= len(self.prompt) - 1
 
 
 class Figures:
     """Totals in a registry of their own, and the newest conversations.
 
     Labels have few values each, whatever clients send. Used from the event loop only.
+
+    Args:
+        cache: What the reasoner's server keeps of a prompt that changes; by default it is learnt.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: ReasonerCache | None = None) -> None:
+        self.cache = cache or ReasonerCache()
         self.conversations: OrderedDict[str, Conversation] = OrderedDict()
         registry = self._registry = CollectorRegistry()
 
@@ -110,6 +120,12 @@ class Figures:
             "breaker_open", "1 while the reasoner is not asked because it failed, 0 otherwise."
         )
         self.pending = gauge("memory_pending", "Texts that wait for compression.")
+        self._cache = Gauge(
+            "clara_reasoner_cache",
+            "1 for what the reasoner keeps of a prompt that changes, and how that is known.",
+            ("kind", "known_by"),
+            registry=registry,
+        )
 
     def for_another_namespace(self) -> Figures:
         """Figures of the same totals, with conversations of their own."""
@@ -119,6 +135,8 @@ class Figures:
 
     def page(self) -> bytes:
         """All totals in Prometheus's text format."""
+        self._cache.clear()
+        self._cache.labels(self.cache.kind, self.cache.known_by).set(1)
         return generate_latest(self._registry)
 
     def conversation(self, session: str) -> Conversation:
@@ -155,13 +173,24 @@ class Figures:
         self.tokens.labels("sent").inc(sent)
         self.completion_tokens.inc(completion)
 
-    def count_cached(self, to: Conversation, prompt: PromptParts, reported: int) -> None:
-        """Count the tokens of a prompt that the reasoner's server should have and says it had."""
-        expected = to.tokens_in_common(prompt)
+    def expected_cached(self, of: Conversation, prompt: PromptParts) -> int:
+        """The tokens of a prompt that the reasoner's server should have, about."""
+        common, appended = of.in_common(prompt)
+        return self.cache.expected(common, appended=appended)
+
+    def count_cached(self, to: Conversation, prompt: PromptParts, reported: int | None) -> None:
+        """Count the tokens of a prompt that the reasoner's server should have and says it had.
+
+        ``reported`` is None if it does not say.
+        """
+        expected = self.expected_cached(to, prompt)
+        if to.prompt and reported is not None:
+            common, appended = to.in_common(prompt)
+            self.cache.observe(common, reported, appended=appended)
         to.cached_expected += expected
-        to.cached_reported += reported
+        to.cached_reported += reported or 0
         self.tokens.labels("cached_expected").inc(expected)
-        self.tokens.labels("cached_reported").inc(reported)
+        self.tokens.labels("cached_reported").inc(reported or 0)
 
 
 def prompt_parts(

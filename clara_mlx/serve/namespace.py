@@ -118,6 +118,7 @@ class Namespace:
                 "breaker": self._reasoners.breaker.state,
                 "window": self._settings.budget.window,
                 "tokens_exact": self._context.counter.exact,
+                "reasoner_cache": self._figures.cache.for_status(),
             },
             "conversations": self._figures.newest(session),
         }

@@ -116,7 +116,7 @@ class Preparer:
         full = list(conversation)
         is_question = bring_back and full[-1]["role"] == "user"
         question = content_text(full[-1])[-_QUESTION_CHARACTERS:] if is_question else ""
-        budget = self._settings.budget.compacting_above(request.compact_above)
+        budget = self._context.budget.compacting_above(request.compact_above)
         tools = self._choose_tools(request, offered)
         prompt = self._compact(full, tools, session, budget, question, among)
         if prompt.messages != full and not tools.own:

@@ -160,6 +160,7 @@ class Conversations:
 
     def _open(self, question: wire.Value, content: bytes) -> wire.Value:
         context = self._context(question["memory"])
+        context.keep_in_mind(cache=question["cache"])
         preparer = Preparer(self._settings, context)
         caller = wire.read_caller(question["caller"])
         desk = read_desk(preparer, context, question["api"], content, caller)

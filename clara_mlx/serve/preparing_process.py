@@ -75,6 +75,8 @@ class PreparingProcess:
         self._memories = {str(memory.path): memory for memory in memories}
         self._counter = counter
         self._seconds = seconds
+        #: What the reasoner's server keeps of a prompt that changes, as far as it is known now.
+        self.cache = settings.budget.cache
         self._lock = threading.Lock()
         self._child: _Child | None = None
         self._is_closed = False

@@ -68,6 +68,7 @@ class Reception:
         self._waiting += 1
         try:
             memory = str(self._context.memory.path)
+            self._process.cache = self._context.budget.cache
             read_there = partial(DistantDesk, self._process, memory, api.name, content, caller)
             return await self._pools.prepare(read_there, distant=True)
         finally:

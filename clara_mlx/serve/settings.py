@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from clara_mlx.context import Budget
 from clara_mlx.errors import ClaraError
+from clara_mlx.serve.reasoner_cache import KnownBy
 
 # Bytes of the largest request of other kinds: questions and filters.
 _SMALL_BODY_BYTES = 1 << 20
@@ -78,6 +79,7 @@ class Settings:
     fallback: Remote | None = None  # the model that answers when the reasoner can't
     name: str = "reasoner"  # the model's name for clients
     budget: Budget = field(default_factory=Budget)  # the reasoner's window, and when to compact
+    cache_known_by: KnownBy = "assumed"  # how it is known what the budget says of the cache
     offer: Offer = "auto"  # when the memory's tools are offered
     everything: bool = False  # whether `ask_memory` searches all memories, not one conversation's
     bring_back: bool = True  # whether compacted text that a user's new message needs is added to it

@@ -21,6 +21,12 @@ def cached_tokens(usage: Object | None) -> int:
     return _number(details.get("cached_tokens")) if isinstance(details, dict) else 0
 
 
+def states_cached(usage: Object | None) -> bool:
+    """Whether the endpoint says at all how many of the prompt's tokens it had."""
+    details = (usage or {}).get("prompt_tokens_details")
+    return isinstance(details, dict) and "cached_tokens" in details
+
+
 def _number(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0

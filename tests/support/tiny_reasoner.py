@@ -48,6 +48,18 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 2,
     "torch_dtype": "float32",
 }
+#: The same with recurrent layers, whose states can't be rewound: one layer in two has attention.
+HYBRID: dict[str, Any] = CONFIG | {
+    "model_type": "qwen3_next",
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4,
+    "shared_expert_intermediate_size": 64,
+    "partial_rotary_factor": 0.25,
+    "full_attention_interval": 2,
+}
 # Like Qwen3's template, but shorter: tools by name only, results as a user's turn. Like Mistral's,
 # it wants users and the assistant to take turns, calls and results aside.
 TEMPLATE = (
@@ -72,13 +84,18 @@ TEMPLATE = (
 )
 
 
-def folder(path: Path, tokenizer: Path, learnt: list[tuple[list[Any], Any, str]]) -> Path:
+def folder(
+    path: Path,
+    tokenizer: Path,
+    learnt: list[tuple[list[Any], Any, str]],
+    shape: dict[str, Any] = CONFIG,
+) -> Path:
     """Make a model folder; after (messages, tools) the model says the text, token for token."""
     path.mkdir()
     shutil.copy(tokenizer / "tokenizer.json", path)
     config = json.loads((tokenizer / "tokenizer_config.json").read_text())
     (path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": TEMPLATE}))
-    (path / "config.json").write_text(json.dumps(CONFIG))
+    (path / "config.json").write_text(json.dumps(shape))
     mx.random.seed(0)
     model, _ = load_model(path, lazy=True, strict=False)
     _learn(model, path, learnt)
