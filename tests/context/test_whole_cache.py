@@ -1,4 +1,4 @@
-"""A server that keeps nothing of a prompt that changes: rarer and deeper, and when it costs nothing."""
+"""A server that keeps nothing of a prompt that changes: rarer, deeper, and when it costs nothing."""
 
 from __future__ import annotations
 
