@@ -103,6 +103,25 @@ def test_another_client_asks_the_same_reasoner(gate: Gateway) -> None:
     assert counted == usage.input_tokens + usage.cache_read_input_tokens
 
 
+def test_a_client_of_responses_asks_the_same_reasoner(gate: Gateway) -> None:
+    """The memory is asked in between, and its rounds are put back in the next request."""
+    gate.memory.remember(KEY, handle="m-0")
+    run: Any = {"type": "function", "name": "run", "parameters": {"type": "object"}}
+    asked: Any = {"model": "any", "tools": [run], "temperature": 0}
+    client: Any = gate.client.responses
+    with client.stream(**asked, input=ASKED) as stream:
+        first: Any = [event.type for event in stream] and stream.get_final_response()
+    assert first.output_text.strip() == "It was blue." and first.status == "completed"
+    said = [item.to_dict() for item in first.output]
+    talk = [*ASKED, *said, {"role": "user", "content": "Sure?"}]
+    later = client.create(**asked, input=talk, max_output_tokens=2).usage
+    # The server had the whole of what came before, so nothing in it has changed.
+    before = first.usage.input_tokens + first.usage.output_tokens
+    assert later.input_tokens_details.cached_tokens >= 0.9 * before
+    (figures,) = gate.status()["conversations"]
+    assert figures["memory_calls"] == 1
+
+
 def test_a_stream_says_what_an_answer_in_one_piece_says(gate: Gateway) -> None:
     question = "Tell me something"
     chunks = gate.streamed(question, max_tokens=12)
