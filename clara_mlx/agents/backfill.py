@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.agents.sessions.session import Broken, Source, Turn
-from clara_mlx.errors import ClaraError, Progress
+from clara_mlx.errors import ClaraError, Progress, StorageFailed, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.tool_outputs.secrets import mask
 
@@ -97,7 +97,7 @@ def backfill(
         progress: Called with the bytes of the files that are done, and of all.
 
     Raises:
-        ClaraError: The memory can't be written. What was remembered before stays.
+        StorageFailed: The memory can't be written. What was remembered before stays.
     """
     done = Backfilled()
     counts: dict[tuple[str, str], SessionCount] = {}
@@ -122,9 +122,9 @@ def backfill(
                     if text.handle not in seen:
                         seen.add(text.handle)
                         _take(text, turn, count, memory, done, dry_run, masked)
+        except StorageFailed:
+            raise
         except ClaraError as error:
-            if memory is not None and memory.path.name in str(error):
-                raise
             done.broken.append(Broken(str(file), str(error).removeprefix(f"{file}: ")))
     if progress:
         progress(sum(sizes), sum(sizes))
@@ -155,7 +155,13 @@ def _take(
     if masked:
         content, secrets = mask(content)
         done.secrets += len(secrets)
-    memory.import_([_as_export(text, content, turn)], turn.where)
+    try:
+        memory.import_([_as_export(text, content, turn)], turn.where)
+    except StorageFailed:
+        raise
+    except StoreError as error:  # of the text: the others can be kept
+        count.new -= 1
+        done.broken.append(Broken(turn.where, str(error)))
 
 
 def _as_export(text: _Text, content: str, turn: Turn) -> str:

@@ -9,8 +9,8 @@ from clara_mlx.agents.connecting import Change
 from clara_mlx.tool_outputs.secrets import mask
 
 
-def difference(change: Change) -> Iterator[str]:
-    """The lines that would go and come in a file; secrets in them are masked."""
+def difference(change: Change, token: str | None = None) -> Iterator[str]:
+    """The lines that would go and come in a file; secrets in them are masked, and so is a token."""
     if change.is_none:
         yield f"{change.path}: would stay as it is"
         return
@@ -24,4 +24,5 @@ def difference(change: Change) -> Iterator[str]:
     after = (change.after or b"").decode("utf-8", "replace").splitlines()
     for line in difflib.unified_diff(before, after, n=0, lineterm=""):
         if not line.startswith(("---", "+++", "@@")):
-            yield f"  {mask(line)[0]}"
+            shown = mask(line)[0]
+            yield f"  {shown.replace(token, '[masked: token]') if token else shown}"

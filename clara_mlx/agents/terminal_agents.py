@@ -265,7 +265,7 @@ def _claude_note(gateway: Gateway) -> str:
     if gateway.window >= 65_536:
         return ""
     return (
-        "its tools and instructions alone take about 25,000 tokens: a window of 65,536 or more is "
+        "its tools and instructions alone take about 20,000 tokens: a window of 65,536 or more is "
         f"recommended, and this one has {gateway.window:,}"
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -91,7 +92,14 @@ def connect(
         if print_
         else connecting.connect(agent, gateway, machine)
     )
-    _show(agent, changes, print_, as_json, lambda done: _lines_of_connection(agent, gateway, done))
+    _show(
+        agent,
+        changes,
+        print_,
+        as_json,
+        lambda done: _lines_of_connection(agent, gateway, done),
+        gateway.token,
+    )
 
 
 def read_token(given: str | None) -> str | None:
@@ -149,7 +157,15 @@ def _list_agents(machine: Machine, as_json: bool) -> None:
     emit([vars(one) for one in found], [table], as_json)
 
 
-def _show(agent: Agent, changes: list[Change], plan: bool, as_json: bool, lines: Any) -> None:
+def _show(
+    agent: Agent,
+    changes: list[Change],
+    plan: bool,
+    as_json: bool,
+    lines: Callable[[list[Change]], list[str]],
+    token: str | None = None,
+) -> None:
+    """Print what was changed, or would be."""
     from clara_mlx.agents.showing import difference
 
     shown = [
@@ -168,7 +184,11 @@ def _show(agent: Agent, changes: list[Change], plan: bool, as_json: bool, lines:
         }
         for change in changes
     ]
-    text = [line for change in changes for line in difference(change)] if plan else lines(changes)
+    text = (
+        [line for change in changes for line in difference(change, token)]
+        if plan
+        else lines(changes)
+    )
     emit({"agent": agent.name, "written": not plan, "files": shown}, text, as_json)
 
 

@@ -41,14 +41,16 @@ def as_given(session: str, piece: Piece, handle: str) -> dict[str, Any]:
 def is_recalled(piece: Piece) -> bool:
     """Whether a piece is what one of the memory's own tools gave.
 
-    Agents that reach them by MCP put the server's name before the tool's: ``mcp__clara__expand``.
+    Agents that reach them by MCP put the server's name before the tool's: ``mcp__clara__expand``,
+    ``clara_expand``.
     """
     return piece.role == "tool" and is_memory_tool(piece.tool)
 
 
 def is_memory_tool(name: str | None) -> bool:
     """Whether a tool is one of the memory's own, by whatever way it is reached."""
-    return (name or "").rpartition("__")[2] in MEMORY_TOOLS
+    tool = (name or "").rpartition("__")[2]
+    return tool.removeprefix("clara_") in MEMORY_TOOLS
 
 
 def digest_of(session: str, piece: Piece, excerpt: int = 0) -> bytes:

@@ -15,6 +15,7 @@ from clara_mlx.agents import connecting
 from clara_mlx.agents.agent import Gateway, Machine
 from clara_mlx.agents.connecting import connect, disconnect, plan_connection, states
 from clara_mlx.agents.known import AGENTS, agent_named
+from clara_mlx.agents.showing import difference
 from clara_mlx.errors import ClaraError
 
 DATA = Path(__file__).parent / "data" / "settings"
@@ -192,6 +193,9 @@ def test_a_plan_writes_nothing(machine: Machine) -> None:
     before = everything(machine.home)
     changes, _ = plan_connection(agent_named("codex"), GATEWAY, machine)
     assert b'model_provider = "clara"' in (changes[0].after or b"")
+    shown = "\n".join(difference(changes[0], GATEWAY.token))
+    assert '-model = "gpt"' in shown and '+model = "reasoner"' in shown
+    assert "secret-token-of-ours" not in shown
     assert everything(machine.home) == before
 
 

@@ -85,9 +85,7 @@ def test_each_failure_is_named_with_what_to_do(tmp_path: Path) -> None:
         assert {"chat completions", "tool call"} <= set(found["wrong"])
         assert {"MCP", "compaction"} <= set(found["ok"])  # which need no reasoner
     (tmp_path / "c").mkdir()
-    for served, _ in checked(
-        says("ready"), tmp_path / "c", token="a-right-token-here"
-    ):
+    for served, _ in checked(says("ready"), tmp_path / "c", token="a-right-token-here"):
         (finding,) = check_gateway(Patient(served.url, "a-wrong-token-here"))
         assert finding.level == "wrong" and "token" in finding.found
     (finding,) = check_gateway(Patient("http://127.0.0.1:9"))

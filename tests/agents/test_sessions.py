@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sizes import sized
 
 from clara_mlx.agents.agent import Machine
 from clara_mlx.agents.backfill import backfill
@@ -195,3 +198,38 @@ def test_an_earlier_opencode_kept_files(home: Path, tmp_path: Path, memory: Memo
     old = conversations(SOURCES["opencode"].read(file))
     new = conversations(SOURCES["opencode"].read(home / ".local/share/opencode/opencode.db"))
     assert old == new
+
+
+ODD = st.sampled_from([None, 0, -1.5, True, "", "\ud800", "x" * 300, [], {}, [None], {"type": 1}])
+
+
+def with_odd(value: Any, path: list[int], odd: Any) -> Any:
+    """A value in which one part of its inside is another."""
+    if not path or not isinstance(value, dict | list) or not value:
+        return odd
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = keys[path[0] % len(keys)]
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
+    copy[key] = with_odd(value[key], path[1:], odd)
+    return copy
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "qwen-code"])
+def test_odd_records_are_read_or_named(home: Path, tmp_path: Path, name: str) -> None:
+    """A file of an agent is text from outside: whatever is in it, nothing breaks."""
+    lines = [line for _, file in files_of(name, home) for line in file.read_text().splitlines()]
+    file = tmp_path / "odd.jsonl"
+    with Memory.open(tmp_path / "odd.db") as memory:
+
+        @settings(max_examples=sized(25, 1000), deadline=None, derandomize=True, database=None)
+        @given(st.data())
+        def check(data: Any) -> None:
+            record = json.loads(data.draw(st.sampled_from(lines)))
+            path = data.draw(st.lists(st.integers(0, 20), min_size=1, max_size=6))
+            odd = with_odd(record, path, data.draw(ODD))
+            file.write_text(json.dumps(odd) + "\n")
+            backfill([(SOURCES[name], file)], memory)
+            conversations(SOURCES[name].read(file))
+            source_of(file)
+
+        check()

@@ -18,7 +18,8 @@ class EnvFormat:
     def set(self, text: str, path: Path, value: Any) -> Splice:
         """See `Format.set`."""
         (name,) = path
-        line = f"{name}={shlex.quote(str(value))}"
+        # Shells that read such a file pass on only what is exported.
+        line = f"export {name}={shlex.quote(str(value))}"
         found = _place(text, name)
         if found:
             start, end = found

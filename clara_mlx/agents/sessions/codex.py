@@ -13,6 +13,7 @@ from clara_mlx.agents.sessions.session import (
     Source,
     Turn,
     call_message,
+    folder_or_none,
     parts_text,
     records,
     result_message,
@@ -48,7 +49,7 @@ def _read(file: Path) -> Iterator[Turn | Broken]:
             continue
         if record.get("type") == "session_meta":
             session = text(payload.get("id")) or session
-            project = payload.get("cwd") or project
+            project = folder_or_none(payload.get("cwd")) or project
         elif record.get("type") == "response_item":
             number += 1
             try:

@@ -16,6 +16,7 @@ from clara_mlx.agents.sessions.session import (
     Source,
     Turn,
     call_message,
+    folder_or_none,
     result_message,
     seconds,
     text,
@@ -66,7 +67,7 @@ def _read_folder(file: Path) -> Iterator[Turn | Broken]:
     """A session of an earlier version: its messages and their parts are files in other folders."""
     storage = file.parents[2]
     session = file.stem
-    folder = (_load(file) or {}).get("directory")
+    folder = folder_or_none((_load(file) or {}).get("directory"))
     for described in sorted((storage / "message" / session).glob("*.json")):
         about = _load(described)
         for where in sorted((storage / "part" / described.stem).glob("*.json")):

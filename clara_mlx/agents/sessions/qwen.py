@@ -14,6 +14,7 @@ from clara_mlx.agents.sessions.session import (
     Source,
     Turn,
     call_message,
+    folder_or_none,
     records,
     result_message,
     seconds,
@@ -47,7 +48,15 @@ def _read(file: Path) -> Iterator[Turn | Broken]:
                 continue
             role = "assistant" if record.get("type") == "assistant" else "user"
             time = seconds(record.get("timestamp"))
-            yield Turn(_messages(role, parts), key, session, record.get("cwd"), time, where, key)
+            yield Turn(
+                _messages(role, parts),
+                key,
+                session,
+                folder_or_none(record.get("cwd")),
+                time,
+                where,
+                key,
+            )
 
 
 def _messages(role: str, parts: list[Any]) -> list[Message]:

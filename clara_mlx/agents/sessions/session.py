@@ -165,6 +165,11 @@ def seconds(time: Any) -> float | None:
         return None
 
 
+def folder_or_none(value: Any) -> str | None:
+    """The folder of a project, if that is what the value is."""
+    return value if isinstance(value, str) and value else None
+
+
 def text(value: Any) -> str:
     """A value as text: strings as they are, ``None`` as nothing, all else as JSON."""
     if isinstance(value, str):
