@@ -169,10 +169,8 @@ class Memory:
     def remember_many(self, given: Sequence[Mapping[str, Any]], *, synced: bool = True) -> None:
         """As `remember`, for texts that have their arguments and new handles: all or none.
 
-        Args:
-            given: The arguments of each.
-            synced: Whether it waits for the disk. If not, the texts survive the end of this process
-                at once, but a loss of power only when something else has been remembered.
+        If not ``synced``, it does not wait for the disk: the texts survive the end of this process
+        at once, but a loss of power only when something else has been remembered.
         """
         many = [Given(spans=cut(one["text"], self.measure), **one) for one in given]
         self._store.remember_many(many, synced=synced)
