@@ -243,6 +243,19 @@ def test_calls_and_results_that_were_lost_get_their_places() -> None:
     assert [m["role"] for m in asked.messages] == ["user", "assistant", "tool", "assistant", "tool"]
 
 
+def test_edits_that_a_client_asks_for_lower_the_trigger() -> None:
+    def above(*edits: Any) -> int | None:
+        return read(user(text("Go.")), context_management={"edits": list(edits)}).compact_above
+
+    trigger = {"type": "input_tokens", "value": 30_000}
+    clear = {"type": "clear_tool_uses_20250919", "trigger": trigger, "keep": {"value": 3}}
+    sooner = {"type": "compact_20260112", "trigger": {**trigger, "value": 20_000}}
+    thoughts = {"type": "clear_thinking_20251015", "keep": "all"}
+    assert above(thoughts, clear) == 30_000
+    assert above(clear, sooner) == 20_000
+    assert above() is above(thoughts) is above({"trigger": {"value": "x"}}) is above(7) is None
+
+
 def test_options_and_tools() -> None:
     schema = {"type": "object", "properties": {"x": {"type": "string"}}}
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
