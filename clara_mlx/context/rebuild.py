@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from clara_mlx.context.fold_form import called_fold
+from clara_mlx.context.folds import FOLDED
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, content_text, pieces, replace_texts
 from clara_mlx.context.quoting import MARKER
@@ -51,6 +53,12 @@ def fold_at(messages: Sequence[Message], index: int, freezer: Freezer) -> tuple[
         if block and called_fold(messages[index : index + 2], block):
             return block, 2
     return None, 1
+
+
+def has_fold(messages: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a message looks like a fold."""
+    texts = map(content_text, messages)
+    return any(t.startswith(MARKER) and FOLDED in t.partition("\n")[0] for t in texts)
 
 
 def _without_note(message: Message, freezer: Freezer) -> Message:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
+from clara_mlx.context.rebuild import has_fold
 from clara_mlx.context.shown import text_of
+from clara_mlx.errors import ClaraError
 from clara_mlx.serve import payload, sse
 from clara_mlx.serve.apis import APIS, Writer
 from clara_mlx.serve.desk import Desk
-from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.errors import ApiError, is_about_roles
 from clara_mlx.serve.figures import Conversation, Figures, prompt_parts
 from clara_mlx.serve.memory_calls import MemoryCalls
 from clara_mlx.serve.observer import Observer
@@ -151,7 +153,11 @@ class Answerer:
             prompt = await self._compact_and_render(answer, first=number == 0)
             if number > limit:  # whoever only asks must answer now
                 prompt = prompt.without_own_tools()
-            reply = await self._ask_reasoner(answer, prompt)
+            try:
+                reply = await self._ask_reasoner(answer, prompt)
+            except ApiError as error:
+                prompt = await self._undo_what_was_refused(answer, prompt, error)
+                reply = await self._ask_reasoner(answer, prompt)
             await self._count(answer, prompt, reply)
             if not reply.own_calls:
                 break
@@ -243,6 +249,31 @@ class Answerer:
                     answer.writer.write(self._model(answer, piece), piece, delta)
                     answer.route.committed = answer.writer.begun
         return reply
+
+    async def _undo_what_was_refused(
+        self, answer: Answer, prompt: Prompt, error: ApiError
+    ) -> Prompt:
+        """The prompt in another form, if it has a fold which the reasoner's template may refuse.
+
+        Raises:
+            ApiError: The error itself, if that can't help.
+        """
+        by_reasoner = answer.route.by == "reasoner" and not answer.route.committed
+        if not (by_reasoner and is_about_roles(error) and has_fold(prompt.messages)):
+            raise error
+        try:
+            await self._pools.write(lambda: self._context.undo_session(answer.session))
+        except ClaraError:
+            raise error from None
+        again = await self._prepare(answer, bring_back=False)
+        if again.overflow or again.messages == prompt.messages:
+            raise error
+        logger.warning(
+            "%s: the reasoner refused the compacted conversation (%s); it is sent in another form",
+            answer.session,
+            error,
+        )
+        return again
 
     async def _payload(self, answer: Answer, prompt: Prompt, by: By) -> Object:
         """What an endpoint is sent."""

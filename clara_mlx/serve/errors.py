@@ -26,6 +26,9 @@ _FAILED_INSIDE = re.compile(
     r"generation thread died|\[METAL\]|out of memory|unable to allocate|malloc", re.IGNORECASE
 )
 
+# What errors say that come from a chat template, in small letters.
+_OF_TEMPLATES = ("alternat", "chat template", "jinja", "message role", "roles are supported")
+
 # Characters of an endpoint's message that are passed on, and of each other field of its errors.
 _MESSAGE_CHARACTERS = 2000
 _FIELD_CHARACTERS = 200
@@ -175,6 +178,12 @@ def prompt_too_long(tokens: int, window: int, reserve: int, of_tools: int = 0) -
     if of_tools > (window - reserve) // 2:
         advice = "Please offer fewer tools, or serve a larger window (--window)."
     return Overflow(f"{message}. {advice}", (tokens, window - reserve))
+
+
+def is_about_roles(error: ApiError) -> bool:
+    """Whether an endpoint's error seems to come from a chat template that refuses the messages."""
+    said = str(error).lower()
+    return not isinstance(error, Overflow) and any(words in said for words in _OF_TEMPLATES)
 
 
 def error_of_response(
