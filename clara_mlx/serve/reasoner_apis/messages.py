@@ -92,80 +92,92 @@ class _MessageReader:
         self.finished = False
         self.is_over = False
         self._thoughts = thoughts
-        self._blocks: dict[Any, Object] = {}
+        self._blocks: dict[int, Object] = {}
+        self._pieces: dict[int, list[str]] = {}  # what was added to thoughts and to inputs
         self._usage: Object = {}
         self._about: Object = {}  # the message's id and model
 
     def read(self, event: Object) -> list[Object]:
         """See `api.EventReader`."""
-        kind = event.get("type")
-        if kind == "message_start":
-            message = _object(event, "message")
-            self._about = _about(message)
-            return self._take_usage(message.get("usage"))
-        if kind == "content_block_start":
-            block = dict(_object(event, "content_block"))
-            self._blocks[event.get("index")] = block
-            return self._start_block(event.get("index"), block)
-        if kind == "content_block_delta":
-            if event.get("index") not in self._blocks:
-                raise NotAnAnswer("adds to a block that has not begun")
-            return self._add_to_block(event.get("index"), _object(event, "delta"))
-        if kind == "content_block_stop":
-            return self._end_block(event.get("index"))
-        if kind == "message_delta":
-            finish = _finish(_object(event, "delta"))
-            self.finished = self.finished or finish is not None
-            chunks = self._take_usage(event.get("usage"))
-            return [*([self._chunk({}, finish)] if finish else []), *chunks]
-        if kind == "message_stop":
-            self.is_over = True
-            return self.end()
+        match event.get("type"):
+            case "message_start":
+                message = _object(event, "message")
+                self._about = _about(message)
+                return self._take_usage(message.get("usage"))
+            case "content_block_start":
+                return self._start_block(_index(event), _object(event, "content_block"))
+            case "content_block_delta":
+                return self._add_to_block(_index(event), _object(event, "delta"))
+            case "content_block_stop":
+                return self._end_block(_index(event))
+            case "message_delta":
+                finish = _finish(_object(event, "delta"))
+                self.finished = self.finished or finish is not None
+                chunks = self._take_usage(event.get("usage"))
+                return [*([self._chunk({}, finish)] if finish else []), *chunks]
+            case "message_stop":
+                self.is_over = True
+                return self.end()
         return []  # a ping, or an event of a later version, which says that others may come
 
     def end(self) -> list[Object]:
         """The message is complete: its thoughts can be kept."""
-        blocks = list(self._blocks.values())
-        text = "".join(_text(one, "thinking") for one in blocks if one.get("type") == "thinking")
-        self._thoughts.keep(_as_they_came(blocks), text)
+        self._keep_thoughts()
         if self.finished:
             return []
         self.finished = True
         return [self._chunk({}, "stop")]
 
-    def _start_block(self, index: Any, block: Object) -> list[Object]:
-        kind = block.get("type")
-        if kind == "text" and _text(block, "text"):
-            return [self._chunk({"content": block["text"]})]
-        if kind == "thinking" and _text(block, "thinking"):
-            return [self._chunk({"reasoning_content": block["thinking"]})]
-        if kind == "tool_use":
-            block["arguments"] = ""
-            function = {"name": _text(block, "name"), "arguments": ""}
-            return [self._chunk(_call_delta(index, function, id=block.get("id")))]
+    def _start_block(self, index: int, block: Object) -> list[Object]:
+        self._blocks[index] = dict(block)
+        self._pieces[index] = []
+        match block.get("type"):
+            case "text":
+                return self._say("content", _text(block, "text"))
+            case "thinking":
+                return self._say("reasoning_content", _text(block, "thinking"))
+            case "tool_use":
+                function = {"name": _text(block, "name"), "arguments": ""}
+                return [self._chunk(_call_delta(index, function, id=block.get("id")))]
         return []
 
-    def _add_to_block(self, index: Any, delta: Object) -> list[Object]:
-        block = self._blocks[index]
-        kind = delta.get("type")
-        if kind == "text_delta":
-            return [self._chunk({"content": _text(delta, "text")})]
-        if kind == "thinking_delta":
-            block["thinking"] = _text(block, "thinking") + _text(delta, "thinking")
-            return [self._chunk({"reasoning_content": _text(delta, "thinking")})]
-        if kind == "signature_delta":
-            block["signature"] = _text(delta, "signature")
-        if kind == "input_json_delta" and block.get("type") == "tool_use":
-            block["arguments"] += _text(delta, "partial_json")
-            return [self._chunk(_call_delta(index, {"arguments": _text(delta, "partial_json")}))]
+    def _add_to_block(self, index: int, delta: Object) -> list[Object]:
+        block = self._blocks.get(index)
+        if block is None:
+            raise NotAnAnswer("adds to a block that has not begun")
+        match delta.get("type"):
+            case "text_delta":
+                return self._say("content", _text(delta, "text"))
+            case "thinking_delta":
+                self._pieces[index].append(_text(delta, "thinking"))
+                return self._say("reasoning_content", _text(delta, "thinking"))
+            case "signature_delta":
+                block["signature"] = _text(delta, "signature")
+            case "input_json_delta" if block.get("type") == "tool_use":
+                piece = _text(delta, "partial_json")
+                self._pieces[index].append(piece)
+                return [self._chunk(_call_delta(index, {"arguments": piece}))]
         return []
 
-    def _end_block(self, index: Any) -> list[Object]:
-        block = self._blocks.get(index) or {}
-        if block.get("type") != "tool_use" or block["arguments"]:
+    def _end_block(self, index: int) -> list[Object]:
+        block = self._blocks.get(index, {})
+        if block.get("type") != "tool_use" or any(self._pieces[index]):
             return []
         written = json.dumps(block.get("input") or {}, ensure_ascii=False)
         return [self._chunk(_call_delta(index, {"arguments": written}))]
+
+    def _keep_thoughts(self) -> None:
+        blocks = [
+            {**block, "thinking": _text(block, "thinking") + "".join(self._pieces[index])}
+            if block.get("type") == "thinking"
+            else block
+            for index, block in self._blocks.items()
+        ]
+        texts = [block["thinking"] for block in blocks if block.get("type") == "thinking"]
+        self._thoughts.keep(_as_they_came(blocks), "".join(texts))
+
+    def _say(self, name: str, text: str) -> list[Object]:
+        return [self._chunk({name: text})] if text else []
 
     def _take_usage(self, usage: Any) -> list[Object]:
         """The usage so far; the figures of a later event take the place of earlier ones."""
@@ -182,7 +194,7 @@ def _as_they_came(blocks: list[Object]) -> list[Object]:
     return [
         {name: block.get(name, "") for name in ("type", *_THOUGHTS[block["type"]])}
         for block in blocks
-        if block.get("type") in _THOUGHTS
+        if block.get("type") in tuple(_THOUGHTS)  # what comes may be no name at all
     ]
 
 
@@ -210,6 +222,13 @@ def _about(message: Mapping[str, Any]) -> Object:
 def _finish(about: Object) -> str | None:
     reason = about.get("stop_reason")
     return _FINISH.get(str(reason), "stop") if reason is not None else None
+
+
+def _index(event: Object) -> int:
+    index = event.get("index")
+    if not isinstance(index, int):
+        raise NotAnAnswer("has no index")
+    return index
 
 
 def _object(event: Object, name: str) -> Object:

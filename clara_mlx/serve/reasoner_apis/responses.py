@@ -97,13 +97,14 @@ class _ResponseReader:
 
     def read(self, event: Object) -> list[Object]:
         """See `api.EventReader`."""
-        kind = event.get("type")
+        kind = str(event.get("type"))
         index = event.get("output_index")
+        index = index if isinstance(index, int) else None
         if kind in _SAID:
             self._said.add(index)
             return [self._chunk({_SAID[kind]: _text(event, "delta")})]
         if kind in _THOUGHT:
-            return self._add_thought(str(kind), _text(event, "delta"))
+            return self._add_thought(kind, _text(event, "delta"))
         if kind == "response.reasoning_summary_part.added" and self._thought:
             return self._add_thought("response.reasoning_summary_text.delta", "\n\n")
         if kind == "response.output_item.added":
@@ -172,8 +173,7 @@ class _ResponseReader:
         self.finished = self.is_over = True
         if not isinstance(response, dict):
             return [self._chunk({}, "stop")]
-        items = [item for item in response.get("output") or [] if isinstance(item, dict)]
-        self._thoughts.keep(_encrypted(items), self._thought)
+        self._thoughts.keep(_encrypted(_list(response, "output")), self._thought)
         last = self._chunk({}, _finish(response, bool(self._arguments)))
         usage = _usage(response.get("usage"))
         return [{**last, "usage": usage} if usage else last]
