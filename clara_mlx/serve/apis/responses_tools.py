@@ -145,12 +145,13 @@ def _function(name: str, tool: Object) -> Object:
 
 def _description_of_custom(description: str, tool: Object) -> str:
     """What a free-form tool is for, with the grammar that its input must follow."""
+    lines = [description] if description else []
     form = tool.get("format")
-    definition = form.get("definition") if isinstance(form, dict) else None
-    if not isinstance(definition, str):
-        return description
-    syntax = str(form.get("syntax") or "formal") if isinstance(form, dict) else ""
-    return f"{description}\n\nThe input must follow this {syntax} grammar:\n{definition}".strip()
+    if isinstance(form, dict) and isinstance(form.get("definition"), str):
+        syntax = str(form.get("syntax") or "formal")
+        lines.append(f"The input must follow this {syntax} grammar:\n{form['definition']}")
+    # Whatever else it says of JSON: it was written for models that call it without.
+    return "\n\n".join([*lines, f"Here the input is the argument {INPUT}."])
 
 
 def _joined(namespace: str, name: str) -> str:
