@@ -68,7 +68,7 @@ class Preparer:
         known = self._recent.look(messages, session)
         before = [one for one in known.found or () if one.place < known.same]
         new = landmarks(messages[known.same :])
-        found = [*before, *(one._replace(place=one.place + known.same) for one in new)]
+        found = before + [Landmark(i + known.same, digest, kind) for i, digest, kind in new]
         self._recent.keep(known, found)
         return found
 
