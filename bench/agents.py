@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from agents_checks import problems, unchanged
-from agents_programs import PROGRAMS, Program, environment
+from agents_programs import PROGRAMS, Program, connect, disconnect
 from agents_reasoner import Reasoner
 from agents_task import make_project
 from gateway_process import Gateway, gateway
@@ -55,7 +55,6 @@ class Run:
     steps: int  # commands that it ran
     requests: int  # of the work, that reached the reasoner
     side_requests: int  # others, such as those for a title
-    compactions: int
     problems: list[str]  # of the requests that reached the reasoner, each once
     most_characters: int  # of a request's messages and tools
     unchanged: float  # median share of a request's messages that the next begins with
@@ -64,8 +63,10 @@ class Run:
     in_view: int  # of these, those that stood in what was sent
     found: int  # of these, those that `ask_memory` answered
     expanded: int  # of the others, those that `expand` showed
-    seconds: float
-    exit: list[int]
+    compactions: int = 0
+    is_restored: bool = True  # whether `connect --remove` gave its settings back to the byte
+    exit: list[int] = field(default_factory=list)
+    seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
 
 
@@ -108,7 +109,7 @@ def work(program: Program, agents: Path, count: int, keep: Path | None) -> Run:
         reasoner = Reasoner(steps, half, program.shell, asks_early=not program.resume)
         upstream = Upstream(reasoner)
         begun = time.monotonic()
-        exits, compactions, restart = [], 0, 0
+        exits, compactions, restart, is_restored = [], 0, 0, True
         task = _TASK
         if program.plan:
             program.plan(base / "plan", [step.command for step in steps])
@@ -118,7 +119,12 @@ def work(program: Program, agents: Path, count: int, keep: Path | None) -> Run:
             restart = len(reasoner.bodies)
             with gateway(upstream, "--window", str(program.window), db=base / "memory.db") as gate:
                 url = f"http://{gate.host}:{gate.port}"
-                variables = environment(home, program.settings(home, url, program.window))
+                before = _files(home)
+                variables = connect(program, home, url)
+                if not exits:  # as a user who changes their mind
+                    disconnect(program, variables)
+                    is_restored = _files(home) == before
+                    connect(program, home, url)
                 command = [str(program.path(agents)), *arguments, told]
                 exits.append(_start(command, project, variables, base / "agent.log"))
                 compactions += _compactions(gate)
@@ -126,11 +132,16 @@ def work(program: Program, agents: Path, count: int, keep: Path | None) -> Run:
                 if keep:
                     keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"gateway{len(exits)}.log").write_text(gate.said(), encoding="utf-8")
+                disconnect(program, variables)
         upstream.close()
         if keep:
             (keep / "agent.log").write_bytes((base / "agent.log").read_bytes())
             _keep(reasoner, keep)
-        return _judge(program, agents, reasoner, exits, compactions, restart, begun)
+        run = _judge(program, agents, reasoner, restart)
+        run.compactions, run.exit, run.is_restored = compactions, exits, is_restored
+        run.seconds = round(time.monotonic() - begun, 1)
+        run.failures = list(_failures(run, count))
+        return run
 
 
 def _start(command: list[str], project: Path, variables: Mapping[str, str], log: Path) -> int:
@@ -151,6 +162,12 @@ def _start(command: list[str], project: Path, variables: Mapping[str, str], log:
     return done.returncode
 
 
+def _files(home: Path) -> dict[Path, bytes]:
+    """What an agent's settings are, without the records that `connect` keeps."""
+    found = [path for path in home.rglob("*") if path.is_file() and not path.is_symlink()]
+    return {path: path.read_bytes() for path in found if ".clara-mlx" not in path.parts}
+
+
 def _compactions(gate: Gateway) -> int:
     """The compactions of all conversations of a gateway."""
     status = gate.get("/v1/memory/status").json()
@@ -162,19 +179,11 @@ def _keep(reasoner: Reasoner, folder: Path) -> None:
         file.writelines(json.dumps(body) + "\n" for body in reasoner.bodies)
 
 
-def _judge(
-    program: Program,
-    agents: Path,
-    reasoner: Reasoner,
-    exits: list[int],
-    compactions: int,
-    restart: int,
-    begun: float,
-) -> Run:
+def _judge(program: Program, agents: Path, reasoner: Reasoner, restart: int) -> Run:
     bodies = reasoner.bodies
     shares = sorted(unchanged(a, b) for a, b in pairwise(bodies)) or [0.0]
     at_restart = bodies[max(0, restart - 1) : restart + 1]
-    run = Run(
+    return Run(
         agent=program.name,
         version=program.version(agents),
         api=program.api,
@@ -182,7 +191,6 @@ def _judge(
         steps=reasoner.done,
         requests=len(bodies),
         side_requests=reasoner.side,
-        compactions=compactions,
         problems=sorted({problem for body in bodies for problem in problems(body)}),
         most_characters=max((len(json.dumps(body)) for body in bodies), default=0),
         unchanged=round(shares[len(shares) // 2], 3),
@@ -191,11 +199,7 @@ def _judge(
         in_view=sum(one.in_view for one in reasoner.asked),
         found=sum(one.found for one in reasoner.asked),
         expanded=sum(bool(one.expanded) for one in reasoner.asked),
-        seconds=round(time.monotonic() - begun, 1),
-        exit=exits,
     )
-    run.failures = list(_failures(run, len(reasoner.steps)))
-    return run
 
 
 def _failures(run: Run, steps: int) -> list[str]:
@@ -206,6 +210,7 @@ def _failures(run: Run, steps: int) -> list[str]:
         f"it ran {run.steps} of {steps} steps": run.steps < steps,
         f"{run.compactions} compactions": run.compactions < _LEAST_COMPACTIONS,
         "requests with problems": bool(run.problems),
+        "its settings were not given back": not run.is_restored,
         f"{run.asked - had} of {run.asked} facts lost": had < run.asked or not run.asked,
     }
     return [what for what, is_true in said.items() if is_true]

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,14 @@ _MODEL = "reasoner"
 # None of them is asked for a key; most do not start without one.
 _KEY = "none"
 
+_CONNECT = (sys.executable, "-m", "clara_mlx.cli", "connect")
+
 #: The call of a shell that runs a command: the tool's name, its arguments.
 Shell = Callable[[str], tuple[str, dict[str, Any]]]
 
-#: Writes an agent's settings into its home, given the gateway's URL without a version, and its
-#: window in tokens.
-Settings = Callable[[Path, str, int], Mapping[str, str]]
+#: The variables of an agent that `clara-mlx connect` does not know, given its home and the
+#: gateway's URL without a version.
+Variables = Callable[[Path, str], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,12 @@ class Program:
         executable: The program.
         api: The path that it asks.
         shell: Makes the call of its shell; None if it has none.
-        settings: Writes its settings; gives the variables of its environment.
         start: Its arguments before a task.
         resume: Its arguments before what it is told when it continues its last session; empty if it
             can't.
         window: Tokens that the gateway is told the reasoner has.
+        unattended: The variables of its environment that let it run without anybody.
+        by_hand: For an agent that is not connected by `clara-mlx connect`.
         plan: For an agent that has no shell of its own, writes a file of what its user does: the
             commands of the steps. Its arguments then end with that file in place of the task.
     """
@@ -54,10 +57,11 @@ class Program:
     executable: str
     api: str
     shell: Shell | None
-    settings: Settings
     start: Sequence[str]
     resume: Sequence[str] = ()
     window: int = 32_768
+    unattended: Mapping[str, str] = field(default_factory=dict)
+    by_hand: Variables | None = None
     plan: Callable[[Path, Sequence[str]], None] | None = None
 
     def path(self, folder: Path) -> Path:
@@ -96,65 +100,38 @@ class Program:
         return next(line for line in shown.splitlines() if line.startswith("Version:"))[9:]
 
 
-def _run(*command: str, folder: Path | None = None) -> str:
-    done = subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE, text=True)
+def _run(
+    *command: str, folder: Path | None = None, variables: Mapping[str, str] | None = None
+) -> str:
+    done = subprocess.run(
+        command, check=True, cwd=folder, env=variables, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout
 
 
-def environment(home: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """The variables of an agent that knows nothing of the user's own settings."""
+def connect(program: Program, home: Path, url: str) -> dict[str, str]:
+    """Connect an agent to a gateway; gives the variables of its environment.
+
+    Args:
+        program: The agent.
+        home: The folder of its settings, which knows nothing of the user's own.
+        url: The gateway's, without a version.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), **more}
+    variables = {**kept, "HOME": str(home), **program.unattended}
+    if program.by_hand:
+        return {**variables, **program.by_hand(home, url)}
+    _run(*_CONNECT, program.name, "--url", url, variables=variables)
+    return variables
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+def disconnect(program: Program, variables: Mapping[str, str]) -> None:
+    """Put an agent's settings back as they were."""
+    if not program.by_hand:
+        _run(*_CONNECT, program.name, "--remove", variables=variables)
 
 
-def _claude(home: Path, url: str, window: int) -> Mapping[str, str]:
-    return {
-        "ANTHROPIC_BASE_URL": url,
-        "ANTHROPIC_AUTH_TOKEN": _KEY,
-        "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "200000",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        "IS_SANDBOX": "1",  # else it does not run commands unasked for an administrator
-    }
-
-
-def _codex(home: Path, url: str, window: int) -> Mapping[str, str]:
-    settings = f"""model = "{_MODEL}"
-model_provider = "clara"
-model_context_window = 200000
-
-[model_providers.clara]
-name = "clara-mlx"
-base_url = "{url}/v1"
-wire_api = "responses"
-"""
-    _write(home / ".codex" / "config.toml", settings)
-    return {"CODEX_HOME": str(home / ".codex")}
-
-
-def _opencode(home: Path, url: str, window: int) -> Mapping[str, str]:
-    model = {"name": _MODEL, "limit": {"context": 200_000, "output": 4096}}
-    provider = {
-        "npm": "@ai-sdk/openai-compatible",
-        "options": {"baseURL": f"{url}/v1", "apiKey": _KEY},
-        "models": {_MODEL: model},
-    }
-    settings = {"provider": {"clara": provider}, "permission": "allow", "autoupdate": False}
-    _write(home / ".config" / "opencode" / "opencode.json", json.dumps(settings))
-    return {}
-
-
-def _qwen(home: Path, url: str, window: int) -> Mapping[str, str]:
-    _write(home / ".qwen" / "settings.json", json.dumps({"telemetry": {"enabled": False}}))
-    return {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": _KEY, "OPENAI_MODEL": _MODEL}
-
-
-def _mini(home: Path, url: str, window: int) -> Mapping[str, str]:
+def _mini(home: Path, url: str) -> Mapping[str, str]:
     return {
         "OPENAI_API_BASE": f"{url}/v1",
         "OPENAI_API_KEY": _KEY,
@@ -163,10 +140,6 @@ def _mini(home: Path, url: str, window: int) -> Mapping[str, str]:
         "MSWEA_GLOBAL_CONFIG_DIR": str(home / "mini"),
         "MSWEA_SILENT_STARTUP": "1",
     }
-
-
-def _aider(home: Path, url: str, window: int) -> Mapping[str, str]:
-    return {"OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": _KEY}
 
 
 def _plan_of_aider(file: Path, commands: Sequence[str]) -> None:
@@ -187,10 +160,14 @@ PROGRAMS = {
             "claude",
             "/v1/messages",
             lambda command: ("Bash", {"command": command, "description": "Run the step"}),
-            _claude,
             ("-p", "--dangerously-skip-permissions", "--output-format", "json"),
             ("-p", "--continue", "--dangerously-skip-permissions", "--output-format", "json"),
             window=49_152,
+            unattended={
+                "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+                "DISABLE_AUTOUPDATER": "1",
+                "IS_SANDBOX": "1",  # else it runs nothing unasked for an administrator
+            },
         ),
         Program(
             "codex",
@@ -199,7 +176,6 @@ PROGRAMS = {
             "codex",
             "/v1/responses",
             lambda command: ("exec_command", {"cmd": command}),
-            _codex,
             ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
             (
                 *("exec", "resume", "--last", "--skip-git-repo-check"),
@@ -213,9 +189,8 @@ PROGRAMS = {
             "opencode",
             "/v1/chat/completions",
             lambda command: ("bash", {"command": command, "description": "Run the step"}),
-            _opencode,
-            ("run", "--model", f"clara/{_MODEL}"),
-            ("run", "--continue", "--model", f"clara/{_MODEL}"),
+            ("run",),
+            ("run", "--continue"),
         ),
         Program(
             "qwen-code",
@@ -224,7 +199,6 @@ PROGRAMS = {
             "qwen",
             "/v1/chat/completions",
             lambda command: ("run_shell_command", {"command": command, "is_background": False}),
-            _qwen,
             ("--yolo", "-p"),
             ("--yolo", "--continue", "-p"),
             window=49_152,
@@ -236,8 +210,8 @@ PROGRAMS = {
             "mini",
             "/v1/chat/completions",
             lambda command: ("bash", {"command": command}),
-            _mini,
             ("--yolo", "--exit-immediately", "--model", f"openai/{_MODEL}", "--task"),
+            by_hand=_mini,
         ),
         Program(
             "aider",
@@ -246,9 +220,8 @@ PROGRAMS = {
             "aider",
             "/v1/chat/completions",
             None,
-            _aider,
             (
-                *("--model", f"openai/{_MODEL}", "--yes-always", "--no-git", "--no-gitignore"),
+                *("--yes-always", "--no-git", "--no-gitignore"),
                 *("--no-show-model-warnings", "--no-check-update", "--analytics-disable"),
                 *("--no-stream", "--no-pretty", "--max-chat-history-tokens", "1000000", "--load"),
             ),
