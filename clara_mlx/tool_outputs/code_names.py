@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ _MOST_LINES = 4_000
 
 # Characters of a name with parts that has fewer.
 _LEAST_NAME = 3
+
+# Names of which it is kept at hand whether they have parts.
+_KEPT_NAMES = 1 << 14
 
 # Names that are counted; more take more time than a block may.
 _MOST_NAMES = 20_000
@@ -204,11 +208,9 @@ def names(text: str) -> list[str]:
     """
     counts: Counter[str] = Counter()
     before: dict[str, Counter[str]] = {}
-    for chain, count in Counter(
-        match[0] for match in islice(_NAME.finditer(text), _MOST_NAMES)
-    ).items():
+    for chain, count in Counter(_NAME.findall(text)[:_MOST_NAMES]).items():
         owner, dot, name = chain.rpartition(".")
-        if len(name) > _LEAST_NAME and _PARTS.search(name) and not _IS_NUMBER.fullmatch(name):
+        if _has_parts(name):
             if name not in _COMMON:
                 # An ordinary word with a dot before it counts half of a name with parts.
                 counts[name] += 2 * count
@@ -223,6 +225,13 @@ def names(text: str) -> list[str]:
         _with_owner(name, counts, before)
         for name in sorted(counts, key=counts.__getitem__, reverse=True)
     ]
+
+
+# The same names stand in one output after the other.
+@lru_cache(maxsize=_KEPT_NAMES)
+def _has_parts(name: str) -> bool:
+    is_long = len(name) > _LEAST_NAME
+    return is_long and bool(_PARTS.search(name)) and not _IS_NUMBER.fullmatch(name)
 
 
 def _with_owner(name: str, counts: Counter[str], before: dict[str, Counter[str]]) -> str:

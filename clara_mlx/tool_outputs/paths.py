@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from clara_mlx.tool_outputs.spans import MAX_LENGTH, Span, every_match
+
+# Matches of which it is kept at hand whether they are paths.
+_KEPT_PATHS = 1 << 13
 
 # yaml
 _EXTENSION = re.compile(
@@ -133,6 +137,8 @@ def paths(text: str) -> Iterator[Span]:
                 always.add(whole)
 
 
+# A conversation names the same paths again and again.
+@lru_cache(maxsize=_KEPT_PATHS)
 def _is_path(name: str, located: bool) -> bool:
     """Whether a match of `_PATH` looks like a file or folder, not like a word or an attribute."""
     folder, slash, last = name.rpartition("/")

@@ -25,6 +25,9 @@ _PARTICULARS = re.compile(
     r"(?<![\w.@+-])[\w.@+-]*+[/\\][\w.@+/\\-]*+|'[^'\n]{0,99}+'|\"[^\"\n]{0,99}+\"|\d++"
 )
 
+# Lines of which it is kept at hand what they say.
+_KEPT_LINES = 1 << 13
+
 # Different lines that are read; what an output says after so many, it said before.
 _MOST_LINES = 5_000
 
@@ -234,6 +237,8 @@ def signs(text: str) -> tuple[Sign, ...]:
     return tuple(found)
 
 
+# Agents see the same lines again and again.
+@lru_cache(maxsize=_KEPT_LINES)
 def _look_for_sign(line: str) -> tuple[Weight, int] | None:
     """What a line says, and where it says so."""
     lower = line.lower()
