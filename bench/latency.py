@@ -3,9 +3,10 @@
     python bench/latency.py --trajectories FOLDER [--against CHECKOUT]
 
 A conversation is made of recorded runs of agents, one after the other; the format is described in
-README.md. It is sent as agents send theirs: whole, once for each answer, parsed anew each time. The
-requests are those whose history has nearly the tokens of a size, at four characters each. Nothing
-is left out before them, so every compaction on the way took place. There is no model.
+README.md. It is sent as agents send theirs: whole, once for each answer, parsed anew each time. Of
+each size, the last requests are measured whose history has no more tokens, at four characters each.
+Nothing is left out before them, so every compaction on the way took place. There is no model. Where
+others use the machine, it is the time of the processor that can be compared.
 
 With ``--against`` the same is measured with the code of another checkout, in turns with this one's,
 so that what else the machine does is the same for both. Results go to bench/results/latency.json.
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
@@ -32,8 +34,11 @@ from clara_mlx.context import Budget, Context
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 CHARACTERS_PER_TOKEN = 4
-# Requests of a size have a history of at least this share of its tokens, and of no more than them.
-NEARLY = 0.85
+# What is measured, in milliseconds; the last is what the thread computed for both, and does not
+# count what the machine did for others.
+KINDS = ("prepare", "observe", "both", "processor")
+# Requests of a size: the last ones of a conversation whose history has no more tokens than that.
+REQUESTS = 60
 
 Message = dict[str, Any]
 
@@ -87,7 +92,7 @@ def measure_with(checkout: Path, seed: int, options: argparse.Namespace) -> dict
 def measure(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Send one conversation; by size, the milliseconds of each of its requests."""
     sizes = sorted(options.tokens)
-    taken: dict[str, list[tuple[float, float]]] = {str(size): [] for size in sizes}
+    taken: dict[int, deque[dict[str, float]]] = {size: deque(maxlen=REQUESTS) for size in sizes}
     budget = Budget(options.window, options.window // 8)
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -97,15 +102,22 @@ def measure(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, A
         for messages, tokens in requests(conversation(folder, seed)):
             if tokens > sizes[-1]:
                 break
-            begun = time.perf_counter()
+            begun, processor = time.perf_counter(), time.thread_time()
             context.observe(messages)
             observed = time.perf_counter()
-            context.prepare(messages)
+            compacted = bool(context.prepare(messages).compacted)
             ended = time.perf_counter()
+            figures = {
+                "observe": 1e3 * (observed - begun),
+                "prepare": 1e3 * (ended - observed),
+                "both": 1e3 * (ended - begun),
+                "processor": 1e3 * (time.thread_time() - processor),
+                "compacted": compacted,
+            }
             for size in sizes:
-                if NEARLY * size <= tokens <= size:
-                    taken[str(size)].append((1e3 * (ended - observed), 1e3 * (observed - begun)))
-    return taken
+                if tokens <= size:
+                    taken[size].append(figures)
+    return {str(size): list(of_size) for size, of_size in taken.items()}
 
 
 def conversation(folder: Path, seed: int) -> list[Message]:
@@ -140,42 +152,38 @@ def requests(messages: list[Message]) -> Iterator[tuple[list[Message], int]]:
 
 def spread(conversations: list[dict[str, Any]], size: str) -> dict[str, Any]:
     """Medians and 95th percentiles of the requests of a size, in all conversations."""
-    pairs = [pair for one in conversations for pair in one[size]]
-    if len(pairs) < 2:
-        return {"requests": len(pairs)}
-    columns = {
-        "prepare": [prepare for prepare, _ in pairs],
-        "observe": [observe for _, observe in pairs],
-        "both": [prepare + observe for prepare, observe in pairs],
-    }
+    taken = [figures for one in conversations for figures in one[size]]
+    if len(taken) < 2:
+        return {"requests": len(taken)}
     return {
-        "requests": len(pairs),
+        "requests": len(taken),
+        "compactions": sum(one["compacted"] for one in taken),
         **{
             name: {
                 "p50": round(median(values), 2),
                 "p95": round(quantiles(values, n=20)[-1], 2),
                 "most": round(max(values), 2),
             }
-            for name, values in columns.items()
+            for name in KINDS
+            if (values := [one[name] for one in taken])
         },
     }
 
 
 def table(results: dict[str, Any]) -> str:
-    """The milliseconds as a table in Markdown."""
+    """The milliseconds as a table in Markdown: p50 / p95 of each kind."""
     lines = [
-        "| tokens | code | requests | prepare p50 / p95 | observe p50 / p95 | both p50 / p95 |",
-        "|---|---|---|---|---|---|",
+        f"| tokens | code | requests | compactions | {' | '.join(KINDS)} |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for code, sizes in results["milliseconds"].items():
         for size, figures in sizes.items():
             cells = [
                 f"{figures[name]['p50']} / {figures[name]['p95']}" if name in figures else "none"
-                for name in ("prepare", "observe", "both")
+                for name in KINDS
             ]
-            lines.append(
-                f"| {int(size):,} | {code} | {figures['requests']} | {' | '.join(cells)} |"
-            )
+            counts = f"{figures['requests']} | {figures.get('compactions', 0)}"
+            lines.append(f"| {int(size):,} | {code} | {counts} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

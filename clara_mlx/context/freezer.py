@@ -285,6 +285,9 @@ class Freezer:
             return Told(piece.text)
         digest = digest_of(session, piece)
         if is_recalled(piece):
+            fold = self.block_with_text(piece.text) if MARKER in piece.text else None
+            if fold and fold.kind == "fold" and self.is_own(session, fold):
+                return Told(piece.text)  # it has the form of a result, and lines of ours
             return Told(piece.text, None, self._draft(session, piece, 0, digest))
         handle = self._observed.get(digest) or self._handle_for(digest, piece)
         if not self.memory.has(handle):
