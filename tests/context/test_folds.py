@@ -11,8 +11,9 @@ from trajectories import SMALL, report, requests, start, step, trajectory
 
 from clara_mlx.context import Budget, Context
 from clara_mlx.context.folds import FOLDED
+from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import content_text
-from clara_mlx.context.wording import HOW_TO
+from clara_mlx.context.wording import EXPLANATION, HOW_TO
 from clara_mlx.memory import Memory
 
 
@@ -49,6 +50,24 @@ def test_very_long_conversations_are_folded(memory: Memory) -> None:
     assert context.rebuild(prepared.messages) == messages
     # Rarely: blocks first, then all of them at once.
     assert sum(1 for r in results if r.exchange) < len(results) / 4
+
+
+def test_a_transcript_has_what_an_earlier_fold_says(memory: Memory) -> None:
+    """Whoever reads a fold's transcript finds there what the one before it had in sight."""
+    results = requests(Context(memory, budget=SMALL), trajectory(90, 12))
+    folds = dict.fromkeys(
+        content_text(message)
+        for result in results
+        for message in result.messages
+        if FOLDED in content_text(message).partition("\n")[0]
+    )
+    assert len(folds) > 2
+    *_, earlier, newest = folds
+    handle = HANDLE.search(newest)
+    assert handle
+    transcript = str(memory.original(handle[0]))
+    lines = earlier.removesuffix(EXPLANATION).strip().split("\n")
+    assert all(line.strip() in transcript for line in lines)
 
 
 def test_a_fold_stays_as_it_is_and_the_next_comes_after_it(memory: Memory) -> None:
