@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
@@ -19,17 +18,18 @@ from clara_mlx.context.rebuild import has_fold
 from clara_mlx.context.shown import text_of
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import payload, sse
+from clara_mlx.serve.answer import Answer
 from clara_mlx.serve.apis import APIS, Writer
 from clara_mlx.serve.desk import Desk
 from clara_mlx.serve.errors import ApiError, is_about_roles
-from clara_mlx.serve.figures import Conversation, Figures, prompt_parts
+from clara_mlx.serve.figures import Figures, prompt_parts
 from clara_mlx.serve.memory_calls import MemoryCalls
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reply import Object, Reply
-from clara_mlx.serve.request import ChatRequest, call_ids
-from clara_mlx.serve.route import By, Route, Router, Switched
+from clara_mlx.serve.request import call_ids
+from clara_mlx.serve.route import By, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
 from clara_mlx.serve.sight import Sight, Sights
@@ -39,44 +39,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two keep-alives that are passed on: a run keeps all that it has sent.
 _COMMENT_SECONDS = 0.1
-
-# What the reasoner reads in place of results that would not fit.
-_TOO_LONG = "This does not fit beside the conversation. Ask for fewer lines, or with find."
-
-
-@dataclass
-class Answer:
-    """One answer in the making."""
-
-    desk: Desk  # where the conversation lies
-    run: Run  # where headers and keep-alives go
-    writer: Writer  # writes the answer in the client's form
-    conversation: Conversation  # the conversation's figures
-    begun: float  # when the request arrived, by `time.perf_counter`
-    sight: Sight  # what the conversation may see of the memory
-    hidden: list[Message] = field(default_factory=list)  # the hidden rounds of this answer so far
-    new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
-    compacted: list[str] = field(default_factory=list)  # handles of the blocks made for it
-    asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
-    route: Route = field(default_factory=Route)  # who answers
-
-    @property
-    def request(self) -> ChatRequest:
-        """The client's request."""
-        return self.desk.request
-
-    @property
-    def session(self) -> str:
-        """The conversation's name."""
-        return self.desk.name.text
-
-    def withdraw_results(self) -> bool:
-        """Put a short notice in place of the newest results; false if there are none."""
-        withdrawn = self.new_results > 0
-        for message in self.hidden[len(self.hidden) - self.new_results :]:
-            message["content"] = _TOO_LONG
-        self.new_results = 0
-        return withdrawn
 
 
 class Answerer:
@@ -113,7 +75,7 @@ class Answerer:
         reply = await self._ask_until_answered(answer)
         await self._keep_answer(answer, reply)
         writer.finish(reply)
-        self._log(answer)
+        answer.log()
         if self._settings.observe:
             self._observer.remember_soon(desk, answer.hidden)
 
@@ -208,7 +170,7 @@ class Answerer:
             )
         if first:
             expected = self._figures.expected_cached(answer.conversation, prompt.parts)
-            answer.run.headers |= _headers(answer, prompt, expected)
+            answer.describe(prompt, expected)
         return prompt
 
     async def _prepare(self, answer: Answer, *, bring_back: bool) -> Prompt:
@@ -245,7 +207,7 @@ class Answerer:
                 else:
                     delta = reply.take_chunk(piece) if stream else reply.take_answer(piece)
                     if delta or not stream:
-                        self._name_who_answers(answer)
+                        answer.name_who_answers()
                     answer.writer.write(self._model(answer, piece), piece, delta)
                     answer.route.committed = answer.writer.begun
         return reply
@@ -293,12 +255,6 @@ class Answerer:
             request, messages, prompt.tools, fallback.remote, wants_reasoning=wants_reasoning
         )
 
-    def _name_who_answers(self, answer: Answer) -> None:
-        """Set the headers that tell the client who answers, and why."""
-        answer.run.headers["x-clara-served-by"] = answer.route.by
-        if answer.route.reason:
-            answer.run.headers["x-clara-fallback-reason"] = answer.route.reason
-
     def _model(self, answer: Answer, piece: Object) -> str:
         """The name under which the client knows the model that answers."""
         if answer.route.by == "reasoner":
@@ -345,33 +301,3 @@ class Answerer:
         await self._pools.prepare(
             lambda: self._sights.add_answer(answer.sight, seen, rounds, answer.compacted)
         )
-
-    def _log(self, answer: Answer) -> None:
-        figures = answer.conversation
-        logger.info(
-            "%s: the %s answered in %.1f s; tokens of this conversation so far: %d came in, %d "
-            "were sent, %d of these were cached (%d expected)",
-            answer.session,
-            answer.route.by,
-            time.perf_counter() - answer.begun,
-            figures.tokens_in,
-            figures.tokens_sent,
-            figures.cached_reported,
-            figures.cached_expected,
-        )
-
-
-def _headers(answer: Answer, prompt: Prompt, cached: int) -> dict[str, str]:
-    """The headers that tell the client what was done with its conversation.
-
-    ``cached`` is what the reasoner's server should have of the prompt, in tokens.
-    """
-    return {
-        "x-clara-session": answer.session,
-        "x-clara-tokens-in": str(prompt.tokens_in),
-        "x-clara-tokens-sent": str(prompt.tokens),
-        "x-clara-tokens-exact": str(prompt.exact).lower(),
-        "x-clara-cached-expected": str(cached),
-        "x-clara-compacted": str(len(prompt.compacted)),
-        "x-clara-memory": "unavailable" if prompt.degraded else "ok",
-    }
