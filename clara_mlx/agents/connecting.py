@@ -13,7 +13,7 @@ from pathlib import Path
 from clara_mlx.agents.agent import Agent, Gateway, Machine, SettingsFile
 from clara_mlx.agents.edits import make_edits, undo_edits
 from clara_mlx.agents.formats import FORMATS
-from clara_mlx.agents.formats.format import Unreadable, value_at
+from clara_mlx.agents.formats.format import Unreadable
 from clara_mlx.agents.known import AGENTS, is_found
 from clara_mlx.agents.records import (
     FileRecord,
@@ -80,15 +80,21 @@ def connect(agent: Agent, gateway: Gateway, machine: Machine) -> list[Change]:
     """
     changes, record = plan_connection(agent, gateway, machine)
     earlier = read_record(agent.name, machine)
-    old_copies = {file.copy for file in earlier.files if file.copy} if earlier else set()
+    if earlier == record and all(change.is_none for change in changes):
+        return changes
     for change in changes:
         _write_copy(change)
-    if any(not change.is_none for change in changes) or earlier != record:
-        write_record(record, machine)
+    # Each file is first what it would be without us: with one record the other's edits could not
+    # be taken out.
     for change in changes:
-        _replace(change)
-    for copy in old_copies - {file.copy for file in record.files}:
-        Path(copy).unlink(missing_ok=True)
+        _replace(change.path, change.before, change.base)
+    write_record(record, machine)
+    for change in changes:
+        _replace(change.path, change.base, change.after)
+    copies = {file.copy for file in record.files}
+    for file in earlier.files if earlier else ():
+        if file.copy and file.copy not in copies:
+            Path(file.copy).unlink(missing_ok=True)
     return changes
 
 
@@ -114,7 +120,7 @@ def disconnect(agent: Agent, machine: Machine) -> list[Change]:
     record = read_record(agent.name, machine)
     assert record is not None  # else planning has raised
     for change in changes:
-        _replace(change)
+        _replace(change.path, change.before, change.after)
     for file, change in zip(record.files, changes, strict=True):
         if file.copy and not change.changed:
             Path(file.copy).unlink(missing_ok=True)
@@ -138,8 +144,11 @@ def states(machine: Machine) -> list[State]:
     """How each known agent stands."""
     found = []
     for agent in AGENTS.values():
-        record = read_record(agent.name, machine)
-        connected = "no"
+        connected, record = "no", None
+        try:
+            record = read_record(agent.name, machine)
+        except ClaraError as error:
+            connected = f"not known: {error}"
         if record:
             connected = record.url + ("" if _is_intact(record) else ", but changed since")
         files = [file.path for file in record.files] if record else []
@@ -157,10 +166,8 @@ def _is_intact(record: Record) -> bool:
             data = FORMATS[file.format].parse(_decode(content, file.path)[1])
         except ClaraError:
             return False
-        for edit in file.edits:
-            is_there, found = value_at(data, edit.path, edit.value)
-            if not is_there or not (edit.volatile or found == edit.value):
-                return False
+        if not all(edit.stands_in(data) for edit in file.edits):
+            return False
     return True
 
 
@@ -267,27 +274,25 @@ def _write_copy(change: Change) -> None:
         os.chmod(partial, change.path.stat().st_mode & 0o7777)
 
 
-def _replace(change: Change) -> None:
+def _replace(path: Path, before: bytes | None, after: bytes | None) -> None:
     """Give a file its new content at once, or leave it; links and permissions stay."""
-    if change.is_none:
+    if before == after:
         return
-    target = change.path.resolve()
+    target = path.resolve()
     try:
-        if _read(change.path) != change.before:
-            raise ClaraError(
-                f"{change.path}: another program has just changed it; run this command again"
-            )
-        if change.after is None:
+        if _read(path) != before:
+            raise ClaraError(f"{path}: another program has just changed it; run this command again")
+        if after is None:
             target.unlink()
             return
         clear_leftovers(target)
         with partial_file(target, private=True) as partial:
-            partial.write_bytes(change.after)
+            partial.write_bytes(after)
             # Settings hold keys: a file of ours is for its owner only.
             mode = target.stat().st_mode & 0o7777 if target.exists() else 0o600
             os.chmod(partial, mode)
     except OSError as error:
         raise ClaraError(
-            f"{change.path}: {reason(error)}; it is as it was. Files before it have been changed: "
-            "run this command again, or with --remove"
+            f"{path}: {reason(error)}; it is as it was. Files before it have been changed: run "
+            "this command again, or with --remove"
         ) from error

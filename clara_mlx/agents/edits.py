@@ -45,6 +45,11 @@ class Edit:
         """What people call the setting."""
         return ".".join(step for step in self.path if step != ITEM)
 
+    def stands_in(self, data: Any) -> bool:
+        """Whether the data have the setting as it was made."""
+        is_there, found = value_at(data, self.path, self.value)
+        return is_there and (self.volatile or bool(found == self.value))
+
 
 def make_edits(text: str, settings: Sequence[Setting], kind: str) -> tuple[str, list[Edit]]:
     """A text with settings made in it, and the edits that did it, in the order of their making.
@@ -99,10 +104,9 @@ def undo_edits(text: str, edits: Sequence[Edit], kind: str) -> tuple[str, list[s
     data = form.parse(text)
     ours, changed = [], []
     for edit in reversed(edits):
-        is_there, found = value_at(data, edit.path, edit.value)
-        if is_there and (edit.volatile or found == edit.value):
+        if edit.stands_in(data):
             ours.append(edit)
-        elif is_there:
+        elif value_at(data, edit.path, edit.value)[0]:
             changed.append(edit.name)
     for edit in ours:
         text = _undo(text, edit, form)

@@ -14,14 +14,15 @@ AGENTS: dict[str, Agent] = {agent.name: agent for agent in (*TERMINAL_AGENTS, *E
 
 
 def agent_named(name: str) -> Agent:
-    """The agent with a name.
+    """The agent with a name, or whose program has it.
 
     Raises:
         ClaraError: There is none; the message lists those that there are.
     """
-    if name not in AGENTS:
-        raise ClaraError(f"{name!r} is not an agent that can be connected: {', '.join(AGENTS)}")
-    return AGENTS[name]
+    for agent in AGENTS.values():
+        if name in (agent.name, agent.program):
+            return agent
+    raise ClaraError(f"{name!r} is not an agent that can be connected: {', '.join(AGENTS)}")
 
 
 def is_found(agent: Agent, machine: Machine) -> bool:

@@ -39,7 +39,7 @@ def connect(
         typer.Argument(
             metavar="AGENT",
             help="claude, codex, opencode, qwen-code, goose, aider, compymac, cline, zed or "
-            "continue; without it, all are listed with their state.",
+            "continue. Without one, all are listed with their state.",
         ),
     ] = None,
     url: Url = DEFAULT_URL,

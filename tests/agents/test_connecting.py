@@ -15,6 +15,7 @@ from clara_mlx.agents import connecting
 from clara_mlx.agents.agent import Gateway, Machine
 from clara_mlx.agents.connecting import connect, disconnect, plan_connection, states
 from clara_mlx.agents.known import AGENTS, agent_named
+from clara_mlx.agents.records import record_path
 from clara_mlx.agents.showing import difference
 from clara_mlx.errors import ClaraError
 
@@ -111,6 +112,19 @@ def test_an_agent_that_is_not_connected_can_not_be_disconnected(machine: Machine
         disconnect(agent_named("codex"), machine)
     with pytest.raises(ClaraError, match="claude, codex"):
         agent_named("unheard-of")
+    assert agent_named("qwen") is agent_named("qwen-code")
+
+
+def test_a_record_that_can_not_be_read_is_named(machine: Machine) -> None:
+    agent = agent_named("codex")
+    connect(agent, GATEWAY, machine)
+    put(machine, ".clara-mlx/connected/codex.json", b'{"files": 1}')
+    before = everything(machine.home)
+    for act in (lambda: connect(agent, GATEWAY, machine), lambda: disconnect(agent, machine)):
+        with pytest.raises(ClaraError, match="the record of what was changed"):
+            act()
+    assert everything(machine.home) == before
+    assert {state.name: state.connected[:9] for state in states(machine)}["codex"] == "not known"
 
 
 def test_what_the_user_changed_since_stays(machine: Machine) -> None:
@@ -221,6 +235,9 @@ def test_a_change_by_another_program_is_noticed(
     assert file.read_bytes() == b"other = 1\n"
 
 
+COPIES = (".claude.json.before-clara-mlx", ".claude/settings.json.before-clara-mlx")
+
+
 def run_until(step: int, act: str, machine: Machine) -> bool:
     """Run in a process that ends without warning at its n-th file operation; whether it ended."""
     if pid := os.fork():
@@ -239,15 +256,15 @@ def run_until(step: int, act: str, machine: Machine) -> bool:
 
     for name in ("rename", "replace", "unlink", "fsync", "rmdir"):
         setattr(os, name, counted(getattr(os, name)))
-    if act == "connect":
-        connect(agent_named("claude"), GATEWAY, machine)
-    else:
+    if act == "disconnect":
         disconnect(agent_named("claude"), machine)
+    else:
+        connect(agent_named("claude"), GATEWAY, machine)
     os._exit(0)
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("act", ["connect", "disconnect"])
+@pytest.mark.parametrize("act", ["connect", "connect again", "disconnect"])
 def test_a_process_that_dies_on_the_way_loses_nothing(machine: Machine, act: str) -> None:
     was = {".claude/settings.json": b'{"theme": "dark"}\n', ".claude.json": b'{"a": 1}'}
     agent = agent_named("claude")
@@ -255,14 +272,22 @@ def test_a_process_that_dies_on_the_way_loses_nothing(machine: Machine, act: str
         for file, content in was.items():
             put(machine, file, content)
         before = everything(machine.home)
-        if act == "disconnect":
-            connect(agent, GATEWAY, machine)
+        if act != "connect":
+            other = GATEWAY if act == "disconnect" else Gateway("http://[::1]:8", "other", 99_999)
+            connect(agent, other, machine)
         ended = run_until(step, act, machine)
         for file, content in was.items():  # whole at any moment: as before, or as after
             data = json.loads((machine.home / file).read_bytes())
             assert data.items() >= json.loads(content).items()
-        connect(agent, GATEWAY, machine)
+        if step % 2:
+            connect(agent, GATEWAY, machine)
+        if record_path("claude", machine).exists():
+            disconnect(agent, machine)
+        assert {file: (machine.home / file).read_bytes() for file in was} == was
+        left = {name for name in everything(machine.home) if "partial" not in name}
+        connect(agent, GATEWAY, machine)  # which clears what a dead process has left
         disconnect(agent, machine)
+        assert left <= {*before, ".clara-mlx", ".clara-mlx/connected", *COPIES}
         assert everything(machine.home) == before
         if not ended:
             assert step > 5
