@@ -55,33 +55,25 @@ class Acceptance:
         """
         if not view.folds or _key(view) in self._accepted:
             return view
-        if not self._is_accepted(view, tools):
-            if self._is_refused(view.messages, tools):
-                return view
-            other = next((one for one in self._others(view) if self._is_accepted(one, tools)), None)
-            if other is None:
-                return view
-            before, after = view.all_edits(), other.all_edits()
-            self._freezer.table.save_edits(
-                [edit for edit in after if edit not in before],
-                without=[edit for edit in before if edit not in after],
-            )
+        if not self._accepts(view.render(), tools) and self._accepts(view.messages, tools):
+            others = (one for one in self._others(view) if self._accepts(one.render(), tools))
+            other = next(others, view)
+            self._save(view, other)
             view = other
         self.note(view)
         return view
 
-    def _is_accepted(self, view: View, tools: Sequence[Any] | None) -> bool:
-        """Whether roles alternate where the client's do, and the template does not refuse it."""
-        sent = view.render()
-        if self._repeats_turns(sent) and not self._repeats_turns(view.messages):
-            return False
-        return not self._is_refused(sent, tools)
+    def _accepts(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> bool:
+        """Whether the template takes messages; if it is not known, whether roles alternate."""
+        if self._counter.exact:
+            return not count_prompt(self._counter, messages, tools).refused
+        return not repeated_turns(for_template(self._counter, messages))
 
-    def _repeats_turns(self, messages: Sequence[Message]) -> bool:
-        return repeated_turns(for_template(self._counter, messages)) > 0
-
-    def _is_refused(self, messages: Sequence[Message], tools: Sequence[Any] | None) -> bool:
-        return self._counter.exact and count_prompt(self._counter, messages, tools).refused
+    def _save(self, before: View, after: View) -> None:
+        """Save the edits of one view in the place of another's."""
+        old, new = before.all_edits(), after.all_edits()
+        added = [edit for edit in new if edit not in old]
+        self._freezer.table.save_edits(added, without=[edit for edit in old if edit not in new])
 
     def _others(self, view: View) -> Iterator[View]:
         """The view with other forms of its folds, the best first; the last one has no fold."""
