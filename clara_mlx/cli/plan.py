@@ -119,11 +119,20 @@ def plan(
     notes = [f"sizes of {named.name}: {named.source}"]
     if (longest := named.asked.longest_context) and context > longest:
         notes.append(f"note: {named.name}'s config states a context of at most {longest:,} tokens")
+    if not named.asked.is_trimmable:
+        notes.append(
+            f"note: the cache of {named.name} can't be trimmed, so a changed prompt is read anew; "
+            "the gateway reckons with it if it is given the reasoner's folder (--tokenizer)"
+        )
     emit(
         {
             "basis": "computed from tensor shapes and documented limits; nothing was measured",
             "mac": asdict(mac) | {"ceiling": mac.ceiling},
-            "reasoner": {"name": named.name, "source": named.source},
+            "reasoner": {
+                "name": named.name,
+                "source": named.source,
+                "cache": "trimmable" if named.asked.is_trimmable else "whole",
+            },
             "asked": _describe(planner, asked),
             "nearest": _describe(planner, nearest) if nearest else None,
             "by_bits": [_describe(planner, setup) for setup in compared],

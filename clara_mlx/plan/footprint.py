@@ -89,6 +89,15 @@ class Footprint:
         return sum(n * cache.nbytes(tokens, kv_bits, step) for cache, n in kinds.items())
 
     @property
+    def is_trimmable(self) -> bool:
+        """Whether mlx-lm can go on after the part of a prompt that precedes a change.
+
+        A recurrent state can't be rewound, nor can a window that has slid. Then mlx_lm.server
+        reads a changed prompt anew, all of it.
+        """
+        return all(cache.window is None and not cache.fixed_bytes for cache in self.caches)
+
+    @property
     def cache_problem(self) -> str | None:
         """Why mlx-lm can't quantise this model's KV cache, or None."""
         if any(cache.window is not None for cache in self.caches):

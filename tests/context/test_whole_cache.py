@@ -1,4 +1,4 @@
-"""A server that keeps nothing of a prompt that changes: rarer, deeper, and when it costs nothing."""
+"""A server that keeps nothing of a prompt that changes: rarer, deeper, and when it is free."""
 
 from __future__ import annotations
 

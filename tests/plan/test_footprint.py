@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import QuantizedKVCache, make_prompt_cache
-from tiny_models import MOE, TIED, WINDOWED, make_model
+from tiny_models import HYBRIDS, LATENTS, MOE, TIED, WINDOWED, make_model
 
 from clara_mlx.errors import ClaraError
 from clara_mlx.plan import shapes
@@ -48,6 +48,19 @@ def test_kv_cache_of_a_real_prompt(
     assert cache[0].offset == tokens
     assert isinstance(cache[0], QuantizedKVCache) == (kv_bits != 16)
     assert sum(layer.nbytes for layer in cache) == footprint.kv_bytes(tokens, kv_bits, step)
+
+
+@pytest.mark.parametrize("config", HYBRIDS + LATENTS, ids=lambda config: config["model_type"])
+def test_a_cache_of_any_kind_after_a_prompt(config: dict[str, Any], tmp_path: Path) -> None:
+    """Only attention layers hold keys and values; a state is constant; latents are small."""
+    model = make_model(config, tmp_path)
+    footprint = shapes.read(tmp_path / "config.json")
+    assert footprint.is_trimmable == (config in LATENTS)
+    cache = make_prompt_cache(model)
+    for tokens in (256, 512):
+        model(mx.zeros((1, 256), mx.int32), cache=cache)
+        mx.eval([layer.state for layer in cache])
+        assert sum(layer.nbytes for layer in cache) == footprint.kv_bytes(tokens, step=256)
 
 
 def test_a_window_holds_one_step_more(tmp_path: Path) -> None:

@@ -43,6 +43,53 @@ WINDOWED = SIZES | {
     "sliding_window": 128,
 }
 
+# Two layers with a recurrent state for one with attention; CPUs do experts in float32 only.
+_LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_conv_kernel_dim": 4,
+    "full_attention_interval": 3,
+}
+_EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+_SMALL = SIZES | {"torch_dtype": "float32"}
+_TEXT = _SMALL | _LINEAR | {"model_type": "qwen3_5_text"}
+HYBRIDS: list[dict[str, Any]] = [
+    _SMALL | _LINEAR | _EXPERTS | {"model_type": "qwen3_next", "partial_rotary_factor": 0.25},
+    {"model_type": "qwen3_5", "torch_dtype": "float32", "text_config": _TEXT},
+    {"model_type": "qwen3_5_moe", "torch_dtype": "float32", "text_config": _TEXT | _EXPERTS},
+]
+# A token's keys and values are one latent, and a part that has its position.
+_LATENT = _SMALL | {
+    "num_key_value_heads": 4,
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 32,
+    "v_head_dim": 32,
+    "n_group": 1,
+    "topk_group": 1,
+    "routed_scaling_factor": 1.0,
+}
+LATENTS: list[dict[str, Any]] = [
+    _LATENT | {"model_type": "glm4_moe_lite"},
+    _LATENT | {"model_type": "deepseek_v3"},
+]
+
 
 def make_model(config: dict[str, Any], folder: Path) -> Any:
     """Make an mlx-lm model with random weights, cast to its dtype as mlx_lm.convert does."""
