@@ -30,15 +30,12 @@ class YamlFormat:
             return Splice(len(text), "", lead + _lines(path, value, "", newline))
         node, place = root, None
         for number, step in enumerate(path):
-            want = yaml.SequenceNode if step == ITEM else yaml.MappingNode
-            if not isinstance(node, want):
-                if place and _is_empty(node):  # `key:` with nothing, or [] or {}
-                    return _fill(text, place, path, number, value, newline)
+            if place and _is_empty(node):  # `key:` with nothing, or [] or {}
+                return _fill(text, place, path, number, value, newline)
+            if not isinstance(node, yaml.SequenceNode if step == ITEM else yaml.MappingNode):
                 named = ".".join(path[:number]) or "the file"
                 kind = "a list" if step == ITEM else "an object"
                 raise Unreadable(f"{named} is not {kind}, so that {'.'.join(path)} can't be set")
-            if place and _is_empty(node):
-                return _fill(text, place, path, number, value, newline)
             found = None if step == ITEM else _pair(node, step)
             if found is None:
                 return _insert(text, node, path[number:], value, newline)
@@ -52,7 +49,7 @@ class YamlFormat:
 
     def drop(self, text: str, path: Path, value: Any) -> Splice:
         """See `Format.drop`."""
-        start, end, _ = _span(text, path, value)
+        start, end = _span(text, path, value)
         line = text.rfind("\n", 0, start) + 1
         rest = text.find("\n", end)
         after = len(text) if rest < 0 else rest + 1
@@ -63,7 +60,7 @@ class YamlFormat:
 
     def restore(self, text: str, path: Path, old: str) -> Splice:
         """See `Format.restore`."""
-        start, end, _ = _span(text, path, None)
+        start, end = _span(text, path, None)
         if text.startswith(f"  {MARK}", end):
             end += len(MARK) + 2
         return Splice(start, text[start:end], old)
@@ -91,7 +88,7 @@ def _is_empty(node: yaml.Node) -> bool:
     return not node.value
 
 
-def _span(text: str, path: Path, value: Any) -> tuple[int, int, yaml.Node]:
+def _span(text: str, path: Path, value: Any) -> tuple[int, int]:
     """Start and end of a setting that is there: of its key and value, or of its item."""
     node = _compose(text)
     start = 0
@@ -110,7 +107,7 @@ def _span(text: str, path: Path, value: Any) -> tuple[int, int, yaml.Node]:
             key, node = found
             start = key.start_mark.index
     assert node is not None
-    return start, _end(text, key, node), node
+    return start, _end(text, key, node)
 
 
 def _end(text: str, key: yaml.Node | None, node: yaml.Node) -> int:
