@@ -59,7 +59,7 @@ class Run:
     most_characters: int  # of a request's messages and tools
     unchanged: float  # median share of a request's messages that the next begins with
     unchanged_by_restart: float
-    asked: int  # facts that were asked back
+    asked: int  # facts that were asked back, of those that the agent sent
     in_view: int  # of these, those that stood in what was sent
     found: int  # of these, those that `ask_memory` answered
     expanded: int  # of the others, those that `expand` showed

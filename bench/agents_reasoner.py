@@ -20,6 +20,13 @@ from scripted_upstream import completion
 _ASK = "ask_memory"
 _EXPAND = "expand"
 
+# What stands for a text of the memory.
+# m-0123456789ab
+_HANDLE = re.compile(r"m-[0-9a-f]{12}")
+
+# Messages at the end of a request that the output of a command is looked for in.
+_NEWEST = 4
+
 
 @dataclass
 class Asked:
@@ -55,6 +62,7 @@ class Reasoner:
         asked: The facts that were asked back.
         bodies: The requests of the work, without those on the side.
         side: The number of requests on the side, such as those for a title.
+        shown: The steps whose facts came in the commands' outputs; an agent may cut them before.
     """
 
     steps: Sequence[Step]
@@ -65,6 +73,7 @@ class Reasoner:
     asked: list[Asked] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     side: int = 0
+    shown: set[int] = field(default_factory=set)
     _has_paused: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -86,6 +95,10 @@ class Reasoner:
         called = _called(body)
         if self.shell is None and not called:
             self.done += 1
+        if self.done and called not in (_ASK, _EXPAND):
+            newest = self.steps[self.done - 1]
+            if any(holds(_text(m), newest) for m in body["messages"][-_NEWEST:]):
+                self.shown.add(self.done - 1)
         if called == _ASK:
             asked = self.asked[-1]
             asked.found = holds(_text(body["messages"][-1]), asked.step)
@@ -95,8 +108,7 @@ class Reasoner:
                 return completion(body, "", (_EXPAND, given), **usage)
         elif called == _EXPAND:
             self.asked[-1].expanded = holds(_text(body["messages"][-1]), self.asked[-1].step)
-        elif _ASK in tools and self._asks_now and len(self.asked) < len(self.steps) // 2:
-            step = self.steps[len(self.asked)]
+        elif _ASK in tools and self._asks_now and (step := self._next_fact()):
             self.asked.append(Asked(step, any(holds(_text(m), step) for m in body["messages"])))
             question = json.dumps({"question": step.question})
             return completion(body, "", (_ASK, question), **usage)
@@ -116,6 +128,13 @@ class Reasoner:
     def _asks_now(self) -> bool:
         return self._has_paused or (self.asks_early and self.done > len(self.steps) // 2)
 
+    def _next_fact(self) -> Step | None:
+        """The first fact of the first half of the steps that came and was not asked for yet."""
+        asked = {one.step for one in self.asked}
+        half = range(len(self.steps) // 2)
+        some = (self.steps[i] for i in half if i in self.shown)
+        return next((step for step in some if step not in asked), None)
+
 
 def _called(body: Mapping[str, Any]) -> str:
     """The tool whose result is the newest message; nothing if it is none."""
@@ -127,10 +146,11 @@ def _called(body: Mapping[str, Any]) -> str:
 
 
 def _handle_of(body: Mapping[str, Any], step: Step) -> str | None:
-    """The first handle that is in view after a step's command."""
+    """The handle in the line of a step's command, or the first that is in view after it."""
     text = "\n".join(_written(message) for message in body["messages"])
-    _, command, after = text.partition(step.command)
-    found = re.search(r"m-[0-9a-f]{12}", after) if command else None
+    before, command, after = text.partition(step.command)
+    line = before.rpartition("\n")[2]
+    found = _HANDLE.findall(f"{line}\n{after}") if command else []
     return found[0] if found else None
 
 

@@ -91,12 +91,14 @@ def test_a_fact_that_is_not_answered_is_looked_for_in_its_output(tmp_path: Path)
         return str(function["name"])
 
     assert name(answer()) == "bash"
-    assert name(answer(*results(f"[m-{'0' * 12}: the output]"))) == "bash"
-    assert answer(*results("2"))["content"] == "The first part is done."
+    assert name(answer(*results(steps[0].answer))) == "bash"
+    messages[2]["content"] = f"[m-{'0' * 12}: the output]"  # as the gateway compacts it
+    assert answer(*results(steps[1].answer))["content"] == "The first part is done."
     assert name(answer(USER)) == "ask_memory"
     assert name(answer(*results("nothing"))) == "expand"
     assert name(answer(*results(steps[0].answer))) == "bash"
     assert name(answer(*results("3"))) == "ask_memory"
     assert name(answer(*results(steps[1].answer))) == "bash"
+    assert reasoner.shown == {0, 1}
     assert answer(*results("4"))["content"] == "All steps are done."
     assert [(one.found, one.expanded) for one in reasoner.asked] == [(False, True), (True, None)]
