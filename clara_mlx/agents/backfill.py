@@ -6,10 +6,8 @@ over: to run it twice adds nothing, and of a session that has grown only what is
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +26,10 @@ _LONG_ARGUMENTS = 400
 
 # Characters of a command that are kept as metadata; as with what the gateway remembers.
 _COMMAND = 200
+
+# Texts and characters that are remembered together: each batch waits for the disk once.
+_BATCH = 200
+_BATCH_CHARACTERS = 2 << 20
 
 # Characters of names in the memory; longer ones are cut.
 _NAME = 200
@@ -99,89 +101,109 @@ def backfill(
     Raises:
         StorageFailed: The memory can't be written. What was remembered before stays.
     """
-    done = Backfilled()
-    counts: dict[tuple[str, str], SessionCount] = {}
-    seen: set[str] = set()  # handles: agents copy records into the files of later sessions
     files = list(files)
     sizes = [_size(file) for _, file in files]
+    reading = _Reading(None if dry_run else memory, memory, masked)
     for number, (source, file) in enumerate(files):
         if progress:
             progress(sum(sizes[:number]), sum(sizes), file.name)
-        commands: dict[str, tuple[str, str]] = {}  # by call: the tool, and what it was to do
         try:
-            for turn in source.read(file):
-                if isinstance(turn, Broken):
-                    done.broken.append(turn)
-                    continue
-                key = source.name, turn.session
-                count = counts.get(key)
-                if count is None:
-                    count = counts[key] = SessionCount(source.name, turn.session, turn.project)
-                    done.sessions.append(count)
-                for text in _texts(source, turn, commands):
-                    if text.handle not in seen:
-                        seen.add(text.handle)
-                        _take(text, turn, count, memory, done, dry_run, masked)
-        except StorageFailed:
-            raise
+            reading.read(source, file)
         except ClaraError as error:
-            done.broken.append(Broken(str(file), str(error).removeprefix(f"{file}: ")))
+            if isinstance(error, StorageFailed):
+                raise
+            reading.done.broken.append(Broken(str(file), str(error).removeprefix(f"{file}: ")))
+    reading.remember()
     if progress:
         progress(sum(sizes), sum(sizes))
-    return done
+    return reading.done
 
 
-def _take(
-    text: _Text,
-    turn: Turn,
-    count: SessionCount,
-    memory: Memory | None,
-    done: Backfilled,
-    dry_run: bool,
-    masked: bool,
-) -> None:
-    """Count a text, and remember it if it is new."""
-    count.texts += 1
-    if turn.time is not None:
-        count.first = min(turn.time, count.first or turn.time)
-        count.last = max(turn.time, count.last or turn.time)
-    if memory is not None and memory.has(text.handle):
-        return
-    count.new += 1
-    count.characters += len(text.text)
-    if dry_run or memory is None:
-        return
-    content = text.text
-    if masked:
-        content, secrets = mask(content)
-        done.secrets += len(secrets)
-    try:
-        memory.import_([_as_export(text, content, turn)], turn.where)
-    except StorageFailed:
-        raise
-    except StoreError as error:  # of the text: the others can be kept
-        count.new -= 1
-        done.broken.append(Broken(turn.where, str(error)))
+class _Reading:
+    """Reads one file after the other, and remembers what is new in batches."""
 
+    def __init__(self, to: Memory | None, known: Memory | None, masked: bool) -> None:
+        self.done = Backfilled()
+        self._to = to  # what is written to; None in a dry run
+        self._known = known
+        self._masked = masked
+        self._counts: dict[tuple[str, str], SessionCount] = {}
+        self._seen: set[str] = set()  # handles: agents copy records into files of later sessions
+        self._batch: list[tuple[dict[str, Any], SessionCount, str]] = []
+        self._characters = 0  # in the batch
 
-def _as_export(text: _Text, content: str, turn: Turn) -> str:
-    """A text as a line of an export, by which a memory takes handles and times over."""
-    original = content.encode("utf-8", "surrogatepass")
-    try:
-        form = {"text": original.decode("utf-8")}
-    except UnicodeDecodeError:  # half a character, which a file of JSON may hold
-        form = {"surrogates": base64.b64encode(original).decode("ascii")}
-    return json.dumps(
-        {
+    def read(self, source: Source, file: Path) -> None:
+        """Take the texts of a file."""
+        commands: dict[str, tuple[str, str]] = {}  # by call: the tool, and what it was to do
+        for turn in source.read(file):
+            if isinstance(turn, Broken):
+                self.done.broken.append(turn)
+                continue
+            count = self._count_of(source, turn)
+            for text in _texts(source, turn, commands):
+                if text.handle not in self._seen:
+                    self._seen.add(text.handle)
+                    self._take(text, turn, count)
+
+    def _count_of(self, source: Source, turn: Turn) -> SessionCount:
+        key = source.name, turn.session
+        if key not in self._counts:
+            self._counts[key] = SessionCount(source.name, turn.session, turn.project)
+            self.done.sessions.append(self._counts[key])
+        return self._counts[key]
+
+    def _take(self, text: _Text, turn: Turn, count: SessionCount) -> None:
+        """Count a text; if it is new, it is remembered with its batch."""
+        count.texts += 1
+        if turn.time is not None:
+            count.first = min(turn.time, count.first or turn.time)
+            count.last = max(turn.time, count.last or turn.time)
+        if self._known is not None and self._known.has(text.handle):
+            return
+        count.new += 1
+        count.characters += len(text.text)
+        if self._to is None:
+            return
+        content = text.text
+        if self._masked:
+            content, secrets = mask(content)
+            self.done.secrets += len(secrets)
+        given = {
+            "text": content,
             "handle": text.handle,
             "source": text.source,
             "session": turn.session[:_NAME],
-            "created_at": time.time() if turn.time is None else turn.time,
             "metadata": text.metadata,
-            "sha256": hashlib.sha256(original).hexdigest(),
-            **form,
+            "created_at": turn.time,
         }
-    )
+        self._batch.append((given, count, turn.where))
+        self._characters += len(content)
+        if len(self._batch) >= _BATCH or self._characters >= _BATCH_CHARACTERS:
+            self.remember()
+
+    def remember(self) -> None:
+        """Remember what waits: together, or one by one if something is wrong with one of them."""
+        batch, self._batch, self._characters = self._batch, [], 0
+        if self._to is None or not batch:
+            return
+        try:
+            self._to.remember_many([given for given, _, _ in batch])
+        except StorageFailed:
+            raise
+        except StoreError:
+            for given, count, where in batch:
+                self._remember_one(given, count, where)
+
+    def _remember_one(self, given: dict[str, Any], count: SessionCount, where: str) -> None:
+        assert self._to is not None  # else nothing waits
+        try:
+            self._to.remember_many([given])
+        except StorageFailed:
+            raise
+        except StoreError as error:  # another process was faster, or the text has an odd field
+            count.new -= 1
+            if not self._to.has(given["handle"]):
+                self.done.broken.append(Broken(where, str(error)))
 
 
 def _texts(source: Source, turn: Turn, commands: dict[str, tuple[str, str]]) -> Iterator[_Text]:

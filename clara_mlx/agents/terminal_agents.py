@@ -44,7 +44,7 @@ def _claude(machine: Machine, gateway: Gateway) -> list[SettingsFile]:
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",  # it changes in every request
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window),
         "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window),
-        # Titles, tips and telemetry are requests that the reasoner would have to answer.
+        # Its settings from elsewhere could change the window; updates are then made by hand.
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "API_TIMEOUT_MS": "900000",  # as long as the gateway waits for the reasoner
         # The same for a stream that has begun; a long prompt is read in silence, and pings of the

@@ -22,12 +22,12 @@ class Given:
     source: str | None
     session: str | None
     metadata: Mapping[str, Any] | None
+    created_at: float | None = None  # seconds since 1970; now if it is not given
 
     def as_memory(self) -> Newcomer:
         """The memory that it becomes."""
-        return new_memory(
-            self.original, "text", self.source, self.session, self.metadata, None, self.handle
-        )
+        about = self.source, self.session, self.metadata, self.created_at
+        return new_memory(self.original, "text", *about, self.handle)
 
     @property
     def original(self) -> bytes:
