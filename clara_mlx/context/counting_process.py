@@ -83,7 +83,9 @@ class CountingProcess:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._estimate = Estimate().text
-        self._counts = CountCache(lambda text: self._ask("text", {"text": text}))
+        self._counts = CountCache(lambda text: self._ask("text", _written({"text": text})))
+        # One request counts the same prompt several times, and so does one that is tried again.
+        self._prompts = CountCache(lambda written: self._ask("prompt", written))
         self._pauses = {"text": _Pause(), "prompt": _Pause()}
         self._child: _Child | None = self._start()
         #: Whether the template accepts a system message that is not the first; found out once.
@@ -120,17 +122,13 @@ class CountingProcess:
             ClaraError: They are too long, or it does not end.
         """
         given = {"messages": list(messages), "tools": list(tools) if tools else None}
-        return self._ask("prompt", given)
+        return self._prompts(_written(given))
 
-    def _ask(self, kind: str, request: Mapping[str, Any]) -> int:
+    def _ask(self, kind: str, written: str) -> int:
         """The tokens that the process counts, in at most the seconds it has."""
         pause = self._pauses[kind]
         if pause.lasts:
             raise _Unavailable(f"counts of {kind}s are left alone for a while")
-        try:
-            written = json.dumps(request, ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ClaraError(f"the {kind} can't be counted: {error}") from error
         line = written.encode("utf-8", "surrogatepass") + b"\n"
         if kind == "prompt" and len(line) > _LONGEST_PROMPT:
             raise _Unavailable(f"a prompt of {len(line)} bytes takes too long to be rendered")
@@ -188,6 +186,14 @@ class CountingProcess:
             if self._closed.is_set():
                 child.end()
             return
+
+
+def _written(request: Mapping[str, Any]) -> str:
+    """What is to be counted, as a line of JSON."""
+    try:
+        return json.dumps(request, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ClaraError(f"this can't be counted: {error}") from error
 
 
 class _Pause:

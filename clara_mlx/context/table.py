@@ -192,13 +192,13 @@ class BlockTable:
 
         Those that were seen to exist are asked for again only after something was removed.
         """
-        self._file.bring(handles)
         since = self._file.removals()
         if getattr(self._local, "since", None) != since or len(self._local.there) > _MOST_SEEN:
             self._local.since, self._local.there = since, set()
         there: set[str] = self._local.there
         unknown = [handle for handle in handles if handle not in there]
         if unknown:
+            self._file.bring(unknown)
             rows = self._file.read(
                 "SELECT handle FROM memories WHERE handle IN (SELECT value FROM json_each(?))",
                 (json.dumps(unknown),),
