@@ -83,6 +83,24 @@ def test_what_is_long_is_counted_in_parts(folder: Path, counter: CountingProcess
     assert counter.prompt(start()) > 0  # the process has not been asked, and not been ended
 
 
+def test_a_prompt_is_counted_once(
+    counter: CountingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request counts the same prompt several times; each rendering takes tens of milliseconds."""
+    asked: list[str] = []
+    ask = counter._ask
+
+    def ask_it(kind: str, written: str) -> int:
+        asked.append(kind)
+        return ask(kind, written)
+
+    monkeypatch.setattr(counter, "_ask", ask_it)
+    messages = [*LONG, {"role": "user", "content": "And this one?"}]
+    assert counter.prompt(messages) == counter.prompt(json.loads(json.dumps(messages)))
+    assert counter.prompt(messages, TOOLS) > counter.prompt(messages)
+    assert asked == ["prompt", "prompt"]
+
+
 def test_threads_share_it(counter: CountingProcess) -> None:
     expected, found = counter.prompt(LONG), []
 
