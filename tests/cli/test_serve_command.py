@@ -28,7 +28,7 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
         upstream.running() as url,
         serving(
             db,
-            *("--reasoner", url, "--fallback-model", "grok", *options),
+            *("--reasoner", url, "--fallback-model", "grok", "--reasoner-cache", "whole", *options),
             CLARA_MLX_TOKEN=token,
             CLARA_MLX_REASONER_KEY="the-key",
         ) as (base, process),
@@ -42,6 +42,8 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
         assert answer["choices"][0]["message"]["content"] == "hello"
         assert upstream.headers[0]["authorization"] == "Bearer the-key"
         client.post(f"{base}/memory/remember", json={"text": "kept"}).raise_for_status()
+        status = client.get(f"{base}/memory/status").json()["gateway"]
+        assert status["reasoner_cache"] == {"kind": "whole", "known_by": "setting"}
         assert httpx2.get(f"{base}/memory/status", trust_env=False).status_code == 401
         client.close()
         process.send_signal(signal.SIGTERM)
@@ -83,6 +85,7 @@ def test_each_namespace_has_a_token_and_a_file(tmp_path: Path) -> None:
         (["--reasoner", "localhost:8080"], "not the URL"),
         (["--fallback", "https://api.x.ai/v1"], "--fallback-model"),
         (["--tools", "maybe"], "auto, always or never"),
+        (["--reasoner-cache", "maybe"], "auto, trimmable or whole"),
         (["--window", "2000", "--reserve", "2000"], "leaves no room"),
         (["--tokenizer", "/nowhere"], "/nowhere"),
         (["--tokenizer", "/nowhere", "--template-args", "[]"], "not a JSON object"),

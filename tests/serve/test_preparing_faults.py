@@ -63,6 +63,26 @@ def prepare(desk: DistantDesk) -> list[Message]:
 
 
 @pytest.mark.alone
+def test_it_reckons_with_what_has_been_learnt_of_the_cache(
+    process: PreparingProcess, memory: Memory
+) -> None:
+    """Other instructions: a whole cache reads all of that prompt, so compacting costs nothing."""
+    compacted = []
+    for cache in ("trimmable", "whole"):
+        process.cache = cache  # type: ignore[assignment]
+        for rules in ("Be brief.", "Be exact."):
+            messages: list[Message] = [{"role": "system", "content": rules}]
+            messages.append({"role": "user", "content": f"Go, with a {cache} one."})
+            for step in range(8):
+                messages += turn(step, long_output(step, 17))
+            desk = DistantDesk(process, str(memory.path), "chat", body_of(messages), CALLER)
+            desk.look()
+            prompt = desk.prepare([], offered=False, bring_back=True, among=None)
+            compacted.append(bool(prompt.compacted))
+    assert compacted == [False, False, False, True]
+
+
+@pytest.mark.alone
 def test_one_that_was_killed_is_started_again(process: PreparingProcess, memory: Memory) -> None:
     desk = desk_at(process, memory)
     before = prepare(desk)
