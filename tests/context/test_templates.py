@@ -25,7 +25,6 @@ WINDOW = 2_500
 
 #: Those that refuse most; the nightly run takes all.
 CHOSEN = sized(("mistral-v0.3", "gemma", "qwen3.6", "gpt-oss"), tuple(TEMPLATES))
-STRICT = ("mistral-v0.1", "mistral-v0.3", "gemma")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def conversations(draw: st.DrawFn) -> list[list[Message]]:
 
 
 @settings(
-    max_examples=sized(5, 400),
+    max_examples=sized(4, 400),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -115,12 +114,12 @@ def test_every_template_takes_what_is_sent(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", [*STRICT, "qwen3", None])
+@pytest.mark.parametrize("name", sized(("mistral-v0.3", "gemma", None), (*TEMPLATES, None)))
 def test_a_fold_in_a_form_that_is_refused_is_sent_in_another(
     by_name: Counters, memory: Memory, name: str | None, form: str
 ) -> None:
     """One that an earlier version, or another reasoner, has left in the memory's file."""
-    plain = name in ("mistral-v0.1", "gemma")
+    plain = name in ("mistral-v0.1", "gemma", "deepseek-v3", "phi-3.5")  # which take no calls
     counter = by_name[name or "mistral-v0.3"]
     messages: list[Message] = []
     for number in range(16):
