@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clara_mlx.agents.agent import Machine
+from clara_mlx.agents.agent import Gateway, Machine
 from clara_mlx.agents.finding import Finding
 from clara_mlx.agents.gateway_checks import Patient, check_gateway
 from clara_mlx.agents.machine_checks import (
@@ -42,4 +42,5 @@ def examine(
     patient = Patient(url, token, full)
     yield from check_gateway(patient)
     yield from check_reasoner(reasoner, patient.window or None)
-    yield from check_agents(machine, url)
+    known = Gateway(url, patient.model, patient.window, token) if patient.window else None
+    yield from check_agents(machine, url, known)

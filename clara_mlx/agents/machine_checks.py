@@ -9,12 +9,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from clara_mlx.agents.agent import Machine
-from clara_mlx.agents.connecting import states
+from clara_mlx.agents.agent import Gateway, Machine
+from clara_mlx.agents.connecting import plan_connection, states
 from clara_mlx.agents.finding import Finding, note, ok, wrong
+from clara_mlx.agents.known import agent_named
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 from clara_mlx.version import __version__
@@ -123,13 +125,36 @@ def check_versions() -> Iterator[Finding]:
         )
 
 
-def check_agents(machine: Machine, url: str) -> Iterator[Finding]:
-    """Which agents are here, and whether they are connected to this gateway."""
+def check_agents(machine: Machine, url: str, gateway: Gateway | None) -> Iterator[Finding]:
+    """Which agents are here, and whether they are connected to this gateway as it is now.
+
+    Args:
+        machine: Where agents keep their settings.
+        url: The gateway's URL.
+        gateway: What it says of itself; None if it does not answer.
+    """
     for state in states(machine):
         again = f"clara-mlx connect {state.name}"
         if state.connected == url:
-            yield ok(state.name, "connected")
+            if gateway is None or _is_of_today(state.name, gateway, machine):
+                yield ok(state.name, "connected")
+            else:
+                found = "connected, but told another model, window or token than the gateway has"
+                yield note(state.name, found, again)
         elif state.connected != "no":
             yield wrong(state.name, f"connected to {state.connected}", again)
         elif state.found:
             yield note(state.name, "on this machine, and not connected", again)
+
+
+def _is_of_today(name: str, gateway: Gateway, machine: Machine) -> bool:
+    """Whether to connect an agent again would change nothing, with MCP or without."""
+    for mcp in (True, False):
+        wanted = replace(gateway, mcp=mcp)
+        try:
+            changes, _ = plan_connection(agent_named(name), wanted, machine)
+        except ClaraError:
+            return True  # the check of its settings says what is wrong
+        if all(change.is_none for change in changes):
+            return True
+    return False

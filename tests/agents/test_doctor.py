@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,17 @@ def test_the_window_that_the_reasoner_states(
 
 def test_agents_that_are_connected_elsewhere(tmp_path: Path) -> None:
     machine = Machine(tmp_path, {}, tmp_path)
-    connect(agent_named("codex"), Connected("http://127.0.0.1:1", "m", 32_768), machine)
+    here = Connected("http://127.0.0.1:1", "m", 32_768, mcp=False)
+    connect(agent_named("codex"), here, machine)
     (tmp_path / ".claude").mkdir()
-    found = {one.check: one.level for one in check_agents(machine, "http://127.0.0.1:1")}
-    assert found == {"codex": "ok", "claude": "note"}
-    found = {one.check: one.level for one in check_agents(machine, "http://127.0.0.1:2")}
-    assert found == {"codex": "wrong", "claude": "note"}
+
+    def levels(url: str, gateway: Connected | None) -> dict[str, str]:
+        return {one.check: one.level for one in check_agents(machine, url, gateway)}
+
+    assert levels(here.url, None) == {"codex": "ok", "claude": "note"}
+    assert levels(here.url, replace(here, mcp=True)) == {"codex": "ok", "claude": "note"}
+    assert levels(here.url, replace(here, window=65_536)) == {"codex": "note", "claude": "note"}
+    assert levels("http://127.0.0.1:2", None) == {"codex": "wrong", "claude": "note"}
 
 
 def test_the_command(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

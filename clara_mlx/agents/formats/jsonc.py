@@ -128,7 +128,6 @@ def _insert(
         new = newline + indent + head + _dump(value, unit, indent, newline)
         if "\n" not in text[inside : parent.end - 1]:
             new += newline + outer
-            # a comment that ends nowhere else must not swallow the bracket
         return Splice(inside, "", new)
     first = parent.members[0].start
     line = _line_after(text, inside, first)
