@@ -45,6 +45,36 @@ def test_the_file_is_its_owners_alone_and_well_kept(store: Store) -> None:
     assert {name: store.read(f"PRAGMA {name}")[0][0] for name in pragmas} == pragmas
 
 
+def test_what_does_not_wait_for_the_disk_is_there_and_the_next_waits(store: Store) -> None:
+    def waits() -> bool:
+        return bool(store.read("PRAGMA synchronous")[0][0] == 2)
+
+    with store.write(synced=False) as connection:
+        assert not waits()
+        connection.execute("INSERT INTO meta VALUES ('a', 1)")
+    assert waits()
+    with pytest.raises(ZeroDivisionError), store.write(synced=False) as connection:
+        connection.execute("INSERT INTO meta VALUES ('b', 1 / ?)", (1 // 0,))
+    assert waits()
+    other = Store(store.path)
+    assert [row[0] for row in other.read("SELECT key FROM meta WHERE key IN ('a', 'b')")] == ["a"]
+    other.close()
+
+
+def test_removals_are_noticed(store: Store) -> None:
+    handle, other_handle = remember(store, "one"), remember(store, "two")
+    since = store.removals()
+    remember(store, "three")
+    assert store.removals() == since
+    store.forget({"handle": handle})
+    assert store.removals() != since
+    since = store.removals()
+    other = Store(store.path)
+    other.forget({"handle": other_handle})
+    other.close()
+    assert store.removals() != since
+
+
 def test_one_driver_that_loads_vec0() -> None:
     module = driver.driver()
     assert module is driver.driver()
