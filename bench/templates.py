@@ -9,7 +9,8 @@ there. The ids of calls become ones of nine characters, such as Mistral's templa
 is also sent as agents without tools do, calls and results as text, for templates that know no
 calls. Tokens are estimated. Of the runs, ``needs.json`` gives the names only.
 
-Results go to bench/results/templates.json; the exit status says whether all holds.
+Results go to bench/results/templates.json; the exit status says whether all holds. With --add the
+figures are added to those that are there, so that runs can be sent one after the other.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ CHOSEN = ("mistral-v0.3", "gemma", "qwen3.6", "qwen3", "gpt-oss")
 
 # Characters of a call's id.
 _ID = 9
+
+# What names a row of the results, and what is counted in it.
+_NAMES = ("form", "window", "template", "known")
+_COUNTS = ("requests", "compacted", "overflowed", "taken", "kept")
 
 # The row of what is sent when no template is known.
 _NONE = "none"
@@ -102,6 +107,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these runs")
     parser.add_argument("--window", type=int, nargs="+", default=[32_768, 16_384])
     parser.add_argument("--templates", nargs="+", default=list(CHOSEN), metavar="NAME")
+    parser.add_argument("--known", nargs="+", metavar="NAME", help="those the gateway may know")
+    parser.add_argument("--add", action="store_true", help="add to the results that are there")
     parser.add_argument("--output", type=Path, default=RESULTS / "templates.json")
     options = parser.parse_args()
     templates = {name: Template(name) for name in options.templates}
@@ -111,7 +118,7 @@ def main() -> None:
     for form, runs in (("calls", given), ("text", list(map(as_text, given)))):
         taken = {run.name: taken_of_client(run, templates) for run in runs}
         for window in options.window:
-            for known in (_NONE, *templates):
+            for known in (_NONE, *(templates if options.known is None else options.known)):
                 figures: Counter[tuple[str, str]] = Counter()
                 for run in runs:
                     replay(run, window, known, templates, taken[run.name], figures)
@@ -123,11 +130,26 @@ def main() -> None:
         "commit": commit_of(Path(__file__).parents[1]),
         "machine": machine.describe(),
         "seconds": round(time.perf_counter() - begun),
-        "runs": len(given),
+        "runs": [run.name for run in given],
         "rows": rows,
     }
+    if options.add and options.output.exists():
+        results = added(json.loads(options.output.read_text(encoding="utf-8")), results)
     options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    sys.exit(any(one["kept"] < one["taken"] for one in rows))
+    sys.exit(any(one["kept"] < one["taken"] for one in results["rows"]))
+
+
+def added(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The results of all runs, from those of some and those of others."""
+    rows = {tuple(one[name] for name in _NAMES): one for one in before["rows"]}
+    for one in new["rows"]:
+        name = tuple(one[name] for name in _NAMES)
+        if name in rows:
+            counts = {count: one[count] + rows[name][count] for count in _COUNTS}
+            one = {**one, **counts, "percent": percent(counts["kept"], counts["taken"])}
+        rows[name] = one
+    runs, seconds = before["runs"] + new["runs"], before["seconds"] + new["seconds"]
+    return {**new, "runs": runs, "seconds": seconds, "rows": list(rows.values())}
 
 
 def with_short_ids(run: Run) -> Run:
