@@ -31,7 +31,12 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from clara_mlx import machine
 from clara_mlx.context import Budget, Context, Estimate
-from clara_mlx.context.counting import Refused, as_server_gives, count_prompt
+from clara_mlx.context.counting import (
+    Refused,
+    as_server_gives,
+    count_prompt,
+    takes_thought_beside_text,
+)
 from clara_mlx.context.messages import Message
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
@@ -63,6 +68,7 @@ class Template(Estimate):
         self._template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
         self.takes_late_system_message = self._takes("user", "assistant", "system", "user")
         self.takes_users_in_a_row = self._takes("user", "user")
+        self.takes_thought_beside_text = takes_thought_beside_text(self.takes)
 
     def _takes(self, *roles: str) -> bool:
         return self.takes([{"role": role, "content": "a"} for role in roles])

@@ -50,6 +50,7 @@ class ConfigCounter:
     exact = False
     takes_late_system_message = True
     takes_users_in_a_row = True
+    takes_thought_beside_text = True
 
     def __init__(self, characters_per_token: float) -> None:
         self._characters = characters_per_token

@@ -35,6 +35,15 @@ _CACHED_COUNTS = 65_536
 _LATE_SYSTEM_MESSAGE = ("system", "user", "assistant", "system", "user")
 _USERS_IN_A_ROW = ("user", "user")
 
+# An agent's step, as models that think in their loop have it; gpt-oss's template refuses both a
+# text and a thought beside a call.
+_CALL = {"id": "a" * 9, "type": "function", "function": {"name": "a", "arguments": "{}"}}
+_STEP: tuple[Message, ...] = (
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "a", "tool_calls": [_CALL]},
+    {"role": "tool", "tool_call_id": "a" * 9, "content": "a"},
+)
+
 
 class Refused(ClaraError):
     """The reasoner's template refuses these messages; the server will, too."""
@@ -72,6 +81,11 @@ class Counter(Protocol):
         """Whether the reasoner's template accepts two messages of a user's in a row."""
         ...
 
+    @property
+    def takes_thought_beside_text(self) -> bool:
+        """Whether the reasoner's template accepts a call with both a text and a thought."""
+        ...
+
     def prompt(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> int:
         """Tokens of the whole prompt, ready for the answer."""
         ...
@@ -91,6 +105,7 @@ class Estimate:
     exact = False
     takes_late_system_message = True
     takes_users_in_a_row = True
+    takes_thought_beside_text = True
 
     def __init__(self, bytes_per_token: float = BYTES_PER_TOKEN) -> None:
         self.bytes_per_token = bytes_per_token
@@ -147,14 +162,19 @@ class ChatTemplate:
         if loaded is not None:
             loaded()
         #: Whether the template accepts a system message that is not the first; found out once.
-        self.takes_late_system_message = self._accepts(_LATE_SYSTEM_MESSAGE)
+        self.takes_late_system_message = self._accepts_roles(_LATE_SYSTEM_MESSAGE)
         #: Whether it accepts two messages of a user's in a row.
-        self.takes_users_in_a_row = self._accepts(_USERS_IN_A_ROW)
+        self.takes_users_in_a_row = self._accepts_roles(_USERS_IN_A_ROW)
+        #: Whether it accepts a call with both a text and a thought.
+        self.takes_thought_beside_text = takes_thought_beside_text(self._accepts)
 
-    def _accepts(self, roles: Sequence[str]) -> bool:
-        """Whether the template renders a made-up conversation of these roles."""
+    def _accepts_roles(self, roles: Sequence[str]) -> bool:
+        return self._accepts([{"role": role, "content": "a"} for role in roles])
+
+    def _accepts(self, messages: Sequence[Message]) -> bool:
+        """Whether the template renders a made-up conversation."""
         try:
-            self.prompt([{"role": role, "content": "a"} for role in roles])
+            self.prompt(messages)
         except ClaraError:
             return False
         return True
@@ -202,13 +222,32 @@ def count_prompt(
         return Count(rough_tokens(messages, tools, counter.text), False, refused)
 
 
+def takes_thought_beside_text(accepts: Callable[[Sequence[Message]], bool]) -> bool:
+    """Whether a template that takes calls takes a text and a thought beside them.
+
+    Args:
+        accepts: Whether it renders a conversation.
+    """
+    user, call, result = _STEP
+    thoughtful = [user, {**call, "reasoning_content": "a"}, result]
+    return accepts(thoughtful) or not accepts(_STEP)
+
+
 def for_template(counter: Counter, messages: Sequence[Message]) -> list[Message]:
     """Messages as the reasoner's template takes them; see `place_instructions`."""
     # Counters that others have written may not know.
+    if not getattr(counter, "takes_thought_beside_text", True):
+        messages = [_without_thought_beside_text(message) for message in messages]
     alternating = not getattr(counter, "takes_users_in_a_row", True)
     if counter.takes_late_system_message and not alternating:
         return list(messages)
     return place_instructions(messages, alternating=alternating)
+
+
+def _without_thought_beside_text(message: Message) -> Message:
+    if not message.get("tool_calls") or not message.get("content"):
+        return message
+    return {key: value for key, value in message.items() if key != "reasoning_content"}
 
 
 def rough_tokens(

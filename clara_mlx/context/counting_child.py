@@ -56,6 +56,7 @@ def main() -> None:
         {
             "takes_late_system_message": counter.takes_late_system_message,
             "takes_users_in_a_row": counter.takes_users_in_a_row,
+            "takes_thought_beside_text": counter.takes_thought_beside_text,
         }
     )
     for line in lines:

@@ -92,6 +92,8 @@ class CountingProcess:
         self.takes_late_system_message = self._child.takes_late_system_message
         #: Whether it accepts two messages of a user's in a row.
         self.takes_users_in_a_row = self._child.takes_users_in_a_row
+        #: Whether it accepts a call with both a text and a thought.
+        self.takes_thought_beside_text = self._child.takes_thought_beside_text
 
     def __enter__(self) -> CountingProcess:
         return self
@@ -250,6 +252,7 @@ class _Child:
             raise ClaraError(answer["error"])
         self.takes_late_system_message = bool(answer["takes_late_system_message"])
         self.takes_users_in_a_row = bool(answer["takes_users_in_a_row"])
+        self.takes_thought_beside_text = bool(answer["takes_thought_beside_text"])
 
     def ask(self, line: bytes, seconds: float) -> dict[str, Any]:
         """The answer to a line.

@@ -254,10 +254,12 @@ class _CountedByGateway:
         exact: bool,
         takes_late_system_message: bool,
         takes_users_in_a_row: bool,
+        takes_thought_beside_text: bool,
     ) -> None:
         self.exact = exact
         self.takes_late_system_message = takes_late_system_message
         self.takes_users_in_a_row = takes_users_in_a_row
+        self.takes_thought_beside_text = takes_thought_beside_text
         self._ask_gateway = ask_gateway
         self._counts = CountCache(lambda text: self._ask("text", {"text": text}))
 

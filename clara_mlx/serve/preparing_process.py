@@ -95,6 +95,7 @@ class PreparingProcess:
                 counter.exact,
                 counter.takes_late_system_message,
                 getattr(counter, "takes_users_in_a_row", True),
+                getattr(counter, "takes_thought_beside_text", True),
             ],
             "seconds": seconds,
         }

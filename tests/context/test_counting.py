@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from trajectories import call, report, start, step, trajectory
 
 from clara_mlx.context import Budget, ChatTemplate, Context, Estimate
+from clara_mlx.context.counting import for_template
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
 
@@ -54,6 +55,32 @@ def test_whether_a_late_system_message_is_taken_is_known_at_the_start(
     config["chat_template"] = LATE_SYSTEM_MESSAGE_REFUSED
     (strict / "tokenizer_config.json").write_text(json.dumps(config))
     assert not ChatTemplate(strict).takes_late_system_message
+
+
+def test_a_thought_beside_a_text_is_left_out_where_a_template_refuses_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Agents send both back in every later request: the conversation could not go on."""
+    strict = shutil.copytree(folder, tmp_path / "strict")
+    config = json.loads((strict / "tokenizer_config.json").read_text())
+    template = Path(__file__).parents[1] / "support" / "templates" / "gpt-oss.jinja"
+    config["chat_template"] = template.read_text(encoding="utf-8")
+    (strict / "tokenizer_config.json").write_text(json.dumps(config))
+    counter = ChatTemplate(strict)
+    call = {"id": "a", "type": "function", "function": {"name": "run", "arguments": "{}"}}
+    said = {
+        "role": "assistant",
+        "content": "Now.",
+        "reasoning_content": "Hm.",
+        "tool_calls": [call],
+    }
+    silent = {**said, "content": ""}
+    talk: list[Any] = [{"role": "user", "content": "Go."}, said, silent]
+    sent = for_template(counter, talk)
+    assert sent[1:] == [{k: v for k, v in said.items() if k != "reasoning_content"}, silent]
+    assert counter.prompt(sent) and for_template(ChatTemplate(folder), talk) == talk
+    with pytest.raises(ClaraError, match="both content and thinking"):
+        counter.prompt(talk)
 
 
 @pytest.mark.parametrize("tools", [None, TOOLS])
