@@ -41,6 +41,7 @@ SLOWER = {
     "context.freezer.Freezer.told": (0.1, "the same as a draft"),
     "context.freezer.Freezer.observe": (0.4, "a draft, and a text that is cut and written"),
     "context.conversation.Context.observe": (0.4, "the same"),
+    "context.observed.Observer.observe": (0.4, "the same"),
 }
 
 # Of this, the time for ten times the text may be a multiple.

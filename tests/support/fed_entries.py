@@ -28,6 +28,7 @@ from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Estimate
 from clara_mlx.context.fold_form import CALLED
 from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.observed import Observer
 from clara_mlx.context.recent import Recent
 from clara_mlx.context.search import Found
 from clara_mlx.context.table import Block
@@ -139,6 +140,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "context": lambda given: 4_096,
     "count": lambda given: lambda message: 10,
     "counter": lambda given: Estimate(),
+    "ends": lambda given: given.view.chains,
     "end": lambda given: len(given.text) // 2 + 700,
     "facts": lambda given: Facts(),
     "block": lambda given: Block(b"d", "fold", given.text, "m-0123456789ab"),
@@ -164,7 +166,9 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "pattern": lambda given: re.compile(r"a|\n"),
     "role": lambda given: "tool",
     "seen": lambda given: given.conversation[3],
+    "same": lambda given: 2,
     "session": lambda given: given.session,
+    "sessions": lambda given: [given.session],
     "start": lambda given: len(given.text) // 2,
     "compact": lambda given: "now",
     "describe": lambda given: str,
@@ -187,6 +191,7 @@ OBJECTS: dict[str, Callable[[Given], Any]] = {
     "HiddenRounds": lambda given: given.context.hidden_rounds,
     "MemoryFacts": lambda given: compymac_facts.MemoryFacts(),
     "MemoryState": lambda given: compymac_facts.MemoryState(),
+    "Observer": lambda given: Observer(given.context.freezer),
     "Recent": lambda given: Recent(),
     "View": lambda given: given.view,
 }
