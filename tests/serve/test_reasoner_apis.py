@@ -23,6 +23,8 @@ from starlette.responses import JSONResponse, Response
 from clara_mlx.errors import ClaraError
 from clara_mlx.serve import Remote
 from clara_mlx.serve.reasoner_apis.messages import MessagesReasoner
+from clara_mlx.serve.reasoner_apis.responses import ResponsesReasoner
+from clara_mlx.serve.reply import Reply
 from clara_mlx.serve.request import repair
 
 TOOL = {
@@ -215,6 +217,19 @@ def test_the_memory_is_asked_and_the_last_round_has_none_of_its_tools(served: Se
         case.check(sent)
     offered = [[tool["name"] for tool in sent["tools"]] for sent in upstream.requests]
     assert offered == [["ask_memory", "expand", "run"]] * 5 + [["run"]]
+
+
+def test_two_messages_of_one_response_are_two_paragraphs() -> None:
+    spoken = {"type": "message", "role": "assistant", "status": "completed"}
+    parts = [[{"type": "output_text", "text": text, "annotations": []}] for text in ("Go", "Done")]
+    made = response([{**spoken, "id": f"m{n}", "content": part} for n, part in enumerate(parts)])
+    speaks, streamed, whole = ResponsesReasoner(), Reply(frozenset()), Reply(frozenset())
+    whole.take_answer(speaks.completion(made))
+    reader = speaks.events()
+    for event in response_events(made):
+        for one in reader.read(event):
+            streamed.take_chunk(one)
+    assert whole.content == streamed.content == "Go\n\nDone" and reader.is_over
 
 
 def test_ids_of_other_servers_are_made_ids_of_this_api() -> None:

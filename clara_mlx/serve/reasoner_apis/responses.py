@@ -28,6 +28,9 @@ _LAST = frozenset(("response.completed", "response.incomplete"))
 # The events with pieces of what is said, and the names that it has in a chat completion.
 _SAID = {"response.output_text.delta": "content", "response.refusal.delta": "refusal"}
 
+# Between the texts of two items: one is a comment on the work, the other its result.
+_APART = "\n\n"
+
 # The events with pieces of thoughts. A server that sends both kinds says the same in two ways.
 _THOUGHT = frozenset(("response.reasoning_text.delta", "response.reasoning_summary_text.delta"))
 
@@ -51,11 +54,13 @@ class ResponsesReasoner:
     def completion(self, answer: Object) -> Object:
         """A response as a chat completion."""
         items = _items(answer)
-        parts = [p for item in items if item.get("type") == "message" for p in _list(item)]
+        said = [_list(item) for item in items if item.get("type") == "message"]
+        texts = ["".join(_text(part, "text") for part in parts) for parts in said]
+        refusals = [_text(part, "refusal") for parts in said for part in parts]
         message: Object = {
             "role": "assistant",
-            "content": "".join(_text(p, "text") for p in parts) or None,
-            "refusal": "".join(_text(p, "refusal") for p in parts) or None,
+            "content": _APART.join(text for text in texts if text) or None,
+            "refusal": "".join(refusals) or None,
         }
         calls = [item for item in items if item.get("type") == "function_call"]
         if calls:
@@ -90,7 +95,7 @@ class _ResponseReader:
         self.is_over = False
         self._thoughts = thoughts
         self._about: Object = {}  # the response's id and model
-        self._arguments: dict[Any, str] = {}  # of each call so far, by the index of its item
+        self._has_arguments: dict[Any, bool] = {}  # whether some have come, by a call's index
         self._said: set[Any] = set()  # the indices of messages of which a piece has come
         self._thought = ""
         self._thought_event: str | None = None  # the kind of event that thoughts come in
@@ -101,17 +106,16 @@ class _ResponseReader:
         index = event.get("output_index")
         index = index if isinstance(index, int) else None
         if kind in _SAID:
-            self._said.add(index)
-            return [self._chunk({_SAID[kind]: _text(event, "delta")})]
+            return self._say(index, _SAID[kind], _text(event, "delta"))
         if kind in _THOUGHT:
             return self._add_thought(kind, _text(event, "delta"))
         if kind == "response.reasoning_summary_part.added" and self._thought:
-            return self._add_thought("response.reasoning_summary_text.delta", "\n\n")
+            return self._add_thought("response.reasoning_summary_text.delta", _APART)
         if kind == "response.output_item.added":
             item = _item(event)
             if item.get("type") != "function_call":
                 return []
-            self._arguments[index] = ""
+            self._has_arguments[index] = False
             function = {"name": _text(item, "name"), "arguments": ""}
             return [self._call_chunk(index, function, id=_id(item))]
         if kind == "response.function_call_arguments.delta":
@@ -134,6 +138,11 @@ class _ResponseReader:
         self.finished = True
         return [self._chunk({}, "stop")]
 
+    def _say(self, index: Any, name: str, piece: str) -> list[Object]:
+        gap = _APART if self._said and index not in self._said else ""
+        self._said.add(index)
+        return [self._chunk({name: gap + piece})]
+
     def _add_thought(self, kind: str, piece: str) -> list[Object]:
         self._thought_event = self._thought_event or kind
         if kind != self._thought_event:
@@ -142,29 +151,31 @@ class _ResponseReader:
         return [self._chunk({"reasoning_content": piece})]
 
     def _add_arguments(self, index: Any, piece: str) -> list[Object]:
-        if index not in self._arguments:
+        if index not in self._has_arguments:
             raise NotAnAnswer("adds to a call that has not begun")
-        self._arguments[index] += piece
+        self._has_arguments[index] = True
         return [self._call_chunk(index, {"arguments": piece})]
 
     def _complete_arguments(self, index: Any, whole: str) -> list[Object]:
         """The arguments, if none of them have come in pieces."""
-        return [] if self._arguments.get(index) or not whole else self._add_arguments(index, whole)
+        if not whole or self._has_arguments.get(index):
+            return []
+        return self._add_arguments(index, whole)
 
     def _end_item(self, index: Any, item: Object) -> list[Object]:
         """What an item says that has not come in pieces."""
         kind = item.get("type")
         if kind == "function_call":
             begun: list[Object] = []
-            if index not in self._arguments:
+            if index not in self._has_arguments:
                 begun = self.read(
                     {"type": "response.output_item.added", "output_index": index, "item": item}
                 )
             return begun + self._complete_arguments(index, _text(item, "arguments"))
         if kind == "message" and index not in self._said:
-            texts = [("content", _text(p, "text")) for p in _list(item)]
-            texts += [("refusal", _text(p, "refusal")) for p in _list(item)]
-            return [self._chunk({name: text}) for name, text in texts if text]
+            texts = [("content", _text(part, "text")) for part in _list(item)]
+            texts += [("refusal", _text(part, "refusal")) for part in _list(item)]
+            return [one for name, text in texts if text for one in self._say(index, name, text)]
         if kind == "reasoning" and not self._thought and (thought := _thought([item])):
             return self._add_thought("response.output_item.done", thought)
         return []
@@ -174,7 +185,7 @@ class _ResponseReader:
         if not isinstance(response, dict):
             return [self._chunk({}, "stop")]
         self._thoughts.keep(_encrypted(_list(response, "output")), self._thought)
-        last = self._chunk({}, _finish(response, bool(self._arguments)))
+        last = self._chunk({}, _finish(response, bool(self._has_arguments)))
         usage = _usage(response.get("usage"))
         return [{**last, "usage": usage} if usage else last]
 
@@ -214,7 +225,7 @@ def _thought(items: list[Object]) -> str:
     for name in ("content", "summary"):
         texts = [_text(part, "text") for item in found for part in _list(item, name)]
         if any(texts):
-            return "\n\n".join(text for text in texts if text)
+            return _APART.join(text for text in texts if text)
     return ""
 
 
