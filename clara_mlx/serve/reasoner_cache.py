@@ -86,9 +86,7 @@ class ReasonerCache:
             self.kind, self.known_by = sign, "observed"
 
 
-def stated_cache(
-    option: Literal["auto", "trimmable", "whole"], folder: Path | None
-) -> ReasonerCache:
+def stated_cache(option: Option, folder: Path | None) -> ReasonerCache:
     """What an option says of the cache or, if that is ``auto``, the config in a folder."""
     if option != "auto":
         return ReasonerCache(option, "setting")
