@@ -17,7 +17,7 @@ from clara_mlx.context.cache_kinds import cache_of
 from clara_mlx.serve.reasoner_cache import ReasonerCache, stated_cache
 
 RUN = {"type": "function", "function": {"name": "run", "parameters": {"type": "object"}}}
-OUTPUT = "\n".join(f"tests/test_io.py::test_{n} PASSED" for n in range(20))
+OUTPUT = "\n".join(f"tests/test_io.py::test_{n} PASSED" for n in range(32))
 RULES = "\n".join(f"Rule {n}: keep the tests of part {n} green and say so." for n in range(38))
 # Experts, and more heads, would only take time here.
 SMALL = {"mlp_only_layers": [0, 1], "num_attention_heads": 1, "num_key_value_heads": 1}
@@ -73,7 +73,7 @@ def test_what_the_server_reports_is_what_was_expected(
     with gateway(
         tmp_path, server, remote=model, counter=counter, budget=budget, offer="never"
     ) as gate:
-        rows = converse(gate, 15)
+        rows = converse(gate, 9)
         state = gate.status()["gateway"]["reasoner_cache"]
         metrics = gate.http.get("/metrics").text
     for row in rows:
@@ -84,7 +84,8 @@ def test_what_the_server_reports_is_what_was_expected(
         if not compacted:
             assert abs(reported - expected) < 0.35 * tokens and reported > 0.6 * tokens
     for _, expected, reported, _ in edits[2:]:
-        assert abs(reported - expected) < 60 and (expected == 0) == (kind == "whole")
+        assert abs(reported - expected) < max(60, 0.1 * reported)
+        assert (expected == 0) == (kind == "whole")
     assert state == {"kind": kind, "known_by": "observed"}
     assert f'clara_reasoner_cache{{kind="{kind}",known_by="observed"}} 1.0' in metrics
 
