@@ -27,6 +27,10 @@ from clara_mlx.agents.formats.format import (
 _MOST_PLACES = 20
 
 
+# What an object or a list without members may be: YAML has nothing in its place.
+_EMPTY: tuple[Any, ...] = ({}, [], None)
+
+
 @dataclass(frozen=True)
 class Edit:
     """One setting that was made, with all that undoing it needs."""
@@ -122,7 +126,7 @@ def _undo(text: str, edit: Edit, form: Format) -> str:
         if at < 0 or not edit.new:
             break
         exact = Splice(at, edit.new, edit.old).apply(text)
-        if _has_data(exact, wanted, form):
+        if _has_data(exact, wanted, form, edit):
             return exact
         at = text.find(edit.new, at + 1)
     if edit.had and edit.path[-1] != ITEM:
@@ -131,19 +135,25 @@ def _undo(text: str, edit: Edit, form: Format) -> str:
         text = form.drop(text, edit.path, edit.value).apply(text)
         data = form.parse(text)
         for depth in range(len(edit.path) - 1, len(edit.path) - 1 - edit.made, -1):
-            if value_at(data, edit.path[:depth])[1] in ({}, [], None):
+            if value_at(data, edit.path[:depth])[1] in _EMPTY:
                 text = form.drop(text, edit.path[:depth], {}).apply(text)
                 data = form.parse(text)
-    if not _has_data(text, wanted, form):
+    if not _has_data(text, wanted, form, edit):
         raise Unreadable(f"{edit.name} can't be taken out without changing other settings")
     return text
 
 
-def _has_data(text: str, data: Any, form: Format) -> bool:
+def _has_data(text: str, wanted: Any, form: Format, edit: Edit) -> bool:
+    """Whether a text has the data that are wanted, whatever form has what is empty now."""
     try:
-        return bool(form.parse(text) == data)
+        data = form.parse(text)
     except Unreadable:
         return False
+    parent = edit.path[:-1]
+    empties = [value_at(one, parent) for one in (data, wanted)]
+    if parent and all(is_there and found in _EMPTY for is_there, found in empties):
+        data = with_value(data, parent, empties[1][1])
+    return bool(data == wanted)
 
 
 def _data_before(data: Any, edit: Edit) -> Any:
@@ -152,7 +162,7 @@ def _data_before(data: Any, edit: Edit) -> Any:
         return with_value(data, edit.path, edit.before)
     data = without(data, edit.path, edit.value)
     for depth in range(len(edit.path) - 1, len(edit.path) - 1 - edit.made, -1):
-        if value_at(data, edit.path[:depth])[1] in ({}, []):
+        if value_at(data, edit.path[:depth])[1] in _EMPTY:
             data = without(data, edit.path[:depth])
     return data
 

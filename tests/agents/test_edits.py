@@ -14,7 +14,7 @@ from sizes import sized
 from clara_mlx.agents.agent import Gateway, Machine, Setting
 from clara_mlx.agents.edits import make_edits, undo_edits
 from clara_mlx.agents.formats import FORMATS
-from clara_mlx.agents.formats.format import Unreadable, plain, value_at, with_value, without
+from clara_mlx.agents.formats.format import ITEM, Unreadable, plain, value_at, with_value, without
 from clara_mlx.agents.known import AGENTS
 
 GATEWAY = Gateway("http://127.0.0.1:8100", "reasoner", 65_536, token='a "token"')
@@ -94,3 +94,11 @@ def test_what_others_changed_since_stays(kind: str) -> None:
         assert FORMATS[kind].parse(undone) == wanted
 
     check()
+
+
+def test_what_was_empty_may_be_of_another_kind() -> None:
+    """An object without members, in which an agent takes a list, is that again."""
+    text = "mcpServers: {}\n"
+    new, edits = make_edits(text, [Setting(("mcpServers", ITEM), {"name": "a"})], "yaml")
+    assert undo_edits(new, edits, "yaml") == (text, [])
+    assert undo_edits("mine: x\n" + new, edits, "yaml") == ("mine: x\n" + text, [])
