@@ -36,6 +36,7 @@ class Answer:
     new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
     compacted: list[str] = field(default_factory=list)  # handles of the blocks made for it
     asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
+    must_answer: bool = False  # whether the memory's tools are not offered any more
     route: Route = field(default_factory=Route)  # who answers
 
     @property

@@ -112,9 +112,8 @@ class Answerer:
         """Ask, and answer memory calls, until there is something for the client."""
         limit = self._settings.rounds
         for number in range(limit + 2):
+            answer.must_answer = number > limit  # who only asks its memory has to stop
             prompt = await self._compact_and_render(answer, first=number == 0)
-            if number > limit:  # whoever only asks must answer now
-                prompt = prompt.without_own_tools()
             try:
                 reply = await self._ask_reasoner(answer, prompt)
             except ApiError as error:
@@ -139,8 +138,7 @@ class Answerer:
         if reply.has_lost_a_call:
             self._figures.broken_calls.inc()
         said = (answer.writer.text, reply.client_calls, reply.reasoning, reply.refusal)
-        said_something = any(said)
-        if not said_something and (reply.own_calls or reply.has_lost_a_call):
+        if not any(said) and (reply.own_calls or reply.has_lost_a_call):
             what = (
                 "only asked its memory and gave no answer"
                 if reply.own_calls
@@ -184,7 +182,7 @@ class Answerer:
         )
         if prompt.degraded:
             self._figures.memory_errors.inc()
-        return prompt
+        return prompt.without_own_tools() if answer.must_answer else prompt
 
     async def _ask_reasoner(self, answer: Answer, prompt: Prompt) -> Reply:
         """Ask the reasoner, or the fallback in its place, and write what the client may see."""
