@@ -76,8 +76,6 @@ def test_what_the_server_reports_is_what_was_expected(
         rows = converse(gate, 9)
         state = gate.status()["gateway"]["reasoner_cache"]
         metrics = gate.http.get("/metrics").text
-    for row in rows:
-        print(row)
     edits = [row for row in rows if row[3]]
     assert len(edits) >= 3
     for tokens, expected, reported, compacted in rows[1:]:
