@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from clara_mlx.context.instructions import place_instructions
 from clara_mlx.context.messages import Message
+from clara_mlx.context.segments import cut, cutting_pattern
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.regular import check_folder
 
@@ -26,6 +27,9 @@ PROSE_BYTES_PER_TOKEN = 4.0
 
 #: Tokens that a template puts around a message, in the estimate.
 MESSAGE_TOKENS = 8
+
+# The first prompts are also counted whole, to see that the counts of their parts add up.
+_CHECKED_PROMPTS = 8
 
 # The number of texts whose counts are kept.
 _CACHED_COUNTS = 65_536
@@ -159,6 +163,10 @@ class ChatTemplate:
         # Fast tokenizers raise "Already borrowed" when threads share them.
         self._lock = threading.Lock()
         self._counts = CountCache(self._count)
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        added = backend.get_added_tokens_decoder().values() if backend is not None else ()
+        self._cuts = cutting_pattern(added)
+        self._checks = _CHECKED_PROMPTS
         if loaded is not None:
             loaded()
         #: Whether the template accepts a system message that is not the first; found out once.
@@ -196,19 +204,37 @@ class ChatTemplate:
         """
         try:
             given = [as_server_gives(message) for message in messages]
-            with self._lock:
-                ids = self._tokenizer.apply_chat_template(
-                    given,
-                    tools=list(tools) if tools else None,
-                    add_generation_prompt=True,
-                    tokenize=True,
-                    **self._options,
-                )
+            return self._tokens_of(given, list(tools) if tools else None)
         except Exception as error:  # templates raise what they like
             raise Refused(f"the reasoner's chat template rejects these messages: {error}") from (
                 error
             )
-        return len(ids)
+
+    def _tokens_of(self, messages: list[Message], tools: list[Any] | None) -> int:
+        """The tokens of a prompt: those of its parts, most of which were counted before."""
+        if self._cuts is None:
+            return len(self._render(messages, tools, tokenize=True))
+        rendered = str(self._render(messages, tools, tokenize=False))
+        rendered.encode()  # raises what the tokenizer would for half of a character
+        tokens = sum(map(self._counts, cut(rendered, self._cuts)))
+        if self._checks > 0:
+            self._checks -= 1
+            whole = len(self._render(messages, tools, tokenize=True))
+            if tokens != whole:  # a tokenizer that does more than it says
+                self._cuts = None
+            return whole
+        return tokens
+
+    def _render(self, messages: list[Message], tools: list[Any] | None, *, tokenize: bool) -> Any:
+        """The prompt as text, or as ids."""
+        with self._lock:
+            return self._tokenizer.apply_chat_template(
+                messages,
+                tools=tools,
+                add_generation_prompt=True,
+                tokenize=tokenize,
+                **self._options,
+            )
 
 
 def count_prompt(
