@@ -178,6 +178,7 @@ def test_what_an_assistant_said() -> None:
         user(text("Go.")),
         assistant(
             {"type": "thinking", "thinking": "Hm.", "signature": "of anybody"},
+            {"type": "thinking", "thinking": "", "signature": "of one that is not shown"},
             {"type": "redacted_thinking", "data": "…"},
             {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
             {"type": "web_search_tool_result", "tool_use_id": "s", "content": [found]},

@@ -138,14 +138,14 @@ def _read_assistant(blocks: Sequence[Part], where: str) -> Message:
             case "text":
                 parts.append(_text_part(_text(block, where)))
             case "thinking":
-                thoughts.append(_string(block, "thinking", where))
+                thoughts += _texts_in(block.get("thinking"))
             case "tool_use":
                 calls.append(_read_call(block, where))
             case _:
                 texts = _texts_in(block)
                 parts += [_text_part("\n".join(["", *texts, ""]))] if texts else []
     message: Message = {"role": "assistant", "content": parts}
-    if any(thoughts):
+    if thoughts:
         message["reasoning_content"] = _APART.join(thoughts)
     if calls:
         message["tool_calls"] = calls
