@@ -47,7 +47,7 @@ def edited(text: str, kind: str, number: int) -> tuple[str, list[Any], list[Sett
 def test_connecting_sets_what_is_wanted_and_undoing_is_exact(kind: str) -> None:
     refused = []
 
-    @settings(max_examples=sized(25, 300), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=sized(12, 300), deadline=None, derandomize=True, database=None)
     @given(TEXTS[kind], st.integers(0, 9))
     def check(text: str, number: int) -> None:
         done = edited(text, kind, number)
@@ -71,7 +71,7 @@ def test_connecting_sets_what_is_wanted_and_undoing_is_exact(kind: str) -> None:
 def test_what_others_changed_since_stays(kind: str) -> None:
     """A program that writes the file anew, or a user who adds to it, loses nothing by undoing."""
 
-    @settings(max_examples=sized(25, 300), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=sized(12, 300), deadline=None, derandomize=True, database=None)
     @given(TEXTS[kind], st.integers(0, 9), st.sampled_from(["mine", "A_MINE"]), st.booleans())
     def check(text: str, number: int, name: str, dropped: bool) -> None:
         done = edited(text, kind, number)

@@ -221,7 +221,7 @@ def test_odd_records_are_read_or_named(home: Path, tmp_path: Path, name: str) ->
     file = tmp_path / "odd.jsonl"
     with Memory.open(tmp_path / "odd.db") as memory:
 
-        @settings(max_examples=sized(25, 1000), deadline=None, derandomize=True, database=None)
+        @settings(max_examples=sized(12, 1000), deadline=None, derandomize=True, database=None)
         @given(st.data())
         def check(data: Any) -> None:
             record = json.loads(data.draw(st.sampled_from(lines)))
