@@ -28,7 +28,7 @@ PROSE_BYTES_PER_TOKEN = 4.0
 #: Tokens that a template puts around a message, in the estimate.
 MESSAGE_TOKENS = 8
 
-# The first prompts are also counted whole, to see that the counts of their parts add up.
+# The first prompts are also counted whole, to see that the counts of their segments add up.
 _CHECKED_PROMPTS = 8
 
 # The number of texts whose counts are kept.
@@ -211,7 +211,7 @@ class ChatTemplate:
             )
 
     def _tokens_of(self, messages: list[Message], tools: list[Any] | None) -> int:
-        """The tokens of a prompt: those of its parts, most of which were counted before."""
+        """The tokens of a prompt: those of its segments, most of which were counted before."""
         if self._cuts is None:
             return len(self._render(messages, tools, tokenize=True))
         rendered = str(self._render(messages, tools, tokenize=False))

@@ -1,4 +1,4 @@
-"""The parts of a rendered prompt have the tokens of the whole, whatever the tokenizer."""
+"""The segments of a rendered prompt have the tokens of the whole, whatever the tokenizer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from clara_mlx.context.segments import cut, cutting_pattern
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=anything)
-def test_tokens_of_parts_add_up(kind: str, text: str) -> None:
+def test_tokens_of_segments_add_up(kind: str, text: str) -> None:
     backend = Tokenizer.from_str(tokenizer(kind).full.to_str())
     pattern = cutting_pattern(backend.get_added_tokens_decoder().values())
     assert pattern is not None
     text = readable(text)
-    parts = cut(text, pattern)
-    assert "".join(parts) == text
-    counts = [len(backend.encode(part, add_special_tokens=False).ids) for part in parts]
+    segments = cut(text, pattern)
+    assert "".join(segments) == text
+    counts = [len(backend.encode(one, add_special_tokens=False).ids) for one in segments]
     assert sum(counts) == len(backend.encode(text, add_special_tokens=False).ids)
 
 
