@@ -52,7 +52,7 @@ _SUBJECT = 48
 _BESIDE_USERS = 0.4
 
 # Steps that are only named with their handles leave this share of what is left to fuller forms.
-_BESIDE_NAMED = 0.35
+_BESIDE_NAMED = 0.2
 
 # Short forms leave this share of what is left then to the fullest ones.
 _BESIDE_SHORT = 0.3
