@@ -21,7 +21,7 @@ from clara_mlx.context.table import Edit
 from clara_mlx.memory import Memory
 
 # Requests of one random history; each changes one of a few conversations and sends it.
-REQUESTS = sized(40, 300)
+REQUESTS = sized(32, 300)
 
 
 class Clients:
@@ -220,7 +220,7 @@ def test_the_work_of_a_request_does_not_grow_with_the_history(
     messages: list[Message] = []
     done: list[tuple[int, int, int, int]] = []
     compacted: list[bool] = []
-    for added in trajectory(sized(100, 400), lines=12):
+    for added in trajectory(sized(72, 400), lines=12):
         messages += added
         given = json.loads(json.dumps(messages))
         work.take()

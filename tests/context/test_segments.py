@@ -60,7 +60,7 @@ def test_a_prompt_is_counted_as_a_whole_would_be(
 
     monkeypatch.setattr(counter._counts, "_count", read_it)
     messages: list[dict[str, Any]] = []
-    for added in trajectory(20, lines=8):
+    for added in trajectory(12, lines=8):
         messages += added
         tools = TOOLS if len(messages) % 2 else None
         assert counter.prompt(messages, tools) == whole.prompt(messages, tools)
