@@ -63,7 +63,7 @@ def outline(text: str, start: int, characters: int) -> str:
     count = min(characters // _SECTION, left // _LEAST_SECTION)
     if count < 1:
         return ""
-    contents = _Contents(view, view.text[:begin] if begin <= _READ else "")
+    contents = _Contents(view, view.text[:begin])
     borders = _borders(view.text, begin, count)
     told: list[str] = []
     room = characters

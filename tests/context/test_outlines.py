@@ -61,6 +61,18 @@ def test_what_failed_further_on_is_named(memory: Memory) -> None:
     assert "quota 17" not in page and "1 failed, 700 passed" in heading
 
 
+def test_the_steps_behind_a_fold_are_named(memory: Memory) -> None:
+    steps = [
+        f"assistant: I look at part {number}.\ncalled bash: cat notes/part_{number}.txt\n"
+        f"  gave: {'nothing new here, ' * 12}"
+        for number in range(90)
+    ]
+    _, heading, page = first_page(memory, "\n".join(steps))
+    named = re.findall(r"\d+ called bash: cat notes/part_\d+\.txt", heading)
+    assert named and all(step.partition(" ")[2] not in page for step in named)
+    assert "(+" in heading  # the other steps are counted
+
+
 def test_lines_inside_json_are_named_by_their_characters(memory: Memory) -> None:
     text = json.dumps({"returncode": 0, "output": LISTING})
     handle, heading, _ = first_page(memory, text)
