@@ -93,16 +93,8 @@ class Answerer:
                 self._router.switch_to_fallback(
                     answer.route, "images", "the messages have parts that are not text"
                 )
-            elif request.api == "chat":
-                raise ApiError(
-                    400,
-                    "the reasoner reads text only, no images or files, and no fallback that reads "
-                    "them is set up",
-                    param="messages",
-                    code="unsupported_content",
-                )
-            # Agents that speak other APIs send an image in every request from then on: a refusal
-            # would end the conversation. The reasoner is told that there is one, see `payload`.
+            # Without one the reasoner is told that there is an image, see `payload`: it is in every
+            # request from now on, so that a refusal would end the conversation.
         elif refusal := payload.unsupported_option(request, reasoner):
             raise refusal
 

@@ -237,8 +237,7 @@ def test_what_the_server_gets_wrong_is_right_here(gate: Gateway, server: str) ->
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
     picture = [{"role": "user", "content": image}]
     assert ask(server, messages=picture).status_code == 404
-    refused = ask(ours, messages=picture)
-    assert refused.status_code == 400 and refused.json()["error"]["code"] == "unsupported_content"
+    assert ask(ours, messages=picture).status_code == 200  # it is told in words that there is one
     assert ask(ours, model="no/such-model").status_code == 200  # and nothing is unloaded
     secret = [{"role": "developer", "content": "be kind"}, {"role": "user", "content": "hi"}]
     system = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
