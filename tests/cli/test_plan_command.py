@@ -35,6 +35,13 @@ def test_the_tables_say_it_plainly(cli: Cli) -> None:
     assert "102.9" in shown and "73.5" in shown
 
 
+def test_it_says_whether_a_cache_can_be_trimmed(cli: Cli) -> None:
+    assert planned(cli, "--memory", 64)["reasoner"]["cache"] == "trimmable"
+    hybrid = ("--memory", 64, "--reasoner", "qwen3.6-35b-a3b")
+    assert planned(cli, *hybrid)["reasoner"]["cache"] == "whole"
+    assert "can't be trimmed" in " ".join(cli("plan", *hybrid).stdout.split())
+
+
 def test_json_has_every_figure(cli: Cli) -> None:
     result = planned(cli, "--memory", 128, "--bits", 3)
     asked = result["asked"]
