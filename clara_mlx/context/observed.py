@@ -32,7 +32,9 @@ class Observer:
         before = _of_whole_units(known, messages)
         spans = units(messages, len(before))
         kept = pieces_to_keep(messages, spans)
+        seen = self._freezer.table.seen()
         found = self._freezer.observe_all(session, list(chain.from_iterable(kept)))
+        seen.update(found.values())
         new: list[_Handles] = []
         first = 0
         for pieces in kept:

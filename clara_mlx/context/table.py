@@ -192,10 +192,7 @@ class BlockTable:
 
         Those that were seen to exist are asked for again only after something was removed.
         """
-        since = self._file.removals()
-        if getattr(self._local, "since", None) != since or len(self._local.there) > _MOST_SEEN:
-            self._local.since, self._local.there = since, set()
-        there: set[str] = self._local.there
+        there = self.seen()
         unknown = [handle for handle in handles if handle not in there]
         if unknown:
             self._file.bring(unknown)
@@ -205,6 +202,18 @@ class BlockTable:
             )
             there.update(row["handle"] for row in rows)
         return there.intersection(handles)
+
+    def seen(self) -> set[str]:
+        """The handles that this thread has seen to exist since something was removed.
+
+        Whoever remembers texts after this call can add theirs: if something is removed meanwhile,
+        the set is used no more.
+        """
+        since = self._file.removals()
+        if getattr(self._local, "since", None) != since or len(self._local.there) > _MOST_SEEN:
+            self._local.since, self._local.there = since, set()
+        there: set[str] = self._local.there
+        return there
 
     def mentions(self, digests: Sequence[bytes]) -> set[str]:
         """The handles that the blocks with these digests name."""

@@ -242,10 +242,12 @@ def signs(text: str) -> tuple[Sign, ...]:
 def _look_for_sign(line: str) -> tuple[Weight, int] | None:
     """What a line says, and where it says so."""
     lower = line.lower()
-    if any(hint.search(lower) for hint in _HINTS):
-        for weight, pattern in _SIGNS:
-            if match := pattern.search(line):
-                return weight, match.start()
+    for hint in _HINTS:
+        if hint.search(lower):
+            for weight, pattern in _SIGNS:
+                if match := pattern.search(line):
+                    return weight, match.start()
+            break
     return ("finding", 0) if _FINDING.match(line) else None
 
 
