@@ -45,14 +45,23 @@ def versions(text: str) -> Iterator[Span]:
     for match in _VERSION.finditer(text):
         start, end = match.span()
         number, suffix = match.groups()
-        if number.count(".") > 1:
-            # Four small numbers are an address.
-            parts = number.split(".")
-            if len(parts) != 4 or number[0] == "v" or any(int(part) > 255 for part in parts):
-                yield start, end
-        # Two numbers with a dot are a decimal, unless the text says that they are a version.
-        elif number[0] == "v" or suffix or _BEFORE_VERSION.match(text, _before(text, start)):
+        parts = number.split(".")
+        # Two numbers with a dot are a decimal, and three can be a date, unless the text says that
+        # they are a version.
+        in_doubt = _is_date(parts) if len(parts) > 2 else number[0] != "v"
+        if in_doubt and not suffix and not _BEFORE_VERSION.match(text, _before(text, start)):
+            continue
+        # Four small numbers are an address.
+        if len(parts) != 4 or number[0] == "v" or any(int(part) > 255 for part in parts):
             yield start, end
+
+
+def _is_date(parts: list[str]) -> bool:
+    """Whether numbers are a day, a month and a year, as many countries write a date."""
+    if len(parts) != 3 or len(parts[2]) != 4 or not parts[0].isdecimal():
+        return False
+    day, month, year = map(int, parts)
+    return 1 <= day <= 31 and 1 <= month <= 12 and 1900 <= year < 2100
 
 
 def _before(text: str, start: int) -> int:
