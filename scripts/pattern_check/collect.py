@@ -239,9 +239,12 @@ def _evaluate(node: ast.expr, source: Source, module: ModuleType) -> Any:
 
 class _StandIn(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Put a name in place of ``re.escape(...)``."""
-        if ast.unparse(node.func) == "re.escape":
+        """Put a name in place of ``re.escape(...)``, two in place of ``map(re.escape, ...)``."""
+        function = ast.unparse(node.func)
+        if function == "re.escape":
             return ast.Constant(ESCAPED)
+        if function == "map" and ast.unparse(node.args[0]) == "re.escape":
+            return ast.List([ast.Constant(ESCAPED), ast.Constant(ESCAPED[::-1])], ast.Load())
         return self.generic_visit(node)
 
 

@@ -63,6 +63,10 @@ def patterns_in(tmp_path: Path, code: str) -> set[tuple[str, str]]:
         ("def f(t): return re.findall(r'a' 'b', t)", {("ab", "scan")}),
         ("B = 'x|y'\ndef f(t): return re.search(f'(?:{B})z', t)", {("(?:x|y)z", "search")}),
         ("def f(t, u): return re.search('a' + re.escape(u), t)", {("aName", "search")}),
+        (
+            "def f(t, u): return re.search('|'.join(map(re.escape, u)), t)",
+            {("Name|emaN", "search")},
+        ),
         ("A = {k: re.compile(k) for k in 'ab'}", {("a", "search"), ("b", "search")}),
         (
             "A = tuple((re.compile(p), 1) for p in ('a',))\n"
