@@ -25,7 +25,7 @@ from clara_mlx.convert.manifest import adapter_config, write_manifest
 from clara_mlx.convert.quantise import Error, Quantisation, measure_error, quantise_tensor
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
-from clara_mlx.convert.weight_map import ADAPTER, BASE, Weight, expand
+from clara_mlx.convert.weight_map import ADAPTER, Weight, expand
 from clara_mlx.errors import CheckpointError, Progress
 from clara_mlx.model.folder import LAYOUT
 from clara_mlx.store import atomic
@@ -90,7 +90,7 @@ def convert(
 
     # 1. Map every tensor to its place and size in the model folder.
     layers = source.sizes["layers"]
-    base = _map_tensors(source.base, expand(BASE, layers), dtype, quantisation)
+    base = _map_tensors(source.base, expand(source.base_table, layers), dtype, quantisation)
     adapters = {
         name: _map_tensors(tensors, expand(ADAPTER, layers), dtype, None)
         for name, tensors in source.adapters.items()

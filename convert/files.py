@@ -8,7 +8,7 @@ from typing import Any
 
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
-from clara_mlx.convert.weight_map import clean_adapter_key
+from clara_mlx.convert.weight_map import clean_adapter_key, clean_base_key
 from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.folder import download
 from clara_mlx.model.regular import MOST_CONFIG, read_regular
@@ -123,7 +123,7 @@ def _check_tensors(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
 
 
 def read_base(path: Path) -> dict[str, TensorRef]:
-    """All tensors of a base, from the safetensors files that its index names, if it has one."""
+    """The tensors of a base's text model, from the safetensors files that its index names."""
     index = path / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
@@ -140,7 +140,10 @@ def read_base(path: Path) -> dict[str, TensorRef]:
         )
     tensors: dict[str, TensorRef] = {}
     for file in files:
-        tensors.update(read_safetensors(file))
+        for key, ref in read_safetensors(file).items():
+            name = clean_base_key(key)
+            if name is not None:
+                tensors[name] = ref
     return tensors
 
 

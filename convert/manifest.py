@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.convert.chat_template import TEMPLATE_FILE, read_template
 from clara_mlx.convert.disk import write_json
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT
 from clara_mlx.model.lora import SCALE, TARGETS
 from clara_mlx.model.regular import read_regular
@@ -53,7 +55,7 @@ def write_manifest(
     write_json(
         folder / LAYOUT.clara,
         {
-            "format": LAYOUT.format,
+            "format": format_of(config),
             "clara_mlx": __version__,
             "fingerprint": fingerprint_of(
                 {"files": hashes, "quantization": scheme, "dtype": dtype}
@@ -79,6 +81,12 @@ def write_manifest(
             "files": file_sizes(folder),
         },
     )
+
+
+def format_of(config: ClaraConfig) -> int:
+    """The format number of ``clara.json``: 1 unless an older clara-mlx would read it wrongly."""
+    plain = config.prompt is None and config.bos_id is not None and not config.more_stop_ids
+    return 1 if plain else LAYOUT.format
 
 
 def fingerprint_of(identity: dict[str, Any]) -> str:
@@ -115,20 +123,8 @@ def adapter_config(source: Source) -> dict[str, Any]:
 
 
 def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None) -> dict[str, Any]:
-    """The base's ``config.json``, changed where mlx-lm would read something else from it."""
-    config = dict(source.base_config)
-    # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.
-    rope = config.pop("rope_parameters", None) or {}
-    if not isinstance(rope, dict):
-        raise CheckpointError(
-            f"{source.base_path / 'config.json'}: rope_parameters must be an object"
-        )
-    config.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
-    if rope.get("rope_type", "default") != "default":
-        config["rope_scaling"] = rope
-    config["vocab_size"] = source.config.vocab_size
-    config["tie_word_embeddings"] = False
-    config["torch_dtype"] = dtype
+    """The folder's ``config.json``, as mlx-lm reads it."""
+    config = {**source.base_config, "torch_dtype": dtype}
     if quantisation:
         config["quantization"] = config["quantization_config"] = quantisation
     return config
@@ -139,6 +135,9 @@ def _copy_companions(source: Source, folder: Path) -> None:
     for name in COMPANIONS:
         if (source.base_path / name).exists():
             (folder / name).write_bytes(_read_companion(source.base_path / name))
+    template = read_template(source.path)
+    if template is not None:  # the one that the checkpoint was trained with
+        (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
     for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
         (folder / "LICENSE").write_bytes(_read_companion(licence))
 

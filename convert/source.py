@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from clara_mlx.convert import files, weight_map
+from clara_mlx.convert.base_config import mlx_config, read_base_config, special_ids
+from clara_mlx.convert.chat_template import read_layout
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_size
-from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, BASE, TABLES
+from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLE_LINES, TABLES, Weight
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import ModelFolder, download
+from clara_mlx.model.layout import PromptLayout
+from clara_mlx.model.network import build_network, check_network, shapes
 
 DEFAULT_BASE = "mistralai/Mistral-7B-Instruct-v0.2"
 
@@ -46,10 +50,11 @@ class Source:
     path: Path  # the folder with its config.json
     base_name: str  # full path or hub id
     base_path: Path  # the folder with the base's config.json
-    base_config: dict[str, Any]  # that file
+    base_config: dict[str, Any]  # of that file, what mlx-lm reads; of a text model if nested
     config: ClaraConfig
     tokenizer: dict[str, Any]  # the parsed tokenizer.json with the added tokens in it
     sizes: dict[str, int]  # by the weight map's shape names
+    base_table: tuple[Weight, ...]  # the weight map of the base
     base: Tensors  # of the base, with the checkpoint's own two tables
     adapters: AdapterRefs  # by our names (encoder, ...), tensors by the checkpoint's
     notes: list[str]  # for the user, on how the checkpoint will be used
@@ -81,16 +86,21 @@ class Source:
         adapters = files.read_adapters(path)
         base_name, base_path = _locate_base(base, path, fields, tables, adapters)
         asked_base = fields.get("decoder_model_name") if base is None else base_name
-        base_config = files.read_json(base_path / "config.json")
+        where = base_path / "config.json"
+        base_config = read_base_config(base_path)
         tokenizer = read_tokenizer(base_path, path)
-        config = _read_config(path, fields, base_path, base_config, vocabulary_size(tokenizer))
+        layout = read_layout(base_path, path, tokenizer)
+        config = _read_config(path, fields, base_path, base_config, tokenizer, layout)
         add_tokens(tokenizer, config, base_path)
         sizes = weight_map.dimensions(
-            base_config, config.vocab_size, config.lora_r, where=str(base_path / "config.json")
+            base_config, config.vocab_size, config.lora_r, where=str(where)
         )
+        base_config = mlx_config(base_config, config.vocab_size, where=where)
+        network = build_network(base_config, where=where)
+        check_network(network, where=where)
+        base_table = weight_map.base_table(shapes(network))
         weights = _without_tables(files.read_base(base_path)) | tables
-        _check_fit(path, base_path, weights, adapters, sizes)
-        lines = weight_map.expand(BASE, sizes["layers"])
+        _check_fit(path, base_path, weights, base_table, adapters, sizes)
         return cls(
             name=files.recorded_name(checkpoint),
             subfolder=subfolder,
@@ -102,9 +112,10 @@ class Source:
             config=config,
             tokenizer=tokenizer,
             sizes=sizes,
-            base={name: ref for name, ref in weights.items() if lines[name].target},
+            base_table=base_table,
+            base=weights,
             adapters={ADAPTER_NAMES[name]: _without_tables(a) for name, a in adapters.items()},
-            notes=_notes(asked_base, base_name, config, adapters),
+            notes=_notes(asked_base, base_name, config, layout, adapters),
             licences={
                 "checkpoint": files.read_licence(path),
                 "base": files.read_licence(base_path),
@@ -190,8 +201,7 @@ def _fits_default_base(fields: dict[str, Any], tables: Tensors, adapters: Adapte
     sizes = weight_map.dimensions(
         _DEFAULT_BASE_CONFIG, config.vocab_size, config.lora_r, where=DEFAULT_BASE
     )
-    lines = tuple(line for line in BASE if line.source in TABLES)
-    problems = weight_map.misfits(tables, lines, sizes)
+    problems = weight_map.misfits(tables, TABLE_LINES, sizes)
     for tensors in adapters.values():
         problems += weight_map.misfits(tensors, ADAPTER, sizes)
     return bool(adapters) and not problems
@@ -202,35 +212,41 @@ def _read_config(
     fields: dict[str, Any],
     base_path: Path,
     base_config: dict[str, Any],
-    base_vocab_size: int,
+    tokenizer: dict[str, Any],
+    layout: PromptLayout | None,
 ) -> ClaraConfig:
-    """The checkpoint's config, completed from its base's, which must be an unquantised Mistral."""
-    if base_config.get("model_type") not in ("mistral", "llama"):
-        raise CheckpointError(
-            f"{base_path / 'config.json'}: model_type {base_config.get('model_type')!r} is not "
-            "supported; CLaRa's base is a Mistral"
-        )
-    if "quantization" in base_config or "quantization_config" in base_config:
-        raise CheckpointError(f"{base_path}: already quantised; name the original base with --base")
-    windows = [base_config.get("max_position_embeddings"), base_config.get("sliding_window")]
-    return ClaraConfig.from_dict(
+    """The checkpoint's config, completed from its base's."""
+    windows = [base_config.get("max_position_embeddings")]
+    if base_config.get("use_sliding_window", True):
+        windows.append(base_config.get("sliding_window"))
+    ids = special_ids(base_config, base_path)
+    config = ClaraConfig.from_dict(
         {
             **fields,
             "hidden_size": base_config.get("hidden_size"),
-            "base_vocab_size": base_vocab_size,
+            "base_vocab_size": vocabulary_size(tokenizer),
             "window": min((w for w in windows if type(w) is int), default=None),
-            "bos_id": base_config.get("bos_token_id", 1),
-            "eos_id": base_config.get("eos_token_id", 2),
+            **ids,
+            "prompt": layout,
         },
         where=f"{path / 'config.json'} (with {base_path / 'config.json'})",
     )
+    published = PromptLayout.published(config.bos_id, config.eos_id)
+    if layout and replace(layout, template="") == published:
+        config = replace(config, prompt=None)
+    return config
 
 
 def _check_fit(
-    path: Path, base_path: Path, base: Tensors, adapters: AdapterRefs, sizes: dict[str, int]
+    path: Path,
+    base_path: Path,
+    base: Tensors,
+    base_table: tuple[Weight, ...],
+    adapters: AdapterRefs,
+    sizes: dict[str, int],
 ) -> None:
     """Refuse tensors that the weight map does not know, or that it misses; some are listed."""
-    problems = [f"base: {problem}" for problem in weight_map.misfits(base, BASE, sizes)]
+    problems = [f"base: {problem}" for problem in weight_map.misfits(base, base_table, sizes)]
     for name, tensors in adapters.items():
         if name in ADAPTER_NAMES:
             found = weight_map.misfits(tensors, ADAPTER, sizes)
@@ -254,10 +270,20 @@ def _without_tables(tensors: Tensors) -> Tensors:
 
 
 def _notes(
-    asked_base: Any, base_name: str, config: ClaraConfig, adapters: AdapterRefs
+    asked_base: Any,
+    base_name: str,
+    config: ClaraConfig,
+    layout: PromptLayout | None,
+    adapters: AdapterRefs,
 ) -> list[str]:
     """Notes for the user on how the checkpoint will be used."""
     notes = []
+    if layout is None:
+        notes.append(
+            "neither checkpoint nor base has a chat template; prompts have the published layout"
+        )
+    elif config.prompt:
+        notes.append(f"prompts have the form of the {layout.template}'s chat template")
     if base_name == DEFAULT_BASE != asked_base:
         notes.append(
             f"the checkpoint's base {asked_base!r} is not usable here; its tensor shapes are those "

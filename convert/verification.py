@@ -18,7 +18,7 @@ from clara_mlx.convert.quantise import (
 )
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import TensorRef
-from clara_mlx.convert.weight_map import ADAPTER, BASE, inverse
+from clara_mlx.convert.weight_map import ADAPTER, inverse
 from clara_mlx.errors import Progress
 from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import ModelFolder, load_arrays
@@ -85,7 +85,7 @@ def _compare_base(
     stored: dict[str, mx.array] = {}  # lazy: read when compared
     for file in sorted(folder.path.glob("model*.safetensors")):
         stored |= load_arrays(file)
-    lines = inverse(BASE, source.sizes["layers"])
+    lines = inverse(source.base_table, source.sizes["layers"])
     for number, (name, line) in enumerate(lines.items(), 1):
         original = source.base[line.source].read()
         path = name.removesuffix(".weight")

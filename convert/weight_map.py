@@ -1,7 +1,8 @@
 """Where each tensor of a checkpoint goes in a model folder, as one table with an inverse.
 
-The modules keep Hugging Face's names, so the base maps to itself. Adapters take mlx-lm's names and
-orientation: A (rank, in) becomes ``lora_a`` (in, rank), B (out, rank) becomes ``lora_b``.
+The base's table is the list of its network's own parameters, whose names mlx-lm and Hugging Face
+share, so the base maps to itself. Adapters take mlx-lm's names and orientation: A (rank, in)
+becomes ``lora_a`` (in, rank), B (out, rank) becomes ``lora_b``.
 """
 
 from __future__ import annotations
@@ -24,36 +25,27 @@ ADAPTER_NAMES = {
 
 @dataclass(frozen=True)
 class Weight:
-    """One line of the table; ``{i}`` is the layer, and a shape consists of `dimensions`' names."""
+    """One line of the table; ``{i}`` is the layer, a shape has numbers or `dimensions`' names."""
 
     source: str
     target: str | None  # None: dropped on purpose
-    shape: tuple[str, ...] = ()
+    shape: tuple[str | int, ...] = ()
     transposed: bool = False
 
+    def numbers(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape with the names' numbers."""
+        return tuple(size if isinstance(size, int) else sizes[size] for size in self.shape)
 
-def _same(name: str, *shape: str) -> Weight:
-    return Weight(name, name, shape)
 
-
-BASE = (
-    # The two tables come from decoder_first_last_layers.pth, not from the base.
-    _same("model.embed_tokens.weight", "rows", "hidden"),
-    _same("model.layers.{i}.input_layernorm.weight", "hidden"),
-    _same("model.layers.{i}.self_attn.q_proj.weight", "heads", "hidden"),
-    _same("model.layers.{i}.self_attn.k_proj.weight", "kv_heads", "hidden"),
-    _same("model.layers.{i}.self_attn.v_proj.weight", "kv_heads", "hidden"),
-    _same("model.layers.{i}.self_attn.o_proj.weight", "hidden", "heads"),
-    _same("model.layers.{i}.post_attention_layernorm.weight", "hidden"),
-    _same("model.layers.{i}.mlp.gate_proj.weight", "mlp", "hidden"),
-    _same("model.layers.{i}.mlp.up_proj.weight", "mlp", "hidden"),
-    _same("model.layers.{i}.mlp.down_proj.weight", "hidden", "mlp"),
-    _same("model.norm.weight", "hidden"),
-    _same("lm_head.weight", "rows", "hidden"),
-    Weight("model.layers.{i}.self_attn.rotary_emb.inv_freq", None),
-)
-
+#: The two tables, which come from decoder_first_last_layers.pth and not from the base.
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+
+TABLE_LINES = tuple(Weight(name, name, ("rows", "hidden")) for name in TABLES)
+
+
+def base_table(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Weight, ...]:
+    """The base's table, from the shapes of its network's parameters."""
+    return tuple(Weight(name, name, shape) for name, shape in shapes.items())
 
 
 def _adapted(path: str, out_dims: str, in_dims: str) -> tuple[Weight, Weight]:
@@ -103,7 +95,7 @@ def misfits(
         if name not in lines:
             problems.append(f"unexpected {name}")
         elif lines[name].target:
-            shape = tuple(sizes[size] for size in lines[name].shape)
+            shape = lines[name].numbers(sizes)
             if ref.shape != shape:
                 problems.append(f"{name} has shape {ref.shape} instead of {shape}")
     return problems
@@ -118,6 +110,18 @@ def clean_adapter_key(key: str) -> str:
     """An adapter's tensor name without peft's prefix and without an adapter name left inside."""
     key = key.removeprefix("base_model.model.")
     return re.sub(r"\.(lora_[AB])\.\w+_adapter\.weight$", r".\1.weight", key)
+
+
+def clean_base_key(key: str) -> str | None:
+    """A base's tensor name without the prefix of a text model inside a larger one.
+
+    None for what CLaRa has no use for: frequencies that are computed anew, and images.
+    """
+    if key.endswith("rotary_emb.inv_freq") or re.match(r"(model\.)?(vision_|multi_modal_)", key):
+        return None
+    if key.startswith("model.language_model."):
+        return "model." + key.removeprefix("model.language_model.")
+    return key.removeprefix("language_model.")
 
 
 # No real model is deeper or wider; a hostile config must not cost memory.

@@ -71,7 +71,7 @@ def _generate(
     generator = BatchGenerator(
         network,
         max_tokens=max_tokens,
-        stop_tokens=[[clara.config.eos_id]],
+        stop_tokens=[[id] for id in clara.config.stop_ids],
         completion_batch_size=BATCH,
         prefill_batch_size=BATCH,
     )

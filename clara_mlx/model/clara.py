@@ -123,7 +123,7 @@ class Clara:
         self.fingerprint = fingerprint
         self._query_adapter = query_adapter
         self.prompts = Prompts(config, tokenizer)
-        self._decoder = Decoder(network, adapters, tokenizer, config.eos_id)
+        self._decoder = Decoder(network, adapters, tokenizer, config.stop_ids)
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ class Clara:
             text, chunk = pieces[i]
             return self._encoder_inputs([text[chunk.start : chunk.end]], truncate=False)[0]
 
-        layout = 3 + self.config.memory_tokens  # <ENC>, <s>, </s> and the memory tokens
+        layout = len(self.prompts.encoder_input([]))
         lengths = [chunk.tokens + layout for _, chunk in pieces]
         latents = self._encode(lengths, input_of, "encoder", progress)
         compressed = []

@@ -7,6 +7,14 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.layout import PromptLayout
+
+# Types of the fields that are not named by their annotation.
+_TYPES = {
+    "bos_id": ("int", "NoneType"),
+    "more_stop_ids": ("tuple",),
+    "prompt": ("PromptLayout", "NoneType"),
+}
 
 
 @dataclass(frozen=True)
@@ -23,19 +31,21 @@ class ClaraConfig:
     hidden_size: int  # width of the base, and so of a latent
     base_vocab_size: int  # rows before the added tokens; the first added token's id
     window: int  # tokens the base can attend to
-    bos_id: int = 1
-    eos_id: int = 2
+    bos_id: int | None = 1  # None: the base has none, and none is put in
+    eos_id: int = 2  # in the layouts
     different_mem_tokens: bool = True  # false: one <MEM> token, repeated
     sep: bool = True
     training_stage: str = ""  # stage1 (Base), stage1_2 (Instruct), stage2 (E2E)
     generation_top_k: int = 5  # documents per question at training time
     max_new_tokens: int = 128
+    more_stop_ids: tuple[int, ...] = ()  # which end an answer, too
+    prompt: PromptLayout | None = None  # None: the published layout
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             # bool is an int to Python, but not to a config.
-            if type(value).__name__ != field.type:
+            if type(value).__name__ not in _TYPES.get(field.name, (field.type,)):
                 raise CheckpointError(
                     f"config: {field.name} must be of type {field.type}, got {value!r}"
                 )
@@ -43,10 +53,15 @@ class ClaraConfig:
         for name in (*sizes, "base_vocab_size"):
             if getattr(self, name) < 1:
                 raise CheckpointError(f"config: {name} must be positive, got {getattr(self, name)}")
-        for name in ("bos_id", "eos_id"):
-            if not 0 <= getattr(self, name) < self.base_vocab_size:
+        ids: list[tuple[str, Any]] = [("bos_id", self.bos_id), ("eos_id", self.eos_id)]
+        ids += [("more_stop_ids", id) for id in self.more_stop_ids]
+        ids += [("prompt", id) for id in (self.prompt.ids() if self.prompt else ())]
+        for name, id in ids:
+            if id is None:
+                continue
+            if type(id) is not int or not 0 <= id < self.base_vocab_size:
                 raise CheckpointError(
-                    f"config: {name} {getattr(self, name)} is not in the base vocabulary of "
+                    f"config: {name} {id!r:.40} is not in the base vocabulary of "
                     f"{self.base_vocab_size}"
                 )
         # 2**20 is far above any published value; it keeps a hostile config from costing memory.
@@ -76,6 +91,20 @@ class ClaraConfig:
         first = self.base_vocab_size
         step = 1 if self.different_mem_tokens else 0
         return [first + i * step for i in range(self.memory_tokens)]
+
+    @property
+    def layout(self) -> PromptLayout:
+        """What stands around the texts of a decoder prompt."""
+        return self.prompt or PromptLayout.published(self.bos_id, self.eos_id)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Ids that end an answer: the base's, and the one that its chat template ends a turn with.
+
+        The one of the layout is the first.
+        """
+        ends = (self.eos_id, self.layout.turn_end, *self.more_stop_ids)
+        return list(dict.fromkeys(id for id in ends if id is not None))
 
     @property
     def enc_id(self) -> int:
@@ -109,6 +138,11 @@ class ClaraConfig:
         if missing:
             raise CheckpointError(f"{where}: not a CLaRa config: it has no {', '.join(missing)}")
         try:
-            return cls(**{name: raw[name] for name in names if name in raw})
+            given = {name: raw[name] for name in names if name in raw}
+            if isinstance(given.get("more_stop_ids"), list):
+                given["more_stop_ids"] = tuple(given["more_stop_ids"])
+            if given.get("prompt") is not None:
+                given["prompt"] = PromptLayout.from_dict(given["prompt"])
+            return cls(**given)
         except CheckpointError as error:
             raise CheckpointError(f"{where}: {error}") from error

@@ -56,12 +56,12 @@ class Decoder:
     """Generates from decoder prompts with the decoder adapter active."""
 
     def __init__(
-        self, model: nn.Module, adapters: Adapters, tokenizer: TextTokenizer, eos_id: int
+        self, model: nn.Module, adapters: Adapters, tokenizer: TextTokenizer, stop_ids: list[int]
     ) -> None:
         self._network = _DecoderPass(model, adapters)
-        # mlx-lm asks a Hugging Face tokenizer for its eos id and vocabulary; text is ours.
+        # mlx-lm asks a Hugging Face tokenizer for its vocabulary; text is ours.
         wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer.full)
-        self._tokenizer = TokenizerWrapper(wrapped, partial(_Detokenizer, tokenizer), [eos_id])
+        self._tokenizer = TokenizerWrapper(wrapped, partial(_Detokenizer, tokenizer), stop_ids)
 
     def inputs_embeds(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Prompt embeddings (tokens, hidden) with latents (k, M, hidden) in the memory slots."""

@@ -24,7 +24,7 @@ from clara_mlx.model.tokenizer import TextTokenizer
 class Layout:
     """File names inside a model folder."""
 
-    format: int = 1  # of clara.json; a reader refuses a newer one
+    format: int = 2  # the newest of clara.json; a reader refuses a newer one
     clara: str = "clara.json"
     config: str = "config.json"
     weights: str = "model-{:05d}-of-{:05d}.safetensors"

@@ -1,17 +1,20 @@
 """The token layout of the encoder input and of the decoder prompt.
 
 The reference was trained with exactly these strings, its mistakes included: another wording is an
-input that the weights have not seen (tests/golden/README.md). Layout tokens are added as ids, so
-that no text can add or remove a memory slot.
+input that the weights have not seen (tests/golden/README.md). What stands around them is the
+checkpoint's or its base's chat template (`clara_mlx.model.layout`). Layout tokens are added as ids,
+so that no text can add or remove a memory slot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from clara_mlx.errors import ClaraError, PromptTooLong
 from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.layout import Part
 from clara_mlx.model.tokenizer import TextTokenizer
 
 ANSWER_SYSTEM = (
@@ -43,7 +46,7 @@ class DecoderPrompt:
 
     ``slots[i]`` is the position of the i-th memory vector of the flattened ``(k * M, hidden)``
     latents; ``ids`` holds the memory tokens' own ids there. With an answer, for training, the
-    labels are ``ids[answer_from:]``, ``</s>`` included.
+    labels are ``ids[answer_from:]``, with the end of the turn.
     """
 
     ids: list[int]
@@ -57,6 +60,7 @@ class Prompts:
     def __init__(self, config: ClaraConfig, tokenizer: TextTokenizer) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        self._layout = config.layout
 
     def encoder_input(self, text_ids: list[int], *, truncate: bool = False) -> list[int]:
         """Ids of ``<ENC><s>`` text ``</s>`` and the memory tokens, unpadded.
@@ -66,7 +70,8 @@ class Prompts:
         has checked the length. The same layout serves documents and questions.
         """
         config = self.config
-        ids = [config.enc_id, config.bos_id, *text_ids, config.eos_id]
+        bos = [] if config.bos_id is None else [config.bos_id]
+        ids = [config.enc_id, *bos, *text_ids, config.eos_id]
         if truncate:
             ids = ids[: config.doc_max_length + 3]
         return ids + config.memory_ids
@@ -139,19 +144,35 @@ class Prompts:
         text: Sequence[int] = (),
     ) -> DecoderPrompt:
         """Ids of system and user turn, documents and text between its halves, and the answer."""
-        config = self.config
-        encode = self.tokenizer.encode
-        head = [config.bos_id, *encode(f" [INST] {system}\n\n{before}")]
+        config, layout = self.config, self._layout
+        # Where a template cuts the edges of a turn, it would cut these.
+        before = before.lstrip() if layout.trims_start else before
+        after = after.rstrip() if layout.trims_end else after
+        head = self._ids([*layout.begin, system, *layout.between, before], starts=True)
         block = [*config.memory_ids, config.sep_id]
         slots = [
             len(head) + document * len(block) + i
             for document in range(documents)
             for i in range(config.memory_tokens)
         ]
-        ids = [*head, *block * documents, *text, *encode(f"{after} [/INST]")]
+        ids = [*head, *block * documents, *text, *self._ids([after, *layout.end])]
         if answer is None:
             return DecoderPrompt(ids, slots)
         # As the reference tokenises: prompt and answer as one text, the prompt counted on its own.
-        turn = encode(f"{after} [/INST] {answer}")
-        whole = [*head, *block * documents, *text, *turn, config.eos_id]
+        answer = answer.strip() if layout.trims_answer else answer
+        turn = self._ids([after, *layout.end, *layout.answer, answer, *layout.close])
+        whole = [*head, *block * documents, *text, *turn]
         return DecoderPrompt(whole, slots, answer_from=len(ids))
+
+    def _ids(self, parts: Sequence[Part], *, starts: bool = False) -> list[int]:
+        """Ids of consecutive pieces; texts side by side are one text, as they are in a template.
+
+        ``starts``: whether the first piece stands at the start of the prompt.
+        """
+        ids: list[int] = []
+        for kind, run in groupby(parts, key=type):
+            if kind is int:
+                ids += [part for part in run if isinstance(part, int)]
+            elif text := "".join(map(str, run)):
+                ids += self.tokenizer.encode(text, starts=starts and not ids)
+        return ids

@@ -33,8 +33,12 @@ class TextTokenizer:
             _remove_special_words(spec)
             spec["added_tokens"] = []
             spec["post_processor"] = spec["truncation"] = spec["padding"] = None
+            at_start = json.dumps(spec)
             _drop_first_piece_prefix(spec.get("pre_tokenizer"))
             self._tokenizer = Tokenizer.from_str(json.dumps(spec))
+            self._at_start = self._tokenizer
+            if json.dumps(spec) != at_start:
+                self._at_start = Tokenizer.from_str(at_start)
         except Exception as error:  # the library raises bare Exception on malformed files
             raise CheckpointError(f"{where}: not a usable tokenizer: {error}") from error
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -46,9 +50,10 @@ class TextTokenizer:
         #: The longest entry of the vocabulary, in characters: no token covers more text.
         self.longest_token = max(map(len, vocabulary), default=1)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
-        return self._tokenizer.encode(_without_lone_surrogates(text)).ids
+    def encode(self, text: str, *, starts: bool = False) -> list[int]:
+        """Ids of a text that follows something, or that ``starts`` a prompt."""
+        tokenizer = self._at_start if starts else self._tokenizer
+        return tokenizer.encode(_without_lone_surrogates(text)).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, on all cores."""

@@ -42,7 +42,7 @@ class Evaluator:
         self._stepper = stepper
         self._collator = collator
         self._latents = collator.latents or DocumentLatents(clara, dataset.documents, keep=False)
-        self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.eos_id)
+        self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.stop_ids)
         micro_batch_size = config.steps.micro_batch_size
         examples = dataset.examples
         batching = Batching(

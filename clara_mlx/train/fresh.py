@@ -9,8 +9,9 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.convert import Source, convert
+from clara_mlx.convert.base_config import read_base_config
 from clara_mlx.convert.export import write_checkpoint
-from clara_mlx.convert.files import BASE_FILES, locate_folder, read_base, read_json
+from clara_mlx.convert.files import BASE_FILES, locate_folder, read_base
 from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.vocabulary import read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import ADAPTER, TABLES, dimensions, expand
@@ -43,12 +44,12 @@ def start_folder(fresh: Fresh, output: Path, seed: int) -> Path:
 def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
     """Write a checkpoint of a base with added tokens and two empty adapters."""
     base = locate_folder(fresh.base, BASE_FILES)
-    base_config = read_json(base / "config.json")
+    base_config = read_base_config(base)
     where = str(base / "config.json")
     tokenizer = read_tokenizer(base, base)
     refs = read_base(base)
     if TABLES[0] not in refs:
-        raise CheckpointError(f"{base}: not a Mistral base (it has no {TABLES[0]})")
+        raise CheckpointError(f"{base}: not a base for CLaRa (it has no {TABLES[0]})")
     config = ClaraConfig.from_dict(
         {
             "doc_max_length": fresh.doc_max_length,
@@ -86,9 +87,7 @@ def _write_checkpoint(fresh: Fresh, to: Path, seed: int) -> None:
 def adapter_shapes(sizes: dict[str, int]) -> dict[str, mx.array]:
     """Unevaluated arrays of an adapter's shapes, by our names: A (in, rank), B (rank, out)."""
     lines = [line for line in expand(ADAPTER, sizes["layers"]).values() if line.target]
-    return {
-        str(line.target): mx.zeros([sizes[size] for size in reversed(line.shape)]) for line in lines
-    }
+    return {str(line.target): mx.zeros(list(reversed(line.numbers(sizes)))) for line in lines}
 
 
 def _add_rows(
