@@ -80,6 +80,8 @@ def mlx_config(config: dict[str, Any], vocab_size: int, *, where: Path) -> dict[
         CheckpointError: ``rope_parameters`` is not an object.
     """
     config = dict(config)
+    for key in ("quantization", "quantization_config"):  # empty, or the base would be refused
+        config.pop(key, None)
     # Newer transformers nest what mlx-lm's Llama expects at the top, and would silently default.
     rope = config.get("rope_parameters") or {}
     if not isinstance(rope, dict):

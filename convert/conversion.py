@@ -18,6 +18,7 @@ from clara_mlx.convert.disk import (
     check_space,
     check_target,
     hash_in_background,
+    locate_target,
     save_arrays,
     write_json,
 )
@@ -32,6 +33,9 @@ from clara_mlx.store import atomic
 
 #: Weights are written in files of about this size, one file in memory at a time.
 SHARD_BYTES = 1 << 29
+
+#: Short names of dtypes, as other tools take them.
+DTYPE_ALIASES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 _DTYPES = {name: getattr(mx, name) for name in ITEM_SIZES}
 
@@ -83,9 +87,10 @@ def convert(
         CheckpointError: ``to`` exists, the disk is too full, or a tensor is damaged.
     """
     started = time.perf_counter()
+    dtype = DTYPE_ALIASES.get(dtype, dtype)
     if dtype not in _DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(_DTYPES)}")
-    to = Path(to).expanduser().absolute()
+    to = locate_target(to)
     result = Conversion(to, sorted(source.adapters), source.licences, list(source.notes))
 
     # 1. Map every tensor to its place and size in the model folder.

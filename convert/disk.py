@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +14,39 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.errors import CheckpointError
+from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.folder import LAYOUT
 
 #: What a folder takes beside its weights: tokenizer, index, and the file system's own needs.
 OVERHEAD_BYTES = 64 << 20
 
 _HASH_BLOCK = 4 << 20  # bytes
+
+
+def locate_target(to: str | Path) -> Path:
+    """The full path of a folder to be made; a link stands for the place that it leads to.
+
+    Raises:
+        CheckpointError: It is a folder that can't be replaced while it is in use, or a link into a
+            folder that is not there.
+    """
+    named = Path(to).expanduser()
+    try:
+        place = named.resolve()
+        # The folder takes its name by a rename, which would pull this one from under its user.
+        if place == Path.cwd() or place in Path.cwd().parents:
+            raise CheckpointError(
+                f"{to}: the folder that this command runs in; name a new one with --to"
+            )
+        if named.is_symlink() and not place.parent.is_dir():
+            raise CheckpointError(
+                f"{to}: a link to {place}, whose folder is not there (is its disk connected?)"
+            )
+        if place.is_mount():
+            raise CheckpointError(f"{to}: a disk's own folder; name a new one inside it")
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise CheckpointError(f"{to}: {reason(error)}") from error
+    return place
 
 
 def check_target(to: Path, force: bool) -> None:
@@ -73,18 +99,19 @@ def sha256_of(path: Path, stop: threading.Event | None = None) -> str:
 
 @contextmanager
 def hash_in_background(
-    files: Mapping[str, Sequence[Path]],
+    files: Mapping[str, Mapping[str, Path]],
 ) -> Iterator[Callable[[], dict[str, dict[str, str]]]]:
     """SHA-256 of every file, computed by a thread during the block, which ends the thread.
 
-    Yields a function that waits for the hashes and returns them by part and file name.
+    ``files`` are by part and name. Yields a function that waits for the hashes and returns them by
+    the same.
     """
     stop = threading.Event()
 
     def hash_all() -> dict[str, dict[str, str]]:
         return {
-            part: {path.name: sha256_of(path, stop) for path in paths}
-            for part, paths in files.items()
+            part: {name: sha256_of(path, stop) for name, path in named.items()}
+            for part, named in files.items()
         }
 
     with ThreadPoolExecutor(1) as pool:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.convert import peft_folders
+from clara_mlx.convert.downloads import check_download, is_named
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
-from clara_mlx.convert.weight_map import clean_adapter_key, clean_base_key
+from clara_mlx.convert.weight_map import clean_adapter_key, clean_base_key, clean_key
 from clara_mlx.errors import CheckpointError, reason
 from clara_mlx.model.folder import download
 from clara_mlx.model.regular import MOST_CONFIG, read_regular
 
 # Files of a checkpoint that a conversion needs; its weights are .pth or safetensors.
-_CHECKPOINT_FILES = ("config.json", "*.pth", "*.safetensors", "tokenizer*", "*.jinja")
+_CHECKPOINT_FILES = (
+    *("config.json", "*.pth", "*.safetensors", "tokenizer*", "*.jinja"),
+    *("adapters.bin", "*_adapter/adapter_*"),
+)
+_FORMATS = (".pth", ".safetensors", ".bin")  # of a checkpoint's weights, the first one counts
 #: Files of a base that a conversion needs.
 BASE_FILES = ("*.json", "model*.safetensors", "*.jinja", "README.md", "LICENSE*")
 
@@ -28,11 +35,12 @@ def read_json(path: Path, most: int = MOST_CONFIG) -> dict[str, Any]:
         CheckpointError: The file can't be read, or holds something else; the message names it.
     """
     try:
-        text = read_regular(path, most).decode("utf-8")
+        text = read_regular(path, most).decode("utf-8-sig")
         content = json.loads(text)
         if "\\ud" in text.lower():  # an escaped lone surrogate could not be written or printed
             json.dumps(content, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
+        check_download(path)
         raise CheckpointError(f"{path}: {reason(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object")
@@ -71,54 +79,116 @@ def locate_checkpoint(
     patterns = (*(inside + name for name in _CHECKPOINT_FILES), "README.md", "LICENSE*")
     root = locate_folder(checkpoint, patterns, revision)
     path = root / subfolder if subfolder else root
-    if not any((path / f"adapters.{kind}").is_file() for kind in ("pth", "safetensors")):
-        choices = sorted(p.name for p in root.glob(_SUBFOLDERS) if p.is_dir())
-        hint = (
-            f"choose one with --subfolder: {', '.join(choices)}"
-            if choices
-            else "published CLaRa repositories need --subfolder compression-16 or compression-128"
-        )
-        raise CheckpointError(f"{path}: not a CLaRa checkpoint (it has no adapters.pth); {hint}")
+    if not _weights_file(path, "adapters") and not peft_folders.find(path):
+        raise CheckpointError(f"{path}: not a CLaRa checkpoint {_what_is_missing(root, path)}")
     from_hub = root.parent.name == "snapshots"
     return path, root.name if from_hub else None
 
 
+def _weights_file(path: Path, name: str) -> Path | None:
+    """The file of a checkpoint's weights in the first format that there is, if any."""
+    files = (path / f"{name}{suffix}" for suffix in _FORMATS)
+    return next((file for file in files if is_named(file)), None)
+
+
+def _what_is_missing(root: Path, path: Path) -> str:
+    """What a folder without adapters lacks, and what to do."""
+    expected = "it has no adapters.pth"
+    choices = sorted(p.name for p in root.glob(_SUBFOLDERS) if p.is_dir())
+    if choices and path == root:
+        return f"({expected}); choose one with --subfolder: {', '.join(choices)}"
+    if is_named(path / "decoder_first_last_layers.pth"):
+        return f"({expected}); download it again"
+    if any(path.glob("model*.safetensors")):
+        return f"({expected}, but a model's weights); a base is named with --base"
+    if path.match(_SUBFOLDERS):
+        return f"({expected}); download it again"
+    return (
+        f"({expected}); published CLaRa repositories need --subfolder compression-16 or "
+        "compression-128"
+    )
+
+
 def read_tables(path: Path) -> dict[str, TensorRef]:
     """The checkpoint's embedding and lm_head tables, by the weight map's names."""
-    pth = path / "decoder_first_last_layers.pth"
-    tensors = pth.with_suffix(".safetensors")
-    if not pth.exists() and not tensors.exists():
-        raise CheckpointError(f"{pth}: missing; it holds the trained embedding and lm_head tables")
-    return _check_tensors(read_pth(pth) if pth.exists() else read_safetensors(tensors), pth)
+    file = _weights_file(path, "decoder_first_last_layers")
+    if file is None:
+        raise CheckpointError(
+            f"{path / 'decoder_first_last_layers.pth'}: missing; it holds the trained embedding "
+            "and lm_head tables; download it again"
+        )
+    return _clean(_check_tensors(_read_weights(file), file), clean_key, file)
 
 
 def read_adapters(path: Path) -> dict[str, dict[str, TensorRef]]:
     """Tensors of each adapter, by the weight map's names.
 
-    They are in ``adapters.pth``, or in ``adapters.safetensors`` under ``<adapter>.<name>``.
+    They are in ``adapters.pth``, in ``adapters.safetensors`` under ``<adapter>.<name>``, or in a
+    folder for each adapter, as peft writes it.
     """
-    pth = path / "adapters.pth"
+    file = _weights_file(path, "adapters")
+    if file is None:
+        return _read_peft_folders(path)
     adapters: dict[str, dict[str, Any]] = {}
-    if pth.exists():
-        for name, tensors in read_pth(pth).items():
-            if not isinstance(tensors, dict):
-                raise CheckpointError(f"{pth}: {name!r} is not a dict of tensors")
-            adapters[name] = tensors
-    else:
-        for key, ref in read_safetensors(pth.with_suffix(".safetensors")).items():
-            name, _, rest = key.partition(".")
+    if file.suffix == ".safetensors":
+        for key, ref in read_safetensors(file).items():
+            name, _, rest = clean_key(key).partition(".")
             adapters.setdefault(name, {})[rest] = ref
+    else:
+        for name, tensors in _read_weights(file).items():
+            if not isinstance(tensors, dict):
+                raise CheckpointError(
+                    f"{file}: {name!r} is not a dict of tensors; the file should hold one dict "
+                    "for each adapter (encoder_adapter, decoder_adapter, ...)"
+                )
+            adapters[name] = tensors
     return {
-        name: _check_tensors({clean_adapter_key(key): ref for key, ref in tensors.items()}, pth)
+        name: _clean(_check_tensors(tensors, file), clean_adapter_key, file)
         for name, tensors in adapters.items()
     }
+
+
+def _read_peft_folders(path: Path) -> dict[str, dict[str, TensorRef]]:
+    adapters = {}
+    for name, file in peft_folders.find(path).items():
+        settings = file.with_name(peft_folders.SETTINGS)
+        peft_folders.check_settings(settings, read_json(settings))
+        tensors = _check_tensors(_read_weights(file), file)
+        adapters[name] = _clean(tensors, clean_adapter_key, file)
+    return adapters
+
+
+def _read_weights(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint's file, without a ``state_dict`` around it."""
+    if file.suffix == ".safetensors":
+        return dict(read_safetensors(file))
+    content = read_pth(file)
+    inner = content.get("state_dict")
+    return inner if isinstance(inner, dict) and len(content) == 1 else content
+
+
+def _clean(
+    tensors: Mapping[str, TensorRef], clean: Callable[[str], str | None], file: Path
+) -> dict[str, TensorRef]:
+    """The same tensors by their cleaned names, without those that have none."""
+    cleaned: dict[str, TensorRef] = {}
+    for key, ref in tensors.items():
+        name = clean(key)
+        if name is None:
+            continue
+        if name in cleaned:
+            raise CheckpointError(f"{file}: it has {name} twice, under different prefixes")
+        cleaned[name] = ref
+    return cleaned
 
 
 def _check_tensors(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
     """Refuse a dict that holds anything but tensors."""
     odd = [name for name, ref in tensors.items() if not isinstance(ref, TensorRef)]
     if odd:
-        raise CheckpointError(f"{path}: not tensors: {', '.join(odd[:5])}")
+        raise CheckpointError(
+            f"{path}: not tensors: {', '.join(odd[:5])}; save a dict of tensors alone"
+        )
     return tensors
 
 
@@ -134,16 +204,19 @@ def read_base(path: Path) -> dict[str, TensorRef]:
         files = [path / name for name in sorted(set(weight_map.values()))]
     else:
         files = sorted(path.glob("model*.safetensors"))
+    missing = [file.name for file in files if not is_named(file)]
+    if index.is_file() and missing:
+        raise CheckpointError(
+            f"{path}: {len(missing)} of the {len(files)} files that {index.name} names are not "
+            f"there ({', '.join(missing[:5])}); download the base again"
+        )
     if not files:
         raise CheckpointError(
             f"{path}: no model*.safetensors there; the base must be in safetensors"
         )
     tensors: dict[str, TensorRef] = {}
     for file in files:
-        for key, ref in read_safetensors(file).items():
-            name = clean_base_key(key)
-            if name is not None:
-                tensors[name] = ref
+        tensors.update(_clean(read_safetensors(file), clean_base_key, file))
     return tensors
 
 

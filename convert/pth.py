@@ -21,7 +21,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
+from clara_mlx.convert.downloads import check_download
+from clara_mlx.convert.tensors import FOREIGN_SIZES, ITEM_SIZES, TensorRef, refuse_dtype
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.regular import check_regular
 
@@ -35,12 +36,28 @@ STORAGES = {
     "torch HalfStorage": "float16",
     "torch FloatStorage": "float32",
 }
+#: Those of dtypes that are seen and named, but not read.
+FOREIGN_STORAGES = {
+    "torch DoubleStorage": "float64",
+    "torch LongStorage": "int64",
+    "torch IntStorage": "int32",
+    "torch ShortStorage": "int16",
+    "torch CharStorage": "int8",
+    "torch ByteStorage": "uint8",
+    "torch BoolStorage": "bool",
+    "torch ComplexFloatStorage": "complex64",
+    "torch ComplexDoubleStorage": "complex128",
+}
+_DTYPES = STORAGES | FOREIGN_STORAGES
 _KNOWN = {
-    *STORAGES,
+    *_DTYPES,
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_parameter",
     "collections OrderedDict",
 }
+
+# How torch stores dtypes that came after its typed storages.
+_V3 = {"torch._utils _rebuild_tensor_v3", "torch.storage UntypedStorage"}
 
 # numpy has no bfloat16: its bits travel as uint16.
 _NUMPY = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
@@ -56,6 +73,7 @@ def read_pth(path: Path) -> dict[str, Any]:
         CheckpointError: The file is of another kind or damaged, or it names a global that no
             tensor needs.
     """
+    check_download(path)
     with _errors_naming(path):
         archive = _Archive(path)
         content = _interpret(archive)
@@ -135,12 +153,14 @@ class _Archive:
         if elements > storage.elements or (elements and last >= storage.elements):
             raise CheckpointError(f"a tensor of shape {shape} lies outside its storage")
         entry = f"{self._prefix}data/{storage.key}"
-        nbytes = storage.elements * ITEM_SIZES[storage.dtype]
+        nbytes = storage.elements * (ITEM_SIZES | FOREIGN_SIZES)[storage.dtype]
         if self._entry(entry).file_size != nbytes:
             raise CheckpointError(f"{entry} does not have the {nbytes} bytes it should")
 
         def read() -> mx.array:
             with _errors_naming(self.path):
+                if storage.dtype in FOREIGN_SIZES:
+                    raise refuse_dtype("a tensor", storage.dtype)
                 flat = self._map(entry).view(_NUMPY[storage.dtype])
                 steps = tuple(step * flat.itemsize for step in stride)
                 view = np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
@@ -271,7 +291,10 @@ def _interpret(archive: _Archive) -> Any:
                 case "STOP":
                     return stack.pop()
                 case name:
-                    raise CheckpointError(f"refused: pickle opcode {name} is not used for tensors")
+                    raise CheckpointError(
+                        f"refused: pickle opcode {name} is not used for tensors; save a dict of "
+                        "tensors alone, without lists, numbers or objects beside them"
+                    )
     except (ValueError, IndexError, KeyError, struct.error, OverflowError) as error:
         raise CheckpointError(f"damaged description ({type(error).__name__})") from error
     raise CheckpointError("damaged description: it does not end")
@@ -279,6 +302,11 @@ def _interpret(archive: _Archive) -> Any:
 
 def _check_global(name: str) -> _Global:
     """Refuse a global that is not one of the few that describe tensors."""
+    if name in _V3:
+        raise CheckpointError(
+            "it holds tensors of a dtype that is not read (float8, or unsigned with 16 or more "
+            "bits); save them as bfloat16, float16 or float32"
+        )
     if name not in _KNOWN:
         raise CheckpointError(
             f"refused: it names the global {name.replace(' ', '.')[:200]!r}, which a file of "
@@ -290,10 +318,10 @@ def _check_global(name: str) -> _Global:
 def _parse_storage(value: Any) -> _Storage:
     """The storage that a persistent id of torch.save names."""
     match value:
-        case ("storage", _Global(name), str(key), str(), int(elements)) if name in STORAGES:
+        case ("storage", _Global(name), str(key), str(), int(elements)) if name in _DTYPES:
             if elements >= 0 and key.isalnum():
-                return _Storage(key, STORAGES[name], elements)
-    raise CheckpointError("damaged description: not a storage of bf16, fp16 or fp32")
+                return _Storage(key, _DTYPES[name], elements)
+    raise CheckpointError("damaged description: not a storage of a tensor")
 
 
 def _reduce(function: Any, arguments: Any, archive: _Archive) -> Any:
@@ -305,8 +333,13 @@ def _reduce(function: Any, arguments: Any, archive: _Archive) -> Any:
             return tensor
         case (
             _Global("torch._utils _rebuild_tensor_v2"),
-            (_Storage() as storage, int(offset), tuple(shape), tuple(stride), *_),
+            (_Storage() as storage, int(offset), tuple(shape), tuple(stride), *rest),
         ):
+            if len(rest) > 2 and rest[2]:  # after requires_grad and hooks
+                raise CheckpointError(
+                    "a tensor has metadata (the negative or conjugate bit), so its values are not "
+                    "those stored; save `tensor.resolve_neg().resolve_conj()` instead"
+                )
             numbers = (offset, *shape, *stride)
             if len(shape) == len(stride) <= 8 and all(type(n) is int and n >= 0 for n in numbers):
                 return archive.tensor(storage, offset, shape, stride)

@@ -95,12 +95,17 @@ def measure_error(
             ]
         )
         error_squares, value_squares, error, value = (float(figure) for figure in figures)
+        if not value < float("inf"):  # NaN fails this too
+            raise CheckpointError(f"{name} has values that are not finite; its file is damaged")
         squares += error_squares
         norm += value_squares
         largest = max(largest, error)
         peak = max(peak, value)
-    if not squares + norm < float("inf"):  # NaN fails this too
-        raise CheckpointError(f"{name} has values that are not finite; its file is damaged")
+    if not squares + norm < float("inf"):
+        raise CheckpointError(
+            f"{name} has values up to {peak:.3g}, an overflow in the type that it is stored in; "
+            "choose --dtype bfloat16 or float32"
+        )
     return Error((squares / norm) ** 0.5 if norm else 0.0, largest / peak if peak else 0.0)
 
 

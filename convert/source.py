@@ -33,7 +33,7 @@ _DEFAULT_BASE_CONFIG = {
 }
 _DEFAULT_BASE_VOCABULARY = 32000  # token ids, without those that CLaRa adds
 
-_MOST_PROBLEMS = 40  # that an error lists
+_MOST_PROBLEMS = 20  # that an error lists
 _LONGEST_PROBLEM = 200  # characters
 
 Tensors = dict[str, TensorRef]  # by tensor name
@@ -140,14 +140,20 @@ class Source:
         )
 
     @property
-    def files_by_part(self) -> dict[str, list[Path]]:
-        """The files with the weights and their configs, of the checkpoint and of the base."""
-        found: dict[str, list[Path]] = {"checkpoint": [self.path / "config.json"], "base": []}
-        refs = [*self.base.values(), *(r for a in self.adapters.values() for r in a.values())]
-        for file in sorted({ref.file for ref in refs}):
-            found["checkpoint" if file.is_relative_to(self.path) else "base"].append(file)
-        found["base"].append(self.base_path / "config.json")
-        return found
+    def files_by_part(self) -> dict[str, dict[str, Path]]:
+        """The files with the weights and their configs, by part and by their names in it."""
+        files = {ref.file for a in (self.base, *self.adapters.values()) for ref in a.values()}
+        ours = {file for file in files if file.is_relative_to(self.path)}
+        return {
+            part: {
+                file.relative_to(root).as_posix(): file
+                for file in sorted([root / "config.json", *weights])
+            }
+            for part, root, weights in (
+                ("checkpoint", self.path, ours),
+                ("base", self.base_path, files - ours),
+            )
+        }
 
     def memory_rows(self) -> mx.array:
         """The trained embedding rows of the added tokens, exactly as the checkpoint has them."""

@@ -15,7 +15,8 @@ from clara_mlx.model.regular import MOST_BYTES
 def read_tokenizer(base: Path, checkpoint: Path) -> dict[str, Any]:
     """Read the base's tokenizer, as the reference does, or the checkpoint's if it has none."""
     for folder in (base, checkpoint):
-        if (folder / "tokenizer.json").is_file():
+        path = folder / "tokenizer.json"
+        if path.is_file() or path.is_symlink():
             tokenizer = read_json(folder / "tokenizer.json", MOST_BYTES)
             if not _has_vocabulary(tokenizer):
                 raise CheckpointError(f"{folder / 'tokenizer.json'}: it has no vocabulary")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clara_mlx.convert.tensors import TensorRef
+from clara_mlx.convert.tensors import TensorRef, refuse_dtype
 from clara_mlx.errors import CheckpointError
 
 #: Adapter names in a checkpoint -> in a model folder.
@@ -98,6 +98,8 @@ def misfits(
             shape = lines[name].numbers(sizes)
             if ref.shape != shape:
                 problems.append(f"{name} has shape {ref.shape} instead of {shape}")
+            elif ref.is_foreign:
+                problems.append(str(refuse_dtype(name, ref.dtype)))
     return problems
 
 
@@ -106,18 +108,32 @@ def inverse(table: tuple[Weight, ...], layers: int) -> dict[str, Weight]:
     return {line.target: line for line in expand(table, layers).values() if line.target}
 
 
+#: What torch.compile, data parallelism and activation checkpointing put into names.
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+#: Tables of positions, which older versions of transformers save and every version computes.
+_COMPUTED = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
+
+
+def clean_key(key: str) -> str:
+    """A tensor's name without the wrappers that training put around its modules, and peft's."""
+    parts = [part for part in key.split(".") if part not in _WRAPPERS]
+    return ".".join(parts).removeprefix("base_model.model.")
+
+
 def clean_adapter_key(key: str) -> str:
-    """An adapter's tensor name without peft's prefix and without an adapter name left inside."""
-    key = key.removeprefix("base_model.model.")
-    return re.sub(r"\.(lora_[AB])\.\w+_adapter\.weight$", r".\1.weight", key)
+    """An adapter's tensor name, cleaned, and without the name of an adapter left inside."""
+    adapter = r"(?:\w+_adapter|default)"
+    return re.sub(rf"\.(lora_[AB])\.{adapter}\.weight$", r".\1.weight", clean_key(key))
 
 
 def clean_base_key(key: str) -> str | None:
-    """A base's tensor name without the prefix of a text model inside a larger one.
+    """A base's tensor name, cleaned, and without the prefix of a text model inside a larger one.
 
-    None for what CLaRa has no use for: frequencies that are computed anew, and images.
+    None for what CLaRa has no use for: tables of positions, which are computed anew, and images.
     """
-    if key.endswith("rotary_emb.inv_freq") or re.match(r"(model\.)?(vision_|multi_modal_)", key):
+    key = clean_key(key)
+    if key.endswith(_COMPUTED) or re.match(r"(model\.)?(vision_|multi_modal_)", key):
         return None
     if key.startswith("model.language_model."):
         return "model." + key.removeprefix("model.language_model.")

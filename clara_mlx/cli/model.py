@@ -51,7 +51,9 @@ def convert(
     ] = 64,
     dtype: Annotated[
         str,
-        typer.Option(help="The type of all other weights: bfloat16, float16 or float32."),
+        typer.Option(
+            help="The type of all other weights: bfloat16, float16 or float32 (bf16, fp16, fp32)."
+        ),
     ] = "bfloat16",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing model folder.")

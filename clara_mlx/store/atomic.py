@@ -69,7 +69,7 @@ def put_in_place(folder: Path, to: Path) -> None:
         to.rename(replaced)
     folder.rename(to)
     sync(to.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
 
 
 def clear_leftovers(to: Path) -> None:
@@ -80,12 +80,16 @@ def clear_leftovers(to: Path) -> None:
             replaced.rename(to)  # the process died between the two renames of put_in_place
     for state in (_PARTIAL, _REPLACED):
         for path in to.parent.glob(f".{to.name}.{state}-*"):
-            if not _is_abandoned(path):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            if _is_abandoned(path):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a folder with all in it, or a link, but not what that leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

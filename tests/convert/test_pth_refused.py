@@ -56,7 +56,7 @@ def test_no_code_is_run(path: Path, tmp_path: Path, name: str, stacked: bool) ->
     "name",
     [
         "torch load",
-        "torch LongStorage",
+        "torch QUInt8Storage",
         "torch.storage _load_from_bytes",
         "torch._utils _rebuild_sparse_tensor",
         "torch._utils _rebuild_tensor_v2.__globals__",

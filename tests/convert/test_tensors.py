@@ -79,10 +79,17 @@ def test_handmade(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "end"), [("I64", 48), ("I8", 6), ("BOOL", 6), ("F64", 48), ("F8_E4M3", 6)]
+    ("dtype", "shown", "end"),
+    [
+        ("I64", "int64; save it as", 48),
+        ("I8", "int8; quantised", 6),
+        ("BOOL", "bool; save it as", 6),
+        ("F64", "float64; save it as", 48),
+        ("F8_E4M3", "float8_e4m3; quantised", 6),
+    ],
 )
-def test_only_floats(path: Path, dtype: str, end: int) -> None:
-    assert_refused(save(path, {"a": entry(dtype, end=end)}, bytes(end)), f"a has dtype {dtype}")
+def test_only_floats(path: Path, dtype: str, shown: str, end: int) -> None:
+    assert_refused(save(path, {"a": entry(dtype, end=end)}, bytes(end)), f"a has dtype {shown}")
 
 
 HEADERS = {
