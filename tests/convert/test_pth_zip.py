@@ -155,7 +155,6 @@ def test_not_one_description(path: Path, entries: list[str]) -> None:
         b"PK",
         b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.",  # before torch 1.6
         b"\x80\x02}.",
-        b"version https://git-lfs.github.com/spec/v1\n",
     ],
 )
 def test_not_a_zip_file(path: Path, content: bytes) -> None:
