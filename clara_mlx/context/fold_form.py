@@ -115,9 +115,12 @@ def choose_form(
         forms = FORMS
     else:
         forms = (CALLED, ANSWER, AS_USER)
-    repeated = {
-        form: repeated_turns(place([*before, *fold_messages(form, "m-", ""), *after]))
-        for form in forms
-    }
-    best = min(forms, key=repeated.__getitem__)
-    return best, repeated[best] <= repeated_turns(place(given))
+    placed = place(given)
+    last = turn_before(placed)  # what the client appends later must alternate with that
+
+    def faults(form: str) -> int:
+        new = place([*before, *fold_messages(form, "m-", ""), *after])
+        return repeated_turns(new) + (turn_before(new) != last)
+
+    best = min(forms, key=faults)
+    return best, faults(best) <= repeated_turns(placed)
