@@ -23,12 +23,13 @@ from clara_mlx.convert.disk import (
     write_json,
 )
 from clara_mlx.convert.manifest import adapter_config, write_manifest
-from clara_mlx.convert.quantise import Error, Quantisation, measure_error, quantise_tensor
+from clara_mlx.convert.quantise import Error, measure_error, quantise_tensor
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, Weight, expand
 from clara_mlx.errors import CheckpointError, Progress
 from clara_mlx.model.folder import LAYOUT
+from clara_mlx.model.schemes import Quantisation, Scheme
 from clara_mlx.store import atomic
 
 #: Weights are written in files of about this size, one file in memory at a time.
@@ -52,7 +53,8 @@ class Conversion:
     bytes: dict[str, int] = field(default_factory=dict)  # by part
     bits_per_weight: float = 0.0  # of the base
     errors: dict[str, Error] = field(default_factory=dict)  # worst by kind of tensor
-    unquantised: list[str] = field(default_factory=list)  # kinds that groups do not divide
+    formats: dict[str, list[str]] = field(default_factory=dict)  # by kind, as text
+    unquantised: list[str] = field(default_factory=list)  # kinds that no groups divide
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ def convert(
     to: str | Path,
     *,
     quantisation: Quantisation | None = None,
+    recipe: str | None = None,
     dtype: str = "bfloat16",
     force: bool = False,
     progress: Progress | None = None,
@@ -78,7 +81,10 @@ def convert(
     Args:
         source: The checkpoint and its base.
         to: The folder to make.
-        quantisation: Applied to all matrices of the base; None keeps them in ``dtype``.
+        quantisation: Applied to all matrices of the base; None keeps them in ``dtype``. Where its
+            groups do not divide a matrix, smaller ones are taken.
+        recipe: One of mlx-lm's, which gives some matrices more bits; ``quantisation`` then only
+            says the size of groups.
         dtype: The type of everything that is not quantised; the added tokens' rows keep theirs.
         force: Replace an existing model folder.
         progress: Called with bytes and the tensor's name as tensors are done.
@@ -95,7 +101,14 @@ def convert(
 
     # 1. Map every tensor to its place and size in the model folder.
     layers = source.sizes["layers"]
-    base = _map_tensors(source.base, expand(source.base_table, layers), dtype, quantisation)
+    lines = expand(source.base_table, layers)
+    scheme = None
+    if quantisation is not None:
+        shapes = {str(w.target): source.base[n].shape for n, w in lines.items() if w.target}
+        scheme = Scheme.fit(quantisation, shapes, recipe=recipe, layers=layers)
+    base = _map_tensors(source.base, lines, dtype, scheme)
+    if scheme:
+        result.formats, result.unquantised = _formats(base)
     adapters = {
         name: _map_tensors(tensors, expand(ADAPTER, layers), dtype, None)
         for name, tensors in source.adapters.items()
@@ -124,7 +137,7 @@ def convert(
                 result.bytes["memory-token rows"] = rows.nbytes
                 # 3. Describe them.
                 errors = {kind: asdict(error) for kind, error in result.errors.items()}
-                write_manifest(folder, source, dtype, quantisation, errors, hashes())
+                write_manifest(folder, source, dtype, scheme, errors, hashes())
             # 4. Give the complete folder its name.
             atomic.put_in_place(folder, to)
     except OSError as error:
@@ -156,7 +169,7 @@ def _map_tensors(
     refs: dict[str, TensorRef],
     lines: dict[str, Weight],
     dtype: str,
-    quantisation: Quantisation | None,
+    scheme: Scheme | None,
 ) -> list[_Tensor]:
     """The plan for a part of the source, in the weight map's order."""
     item_size = ITEM_SIZES[dtype]
@@ -166,10 +179,21 @@ def _map_tensors(
             continue
         ref = refs[name]
         nbytes = ref.size * item_size
-        if quantisation and quantisation.applies(ref.shape):
+        quantisation = scheme.format_of(line.target, ref.shape) if scheme else None
+        if quantisation:
             nbytes = quantisation.nbytes(ref.shape, item_size)
         plan.append(_Tensor(ref, line, quantisation, nbytes))
     return plan
+
+
+def _formats(base: list[_Tensor]) -> tuple[dict[str, list[str]], list[str]]:
+    """The formats of each kind of matrix, and the kinds that have none."""
+    formats: dict[str, list[str]] = {}
+    matrices = [tensor for tensor in base if len(tensor.ref.shape) == 2]
+    for tensor in matrices:
+        if tensor.quantisation and str(tensor.quantisation) not in formats.get(tensor.kind, ()):
+            formats.setdefault(tensor.kind, []).append(str(tensor.quantisation))
+    return formats, list(dict.fromkeys(t.kind for t in matrices if t.quantisation is None))
 
 
 class _Quantiser:
@@ -202,15 +226,12 @@ class _Quantiser:
         return arrays
 
     def _record_error(self, tensor: _Tensor, values: mx.array, stored: dict[str, mx.array]) -> None:
-        """Keep the worst error of each kind of tensor, and the kinds that were not quantised."""
+        """Keep the worst error of each kind of tensor."""
         error = measure_error(tensor.name, values, stored, tensor.quantisation)
         if tensor.line.transposed:  # an adapter's, which is only cast
             return
         worst = self._result.errors.get(tensor.kind, Error())
         self._result.errors[tensor.kind] = max(error, worst, key=lambda e: e.rms)
-        as_it_was = tensor.quantisation is not None and len(stored) == 1 and values.ndim == 2
-        if as_it_was and tensor.kind not in self._result.unquantised:
-            self._result.unquantised.append(tensor.kind)
 
 
 def _save_base(

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from clara_mlx.convert.chat_template import TEMPLATE_FILE, read_template
 from clara_mlx.convert.disk import write_json
-from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT
 from clara_mlx.model.lora import SCALE, TARGETS
 from clara_mlx.model.regular import read_regular
+from clara_mlx.model.schemes import Scheme
 from clara_mlx.version import __version__
 
 #: Files of the base that mlx-lm and transformers read beside the weights.
@@ -33,7 +32,7 @@ def write_manifest(
     folder: Path,
     source: Source,
     dtype: str,
-    quantisation: Quantisation | None,
+    scheme: Scheme | None,
     errors: dict[str, Any],
     hashes: dict[str, dict[str, str]],
 ) -> None:
@@ -43,13 +42,13 @@ def write_manifest(
         folder: The model folder, with its weights already in it.
         source: The checkpoint and base that they were made from.
         dtype: The type of everything that is not quantised.
-        quantisation: How the base's matrices are quantised, or None.
+        scheme: How the base's matrices are quantised, or None.
         errors: The worst quantisation error by kind of tensor.
         hashes: SHA-256 of the source's files, by part and file name.
     """
     config = source.config
-    scheme = asdict(quantisation) if quantisation else None
-    write_json(folder / LAYOUT.config, _mlx_config(source, dtype, scheme))
+    quantisation = scheme.to_dict() if scheme else None
+    write_json(folder / LAYOUT.config, _mlx_config(source, dtype, quantisation))
     write_json(folder / LAYOUT.tokenizer, source.tokenizer)
     _copy_companions(source, folder)
     write_json(
@@ -58,11 +57,11 @@ def write_manifest(
             "format": format_of(config),
             "clara_mlx": __version__,
             "fingerprint": fingerprint_of(
-                {"files": hashes, "quantization": scheme, "dtype": dtype}
+                {"files": hashes, "quantization": quantisation, "dtype": dtype}
             ),
             "config": config.to_dict(),
             "dtype": dtype,
-            "quantization": scheme,
+            "quantization": quantisation,
             "adapters": sorted(source.adapters),
             "query_adapter": query_adapter_of(source.adapters),
             "added_tokens": {

@@ -8,57 +8,31 @@ from math import prod
 import mlx.core as mx
 
 from clara_mlx.errors import CheckpointError
-from clara_mlx.model.folder import ModelFolder
+from clara_mlx.model.schemes import Quantisation
 
 # Elements compared at once: on a CPU fresh memory pages cost more than the arithmetic.
 _BLOCK_ELEMENTS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Quantisation:
-    """mlx's affine quantisation: ``bits`` per weight in groups of ``group_size`` inputs."""
-
-    bits: int
-    group_size: int = 64
-    mode: str = "affine"
-
-    def __post_init__(self) -> None:
-        if self.bits not in (4, 6, 8) or self.group_size not in (32, 64, 128):
-            raise CheckpointError(
-                f"can't quantise to {self.bits} bits in groups of {self.group_size}: "
-                "bits are 8, 6 or 4, and groups 32, 64 or 128"
-            )
-
-    @classmethod
-    def of(cls, folder: ModelFolder) -> Quantisation | None:
-        """The quantisation of a model folder's base; None if it has none."""
-        scheme = folder.description["quantization"]
-        return cls(**scheme) if scheme else None
-
-    def applies(self, shape: tuple[int, ...]) -> bool:
-        """Whether mlx can quantise a tensor of this shape; mlx-lm leaves the same ones alone."""
-        return len(shape) == 2 and shape[-1] % self.group_size == 0
-
-    def nbytes(self, shape: tuple[int, ...], dtype_size: int) -> int:
-        """Bytes of the stored form: packed weights, scales and biases."""
-        rows, columns = shape
-        return rows * (columns * self.bits // 8 + 2 * dtype_size * columns // self.group_size)
+# Between the two largest values of the formats E2M1 and E4M3, in units of a group's scale.
+_LARGEST_GAP = {"mxfp4": 2.0, "nvfp4": 2.0, "mxfp8": 32.0}
 
 
 def quantise_tensor(
     name: str, array: mx.array, dtype: mx.Dtype, quantisation: Quantisation | None
 ) -> dict[str, mx.array]:
-    """Make the stored form of a tensor: packed weights, scales and biases, by their full names.
+    """Make the stored form of a tensor: packed weights, scales and, if affine, biases, by name.
 
-    Without a quantisation that applies to its shape, a tensor is only cast to ``dtype``.
+    Without a quantisation, a tensor is only cast to ``dtype``.
     """
     array = array.astype(dtype)
-    if quantisation is None or not quantisation.applies(array.shape):
+    if quantisation is None:
         stored = {name: array}
     else:
         path = name.removesuffix(".weight")
-        parts = mx.quantize(array, quantisation.group_size, quantisation.bits)
-        stored = dict(zip((name, f"{path}.scales", f"{path}.biases"), parts, strict=True))
+        parts = mx.quantize(
+            array, quantisation.group_size, quantisation.bits, mode=quantisation.mode
+        )
+        # Only affine groups have a bias.
+        stored = dict(zip((name, f"{path}.scales", f"{path}.biases"), parts, strict=False))
     mx.eval(stored)
     return stored
 
@@ -112,18 +86,28 @@ def measure_error(
 def steps_between(
     name: str, a: dict[str, mx.array], b: dict[str, mx.array], quantisation: Quantisation
 ) -> float:
-    """The largest difference of two quantised forms, in units of b's own group scales."""
-    scales = b[f"{name.removesuffix('.weight')}.scales"]
+    """The largest difference of two quantised forms, in units of b's own quantisation steps."""
+    sizes = _step_sizes(b[f"{name.removesuffix('.weight')}.scales"], quantisation)
     largest = 0.0
     for block in _blocks(b[name].shape):
         difference = mx.abs(
             dequantise_rows(name, a, quantisation, block)
             - dequantise_rows(name, b, quantisation, block)
         )
-        by_group = difference.reshape(*scales[block].shape, -1).max(-1)
-        steps = by_group / mx.maximum(mx.abs(scales[block].astype(mx.float32)), 1e-30)
+        by_group = difference.reshape(*sizes[block].shape, -1).max(-1)
+        steps = by_group / mx.maximum(sizes[block], 1e-30)
         largest = max(largest, float(steps.max()))
     return largest
+
+
+def _step_sizes(scales: mx.array, quantisation: Quantisation) -> mx.array:
+    """The largest gap between neighbouring values of each group, as float32."""
+    if quantisation.mode == "affine":
+        return mx.abs(scales.astype(mx.float32))
+    if quantisation.mode == "nvfp4":  # scales are E4M3 numbers
+        return mx.from_fp8(scales, mx.float32) * _LARGEST_GAP["nvfp4"]
+    exponents = scales.astype(mx.float32) - 127  # E8M0: powers of two
+    return mx.power(2.0, exponents) * _LARGEST_GAP[quantisation.mode]
 
 
 def dequantise_rows(
@@ -133,13 +117,19 @@ def dequantise_rows(
     path = name.removesuffix(".weight")
     if quantisation is None or f"{path}.scales" not in stored:
         return stored[name][block].astype(mx.float32)
+    scales = stored[f"{path}.scales"][block]
+    biases = None
+    if quantisation.mode == "affine":  # in float32, so that the arithmetic adds no error
+        scales = scales.astype(mx.float32)
+        biases = stored[f"{path}.biases"][block].astype(mx.float32)
     return mx.dequantize(
         stored[name][block],
-        # In float32, so that the arithmetic adds no error.
-        stored[f"{path}.scales"][block].astype(mx.float32),
-        stored[f"{path}.biases"][block].astype(mx.float32),
+        scales,
+        biases,
         group_size=quantisation.group_size,
         bits=quantisation.bits,
+        mode=quantisation.mode,
+        dtype=mx.float32,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from textwrap import indent
 from typing import Any
 
@@ -31,7 +32,7 @@ def conversion(result: Conversion) -> list[RenderableType]:
         ),
     ]
     if any(error.rms for error in result.errors.values()):
-        lines.insert(1, _errors(result.errors))
+        lines.insert(1, _errors(result.errors, result.formats))
     if result.unquantised:
         lines.append(
             "not quantised, because their rows can't be divided into groups: "
@@ -52,7 +53,7 @@ def verification(result: Verification, *, errors: bool = True) -> list[Renderabl
         f"{result.tensors} tensors compared, {result.identical} identical bit for bit"
     ]
     if errors and any(error.rms for error in result.errors.values()):
-        lines.append(_errors(result.errors))
+        lines.append(_errors(result.errors, {}))
     for adapter, cosines in result.cosines.items():
         lines.append(
             f"cosine to the float32 latents ({adapter}): {min(cosines):.6f} "
@@ -63,10 +64,12 @@ def verification(result: Verification, *, errors: bool = True) -> list[Renderabl
     return lines
 
 
-def _errors(errors: dict[str, Error]) -> Table:
-    table = Table("kind of tensor", "rms", "largest", title="worst error against the source")
+def _errors(errors: dict[str, Error], formats: Mapping[str, list[str]]) -> Table:
+    columns = ("kind of tensor", "rms", "largest", *(["stored as"] if formats else []))
+    table = Table(*columns, title="worst error against the source")
     for kind, error in errors.items():
-        table.add_row(kind, f"{error.rms:.2%}", f"{error.largest:.2%}")
+        stored_as = [" or ".join(formats.get(kind, []))] if formats else []
+        table.add_row(kind, f"{error.rms:.2%}", f"{error.largest:.2%}", *stored_as)
     return table
 
 

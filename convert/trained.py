@@ -19,11 +19,12 @@ from clara_mlx.convert.export import (
 )
 from clara_mlx.convert.files import read_json
 from clara_mlx.convert.manifest import file_sizes, fingerprint_of, query_adapter_of
-from clara_mlx.convert.quantise import Quantisation, quantise_tensor
+from clara_mlx.convert.quantise import quantise_tensor
 from clara_mlx.convert.weight_map import TABLES
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
+from clara_mlx.model.schemes import Scheme
 from clara_mlx.store import atomic
 from clara_mlx.version import __version__
 
@@ -116,7 +117,9 @@ def _write_weights(
         changed[LAYOUT.memory_tokens] = {"embed_tokens.weight": rows}
         shard = read_json(folder.path / LAYOUT.index)["weight_map"][_EMBEDDING]
         arrays = load_arrays(folder.path / shard)
-        stored = quantise_tensor(_EMBEDDING, rows, folder.dtype, Quantisation.of(folder))
+        scheme = Scheme.of(folder)
+        format = scheme.format_of(_EMBEDDING, rows.shape) if scheme else None
+        stored = quantise_tensor(_EMBEDDING, rows, folder.dtype, format)
         changed[shard] = arrays | {
             name: mx.concatenate([arrays[name][: -len(part)], part])
             for name, part in stored.items()

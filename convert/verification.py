@@ -11,7 +11,6 @@ from mlx_lm.models.llama import ModelArgs, TransformerBlock
 
 from clara_mlx.convert.quantise import (
     Error,
-    Quantisation,
     measure_error,
     quantise_tensor,
     steps_between,
@@ -24,6 +23,7 @@ from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import ModelFolder, load_arrays
 from clara_mlx.model.lora import SCALE, TARGETS
 from clara_mlx.model.prompts import Prompts
+from clara_mlx.model.schemes import Scheme
 
 #: Texts whose latents are compared: a test failure, code, and prose.
 TEXTS = (
@@ -81,7 +81,7 @@ def _compare_base(
     folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
 ) -> None:
     """Quantise every tensor of the source's base again, and compare it with the stored one."""
-    quantisation = Quantisation.of(folder)
+    scheme = Scheme.of(folder)
     stored: dict[str, mx.array] = {}  # lazy: read when compared
     for file in sorted(folder.path.glob("model*.safetensors")):
         stored |= load_arrays(file)
@@ -95,6 +95,7 @@ def _compare_base(
             result.problems.append(f"missing {name}")
             continue
         arrays = {n: stored.pop(n) for n in names}
+        quantisation = scheme.format_of(name, original.shape) if scheme else None
         expected = quantise_tensor(name, original, folder.dtype, quantisation)
         if expected.keys() != arrays.keys() or any(
             arrays[n].shape != array.shape or arrays[n].dtype != array.dtype
@@ -108,7 +109,7 @@ def _compare_base(
         result.errors[kind] = max(error, worst, key=lambda e: e.rms)
         if all(mx.array_equal(arrays[n], array) for n, array in expected.items()):
             result.identical += 1
-        elif quantisation is None or len(expected) == 1:
+        elif quantisation is None:
             result.problems.append(f"{name} differs from its source")
         elif (steps := steps_between(name, arrays, expected, quantisation)) > DEVICE_STEPS:
             result.problems.append(f"{name} is up to {steps:.1f} quantisation steps off its source")

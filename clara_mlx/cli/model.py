@@ -14,6 +14,7 @@ from clara_mlx.tool_outputs.decoding import decode
 if TYPE_CHECKING:
     from clara_mlx.convert import Source
     from clara_mlx.convert.verification import Verification
+    from clara_mlx.model.schemes import Quantisation
 
 commands = typer.Typer()
 
@@ -43,12 +44,35 @@ def convert(
         str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")
     ] = None,
     quantise: Annotated[
-        str,
-        typer.Option("-q", "--quantise", help="Bits per weight of the base: 8, 6, 4, or none."),
-    ] = "8",
+        str | None,
+        typer.Option(
+            "-q",
+            "--quantise",
+            "--q-bits",
+            help="Bits per weight of the base: 8 (the default), 6, 5, 4, 3, 2, or none.",
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--q-mode", help="What mlx quantises to: affine, mxfp4, nvfp4 or mxfp8.")
+    ] = "affine",
     group_size: Annotated[
-        int, typer.Option(help="How many weights share a scale: 32, 64 or 128.")
-    ] = 64,
+        int | None,
+        typer.Option(
+            "--group-size",
+            "--q-group-size",
+            help="How many weights share a scale: 32, 64 or 128, smaller where the rows of a "
+            "matrix need it; 64 by default. The other modes have only one size.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "--quant-predicate",
+            help="Give some matrices more bits, as mlx-lm does: mixed_2_6, mixed_3_4, mixed_3_6 "
+            "or mixed_4_6.",
+        ),
+    ] = None,
     dtype: Annotated[
         str,
         typer.Option(
@@ -73,17 +97,20 @@ def convert(
     of the wrong shape, the conversion lists them all and writes nothing.
     """
     from clara_mlx.convert import Source, conversion, report
-    from clara_mlx.convert.quantise import Quantisation
 
-    if quantise not in ("8", "6", "4", "none"):
-        raise typer.BadParameter(f"{quantise!r}: choose 8, 6, 4 or none", param_hint="-q")
-    quantisation = None if quantise == "none" else Quantisation(int(quantise), group_size)
+    quantisation = _quantisation(quantise, mode, group_size, recipe)
     checkpoint = Source.open(source, base=base, subfolder=subfolder, revision=revision)
     for note in checkpoint.notes:
         typer.echo(f"note: {note}", err=True)
     with progress_bar("converting", in_bytes=True) as progress:
         converted = conversion.convert(
-            checkpoint, to, quantisation=quantisation, dtype=dtype, force=force, progress=progress
+            checkpoint,
+            to,
+            quantisation=quantisation,
+            recipe=recipe,
+            dtype=dtype,
+            force=force,
+            progress=progress,
         )
     result = converted.to_dict()
     lines = report.conversion(converted)
@@ -94,6 +121,22 @@ def convert(
     emit(result, lines, as_json)
     if verification:
         _fail_on_differences(to, verification)
+
+
+def _quantisation(
+    bits: str | None, mode: str, group_size: int | None, recipe: str | None
+) -> Quantisation | None:
+    """The format that the options ask for; None if the base is to stay as it is."""
+    from clara_mlx.model.schemes import Quantisation
+
+    choices = ("8", "6", "5", "4", "3", "2", "none")
+    if bits not in (None, *choices):
+        raise typer.BadParameter(f"{bits!r}: choose {', '.join(choices)}", param_hint="-q")
+    if bits is not None and recipe is not None:
+        raise typer.BadParameter("a recipe chooses the bits itself; leave -q out", param_hint="-q")
+    if bits == "none":
+        return None
+    return Quantisation.of_mode(mode, int(bits) if bits else None, group_size)
 
 
 @commands.command()

@@ -10,16 +10,17 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map, tree_map_with_path, tree_reduce
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path, tree_reduce
 from mlx_lm.models.cache import (
     ArraysCache,
     CacheList,
@@ -32,6 +33,7 @@ from clara_mlx.errors import ClaraError, reason
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.model.lora import TARGETS, dims
 from clara_mlx.model.regular import MOST_CONFIG, check_folder, read_regular
+from clara_mlx.model.schemes import Quantisation, Scheme
 from clara_mlx.plan.footprint import ClaraFootprint, Footprint, LayerCache
 
 #: Bits per weight that mlx can quantise to; 16 means not quantised.
@@ -69,7 +71,8 @@ def read(path: Path, *, bits: int | None = None, group_size: int = 64) -> Footpr
         from mlx_lm.utils import load_model
 
         model, _ = load_model(path, lazy=True)
-        return _measure(model, config, *_own_quantisation(config, 16, group_size))
+        own = _own_scheme(config)
+        return _measure(model, config, own.get("bits", 16), own.get("group_size", group_size))
 
 
 def from_config(
@@ -90,9 +93,11 @@ def from_config(
         ClaraError: mlx-lm does not know the architecture, or the config does not fit it.
     """
     with _mlx_lm_errors(where):
-        if bits is None:
-            bits, group_size = _own_quantisation(config, 4, group_size)
-        return _measure(_build(config, where, bits, group_size), config, bits, group_size)
+        own = _own_scheme(config) if bits is None else {}
+        bits = own.get("bits", 4) if bits is None else bits
+        group_size = own.get("group_size", group_size)
+        model = _build(config, where, bits, group_size, own)
+        return _measure(model, config, bits, group_size)
 
 
 def clara_folder(path: Path) -> ClaraFootprint:
@@ -126,7 +131,11 @@ def clara_from_config(
         "vocab_size": config["vocab_size"] + added_tokens,
         "tie_word_embeddings": False,
     }
-    model = _build(config, "CLaRa's base", bits, 64)
+    model = _build(config, "CLaRa's base", 16, 64)
+    if bits != 16:
+        arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+        shapes_by_name = {name: array.shape for name, array in arrays.items()}
+        _quantise_as_recorded(model, Scheme.fit(Quantisation(bits), shapes_by_name).to_dict())
     base = _measure(model, config, bits, 64)
     shapes = [
         dims(module)
@@ -156,17 +165,27 @@ def _mlx_lm_errors(where: str) -> Iterator[None]:
         ) from error
 
 
-def _own_quantisation(config: dict[str, Any], bits: int, group_size: int) -> tuple[int, int]:
-    """Bits and group size that a config says mlx-lm quantised it to, or these if it was not."""
+def _own_scheme(config: dict[str, Any]) -> dict[str, Any]:
+    """What a config says about how mlx-lm quantised it; empty if it says nothing."""
     own = config.get("quantization") or {}
-    return own.get("bits", bits), own.get("group_size", group_size)
+    return own if isinstance(own, dict) else {}
 
 
-def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> Any:
-    """Build a model in the config's dtype and quantise it, both by mlx-lm and both lazily."""
+def _build(
+    config: dict[str, Any],
+    where: str,
+    bits: int,
+    group_size: int,
+    own: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
+    """Build a model in the config's dtype and quantise it, both by mlx-lm and both lazily.
+
+    ``own`` is the scheme that a quantised folder's config records: its mode, and matrices that
+    are quantised otherwise, by their path.
+    """
     from mlx_lm.utils import load_model, quantize_model
 
-    if bits not in BITS or group_size not in GROUP_SIZES:
+    if not own and (bits not in BITS or group_size not in GROUP_SIZES):
         raise ClaraError(
             f"{where}: {bits} bits in groups of {group_size} are not possible; bits can be "
             f"{', '.join(map(str, BITS))}, and groups 32, 64 or 128"
@@ -186,10 +205,27 @@ def _build(config: dict[str, Any], where: str, bits: int, group_size: int) -> An
             model.parameters(),
         )
     )
-    if bits != 16:
+    if own:
+        _quantise_as_recorded(model, own)
+    elif bits != 16:
         with redirect_stdout(io.StringIO()):  # it prints what it did
             model, _ = quantize_model(model, config, group_size, bits)
     return model
+
+
+def _quantise_as_recorded(model: nn.Module, own: Mapping[str, Any]) -> None:
+    """Quantise the matrices that mlx-lm quantised, each as the config says."""
+    of_model = getattr(model, "quant_predicate", None)
+
+    def choose(path: str, module: nn.Module) -> Any:
+        if path in own:
+            return own[path]
+        if not hasattr(module, "to_quantized") or module.weight.shape[-1] % own["group_size"]:
+            return False
+        return of_model(path, module) if of_model else True
+
+    mode = own.get("mode", "affine")
+    nn.quantize(model, own["group_size"], own["bits"], mode=mode, class_predicate=choose)
 
 
 def _measure(model: Any, config: dict[str, Any], bits: int, group_size: int) -> Footprint:

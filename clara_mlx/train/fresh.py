@@ -12,12 +12,12 @@ from clara_mlx.convert import Source, convert
 from clara_mlx.convert.base_config import read_base_config
 from clara_mlx.convert.export import write_checkpoint
 from clara_mlx.convert.files import BASE_FILES, locate_folder, read_base
-from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.vocabulary import read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import ADAPTER, TABLES, dimensions, expand
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder
+from clara_mlx.model.schemes import Quantisation
 from clara_mlx.train.config import Fresh
 from clara_mlx.train.parameters import new_adapter
 

@@ -16,7 +16,6 @@ from golden_files import CHECKPOINTS, VARIANTS
 import clara_mlx
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.pth import read_pth
-from clara_mlx.convert.quantise import Quantisation
 from clara_mlx.convert.weight_map import (
     ADAPTER,
     TABLE_LINES,
@@ -26,6 +25,7 @@ from clara_mlx.convert.weight_map import (
 )
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import ModelFolder, load_arrays
+from clara_mlx.model.schemes import Quantisation
 
 TABLE = "model.embed_tokens.weight"
 
@@ -325,7 +325,9 @@ def test_clara_json_says_where_everything_came_from(folder: Any, golden: Path) -
     hashes = described["source"]["sha256"]
     assert hashes["checkpoint"]["adapters.pth"] == hashlib.sha256(adapters).hexdigest()
     assert "model-00001-of-00002.safetensors" in hashes["base"]
-    assert described["quantization"] == {"bits": 8, "group_size": 64, "mode": "affine"}
+    fitted = {"bits": 8, "group_size": 32, "mode": "affine"}  # 160 is no multiple of 64
+    down = {f"model.layers.{i}.mlp.down_proj": fitted for i in range(3)}
+    assert described["quantization"] == {"bits": 8, "group_size": 64, "mode": "affine"} | down
     assert described["query_adapter"] == "query_reasoner"
     assert described["added_tokens"]["<ENC>"] == 648
     other = ModelFolder.open(folder("c16", "e2e", "-q", "4")).description

@@ -20,7 +20,9 @@ def source(golden: Path) -> Source:
     return Source.open(golden / "c16/e2e", base=golden / "tiny-base")
 
 
-@pytest.mark.parametrize("options", [("-q", "8"), ("-q", "4", "--group-size", "32"), ()])
+@pytest.mark.parametrize(
+    "options", [("-q", "8"), ("-q", "4", "--group-size", "32"), ("--q-mode", "nvfp4"), ()]
+)
 def test_an_honest_folder(folder: Any, source: Source, options: tuple[str, ...]) -> None:
     result = verify(folder("c16", "e2e", *options), source)
     assert result.problems == []
@@ -77,7 +79,9 @@ def test_inspect_a_model_folder(folder: Any) -> None:
     described = inspect(folder("c16", "e2e", "-q", "8"))
     assert described["kind"] == "model folder"
     assert described["tensors"]["adapter encoder"]["dtypes"] == {"BF16": 42}
-    assert described["tensors"]["base"]["dtypes"]["U32"] == 20
+    assert (
+        described["tensors"]["base"]["dtypes"]["U32"] == 23
+    )  # all matrices: 7 in each of 3 layers, 2 tables
     assert described["config"]["doc_max_length"] == 64
 
 
