@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from clara_mlx.train.trainer import OnStep
 
 commands = typer.Typer()
+
+_SECONDS = 30.0  # between the lines about a run whose standard error is no terminal
 
 
 @commands.command()
@@ -51,8 +54,8 @@ def train(
     if dry_run:
         emit(plan, _format(plan), as_json)
         return
-    with _step_bar() as on_step:
-        result = run.train(on_step)
+    with _step_progress() as on_step:
+        result = run.train(on_step, _note)
     emit(plan | result, _format(result), as_json)
 
 
@@ -154,10 +157,10 @@ def _format_number(value: Any) -> str:
 
 
 @contextmanager
-def _step_bar() -> Iterator[OnStep | None]:
-    """A bar with loss and remaining time on standard error, if that is a terminal."""
+def _step_progress() -> Iterator[OnStep]:
+    """Loss and remaining time on standard error: a bar on a terminal, and else plain lines."""
     if not sys.stderr.isatty():
-        yield None
+        yield _StepLines().show
         return
     from rich import progress as bars
     from rich.console import Console
@@ -167,12 +170,55 @@ def _step_bar() -> Iterator[OnStep | None]:
         task = bar.add_task("training", total=None)
 
         def on_step(line: dict[str, Any], steps: int) -> None:
-            text = f"loss {line['loss']:.4f}  {line['tokens_per_second']:,.0f} tokens/s"
             if "evaluation" in line:
-                figures = "  ".join(
-                    f"{name} {_format_number(value)}" for name, value in line["evaluation"].items()
-                )
-                bar.console.print(f"step {line['step']}: {figures}", highlight=False)
-            bar.update(task, description=text, completed=line["step"], total=steps)
+                bar.console.print(f"step {line['step']}: {_evaluation(line)}", highlight=False)
+            bar.update(task, description=_speed(line), completed=line["step"], total=steps)
 
         yield on_step
+
+
+class _StepLines:
+    """Plain lines for a log: the first step, then one in `_SECONDS`, evaluations, the last step."""
+
+    def __init__(self) -> None:
+        self._shown: float | None = None  # when the last line was
+        self._began = 0.0
+        self._first = 0  # the step after which the time was taken
+
+    def show(self, line: dict[str, Any], steps: int) -> None:
+        """Print a line about a step if it is time to."""
+        now, step = time.monotonic(), line["step"]
+        if self._shown is None:
+            self._began, self._first = now, step
+        is_due = self._shown is None or now - self._shown >= _SECONDS
+        if not (is_due or step == steps or "evaluation" in line):
+            return
+        self._shown = now
+        text = f"step {step:,} of {steps:,}: {_speed(line)}"
+        if step < steps and step > self._first:
+            left = (now - self._began) / (step - self._first) * (steps - step)
+            text += f", about {_duration(left)} left"
+        if "evaluation" in line:
+            text += f"; {_evaluation(line)}"
+        typer.echo(text, err=True)
+
+
+def _speed(line: dict[str, Any]) -> str:
+    return f"loss {line['loss']:.4f}, {line['tokens_per_second']:,.0f} tokens/s"
+
+
+def _evaluation(line: dict[str, Any]) -> str:
+    figures = line["evaluation"].items()
+    return "evaluation: " + ", ".join(f"{name} {_format_number(value)}" for name, value in figures)
+
+
+def _duration(seconds: float) -> str:
+    """About how long that is: 40 s, 12 min or 3 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)

@@ -190,7 +190,7 @@ def read_config(file: Path) -> TrainConfig:
         ClaraError: It can't be read, or a field is unknown, missing, or of the wrong type.
     """
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
         config: TrainConfig = _read(TrainConfig, raw, "")
     except (OSError, ValueError, ClaraError) as error:
         raise ClaraError(f"{file}: {reason(error)}") from error

@@ -6,17 +6,20 @@ A line holds one or several documents and the questions about them:
     {"docs": ["..."], "question": ["What?", "Where?"], "answers": ["this", "there"]}
     {"docs": ["..."], "data_type": "paraphrase", "answers": ["in other words"]}
 
-The field names are the reference's: ``docs`` (or ``context``, ``content``); ``answer``, ``answers``
-or ``golden_answers``, of which the first counts; ``question``; ``data_type`` (``qa`` by default, or
-``paraphrase``); ``pos_index``, the documents that hold the answer, counted from 0. Other fields are
-ignored.
+The field names are the reference's: ``docs`` (or ``context``, ``content``); ``answer``,
+``answers``, ``golden_answers`` or ``gold_answer``, of which the first counts; ``question``;
+``data_type`` (``qa`` by default, or ``paraphrase``); ``pos_index``, the documents that hold the
+answer, counted from 0. Other fields are ignored. An answer may be a number, true or false: it is
+trained on as it is written there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +32,8 @@ from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.stages import Stage
 
 _DOCUMENTS = ("docs", "context", "content")
+_ANSWERS = ("answer", "answers", "golden_answers", "gold_answer")
+_ONE_ANSWER = ("golden_answers", "gold_answer")  # of several, the others say the same
 _MOST_PROBLEMS = 20  # that an error lists
 
 #: A document of more than doc_max_length tokens is refused, or its chunks become documents, which
@@ -73,11 +78,13 @@ class Dataset:
         documents: The encoder input of each distinct document.
         groups: Lists of examples with the same documents, which share one encoding.
         chunked: Number of long documents that were split.
+        hashes: SHA-256 of each file's lines, by the file's path.
     """
 
     documents: list[list[int]]
     groups: list[list[Example]]
     chunked: int
+    hashes: Mapping[str, str]
 
     @property
     def examples(self) -> list[Example]:
@@ -120,8 +127,9 @@ def read(
         long_documents,
     )
     problems: list[str] = []
+    hashes: dict[str, str] = {}
     for file in files:
-        for record in _records(file, problems):
+        for record in _records(file, problems, hashes):
             try:
                 reader.add(record)
             except ClaraError as error:
@@ -136,24 +144,32 @@ def read(
         )
     if not reader.groups:
         raise ClaraError(f"{', '.join(map(str, files))}: there are no examples")
-    return Dataset(reader.documents, list(reader.groups.values()), reader.chunked)
+    return Dataset(reader.documents, list(reader.groups.values()), reader.chunked, hashes)
 
 
-def _records(file: Path, problems: list[str]) -> Iterator[Record]:
-    """The records of a file; a line that has none is added to the problems."""
+def _records(file: Path, problems: list[str], hashes: dict[str, str]) -> Iterator[Record]:
+    """The records of a file; a line that has none is added to the problems.
+
+    At the end the file's hash is known. It is taken of the lines as they are read, because a pipe
+    can be read only once.
+    """
+    digest = hashlib.sha256()
     try:
         check_input(file)
-        with file.open(encoding="utf-8") as lines:
+        with file.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
+                digest.update(line.encode())
                 where = f"{file}:{number}"
                 if not line.strip():
                     continue
                 try:
-                    yield _record(json.loads(line), where)
+                    # As a Decimal, a number keeps its digits: 1.50 stays 1.50.
+                    yield _record(json.loads(line, parse_float=Decimal), where)
                 except (ValueError, RecursionError) as error:
                     problems.append(f"{where}: {error}")
     except (OSError, UnicodeDecodeError) as error:
         raise ClaraError(f"{file}: {reason(error)}") from error
+    hashes[str(file)] = digest.hexdigest()
 
 
 def _record(raw: Any, where: str) -> Record:
@@ -171,7 +187,8 @@ def _record(raw: Any, where: str) -> Record:
     if not isinstance(positives, list) or not all(
         type(i) is int and 0 <= i < len(documents) for i in positives
     ):
-        raise ValueError(f"pos_index {positives!r} is not a list of numbers of its documents")
+        shown = json.dumps(positives, default=str)
+        raise ValueError(f"pos_index {shown} is not a list of numbers of its documents")
     pairs = (("", _answers(raw)[0]),) if paraphrase else _pairs(raw)
     return Record(
         where=where,
@@ -189,14 +206,33 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
 
 
 def _answers(raw: dict[str, Any]) -> tuple[str, ...]:
-    if isinstance(raw.get("answer"), str):
-        return (raw["answer"],)
-    for name in ("answer", "answers"):
-        if isinstance(raw.get(name), list):
-            return _texts(raw[name], name)
-    if isinstance(raw.get("golden_answers"), list):
-        return _texts(raw["golden_answers"], "golden_answers")[:1]  # the others say the same
-    raise ValueError("no answer, answers or golden_answers")
+    """The answers of the first field that has any; a ValueError says what the fields hold."""
+    problem = f"no {', '.join(_ANSWERS[:-1])} or {_ANSWERS[-1]}"
+    for name in _ANSWERS:
+        value = raw.get(name)
+        several = value if isinstance(value, list) else [value]
+        texts = tuple(text for text in map(_answer, several) if text is not None)
+        if texts and len(texts) == len(several):
+            return texts[:1] if name in _ONE_ANSWER else texts
+        if name in raw and problem.startswith("no "):
+            problem = f"{name} is {_shown(value)}, but an answer is a text, a number, true or false"
+    raise ValueError(problem)
+
+
+def _answer(value: Any) -> str | None:
+    """An answer as a text; None if the value is none."""
+    if isinstance(value, bool):
+        return str(value).lower()  # as JSON writes it
+    return str(value) if isinstance(value, str | int | Decimal) else None
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list with something else in it" if value else "an empty list"
+    return "null" if value is None else str(value)
 
 
 def _pairs(raw: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -13,6 +13,7 @@ from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.train.config import TrainConfig, read_config
 from clara_mlx.train.fresh import start_folder
 from clara_mlx.train.parameters import ROWS
+from clara_mlx.train.run_folder import Say
 from clara_mlx.train.trainer import OnStep, Trainer
 
 
@@ -41,13 +42,17 @@ class Run:
             tables_of(folder)  # better before the training than after: the tables may be gone
         return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
 
-    def train(self, on_step: OnStep | None = None) -> dict[str, Any]:
+    def train(self, on_step: OnStep | None = None, say: Say | None = None) -> dict[str, Any]:
         """Train, or resume and train to the end, then write the model folder and the checkpoint.
+
+        Args:
+            on_step: Called after each step.
+            say: Called with one line for each thing that the user should know.
 
         Returns:
             Where they are, and the last step's line of the metrics with the last evaluation.
         """
-        last = self.trainer.run(on_step)
+        last = self.trainer.run(on_step, say)
         config, output = self.config, Path(self.config.output)
         trained = dict(self.trainer.parameters)
         rows = trained.pop(ROWS, None)

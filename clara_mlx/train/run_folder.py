@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,18 @@ _STATE = "state-{:08d}.safetensors"
 _STATES_KEPT = 2  # the newest, and the one before in case that one can't be read
 # Fields of the config that may change between the parts of a run: they change no result.
 _FREE = ("save_every", "evaluate_every", "evaluation_answers", "answer_tokens")
+_READ = "read"  # the record's name for what the run has read, beside the config's fields
+
+#: Called with one line about something that the user should know, though the run goes on.
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a run has read: with the config it decides everything that is computed."""
+
+    model: str  # fingerprint of the model folder that the run starts from
+    data: Mapping[str, str]  # SHA-256 of each file of examples, by its path
 
 
 @dataclass(frozen=True)
@@ -35,17 +47,24 @@ class State:
 class RunFolder:
     """The folder of one run; `open` locks it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Say) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
+        self._say = say
 
     @classmethod
     @contextmanager
-    def open(cls, config: TrainConfig) -> Iterator[RunFolder]:
+    def open(cls, config: TrainConfig, read: Read, say: Say) -> Iterator[RunFolder]:
         """Make or reopen a run's folder, which only this process uses until the block ends.
 
+        Args:
+            config: The run.
+            read: The model and the examples that it has read.
+            say: Told what the user should know.
+
         Raises:
-            ClaraError: Another process trains there, or the folder holds a run with another config.
+            ClaraError: Another process trains there, or the folder holds a run with another config,
+                from another model, or on other examples.
         """
         path = Path(config.output)
         path.mkdir(parents=True, exist_ok=True)
@@ -57,44 +76,71 @@ class RunFolder:
                 f"{path}: another process is training there; wait, or choose another output"
             ) from error
         try:
-            folder = cls(path)
-            folder._record_config(config)
+            folder = cls(path, say)
+            folder._record(config, read)
             yield folder
         finally:
             lock.release()
 
-    def _record_config(self, config: TrainConfig) -> None:
+    def _record(self, config: TrainConfig, read: Read) -> None:
+        """Write down what decides the run, or check that it is what was written down."""
         file = self.path / "config.json"
-        wanted = asdict(config)
+        fields = asdict(config)
         if file.exists():
             recorded = json.loads(file.read_text(encoding="utf-8"))
+            had = recorded.pop(_READ, None)
             different = [
-                name for name in _differences(recorded, wanted) if name.split(".")[-1] not in _FREE
+                name for name in _differences(recorded, fields) if name.split(".")[-1] not in _FREE
             ]
             if different:
                 raise ClaraError(
                     f"{self.path}: holds a run with another config ({', '.join(different)}); "
                     "choose another output, or delete that folder"
                 )
-        atomic.write_text(file, json.dumps(wanted, indent=2) + "\n")
+            if had is None:
+                self._say(
+                    f"{self.path}: was begun by a version that kept no hash of what it read; from "
+                    "now on, a change of the examples or the model is noticed"
+                )
+            else:
+                self._check_read(had, read)
+        content = fields | {_READ: asdict(read)}
+        atomic.write_text(file, json.dumps(content, indent=2) + "\n")
+
+    def _check_read(self, had: Mapping[str, Any], read: Read) -> None:
+        changed = [name for name, hash in read.data.items() if had["data"].get(name, hash) != hash]
+        if had["model"] != read.model:
+            changed.append("the model that the run starts from")
+        if changed:
+            raise ClaraError(
+                f"{self.path}: holds a run for which this was different: {', '.join(changed)}; put "
+                "it back, choose another output, or delete that folder to train again"
+            )
 
     def resume(self) -> State | None:
-        """Read the state to resume from and drop the metrics after it; None at the beginning."""
+        """Read the state to resume from and drop the metrics after it; None at the beginning.
+
+        A state that can't be read is passed over: the one before leads to the same losses.
+
+        Raises:
+            ClaraError: There are states, but none can be read.
+        """
         states = self._states()
-        if not states:
-            self._drop_metrics_after(0)
-            return None
-        try:
-            loaded: Any = mx.load(str(states[-1]), return_metadata=True)
-            arrays, metadata = loaded
-        except (RuntimeError, ValueError) as error:
-            raise ClaraError(
-                f"{states[-1]}: {error}; delete it to resume from the state before"
-            ) from error
-        tree = sort_by_key(_nest(arrays))
-        step = int(metadata["step"])
-        self._drop_metrics_after(step)
-        return State(step, tree["parameters"], tree["optimiser"])
+        problems = []
+        for path in reversed(states):
+            try:
+                state = _read_state(path)
+            except (RuntimeError, ValueError, KeyError) as error:
+                problems.append(f"{path}: can't be read ({error})")
+                continue
+            if problems:
+                self._say(f"{'; '.join(problems)}; going on from step {state.step}, {path.name}")
+            self._drop_metrics_after(state.step)
+            return state
+        if problems:
+            raise ClaraError(f"{'; '.join(problems)}; delete {self.path} to train again")
+        self._drop_metrics_after(0)
+        return None
 
     def save(self, state: State) -> None:
         """Write a state, complete or not at all, and remove the older ones."""
@@ -132,6 +178,15 @@ class RunFolder:
             except ValueError:  # a kill ended the file in the middle of this line
                 break
         atomic.write_text(self.metrics, "".join(lines))
+
+
+def _read_state(path: Path) -> State:
+    """A state from its file."""
+    loaded: Any = mx.load(str(path), return_metadata=True)
+    arrays, metadata = loaded
+    mx.eval(arrays)  # what is damaged must show now
+    tree = sort_by_key(_nest(arrays))
+    return State(int(metadata["step"]), tree["parameters"], tree["optimiser"])
 
 
 def _differences(a: Any, b: Any, where: str = "") -> list[str]:

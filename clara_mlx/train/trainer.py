@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -14,12 +13,13 @@ import mlx.core as mx
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import Clara
 from clara_mlx.train import parameters
-from clara_mlx.train.batches import Batching, Collator, DocumentLatents
+from clara_mlx.train.batches import Collator, DocumentLatents
 from clara_mlx.train.config import TrainConfig
-from clara_mlx.train.data import Dataset, Example, read
+from clara_mlx.train.data import Dataset, Example
 from clara_mlx.train.evaluation import Evaluator
 from clara_mlx.train.parameters import Parameters
-from clara_mlx.train.run_folder import RunFolder, State
+from clara_mlx.train.plan import Plan
+from clara_mlx.train.run_folder import Read, RunFolder, Say, State
 from clara_mlx.train.step import Schedule, Stepper, add
 
 #: Called after each step with its line of the metrics and the number of steps in the run.
@@ -32,8 +32,7 @@ class Trainer:
     Args:
         config: The run.
         clara: The model, which is trained in place.
-        train_set: The examples to train on.
-        held_out: The examples to evaluate on; None if there are none.
+        plan: The examples, and the steps that are made of them.
         trained: The arrays to train.
     """
 
@@ -41,22 +40,13 @@ class Trainer:
         self,
         config: TrainConfig,
         clara: Clara,
-        train_set: Dataset,
-        held_out: Dataset | None,
+        plan: Plan,
         trained: Parameters,
     ) -> None:
         self.config = config
         self.clara = clara
-        self.train_set = train_set
-        self.held_out = held_out
+        self.plan = plan
         self.parameters = trained
-        self._batching = Batching(
-            batch_size=config.batch_size,
-            micro_batch_size=config.steps.micro_batch_size,
-            questions_per_document=config.data.questions_per_document,
-            seed=config.seed,
-        )
-        self.steps = self._count_steps()
 
     @classmethod
     def prepare(cls, config: TrainConfig, clara: Clara) -> Trainer:
@@ -65,8 +55,7 @@ class Trainer:
         Raises:
             ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
         """
-        train_set = _read(config, clara, config.data.train)
-        held_out = _read(config, clara, config.data.evaluation) if config.data.evaluation else None
+        plan = Plan.make(config, clara.config, clara.tokenizer)
         if config.kind.chooses:
             clara.add_query_reasoner()
         for name in config.method.reset:
@@ -76,33 +65,23 @@ class Trainer:
         trained = parameters.collect(
             clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
         )
-        return cls(config, clara, train_set, held_out, trained)
+        return cls(config, clara, plan, trained)
 
-    def _count_steps(self) -> int:
-        steps, most = 0, self.config.steps.most
-        for epoch in range(self.config.steps.epochs):
-            if most is not None and steps >= most:
-                break
-            steps += len(self._batching.epoch(self.train_set, epoch))
-        return steps if most is None else min(steps, most)
+    @property
+    def steps(self) -> int:
+        """The number of optimiser steps."""
+        return self.plan.steps
 
     def describe(self) -> dict[str, Any]:
         """Describe what the run will do, as JSON values."""
-        data, examples = self.train_set, self.train_set.examples
-        return {
-            "stage": self.config.stage,
-            "steps": self.steps,
-            "examples": len(examples),
-            "documents": len(data.documents),
-            "groups": len(data.groups),
-            "chunked": data.chunked,
-            "evaluation_examples": len(self.held_out.examples) if self.held_out else 0,
-            "trained": parameters.count(self.parameters),
-            "labels_per_epoch": self._collator(data).totals([examples]).labels,
-        }
+        return self.plan.describe(parameters.count(self.parameters))
 
-    def run(self, on_step: OnStep | None = None) -> dict[str, Any]:
+    def run(self, on_step: OnStep | None = None, say: Say | None = None) -> dict[str, Any]:
         """Train to the end, from the newest state if there is one; the model holds the result.
+
+        Args:
+            on_step: Called after each step.
+            say: Called with one line for each thing that the user should know.
 
         Returns:
             The last line of the metrics, with the last evaluation if there is held-out data.
@@ -110,19 +89,20 @@ class Trainer:
         Raises:
             ClaraError: The loss is not finite, or the folder is another run's.
         """
-        cadence = self.config.steps
-        with RunFolder.open(self.config) as folder:
+        cadence, plan = self.config.steps, self.plan
+        read = Read(self.clara.fingerprint, plan.hashes)
+        with RunFolder.open(self.config, read, say or (lambda line: None)) as folder:
             # 1) Go on from the newest state.
             stepper = Stepper(self.clara, self.config, self.parameters)
             start = self._resume(folder, stepper)
             # 2) Prepare what all steps need.
             schedule = Schedule.of(self.config, self.steps)
-            collator = self._collator(self.train_set)
-            evaluator = self.held_out and Evaluator(
-                self.clara, self.config, stepper, self.held_out, self._collator(self.held_out)
+            collator = self._collator(plan.train_set)
+            evaluator = plan.held_out and Evaluator(
+                self.clara, self.config, stepper, plan.held_out, self._collator(plan.held_out)
             )
             line: dict[str, Any] = {"step": start}
-            for number, step in enumerate(islice(self._steps(), start, self.steps), start):
+            for number, step in enumerate(islice(plan.all_steps(), start, self.steps), start):
                 # 3) Train one step.
                 line = self._step(stepper, collator, step, number, schedule.at(number))
                 folder.log(line)
@@ -154,10 +134,6 @@ class Trainer:
 
     def _put_into_model(self) -> None:
         parameters.put(self.clara.network, self.clara.lora, self.parameters)
-
-    def _steps(self) -> Iterator[list[list[Example]]]:
-        for epoch in range(self.config.steps.epochs):
-            yield from self._batching.epoch(self.train_set, epoch)
 
     def _step(
         self,
@@ -214,15 +190,3 @@ class Trainer:
             top_k=method.top_k,
             in_batch_negatives=method.in_batch_negatives,
         )
-
-
-def _read(config: TrainConfig, clara: Clara, files: list[str]) -> Dataset:
-    return read(
-        [Path(file) for file in files],
-        config.kind,
-        clara.config,
-        clara.tokenizer,
-        max_length=config.max_length,
-        top_k=config.method.top_k,
-        long_documents=config.data.long_documents,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from train_runs import QUESTIONS, write_config
 from typer.testing import CliRunner
 
+from clara_mlx.cli import train as command
 from clara_mlx.cli.train import commands
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.folder import ModelFolder
@@ -19,7 +21,7 @@ from clara_mlx.train.config import read_config
 def run(*args: object) -> str:
     result = CliRunner().invoke(commands, ["train", *map(str, args)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture
@@ -49,6 +51,27 @@ def test_a_run(config: Path) -> None:
     assert (Path(result["checkpoint"]) / "adapters.pth").is_file()
     # Given again, it says the same: there is nothing left to do.
     assert json.loads(run(config, "--json"))["model"] == result["model"]
+
+
+def test_a_run_without_a_terminal_says_how_far_it_is(config: Path) -> None:
+    done = CliRunner().invoke(commands, ["train", str(config)], catch_exceptions=False)
+    first, last = done.stderr.splitlines()
+    assert re.fullmatch(r"step 1 of 2: loss \d+\.\d{4}, [\d,]+ tokens/s", first)
+    assert re.fullmatch(r"step 2 of 2: loss .* tokens/s; evaluation: loss .*, exact .*", last)
+
+
+def test_lines_about_a_run_come_every_half_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(command.time, "monotonic", lambda: now)
+    with command._step_progress() as on_step:
+        for step in range(1, 101):
+            on_step({"step": step, "loss": 1.0, "tokens_per_second": 9.0}, 1000)
+            now += 10.0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 34 and lines[0].startswith("step 1 of 1,000")
+    assert lines[1].endswith("step 4 of 1,000: loss 1.0000, 9 tokens/s, about 2 h 46 min left")
 
 
 def test_errors_name_file_and_line(config: Path) -> None:

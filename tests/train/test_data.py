@@ -39,6 +39,29 @@ def test_the_references_field_names(load: Any) -> None:
             assert (example.question, example.answer) == ("What?", "16")
 
 
+def test_gold_answers_numbers_and_truth_are_read_as_they_are_written(load: Any) -> None:
+    """Apple's own description of the format has gold_answer."""
+    asked = '{"docs": ["x"], "question": "?", %s}'
+    written = {
+        '"gold_answer": "16"': "16",
+        '"gold_answer": ["16", "sixteen"]': "16",
+        '"answer": 42': "42",
+        '"answer": -1.50': "-1.50",
+        '"answer": true': "true",
+        '"answers": [false]': "false",
+        '"answer": null, "golden_answers": [7]': "7",
+        '"golden_answers": "16"': "16",
+    }
+    data = load(*(asked % answer for answer in written))
+    assert [example.answer for example in data.examples] == list(written.values())
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(load: Any) -> None:
+    plain, marked = load(QA), load("\ufeff" + json.dumps(QA))
+    assert [e.answer for e in marked.examples] == ["16"]
+    assert marked.hashes == plain.hashes
+
+
 def test_several_questions_about_the_same_documents_share_them(load: Any) -> None:
     data = load(QA, SEVERAL, {**QA, "docs": ["another"]})
     assert [len(group) for group in data.groups] == [3, 1]
@@ -60,6 +83,11 @@ BAD = {
     "no documents": ({**QA, "docs": "text"}, "no list of documents"),
     "no text": ({**QA, "docs": [1]}, "not a list of texts"),
     "no answer": ({"docs": ["x"], "question": "?"}, "no answer"),
+    "null": ({**QA, "answer": None}, "answer is null, but an answer is a text"),
+    "an object": ({**QA, "answer": {"text": "x"}}, "answer is an object, but an answer is a text"),
+    "none of several": ({**QA, "answers": [], "answer": None}, "answer is null"),
+    "not all": ({"docs": ["x"], "question": "?", "answers": ["x", None]}, "something else in it"),
+    "not a number": ('{"docs": ["x"], "question": "?", "answer": NaN}', "answer is nan"),
     "no question": ({"docs": ["x"], "answer": "x"}, "question is not a list"),
     "counts": ({**SEVERAL, "answers": ["it"]}, "2 questions, but 1 answers"),
     "empty answer": ({**QA, "answer": " "}, "is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,76 @@ def test_another_config_does_not_go_on_there(folder: Any, tmp_path: Path) -> Non
     train(write_config(tmp_path, model, QUESTIONS, steps__most=1, steps__save_every=7))
     recorded = json.loads((tmp_path / "run/config.json").read_text())
     assert recorded["steps"]["save_every"] == 7
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_changed_examples_are_noticed(folder: Any, tmp_path: Path) -> None:
+    model = folder("c16", "instruct")
+    options = {"steps__most": 2, "steps__save_every": 1}
+    file = write_config(tmp_path, model, QUESTIONS, **options)
+    train(file)
+    data, before = tmp_path / "examples.jsonl", losses(file)
+    edit(data, "the parser", "elsewhere")
+    refused = r"run: holds a run for which this was different: .*examples.jsonl; put it back"
+    with pytest.raises(ClaraError, match=refused):  # nothing is left to do, but it says so
+        train(file)
+    (tmp_path / "run/state-00000002.safetensors").unlink()
+    with pytest.raises(ClaraError, match=refused):
+        train(file)
+    edit(data, "elsewhere", "the parser")
+    data.write_bytes(data.read_bytes().replace(b"\n", b"\r\n"))  # the lines are the same
+    train(file)
+    assert losses(file) == before
+
+
+def test_another_model_in_the_same_place_is_noticed(folder: Any, tmp_path: Path) -> None:
+    model = shutil.copytree(folder("c16", "instruct"), tmp_path / "model")
+    file = write_config(tmp_path, model, QUESTIONS, steps__most=1)
+    train(file)
+    shutil.rmtree(model)
+    shutil.copytree(folder("c16", "e2e"), model)
+    with pytest.raises(ClaraError, match="different: the model that the run starts from"):
+        train(file)
+
+
+def test_an_older_run_without_hashes_goes_on(folder: Any, tmp_path: Path) -> None:
+    file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, steps__most=1)
+    train(file)
+    record = tmp_path / "run/config.json"
+    recorded = json.loads(record.read_text())
+    del recorded["read"]
+    record.write_text(json.dumps(recorded))
+    notes: list[str] = []
+    Run.open(file).train(say=notes.append)
+    assert len(notes) == 1 and "kept no hash" in notes[0]
+    Run.open(file).train(say=notes.append)
+    assert len(notes) == 1
+    edit(tmp_path / "examples.jsonl", "the parser", "elsewhere")
+    with pytest.raises(ClaraError, match=r"examples\.jsonl"):
+        train(file)
+
+
+def test_a_damaged_state_is_passed_over(folder: Any, tmp_path: Path) -> None:
+    options = {"steps__most": 2, "steps__save_every": 1, "steps__evaluation_answers": 0}
+    file = write_config(tmp_path, folder("c16", "instruct"), QUESTIONS, **options)
+    train(file)
+    before = losses(file)
+    older, newest = sorted((tmp_path / "run").glob("state-*"))
+    whole = newest.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b""):
+        newest.write_bytes(damaged)
+        notes: list[str] = []
+        Run.open(file).train(say=notes.append)
+        (note,) = notes
+        assert "state-00000002" in note and "going on from step 1" in note and "\n" not in note
+        assert losses(file) == before
+    for state in (older, newest):
+        state.write_bytes(b"")
+    with pytest.raises(ClaraError, match=r"state-00000002.*state-00000001.*train again"):
+        train(file)
 
 
 def test_two_processes_cannot_train_in_one_folder(folder: Any, tmp_path: Path) -> None:

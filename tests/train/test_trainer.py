@@ -25,8 +25,8 @@ def gradient(folder: Path, model: Path, examples: Any, **fields: Any) -> tuple[f
     """Loss and gradient of a run's first step."""
     trainer = Run.open(write_config(folder, model, examples, **fields)).trainer
     stepper = Stepper(trainer.clara, trainer.config, trainer.parameters)
-    collator = trainer._collator(trainer.train_set)
-    step = next(trainer._steps())
+    collator = trainer._collator(trainer.plan.train_set)
+    step = next(trainer.plan.all_steps())
     total, sums = 0.0, None
     for i, micro in enumerate(step):
         batch, _ = collator.arrays(micro, collator.totals(step))
