@@ -62,7 +62,7 @@ def write_checkpoint(
         with atomic.partial_folder(to) as folder:
             write_pth(folder / "adapters.pth", content)
             write_pth(folder / "decoder_first_last_layers.pth", tables)
-            write_json(folder / "config.json", _reference_config(config, base))
+            write_json(folder / "config.json", reference_config(config, base))
             for name in (LAYOUT.tokenizer, *COMPANIONS):
                 if (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, folder / name)
@@ -93,8 +93,8 @@ def replace_last_rows(table: mx.array, rows: mx.array) -> mx.array:
     return mx.concatenate([kept.astype(dtype), rows.astype(dtype)])
 
 
-def _reference_config(config: ClaraConfig, base: str) -> dict[str, Any]:
-    """The content of ``config.json``, as the reference reads it."""
+def reference_config(config: ClaraConfig, base: str) -> dict[str, Any]:
+    """The content of a checkpoint's ``config.json``, as the reference reads it."""
     return {
         "model_type": "CLaRa",
         "decoder_model_name": base,

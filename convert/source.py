@@ -86,6 +86,51 @@ class Source:
         adapters = files.read_adapters(path)
         base_name, base_path = _locate_base(base, path, fields, tables, adapters)
         asked_base = fields.get("decoder_model_name") if base is None else base_name
+        return cls.assemble(
+            path,
+            fields,
+            tables,
+            adapters,
+            name=files.recorded_name(checkpoint),
+            subfolder=subfolder,
+            revision=commit,
+            base_name=base_name,
+            base_path=base_path,
+            asked_base=asked_base,
+        )
+
+    @classmethod
+    def assemble(
+        cls,
+        path: Path,
+        fields: dict[str, Any],
+        tables: Tensors,
+        adapters: AdapterRefs,
+        *,
+        name: str,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        base_name: str,
+        base_path: Path,
+        asked_base: Any,
+    ) -> Source:
+        """Check that the parts of a checkpoint fit a base; the parts need not be on the disk yet.
+
+        Args:
+            path: The checkpoint's folder.
+            fields: The content of its ``config.json``.
+            tables: Its embedding and lm_head.
+            adapters: Its adapters, by its own names.
+            name: Its full path or hub id.
+            subfolder: Its folder inside a repository.
+            revision: The hub commit it came from.
+            base_name: Full path or hub id of the base.
+            base_path: The base's folder.
+            asked_base: The base that the user or the checkpoint asked for.
+
+        Raises:
+            CheckpointError: Something does not fit.
+        """
         where = base_path / "config.json"
         base_config = read_base_config(base_path)
         tokenizer = read_tokenizer(base_path, path)
@@ -102,9 +147,9 @@ class Source:
         weights = _without_tables(files.read_base(base_path)) | tables
         _check_fit(path, base_path, weights, base_table, adapters, sizes)
         return cls(
-            name=files.recorded_name(checkpoint),
+            name=name,
             subfolder=subfolder,
-            revision=commit,
+            revision=revision,
             path=path,
             base_name=base_name,
             base_path=base_path,

@@ -29,7 +29,7 @@ def train(
         "train.toml"
     ),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the data and print the plan; train nothing.")
+        bool, typer.Option("--dry-run", help="Check the data and print the plan; write nothing.")
     ] = False,
     example: Annotated[bool, typer.Option("--example", help="Print an example config.")] = False,
     as_json: Json = False,
@@ -47,13 +47,17 @@ def train(
     if example:
         typer.echo(EXAMPLE, nl=False)
         return
-    from clara_mlx.train.run import Run
+    from clara_mlx.train.run import Run, describe
 
+    if dry_run:
+        plan = describe(config)
+        writes = plan.get("writes", {})
+        lines = _format({name: value for name, value in plan.items() if name != "writes"})
+        lines += [f"would write: {path} ({size / 1e6:,.1f} MB)" for path, size in writes.items()]
+        emit(plan, lines, as_json)
+        return
     run = Run.open(config)
     plan = run.trainer.describe()
-    if dry_run:
-        emit(plan, _format(plan), as_json)
-        return
     with _step_progress() as on_step:
         result = run.train(on_step, _note)
     emit(plan | result, _format(result), as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from clara_mlx.convert.export import tables_of
 from clara_mlx.convert.trained import save_trained
 from clara_mlx.model.clara import from_folder
 from clara_mlx.model.folder import ModelFolder, resolve
-from clara_mlx.train.config import TrainConfig, read_config
-from clara_mlx.train.fresh import start_folder
+from clara_mlx.model.tokenizer import TextTokenizer
+from clara_mlx.train.config import Fresh, TrainConfig, read_config
+from clara_mlx.train.fresh import Start
 from clara_mlx.train.parameters import ROWS
+from clara_mlx.train.plan import Plan
 from clara_mlx.train.run_folder import Say
 from clara_mlx.train.trainer import OnStep, Trainer
 
@@ -34,13 +37,14 @@ class Run:
         """
         config = read_config(file)
         if config.fresh is not None:
-            path = start_folder(config.fresh, Path(config.output), config.seed)
+            start, plan = _plan_start(config, config.fresh)
+            folder = ModelFolder.open(start.folder if start.is_written else start.write())
         else:
-            path = resolve(str(config.model))
-        folder = ModelFolder.open(path)
-        if config.write_checkpoint and folder.is_quantised:
-            tables_of(folder)  # better before the training than after: the tables may be gone
-        return cls(config, folder, Trainer.prepare(config, from_folder(folder)))
+            folder = ModelFolder.open(resolve(str(config.model)))
+            if config.write_checkpoint and folder.is_quantised:
+                tables_of(folder)  # better before the training than after: they may be gone
+            plan = Plan.make(config, folder.config, folder.tokenizer())
+        return cls(config, folder, Trainer.prepare(config, from_folder(folder), plan))
 
     def train(self, on_step: OnStep | None = None, say: Say | None = None) -> dict[str, Any]:
         """Train, or resume and train to the end, then write the model folder and the checkpoint.
@@ -71,3 +75,32 @@ class Run:
             checkpoint=checkpoint,
         )
         return {"model": str(model), "checkpoint": checkpoint and str(checkpoint), **last}
+
+
+def describe(file: Path) -> dict[str, Any]:
+    """Check a config file, its data and its model, and describe the run; nothing is written.
+
+    Returns:
+        `Plan.describe`'s values. ``writes`` has what a fresh start would write before the first
+        step: the bytes of each folder, by its path.
+
+    Raises:
+        ClaraError: The config, the data or the model is not usable.
+    """
+    config = read_config(file)
+    if config.fresh is None:
+        return Run.open(file).trainer.describe()
+    start, plan = _plan_start(config, config.fresh)
+    trained = start.trained
+    if config.trains_rows:
+        described = start.source.config
+        trained[ROWS] = len(described.added_tokens) * described.hidden_size
+    return plan.describe(trained) | {"writes": {} if start.is_written else start.sizes()}
+
+
+def _plan_start(config: TrainConfig, fresh: Fresh) -> tuple[Start, Plan]:
+    """What a fresh run starts from and what it will do, before anything is written."""
+    start = Start.plan(fresh, Path(config.output), config.seed)
+    source = start.source
+    tokenizer = TextTokenizer(json.dumps(source.tokenizer), where=str(source.base_path))
+    return start, Plan.make(config, source.config, tokenizer)

@@ -49,13 +49,8 @@ class Trainer:
         self.parameters = trained
 
     @classmethod
-    def prepare(cls, config: TrainConfig, clara: Clara) -> Trainer:
-        """Read a run's data, and give the model the adapters that the run trains.
-
-        Raises:
-            ClaraError: The data is not usable; see `clara_mlx.train.data.read`.
-        """
-        plan = Plan.make(config, clara.config, clara.tokenizer)
+    def prepare(cls, config: TrainConfig, clara: Clara, plan: Plan) -> Trainer:
+        """Give the model the adapters that the run trains."""
         if config.kind.chooses:
             clara.add_query_reasoner()
         for name in config.method.reset:

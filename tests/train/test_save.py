@@ -13,11 +13,20 @@ from train_runs import CANDIDATES, DOCUMENTS, QUESTIONS, train, write_config
 
 import clara_mlx
 from clara_mlx.convert import Source, verify
-from clara_mlx.errors import CheckpointError
+from clara_mlx.errors import CheckpointError, ClaraError
 from clara_mlx.model.folder import ModelFolder
-from clara_mlx.train.run import Run
+from clara_mlx.train import fresh
+from clara_mlx.train.run import Run, describe
 
 QUESTION = "What was moved?"
+
+
+def write_fresh(folder: Path, base: Path, *, data: Any = QUESTIONS, **fresh: Any) -> Path:
+    """A config that starts from a plain base."""
+    fields = {"doc_max_length": 32, "compr_rate": 8, "lora_r": 4, "dtype": "float32"} | fresh
+    options = {f"fresh__{name}": value for name, value in fields.items()}
+    options |= {"stage": "scp", "steps__most": 2, "fresh__base": str(base)}
+    return write_config(folder, None, data, **options)
 
 
 def same(a: clara_mlx.Clara, b: clara_mlx.Clara) -> None:
@@ -82,16 +91,8 @@ def test_mlx_lm_reads_the_trained_folder(folder: Any, tmp_path: Path) -> None:
 
 
 def test_a_fresh_start_changes_nothing_until_it_is_trained(golden: Path, tmp_path: Path) -> None:
-    fresh = {
-        "base": str(golden / "tiny-base"),
-        "doc_max_length": 32,
-        "compr_rate": 8,
-        "lora_r": 4,
-        "dtype": "float32",
-    }
-    options = {f"fresh__{name}": value for name, value in fresh.items()}
-    fields = {"stage": "scp", "steps__most": 2}
-    run = Run.open(write_config(tmp_path, None, QUESTIONS, **fields, **options))
+    file = write_fresh(tmp_path, golden / "tiny-base")
+    run = Run.open(file)
     clara = run.trainer.clara
     assert clara.adapters == ("decoder", "encoder")
     assert clara.config.memory_tokens == 4 and clara.config.vocab_size == 643 + 4 + 3
@@ -111,6 +112,67 @@ def test_a_fresh_start_changes_nothing_until_it_is_trained(golden: Path, tmp_pat
     assert mx.array_equal(saved.network.model.embed_tokens.rows[4:], rows[4:])  # the others rest
     config = json.loads((tmp_path / "run/checkpoint/config.json").read_text())
     assert config["training_stage"] == "stage1" and config["lora_r"] == 4
+
+
+def test_a_dry_run_of_a_fresh_start_says_what_it_would_write(
+    golden: Path, cli: Any, tmp_path: Path
+) -> None:
+    for number, bits in enumerate((0, 4)):
+        file = write_fresh(tmp_path / str(number), golden / "tiny-base", bits=bits)
+        before = sorted(file.parent.rglob("*"))
+        plan = json.loads(cli("train", file, "--dry-run", "--json").stdout)
+        assert sorted(file.parent.rglob("*")) == before
+        assert "start/checkpoint (0.2 MB)" in cli("train", file, "--dry-run").stdout
+        run = Run.open(file)
+        assert plan == run.trainer.describe() | {"writes": plan["writes"]}
+        for folder, planned in plan["writes"].items():
+            weights = [p for p in Path(folder).rglob("*") if p.suffix in (".pth", ".safetensors")]
+            written = sum(p.stat().st_size for p in weights)
+            assert planned < written < 1.15 * planned, folder  # names and headers come on top
+        assert describe(file)["writes"] == {}
+
+
+def test_what_is_refused_leaves_no_folder(golden: Path, tmp_path: Path) -> None:
+    base = golden / "tiny-base"
+    config = json.loads((base / "config.json").read_text())
+
+    def refused(match: str, *, data: Any = QUESTIONS, base: Path = base, **fields: Any) -> None:
+        file = write_fresh(tmp_path / "refused", base, data=data, **fields)
+        for use in (describe, Run.open):
+            with pytest.raises(ClaraError, match=match):
+                use(file)
+            assert sorted(p.name for p in file.parent.iterdir()) == ["examples.jsonl", "train.toml"]
+
+    refused("examples.jsonl:1: no answer", data=[{"docs": ["x"], "question": "?"}])
+    refused("dtype 'float64' is not one of", dtype="float64")
+    refused("can't quantise to 7 bits", bits=7)
+    for name, changed in {
+        "type": {"model_type": "unheard-of"},
+        "quantised": {"quantization": {"bits": 4, "group_size": 64}},
+        "shape": {"intermediate_size": 64},
+    }.items():
+        odd = shutil.copytree(base, tmp_path / name)
+        (odd / "config.json").write_text(json.dumps(config | changed))
+        refused(str(odd), base=odd)
+
+
+def test_a_fresh_start_that_fails_is_removed(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_fresh(tmp_path, golden / "tiny-base")
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise CheckpointError("damaged")
+
+    monkeypatch.setattr(fresh, "convert", fail)
+    with pytest.raises(CheckpointError, match="damaged"):
+        Run.open(file)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    Run.open(file)
+    write_fresh(tmp_path, golden / "tiny-base", compr_rate=16)
+    with pytest.raises(CheckpointError, match=r"start: was made for another \[fresh\] or seed"):
+        Run.open(file)
 
 
 def test_a_quantised_start_needs_its_checkpoint_before_training(
