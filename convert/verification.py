@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.llama import ModelArgs, TransformerBlock
+import mlx.nn as nn
 
 from clara_mlx.convert.quantise import (
     Error,
@@ -22,6 +24,7 @@ from clara_mlx.errors import Progress
 from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import ModelFolder, load_arrays
 from clara_mlx.model.lora import SCALE, TARGETS
+from clara_mlx.model.network import build_network
 from clara_mlx.model.prompts import Prompts
 from clara_mlx.model.schemes import Scheme
 
@@ -143,6 +146,8 @@ def _compare_latents(
     clara = from_folder(folder)
     limit = clara.config.doc_max_length
     texts = [text for text in TEXTS if len(clara.tokenizer.encode(text)) <= limit]
+    if not texts:
+        return
     for adapter in dict.fromkeys(("encoder", folder.query_adapter)):
         exact = _float32_latents(folder, source, clara, texts, adapter, progress)
         if adapter == "encoder":
@@ -164,23 +169,48 @@ def _float32_latents(
 ) -> list[mx.array]:
     """Latents of each text from the source's weights in float32, one layer in memory at a time."""
     prompts = Prompts(source.config, clara.tokenizer)
-    inputs = [mx.array(prompts.encoder_input(clara.tokenizer.encode(text))) for text in texts]
+    inputs = [prompts.encoder_input(clara.tokenizer.encode(text)) for text in texts]
+    longest = max(map(len, inputs))
+    padded = mx.array([[*ids, *[0] * (longest - len(ids))] for ids in inputs])
     table = source.base["model.embed_tokens.weight"].read()
-    states = [table[ids].astype(mx.float32)[None] for ids in inputs]  # (1, tokens, hidden)
-    mx.eval(states)
+    embeds = table[padded].astype(mx.float32)  # (texts, longest, hidden)
+    mx.eval(embeds)
     del table
-    args = ModelArgs.from_dict(folder.base_config)
+    network: Any = build_network(source.base_config, where=source.base_path / "config.json")
     layers = source.sizes["layers"]
-    for i in range(layers):
-        block = TransformerBlock(args)
-        block.load_weights(_merged_layer(source, adapter, i))
-        states = [block(h, "causal") for h in states]
-        mx.eval(states)
+
+    def read_layer(i: int) -> list[tuple[str, mx.array]]:
         if progress:
             progress(i + 1, layers, f"float32 {adapter} pass")
-    norm = source.base["model.norm.weight"].read().astype(mx.float32)
+        return _merged_layer(source, adapter, i)
+
+    network.model.layers = [
+        _StreamedLayer(layer, partial(read_layer, i)) for i, layer in enumerate(network.layers)
+    ]
+    network.model.norm.weight = source.base["model.norm.weight"].read().astype(mx.float32)
+    # The model's own forward pass, so that this shares nothing with the encoder that it checks.
+    states = network.model(padded, input_embeddings=embeds)
     memory = source.config.memory_tokens
-    return [mx.fast.rms_norm(h[0, -memory:], norm, args.rms_norm_eps) for h in states]
+    return [h[len(ids) - memory : len(ids)] for h, ids in zip(states, inputs, strict=True)]
+
+
+class _StreamedLayer:
+    """A block that reads its weights when it is run, and forgets them."""
+
+    def __init__(self, block: nn.Module, read: Callable[[], list[tuple[str, mx.array]]]) -> None:
+        self._block: Any = block
+        self._read = read
+
+    def __call__(self, *args: Any, **options: Any) -> mx.array:
+        empty = self._block.parameters()
+        self._block.load_weights(self._read())
+        output: mx.array = self._block(*args, **options)
+        mx.eval(output)
+        self._block.update(empty)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._block, name)
 
 
 def _merged_layer(source: Source, adapter: str, layer: int) -> list[tuple[str, mx.array]]:

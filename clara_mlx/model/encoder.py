@@ -64,7 +64,7 @@ def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int)
     queries, attention and MLP are computed at the memory positions only.
 
     Args:
-        model: An mlx-lm Llama-family model whose encoder adapter is active.
+        model: The base, an mlx-lm model, whose encoder adapter is active.
         batch: The ids of each input, its memory tokens last.
         memory_tokens: M, the number of memory tokens that end each input.
 
@@ -91,16 +91,20 @@ def states_at(
     """States after the final norm at ``count`` positions from ``starts`` on, and no others.
 
     Args:
-        model: An mlx-lm Llama-family model whose adapter is active.
+        model: The base, an mlx-lm model, whose adapter is active.
         h: Input embeddings (batch, length, hidden), padded on the right.
         starts: The first position of each row (batch,).
         count: Number of positions per row; all lie within the padded length.
         ragged: Whether any row's positions are not the last ``count`` of the padded length.
-        run: Computes each block but the last.
+        run: Computes each block but the last, if the model `is_plain`.
 
     Returns:
         (batch, count, hidden), not yet evaluated.
     """
+    if not is_plain(model):
+        positions = starts[:, None] + mx.arange(count)  # (batch, count)
+        states = _own_states(model, h)
+        return mx.take_along_axis(states, positions[..., None], axis=1)
     base = model.model
     for layer in base.layers[:-1]:
         h = run(layer, h)
@@ -109,9 +113,42 @@ def states_at(
 
 def all_states(model: Any, h: mx.array, *, run: RunLayer = run_layer) -> mx.array:
     """States after the final norm at every position: (batch, length, hidden)."""
+    if not is_plain(model):
+        return _own_states(model, h)
     for layer in model.model.layers:
         h = run(layer, h)
     return model.model.norm(h)
+
+
+def logits_at(
+    model: Any, h: mx.array, starts: mx.array, count: int, *, run: RunLayer = run_layer
+) -> mx.array:
+    """Logits (batch, count, vocab) at ``count`` positions from ``starts`` on, as `states_at`."""
+    if is_plain(model):
+        logits: mx.array = model.lm_head(states_at(model, h, starts, count, run=run))
+        return logits
+    positions = starts[:, None] + mx.arange(count)
+    whole = model(mx.zeros(h.shape[:2], mx.int32), input_embeddings=h)
+    return mx.take_along_axis(whole, positions[..., None], axis=1)
+
+
+def is_plain(model: Any) -> bool:
+    """Whether a model's blocks may be run one by one, all of them under the causal mask.
+
+    That is known of these classes of mlx-lm if none of their layers has a sliding window; any other
+    model is run by its own forward pass, which leaves out nothing that it does between its blocks.
+    """
+    windows = any(getattr(layer, "use_sliding", False) for layer in model.layers)
+    return type(model).__module__ in _PLAIN and not windows
+
+
+_PLAIN = tuple(f"mlx_lm.models.{name}" for name in ("llama", "qwen2", "qwen3"))
+
+
+def _own_states(model: Any, h: mx.array) -> mx.array:
+    """States after the final norm by the model's own forward pass: (batch, length, hidden)."""
+    states: mx.array = model.model(mx.zeros(h.shape[:2], mx.int32), input_embeddings=h)
+    return states
 
 
 def _last_layer(layer: Any, h: mx.array, starts: mx.array, count: int, *, ragged: bool) -> mx.array:
@@ -126,8 +163,12 @@ def _last_layer(layer: Any, h: mx.array, starts: mx.array, count: int, *, ragged
 
     normed = layer.input_layernorm(h)
     queries = attention.q_proj(mx.take_along_axis(normed, positions[..., None], axis=1))
-    queries = attention.rope(heads(queries, attention.n_heads), offset=starts)
-    keys = attention.rope(heads(attention.k_proj(normed), attention.n_kv_heads))
+    queries = heads(queries, attention.n_heads)
+    keys = heads(attention.k_proj(normed), attention.n_kv_heads)
+    if "q_norm" in attention:  # Qwen3's, of each head
+        queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    queries = attention.rope(queries, offset=starts)
+    keys = attention.rope(keys)
     values = heads(attention.v_proj(normed), attention.n_kv_heads)
     # Positions that end every row are the kernel's own causal mask.
     mask: mx.array | str = "causal"

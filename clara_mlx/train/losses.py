@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.model.decoder import fill_slots
-from clara_mlx.model.encoder import RunLayer, all_states, run_layer, states_at
+from clara_mlx.model.encoder import RunLayer, all_states, logits_at, run_layer, states_at
 from clara_mlx.model.lora import Adapters
 
 #: The reference divides scores by this in training.
@@ -63,8 +63,8 @@ class Network:
             embeds = self.model.model.embed_tokens(batch["ids"])
             embeds = fill_slots(embeds, batch["sources"], latents)
             count = batch["targets"].shape[1]
-            states = states_at(self.model, embeds, batch["answer_starts"], count, run=self.run)
-            logits = self.model.lm_head(states).astype(mx.float32)
+            logits = logits_at(self.model, embeds, batch["answer_starts"], count, run=self.run)
+        logits = logits.astype(mx.float32)
         of_target = mx.take_along_axis(logits, batch["targets"][..., None], axis=-1)[..., 0]
         losses = mx.logsumexp(logits, axis=-1) - of_target
         return (losses * batch["target_weights"]).sum()

@@ -10,8 +10,9 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_map
 
+from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import Clara
-from clara_mlx.model.encoder import run_layer
+from clara_mlx.model.encoder import is_plain, run_layer
 from clara_mlx.train import losses, parameters
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.losses import Arrays, Network
@@ -29,6 +30,11 @@ class Stepper:
     """
 
     def __init__(self, clara: Clara, config: TrainConfig, initial: Parameters) -> None:
+        if config.method.gradient_checkpointing and not is_plain(clara.network):
+            raise ClaraError(
+                "gradient_checkpointing can't be used on this base, whose layers are not run one "
+                "by one; set it to false"
+            )
         self._clara = clara
         self._config = config
         self.network = Network(
