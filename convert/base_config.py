@@ -77,7 +77,7 @@ def mlx_config(config: dict[str, Any], vocab_size: int, *, where: Path) -> dict[
         where: Its file, for errors.
 
     Raises:
-        CheckpointError: ``rope_parameters`` is not an object.
+        CheckpointError: ``rope_parameters`` is not an object, or has several.
     """
     config = dict(config)
     for key in ("quantization", "quantization_config"):  # empty, or the base would be refused
@@ -88,7 +88,13 @@ def mlx_config(config: dict[str, Any], vocab_size: int, *, where: Path) -> dict[
         raise CheckpointError(f"{where}: rope_parameters must be an object")
     if not rope:
         config.pop("rope_parameters", None)
-    config.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise CheckpointError(
+            f"{where}: rope_parameters that differ by layer are not supported; use the config of "
+            "transformers 4, which has rope_theta"
+        )
+    if "rope_theta" in rope:
+        config.setdefault("rope_theta", rope["rope_theta"])
     if rope.get("rope_type", "default") != "default":
         config["rope_scaling"] = rope
     config["vocab_size"] = vocab_size

@@ -109,11 +109,13 @@ def _render_layout(
             begin, between, end = _split(render(), _SYSTEM, _USER)
         except _NotRenderable:
             raise refusal from None
-    whole = render(answer=_ANSWER)
-    prompt = f"{begin}{_SYSTEM}{between}{_USER}{end}"
-    if not whole.startswith(prompt):
-        raise _NotRenderable("a prompt with its answer does not start as the prompt alone does")
-    answer, close = _split(whole.removeprefix(prompt), _ANSWER)
+    # Some templates leave the system text out once an answer follows; the prompt that is asked with
+    # has it, and so has the one that is trained on.
+    before_answer, close = _split(render(answer=_ANSWER), _ANSWER)
+    asked = f"{_USER}{end}"
+    if asked not in before_answer:
+        raise _NotRenderable("a prompt with its answer does not go on from the prompt alone")
+    answer = before_answer.rpartition(asked)[2]
     spaced = render(f"{_SPACE}{_USER}{_SPACE}")
     around_answer = render(answer=f"{_SPACE}{_ANSWER}{_SPACE}")
     added = tokenizer["added_tokens"]

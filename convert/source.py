@@ -17,6 +17,7 @@ from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_
 from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLE_LINES, TABLES, Weight
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
+from clara_mlx.model.encoder import is_plain
 from clara_mlx.model.folder import ModelFolder, download
 from clara_mlx.model.layout import PromptLayout
 from clara_mlx.model.network import build_network, check_network, shapes
@@ -143,6 +144,8 @@ class Source:
         base_config = mlx_config(base_config, config.vocab_size, where=where)
         network = build_network(base_config, where=where)
         check_network(network, where=where)
+        if not is_plain(network):  # it has windows of its own, layer by layer
+            config = replace(config, window=base_config.get("max_position_embeddings"))
         base_table = weight_map.base_table(shapes(network))
         weights = _without_tables(files.read_base(base_path)) | tables
         _check_fit(path, base_path, weights, base_table, adapters, sizes)

@@ -15,7 +15,7 @@ from clara_mlx.model.tokenizer import TextTokenizer
 GOLDEN_JSON = (GOLDEN / "tiny-base" / "tokenizer.json").read_text(encoding="utf-8")
 
 
-def _metaspace(spec: dict[str, Any], scheme: str, split: bool) -> None:
+def metaspace(spec: dict[str, Any], scheme: str, split: bool) -> None:
     spec["normalizer"] = None
     spec["pre_tokenizer"] = {
         "type": "Metaspace",
@@ -48,7 +48,7 @@ def tokenizer(kind: str = "prepend") -> TextTokenizer:
         _byte_level(spec)
     elif kind != "prepend":
         scheme, *options = kind.split()
-        _metaspace(spec, scheme, split="split" in options)
+        metaspace(spec, scheme, split="split" in options)
         spec["model"]["ignore_merges"] = "whole" in options
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     for id, content in enumerate(SPECIAL[3:], 643):  # the base has the first three
