@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from clara_mlx.convert import files, weight_map
-from clara_mlx.convert.base_config import mlx_config, read_base_config, special_ids
-from clara_mlx.convert.chat_template import read_layout
+from clara_mlx.convert.base import Base
 from clara_mlx.convert.tensors import TensorRef
-from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLE_LINES, TABLES, Weight
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.encoder import is_plain
 from clara_mlx.model.folder import ModelFolder, download
 from clara_mlx.model.layout import PromptLayout
-from clara_mlx.model.network import build_network, check_network, shapes
 
 DEFAULT_BASE = "mistralai/Mistral-7B-Instruct-v0.2"
 
@@ -132,23 +128,9 @@ class Source:
         Raises:
             CheckpointError: Something does not fit.
         """
-        where = base_path / "config.json"
-        base_config = read_base_config(base_path)
-        tokenizer = read_tokenizer(base_path, path)
-        layout = read_layout(base_path, path, tokenizer)
-        config = _read_config(path, fields, base_path, base_config, tokenizer, layout)
-        add_tokens(tokenizer, config, base_path)
-        sizes = weight_map.dimensions(
-            base_config, config.vocab_size, config.lora_r, where=str(where)
-        )
-        base_config = mlx_config(base_config, config.vocab_size, where=where)
-        network = build_network(base_config, where=where)
-        check_network(network, where=where)
-        if not is_plain(network):  # it has windows of its own, layer by layer
-            config = replace(config, window=base_config.get("max_position_embeddings"))
-        base_table = weight_map.base_table(shapes(network))
+        opened = Base.open(base_path, path, fields)
         weights = _without_tables(files.read_base(base_path)) | tables
-        _check_fit(path, base_path, weights, base_table, adapters, sizes)
+        _check_fit(path, base_path, weights, opened, adapters)
         return cls(
             name=name,
             subfolder=subfolder,
@@ -156,14 +138,14 @@ class Source:
             path=path,
             base_name=base_name,
             base_path=base_path,
-            base_config=base_config,
-            config=config,
-            tokenizer=tokenizer,
-            sizes=sizes,
-            base_table=base_table,
+            base_config=opened.mlx_config,
+            config=opened.config,
+            tokenizer=opened.tokenizer,
+            sizes=opened.sizes,
+            base_table=opened.table,
             base=weights,
             adapters={ADAPTER_NAMES[name]: _without_tables(a) for name, a in adapters.items()},
-            notes=_notes(asked_base, base_name, config, layout, adapters),
+            notes=_notes(asked_base, base_name, opened.config, opened.layout, adapters),
             licences={
                 "checkpoint": files.read_licence(path),
                 "base": files.read_licence(base_path),
@@ -261,49 +243,19 @@ def _fits_default_base(fields: dict[str, Any], tables: Tensors, adapters: Adapte
     return bool(adapters) and not problems
 
 
-def _read_config(
-    path: Path,
-    fields: dict[str, Any],
-    base_path: Path,
-    base_config: dict[str, Any],
-    tokenizer: dict[str, Any],
-    layout: PromptLayout | None,
-) -> ClaraConfig:
-    """The checkpoint's config, completed from its base's."""
-    windows = [base_config.get("max_position_embeddings")]
-    if base_config.get("use_sliding_window", True):
-        windows.append(base_config.get("sliding_window"))
-    ids = special_ids(base_config, base_path)
-    config = ClaraConfig.from_dict(
-        {
-            **fields,
-            "hidden_size": base_config.get("hidden_size"),
-            "base_vocab_size": vocabulary_size(tokenizer),
-            "window": min((w for w in windows if type(w) is int), default=None),
-            **ids,
-            "prompt": layout,
-        },
-        where=f"{path / 'config.json'} (with {base_path / 'config.json'})",
-    )
-    published = PromptLayout.published(config.bos_id, config.eos_id)
-    if layout and replace(layout, template="") == published:
-        config = replace(config, prompt=None)
-    return config
-
-
 def _check_fit(
     path: Path,
     base_path: Path,
-    base: Tensors,
-    base_table: tuple[Weight, ...],
+    weights: Tensors,
+    base: Base,
     adapters: AdapterRefs,
-    sizes: dict[str, int],
 ) -> None:
     """Refuse tensors that the weight map does not know, or that it misses; some are listed."""
-    problems = [f"base: {problem}" for problem in weight_map.misfits(base, base_table, sizes)]
+    found = weight_map.misfits(weights, base.table, base.sizes)
+    problems = [f"base: {problem}" for problem in found]
     for name, tensors in adapters.items():
         if name in ADAPTER_NAMES:
-            found = weight_map.misfits(tensors, ADAPTER, sizes)
+            found = weight_map.misfits(tensors, ADAPTER, base.sizes)
             problems += [f"{name}: {problem}" for problem in found]
         else:
             problems.append(f"unexpected adapter {name}")

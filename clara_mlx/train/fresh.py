@@ -12,17 +12,15 @@ from typing import Any
 import mlx.core as mx
 
 from clara_mlx.convert import Source, convert
-from clara_mlx.convert.base_config import read_base_config
+from clara_mlx.convert.base import Base
 from clara_mlx.convert.disk import check_space, write_json
 from clara_mlx.convert.export import reference_config, write_checkpoint
 from clara_mlx.convert.files import BASE_FILES, locate_folder, read_base, read_json, recorded_name
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
-from clara_mlx.convert.vocabulary import read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import (
     ADAPTER,
     ADAPTER_NAMES,
     TABLES,
-    dimensions,
     expand,
     inverse,
 )
@@ -59,23 +57,20 @@ class Start:
         _quantisation(fresh)
         root = output / "start"
         base = locate_folder(fresh.base, BASE_FILES)
-        base_config = read_base_config(base)
-        where = str(base / "config.json")
         refs = read_base(base)
         if TABLES[0] not in refs:
             raise CheckpointError(f"{base}: not a base for CLaRa (it has no {TABLES[0]})")
-        config = ClaraConfig.from_dict(
+        opened = Base.open(
+            base,
+            base,
             {
                 "doc_max_length": fresh.doc_max_length,
                 "compr_rate": fresh.compr_rate,
                 "lora_r": fresh.lora_r,
-                "hidden_size": base_config.get("hidden_size"),
-                "base_vocab_size": vocabulary_size(read_tokenizer(base, base)),
-                "window": 1,  # the source's config has the base's own
                 "training_stage": "stage1",
             },
-            where=where,
         )
+        config, sizes = opened.config, opened.sizes
         path = root / "checkpoint"
         tables = {}
         for name in TABLES:
@@ -86,7 +81,6 @@ class Start:
                 path / "decoder_first_last_layers.pth",
                 partial(_add_rows, ref, config, fresh.row_spread, seed, name),
             )
-        sizes = dimensions(base_config, config.vocab_size, config.lora_r, where=where)
         adapters = {
             theirs: _empty_adapter(sizes, seed, ours, refs[TABLES[0]].dtype, path)
             for theirs, ours in ADAPTER_NAMES.items()

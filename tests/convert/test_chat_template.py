@@ -12,6 +12,7 @@ import pytest
 from chat_templates import TEMPLATES
 from counting_folders import ENDLESS
 from foreign_bases import make_base
+from tiny_models import MOE
 
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert import chat_template as of_templates
@@ -19,7 +20,7 @@ from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.config import Fresh
-from clara_mlx.train.fresh import start_folder
+from clara_mlx.train.fresh import Start
 
 
 @pytest.fixture
@@ -74,10 +75,8 @@ def test_the_checkpoints_template_wins_and_is_copied(
         "hello": "leaves out a text",
         "{% for m in messages %}{{ m.content | upper }}{% endfor %}": "leaves out a text",
         "{% for m in messages %}{{ m.content * 2 }}{% endfor %}": "leaves out a text",
-        "{% for m in messages | reverse %}{{ m.content }}{% endfor %}": "changes the order",
+        "{% for m in messages | reverse %}{{ m.content }}{% endfor %}": "does not go on",
         "{{ messages.__class__.__mro__ }}": "unsafe",
-        "{% if messages|length > 2 %}{% for m in messages %}{{ m.content }}|{% endfor %}"
-        "{% else %}{% for m in messages %}{{ m.content }}{% endfor %}{% endif %}": "does not go on",
         ENDLESS.replace("messages | length > 5", "true"): "does not end within",
     }.items(),
 )
@@ -94,9 +93,15 @@ def test_a_template_of_no_use_is_refused_in_one_line(
     assert time.monotonic() - started < 5
 
 
+_GRANITE = {
+    "model_type": "granite",
+    **dict.fromkeys(("logits_scaling", "attention_multiplier", "residual_multiplier"), 1.0),
+    **{"embedding_multiplier": 1.0, "attention_bias": False, "mlp_bias": False},
+}
+
 UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
-    ({"model_type": "granite"}, "takes no embeddings"),
-    ({"model_type": "qwen3_moe", **{}}, "can't build this base"),
+    (_GRANITE, "takes no embeddings"),
+    (MOE, "its layer 1 has no linear mlp.gate_proj for an adapter"),
     ({"model_type": "gpt2"}, "can't build this base"),
     ({"model_type": "no_such"}, "has no model for model_type 'no_such'"),
     ({"model_type": "../llama"}, "has no model for model_type"),
@@ -115,8 +120,8 @@ def test_a_base_that_is_not_supported_is_refused_in_one_line(
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | fields))
     (base / "generation_config.json").unlink()
-    with pytest.raises(CheckpointError, match="") as error:
-        start_folder(Fresh(base=str(base), doc_max_length=64, lora_r=4), tmp_path / "run", seed=0)
+    with pytest.raises(CheckpointError) as error:
+        Start.plan(Fresh(base=str(base), doc_max_length=64, lora_r=4), tmp_path / "run", seed=0)
     assert problem in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
@@ -127,6 +132,6 @@ def test_a_null_quantisation_is_none(tmp_path: Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"quantization_config": None}))
     fresh = Fresh(base=str(base), doc_max_length=64, lora_r=4)
-    folder = ModelFolder.open(start_folder(fresh, tmp_path / "run", seed=0))
+    folder = ModelFolder.open(Start.plan(fresh, tmp_path / "run", seed=0).write())
     assert isinstance(folder.config, ClaraConfig)
     assert not folder.is_quantised

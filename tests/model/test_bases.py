@@ -11,6 +11,7 @@ import mlx.core as mx
 import pytest
 from foreign_bases import FAMILIES, convert_fresh, make_base
 from mlx_lm.utils import load_model
+from sizes import sized
 from train_runs import QUESTIONS, losses, train, write_config
 from transformers import PreTrainedTokenizerFast
 
@@ -161,9 +162,7 @@ def test_numbers_are_those_of_mlx_lm(base: Any, clara: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_folder_agrees_with_its_source_and_answers(
-    folder: Folder, clara: Any, name: str
-) -> None:
+def test_a_folder_agrees_with_its_source_and_answers(folder: Folder, clara: Any, name: str) -> None:
     result = verify(folder(name).path, Source.open_recorded(folder(name)))
     assert result.problems == []
     assert all(cosine > 0.99999 for cosines in result.cosines.values() for cosine in cosines)
@@ -172,7 +171,7 @@ def test_a_folder_agrees_with_its_source_and_answers(
     assert isinstance(model.answer("Which worker?", latents, max_tokens=3), str)
 
 
-@pytest.mark.parametrize("name", ["llama3", "gemma3"])
+@pytest.mark.parametrize("name", sized(["gemma3"], list(FAMILIES)))
 def test_training(folder: Folder, tmp_path: Path, name: str) -> None:
     file = write_config(tmp_path, folder(name).path, QUESTIONS, steps__most=3, data__evaluation=[])
     train(file)

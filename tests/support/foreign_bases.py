@@ -18,7 +18,7 @@ from trajectories import report
 
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.config import Fresh
-from clara_mlx.train.fresh import start_folder
+from clara_mlx.train.fresh import Start
 
 _FLOAT32 = {k: v for k, v in SIZES.items() if k != "vocab_size"} | {"torch_dtype": "float32"}
 _LLAMA3_ROPE = {
@@ -171,11 +171,17 @@ def make_base(name: str, folder: Path) -> Path:
         (folder / "chat_template.jinja").write_text(TEMPLATES[family.template])
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     ends = [ids[token] for token in family.eos]
-    config = _FLOAT32 | family.model | {
-        "vocab_size": max(ids.values()) + 1 + 13,  # real tables are longer than their vocabulary
-        "bos_token_id": family.bos and ids[family.bos],
-        "eos_token_id": ends if len(ends) > 1 else ends[0],
-    }
+    config = (
+        _FLOAT32
+        | family.model
+        | {
+            "vocab_size": max(ids.values())
+            + 1
+            + 13,  # real tables are longer than their vocabulary
+            "bos_token_id": family.bos and ids[family.bos],
+            "eos_token_id": ends if len(ends) > 1 else ends[0],
+        }
+    )
     if family.generation_eos:
         generation = {"eos_token_id": [ids[token] for token in family.generation_eos]}
         (folder / "generation_config.json").write_text(json.dumps(generation))
@@ -199,4 +205,4 @@ def make_base(name: str, folder: Path) -> Path:
 def convert_fresh(base: Path, output: Path) -> ModelFolder:
     """The model folder of a fresh start on a base: adapters that change nothing yet."""
     fresh = Fresh(base=str(base), doc_max_length=64, compr_rate=16, lora_r=4, dtype="float32")
-    return ModelFolder.open(start_folder(fresh, output, seed=0))
+    return ModelFolder.open(Start.plan(fresh, output, seed=0).write())
