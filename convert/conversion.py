@@ -29,7 +29,7 @@ from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, Weight, expand
 from clara_mlx.errors import CheckpointError, Progress
 from clara_mlx.model.folder import LAYOUT
-from clara_mlx.model.schemes import Quantisation, Scheme
+from clara_mlx.model.schemes import Quantisation, Recipe, Scheme
 from clara_mlx.store import atomic
 
 #: Weights are written in files of about this size, one file in memory at a time.
@@ -67,7 +67,7 @@ def convert(
     to: str | Path,
     *,
     quantisation: Quantisation | None = None,
-    recipe: str | None = None,
+    recipe: str | Recipe | None = None,
     dtype: str = "bfloat16",
     force: bool = False,
     progress: Progress | None = None,
@@ -83,8 +83,8 @@ def convert(
         to: The folder to make.
         quantisation: Applied to all matrices of the base; None keeps them in ``dtype``. Where its
             groups do not divide a matrix, smaller ones are taken.
-        recipe: One of mlx-lm's, which gives some matrices more bits; ``quantisation`` then only
-            says the size of groups.
+        recipe: One of mlx-lm's, which give some matrices more bits, or a choice of one's own;
+            ``quantisation`` then only says the size of mlx-lm's groups.
         dtype: The type of everything that is not quantised; the added tokens' rows keep theirs.
         force: Replace an existing model folder.
         progress: Called with bytes and the tensor's name as tensors are done.

@@ -62,6 +62,7 @@ def write_manifest(
             "config": config.to_dict(),
             "dtype": dtype,
             "quantization": quantisation,
+            "recipe": scheme.recipe if scheme else None,
             "adapters": sorted(source.adapters),
             "query_adapter": query_adapter_of(source.adapters),
             "added_tokens": {

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx.cli import care, connect, evaluate, memory, model, plan, serve, train
+from clara_mlx.cli import care, connect, evaluate, memory, model, plan, serve, train, upload
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
@@ -53,7 +53,17 @@ def _options(
     pass
 
 
-for group in (model, memory, care, evaluate, train, plan, serve, connect):  # the order of --help
+for group in (
+    model,
+    upload,
+    memory,
+    care,
+    evaluate,
+    train,
+    plan,
+    serve,
+    connect,
+):  # the order of --help
     app.add_typer(group.commands)
 
 

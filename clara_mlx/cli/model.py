@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clara_mlx.cli.output import Json, emit, printable, progress_bar, read_bytes, read_stdin
+from clara_mlx.cli.upload import Licence, Private, Repository, YesLicence, publish
 from clara_mlx.errors import ClaraError
 from clara_mlx.tool_outputs.decoding import decode
 
@@ -86,6 +87,10 @@ def convert(
         bool,
         typer.Option("--verify", help="Then compare the folder with its source, latents included."),
     ] = False,
+    repository: Repository = None,
+    licence: Licence = None,
+    yes_licence: YesLicence = False,
+    private: Private = False,
     as_json: Json = False,
 ) -> None:
     """Turn a Hugging Face CLaRa checkpoint into an MLX model folder.
@@ -97,11 +102,15 @@ def convert(
     of the wrong shape, the conversion lists them all and writes nothing.
     """
     from clara_mlx.convert import Source, conversion, report
+    from clara_mlx.convert.upload import UploadError, check_may_upload, resolve_licences
 
     quantisation = _quantisation(quantise, mode, group_size, recipe)
     checkpoint = Source.open(source, base=base, subfolder=subfolder, revision=revision)
     for note in checkpoint.notes:
         typer.echo(f"note: {note}", err=True)
+    licences = resolve_licences(checkpoint.licences, checkpoint.path, licence)
+    if repository:
+        check_may_upload(repository, licences, agreed=yes_licence)
     with progress_bar("converting", in_bytes=True) as progress:
         converted = conversion.convert(
             checkpoint,
@@ -114,13 +123,29 @@ def convert(
         )
     result = converted.to_dict()
     lines = report.conversion(converted)
-    verification = _verify(converted.folder, checkpoint) if verify else None
+    verification = _verify(converted.folder, checkpoint) if verify or repository else None
     if verification:
         result["verification"] = verification.to_dict()
         lines += report.verification(verification, errors=False)
     emit(result, lines, as_json)
     if verification:
         _fail_on_differences(to, verification)
+    if repository:
+        try:
+            address = publish(
+                converted.folder,
+                repository,
+                licence=licences,
+                agreed=yes_licence,
+                private=private,
+                verification=verification,
+            )
+        except UploadError as error:
+            raise UploadError(
+                f"{error} (the folder is complete: clara-mlx upload {to} --upload-repo "
+                f"{repository})"
+            ) from error
+        typer.echo(f"published: {address}", err=True)
 
 
 def _quantisation(

@@ -6,7 +6,7 @@ Formats, recipes and the way both are recorded are mlx-lm's, so that its program
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -91,12 +91,17 @@ class Quantisation:
         return rows * (columns * self.bits // 8 + of_a_group * columns // self.group_size)
 
 
+#: The format of the matrix at a path, e.g. ``model.layers.0.self_attn.q_proj``.
+Recipe = Callable[[str], Quantisation]
+
+
 @dataclass(frozen=True)
 class Scheme:
     """The formats of all matrices: one for most, and exceptions by a matrix's path."""
 
     default: Quantisation
     exceptions: Mapping[str, Quantisation] = field(default_factory=dict)
+    recipe: str | None = None  # the name of mlx-lm's recipe that was followed
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Scheme | None:
@@ -111,7 +116,7 @@ class Scheme:
         try:
             exceptions = {k: Quantisation(**v) for k, v in recorded.items() if isinstance(v, dict)}
             default = {k: v for k, v in recorded.items() if not isinstance(v, dict)}
-            return cls(Quantisation(**default), exceptions)
+            return cls(Quantisation(**default), exceptions, folder.description.get("recipe"))
         except (TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder.path}: its quantisation is damaged ({error}); convert again"
@@ -128,7 +133,7 @@ class Scheme:
         default: Quantisation,
         shapes: Mapping[str, tuple[int, ...]],
         *,
-        recipe: str | None = None,
+        recipe: str | Recipe | None = None,
         layers: int = 0,
     ) -> Scheme:
         """The scheme for tensors of these shapes.
@@ -136,7 +141,8 @@ class Scheme:
         Args:
             default: The format of most matrices; with a recipe, only its groups count.
             shapes: The shape of every tensor of the base, by name.
-            recipe: The name of one of mlx-lm's recipes, which gives some matrices more bits.
+            recipe: The name of one of mlx-lm's recipes, which give some matrices more bits, or
+                our own choice by a matrix's path.
             layers: Number of the base's transformer blocks.
 
         Raises:
@@ -144,13 +150,17 @@ class Scheme:
         """
         wanted = {name.removesuffix(".weight"): default for name in shapes}
         if recipe is not None:
-            wanted = _follow_recipe(recipe, list(wanted), default, layers)
+            if isinstance(recipe, str):
+                wanted = _follow_recipe(recipe, list(wanted), default, layers)
+            else:
+                wanted = {path: recipe(path) for path in wanted}
             default = min(wanted.values(), key=lambda format: format.bits)
         fitted = {
             path: wanted[path].fitted(shape)
             for path, shape in zip(wanted, shapes.values(), strict=True)
         }
-        return cls(default, {p: f for p, f in fitted.items() if f is not None and f != default})
+        exceptions = {p: f for p, f in fitted.items() if f is not None and f != default}
+        return cls(default, exceptions, recipe if isinstance(recipe, str) else None)
 
     def format_of(self, name: str, shape: tuple[int, ...]) -> Quantisation | None:
         """The format of a tensor; None if it is not quantised."""
