@@ -70,13 +70,16 @@ def _complete(
     windows = [raw.get("max_position_embeddings")]
     if raw.get("use_sliding_window", True):
         windows.append(raw.get("sliding_window"))
+    ids = special_ids(raw, path)
+    if layout and layout.turn_end is None:  # training has to teach where an answer ends
+        layout = replace(layout, close=(*layout.close, ids["eos_id"]))
     config = ClaraConfig.from_dict(
         {
             **fields,
             "hidden_size": raw.get("hidden_size"),
             "base_vocab_size": vocabulary_size(tokenizer),
             "window": min((w for w in windows if type(w) is int), default=None),
-            **special_ids(raw, path),
+            **ids,
             "prompt": layout,
         },
         where=f"{checkpoint / 'config.json'} (with {path / 'config.json'})",

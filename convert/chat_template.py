@@ -112,10 +112,13 @@ def _render_layout(
     # Some templates leave the system text out once an answer follows; the prompt that is asked with
     # has it, and so has the one that is trained on.
     before_answer, close = _split(render(answer=_ANSWER), _ANSWER)
-    asked = f"{_USER}{end}"
-    if asked not in before_answer:
-        raise _NotRenderable("a prompt with its answer does not go on from the prompt alone")
-    answer = before_answer.rpartition(asked)[2]
+    _, found, answer = before_answer.rpartition(f"{_USER}{end}")
+    if not found:
+        # A reasoning model's prompt may open a thought. Ours goes on as an answer without one does.
+        _, found, end = before_answer.rpartition(_USER)
+        answer = ""
+    if not found:
+        raise _NotRenderable("an answer does not follow the question")
     spaced = render(f"{_SPACE}{_USER}{_SPACE}")
     around_answer = render(answer=f"{_SPACE}{_ANSWER}{_SPACE}")
     added = tokenizer["added_tokens"]

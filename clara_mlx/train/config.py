@@ -21,7 +21,7 @@ EXAMPLE = files("clara_mlx.train").joinpath("example.toml").read_text(encoding="
 class Fresh:
     """A start from a plain base: zero adapters and new memory tokens."""
 
-    base: str  # a Mistral in Hugging Face's or mlx-lm's layout, not quantised
+    base: str  # a Llama-like model in Hugging Face's layout, not quantised
     doc_max_length: int = 256
     compr_rate: int = 16
     lora_r: int = 16

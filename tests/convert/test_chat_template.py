@@ -67,6 +67,18 @@ def test_the_checkpoints_template_wins_and_is_copied(
     assert folder.description["format"] == 2  # an older clara-mlx would put [INST] otherwise
 
 
+def test_a_thought_that_a_prompt_opens_is_left_out(checkpoint: Path, golden: Path) -> None:
+    """The prompt goes on as an answer without a thought does, in training and when it is asked."""
+    template = TEMPLATES["chatml"].replace("assistant\n'", "assistant\n<think>\n'")
+    assert template != TEMPLATES["chatml"]
+    (checkpoint / "chat_template.jinja").write_text(template)
+    layout = opened(checkpoint, golden).config.layout
+    assert layout.end == ("<|im_end|>\n<|im_start|>assistant\n",)
+    assert layout.answer == ()
+    # These are no special tokens of this base, so the answer gets an end that is one.
+    assert layout.close == ("<|im_end|>\n", 2)
+
+
 @pytest.mark.parametrize(
     ("template", "problem"),
     {
@@ -75,7 +87,7 @@ def test_the_checkpoints_template_wins_and_is_copied(
         "hello": "leaves out a text",
         "{% for m in messages %}{{ m.content | upper }}{% endfor %}": "leaves out a text",
         "{% for m in messages %}{{ m.content * 2 }}{% endfor %}": "leaves out a text",
-        "{% for m in messages | reverse %}{{ m.content }}{% endfor %}": "does not go on",
+        "{% for m in messages | reverse %}{{ m.content }}{% endfor %}": "does not follow",
         "{{ messages.__class__.__mro__ }}": "unsafe",
         ENDLESS.replace("messages | length > 5", "true"): "does not end within",
     }.items(),
