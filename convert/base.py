@@ -10,6 +10,8 @@ from typing import Any
 from clara_mlx.convert import weight_map
 from clara_mlx.convert.base_config import mlx_config, read_base_config, special_ids
 from clara_mlx.convert.chat_template import read_layout
+from clara_mlx.convert.ignored import refuse_ignored
+from clara_mlx.convert.trial import try_network
 from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import Weight
 from clara_mlx.model.config import ClaraConfig
@@ -52,9 +54,12 @@ class Base:
         final = mlx_config(raw, config.vocab_size, where=where)
         network = build_network(final, where=where)
         check_network(network, where=where)
-        if not is_plain(network):  # it has windows of its own, layer by layer
+        if is_plain(network):
+            refuse_ignored(final, network, where=where)
+        else:  # it has windows of its own, layer by layer
             config = replace(config, window=raw.get("max_position_embeddings") or config.window)
         table = weight_map.base_table(shapes(network))
+        try_network(network, config, where=where)
         return cls(path, final, config, layout, tokenizer, sizes, table)
 
 

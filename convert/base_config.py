@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.convert.files import read_json
+from clara_mlx.convert.rope import settle_rope
 from clara_mlx.errors import CheckpointError
 
 #: What transformers takes for a field that these families' configs leave out.
@@ -77,7 +78,7 @@ def mlx_config(config: dict[str, Any], vocab_size: int, *, where: Path) -> dict[
         where: Its file, for errors.
 
     Raises:
-        CheckpointError: ``rope_parameters`` is not an object, or has several.
+        CheckpointError: mlx-lm would compute other positions than it says; see `settle_rope`.
     """
     config = dict(config)
     for key in ("quantization", "quantization_config"):  # empty, or the base would be refused
@@ -99,4 +100,4 @@ def mlx_config(config: dict[str, Any], vocab_size: int, *, where: Path) -> dict[
         config["rope_scaling"] = rope
     config["vocab_size"] = vocab_size
     config["tie_word_embeddings"] = False
-    return config
+    return settle_rope(config, where)

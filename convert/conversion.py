@@ -26,6 +26,7 @@ from clara_mlx.convert.manifest import adapter_config, write_manifest
 from clara_mlx.convert.quantise import Error, measure_error, quantise_tensor
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
+from clara_mlx.convert.trial import try_folder
 from clara_mlx.convert.weight_map import ADAPTER, Weight, expand
 from clara_mlx.errors import CheckpointError, Progress
 from clara_mlx.model.folder import LAYOUT
@@ -90,7 +91,8 @@ def convert(
         progress: Called with bytes and the tensor's name as tensors are done.
 
     Raises:
-        CheckpointError: ``to`` exists, the disk is too full, or a tensor is damaged.
+        CheckpointError: ``to`` exists, the disk is too full, a tensor is damaged, or the finished
+            folder does not work.
     """
     started = time.perf_counter()
     dtype = DTYPE_ALIASES.get(dtype, dtype)
@@ -138,12 +140,21 @@ def convert(
                 # 3. Describe them.
                 errors = {kind: asdict(error) for kind, error in result.errors.items()}
                 write_manifest(folder, source, dtype, scheme, errors, hashes())
-            # 4. Give the complete folder its name.
+            # 4. Give the complete folder its name, once it has proved to work.
+            _try(folder, to)
             atomic.put_in_place(folder, to)
     except OSError as error:
         raise CheckpointError(f"{to}: can't be written: {error}") from error
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _try(folder: Path, to: Path) -> None:
+    """Try a finished folder, which is called by the name that it will have."""
+    try:
+        try_folder(folder)
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(folder), str(to))) from error
 
 
 @dataclass(frozen=True)
