@@ -40,10 +40,6 @@ def _settle(rope: dict[str, Any], longest: Any, where: str) -> dict[str, Any]:
     kind, old = rope.get("rope_type"), rope.get("type")
     if kind and old and kind != old and "mrope" not in (kind, old):
         raise CheckpointError(f"{where} has rope_type {kind!r:.40} and type {old!r:.40}; keep one")
-    if kind is None and old is None and any(isinstance(value, dict) for value in rope.values()):
-        raise CheckpointError(
-            f"{where} differs by kind of layer, which mlx-lm does not compute for this base"
-        )
     kind = old or kind or "default"
     if rope.get("partial_rotary_factor", 1) not in (None, 1) and kind != "proportional":
         raise CheckpointError(

@@ -30,7 +30,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "attention_factor": {
         "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "attention_factor": 2.0}
     },
-    "differs by kind of layer": {
+    "differ by layer": {
         "rope_parameters": {"full_attention": {"rope_theta": 10000.0, "rope_type": "default"}}
     },
     "rms_norm_eps": {"rms_norm_eps": ...},
