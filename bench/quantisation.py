@@ -63,13 +63,12 @@ def encode(clara: Clara, texts: list[str]) -> Any:
 
 
 def measure(
-    folder: Path, probes: ProbeSet, texts: list[str], exact: dict[str, Any]
+    clara: Clara, probes: ProbeSet, texts: list[str], exact: dict[str, Any]
 ) -> dict[str, Any]:
-    """Compare one model folder with the first, whose latents and answers are kept in ``exact``."""
-    clara = load(folder)
+    """Compare one model with the first, whose latents and answers are kept in ``exact``."""
     latents = encode(clara, texts)
     with tempfile.TemporaryDirectory() as cache:
-        answers = Reader(folder.name, clara, probes).ask(
+        answers = Reader("model", clara, probes).ask(
             "latents", AnswerCache(Path(cache) / "answers.jsonl"), 48
         )
     exact.setdefault("latents", latents)
@@ -100,7 +99,7 @@ def main() -> None:
             converted = convert(source, Path(work) / "model", force=True, **arguments)
             texts = [output.text for output in probes.outputs][:TEXTS]
             row = {"way": name, "bits_per_weight": converted.bits_per_weight}
-            row |= measure(converted.folder, probes, texts, exact)
+            row |= measure(load(converted.folder), probes, texts, exact)
             rows.append(row)
             print(
                 f"| {name} | {row['bits_per_weight']:.2f} | {row['mean_cosine']:.5f} | "

@@ -42,7 +42,7 @@ def _inspect_folder(folder: ModelFolder) -> dict[str, Any]:
     for name in folder.adapters:
         parts[f"adapter {name}"] = [folder.path / LAYOUT.adapter.format(name)]
     parts["memory-token rows"] = [folder.path / LAYOUT.memory_tokens]
-    keep = ("fingerprint", "dtype", "quantization", "query_adapter", "source", "notes")
+    keep = ("fingerprint", "dtype", "quantization", "recipe", "query_adapter", "source", "notes")
     return {
         "kind": "model folder",
         "path": str(folder.path),

@@ -143,16 +143,24 @@ def _copy_companions(source: Source, folder: Path) -> None:
 
 
 def _read_companion(path: Path) -> bytes:
-    """The content of a file that is copied unread.
+    """The content of a file that is copied unread."""
+    refuse_link_out(path, path.parent)
+    return read_regular(path)
 
-    A link may lead to any file of this machine, and a model folder may be published. So it has to
-    stay in its folder, or lead to the hub's cache of the same repository.
+
+def refuse_link_out(path: Path, folder: Path) -> None:
+    """Refuse a file that is not in its folder.
+
+    A name or a link may lead to any file of this machine, and a model folder may be published. So
+    it has to stay in its folder, or lead to the hub's cache of the same repository.
+
+    Raises:
+        CheckpointError: It leads elsewhere.
     """
-    home, target = path.parent.resolve(), path.resolve()
+    home, target = folder.resolve(), path.resolve()
     blobs = target.parent
     in_cache = blobs.name == "blobs" and blobs.parent / "snapshots" in home.parents
     if not (target.is_relative_to(home) or in_cache):
         raise CheckpointError(
             f"{path}: a link out of its folder; if {target} belongs to it, copy it there"
         )
-    return read_regular(path)

@@ -12,6 +12,7 @@ from rich.table import Table
 from clara_mlx.convert.conversion import Conversion
 from clara_mlx.convert.quantise import Error
 from clara_mlx.convert.verification import Verification
+from clara_mlx.model.schemes import Scheme
 
 
 def conversion(result: Conversion) -> list[RenderableType]:
@@ -86,6 +87,8 @@ def inspection(described: dict[str, Any]) -> list[RenderableType]:
         tensors.add_row(part, str(summary["tensors"]), f"{summary['bytes']:,}", dtypes)
     rest = Table("", "", show_header=False, box=None)
     for key, value in described.items():
+        if key == "quantization" and value:  # which may name every matrix
+            value = str(Scheme.read(value))
         if key not in ("tensors", "path"):
             rest.add_row(key, _plain(value))
     return [tensors, rest]

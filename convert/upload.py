@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from clara_mlx.convert import licences
+from clara_mlx.convert.manifest import refuse_link_out
 from clara_mlx.convert.model_card import shown_name, write_card
 from clara_mlx.errors import ClaraError, reason
 from clara_mlx.model.folder import LAYOUT, ModelFolder
@@ -104,16 +105,20 @@ def upload(
         private: Make the repository private, if it is made.
 
     Raises:
+        CheckpointError: A file lies outside the folder.
         UploadError: See `check_may_upload`; or the repository holds something else, or the hub
             refuses, or can't be reached.
     """
     check_may_upload(repository, licence, agreed=agreed)
     card = write_card(folder, repository, licence=licence, verified=verified)
+    files = {name: folder.path / name for name in folder.description["files"]}
+    for file in files.values():
+        refuse_link_out(file, folder.path)
     contents: dict[str, Path | bytes] = {
-        name: folder.path / name for name in folder.description["files"]
+        **files,
+        LAYOUT.clara: _description_for_strangers(folder),
+        _CARD: card.encode(),
     }
-    contents[LAYOUT.clara] = _description_for_strangers(folder)
-    contents[_CARD] = card.encode()
     api = HfApi()
     try:
         api.create_repo(repository, private=private, exist_ok=True)

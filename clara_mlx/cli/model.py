@@ -160,6 +160,8 @@ def _quantisation(
     if bits is not None and recipe is not None:
         raise typer.BadParameter("a recipe chooses the bits itself; leave -q out", param_hint="-q")
     if bits == "none":
+        if mode != "affine":
+            raise typer.BadParameter(f"it contradicts --q-mode {mode}", param_hint="-q none")
         return None
     return Quantisation.of_mode(mode, int(bits) if bits else None, group_size)
 

@@ -68,7 +68,7 @@ def upload(
         raise typer.BadParameter(
             f"name the repository, e.g. {propose_name(folder)}", param_hint="--upload-repo"
         )
-    licences = resolve_licences(folder.description["licences"], folder.path, licence)
+    licences = resolve_licences(folder.description.get("licences") or {}, folder.path, licence)
     check_may_upload(repository, licences, agreed=yes_licence)
     verification = None
     if verify:

@@ -136,7 +136,11 @@ def _model_grid(report: dict[str, Any]) -> Grid:
 def _precision(model: dict[str, Any]) -> str:
     if model["quantization"] is None:
         return str(model["dtype"])
-    return f"{model['quantization']['bits']} bits"
+    if model["quantization"].get("mode", "affine") != "affine":
+        return str(model["quantization"]["mode"])
+    others = [one for one in model["quantization"].values() if isinstance(one, dict)]
+    bits = {one["bits"] for one in (model["quantization"], *others)}
+    return f"{' and '.join(map(str, sorted(bits)))} bits"
 
 
 def _recall_grid(report: dict[str, Any]) -> Grid:

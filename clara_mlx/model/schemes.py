@@ -114,13 +114,18 @@ class Scheme:
         if not recorded:
             return None
         try:
-            exceptions = {k: Quantisation(**v) for k, v in recorded.items() if isinstance(v, dict)}
-            default = {k: v for k, v in recorded.items() if not isinstance(v, dict)}
-            return cls(Quantisation(**default), exceptions, folder.description.get("recipe"))
+            return cls.read(recorded, folder.description.get("recipe"))
         except (TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder.path}: its quantisation is damaged ({error}); convert again"
             ) from error
+
+    @classmethod
+    def read(cls, recorded: Mapping[str, Any], recipe: str | None = None) -> Scheme:
+        """The scheme that `to_dict` gave; a TypeError if it is none."""
+        exceptions = {k: Quantisation(**v) for k, v in recorded.items() if isinstance(v, dict)}
+        default = {k: v for k, v in recorded.items() if not isinstance(v, dict)}
+        return cls(Quantisation(**default), exceptions, recipe)
 
     def __str__(self) -> str:
         """The default, and how many matrices have each other format."""

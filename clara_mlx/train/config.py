@@ -25,7 +25,7 @@ class Fresh:
     doc_max_length: int = 256
     compr_rate: int = 16
     lora_r: int = 16
-    bits: int = 0  # 8, 6 or 4 quantise the base; 0 keeps it in ``dtype``
+    bits: int = 0  # 8, 6, 5, 4, 3 or 2 quantise the base; 0 keeps it in ``dtype``
     dtype: str = "bfloat16"
     # New embedding rows are normal around the mean of the existing rows; this is their standard
     # deviation, in standard deviations of the existing rows. Hugging Face's resize uses 3e-5, which

@@ -105,6 +105,13 @@ def test_groups_fall_back_by_matrix_and_are_recorded(folder: Any) -> None:
     )
 
 
+def test_inspect_sums_the_matrices_up(cli: Any, folder: Any) -> None:
+    shown = cli("inspect", folder("c16", "e2e", "--recipe", "mixed_3_6"), env={"COLUMNS": "200"})
+    assert "3 bits in groups of 64; " in shown.stdout
+    assert "mixed_3_6" in shown.stdout
+    assert "layers.2.mlp" not in shown.stdout
+
+
 def test_a_matrix_that_no_groups_divide_stays(folder: Any) -> None:
     scheme = Scheme.fit(Quantisation(8, 128), {"a.weight": (4, 40), "b.weight": (4, 96)})
     assert scheme.format_of("a.weight", (4, 40)) is None
@@ -152,6 +159,7 @@ def test_options_that_contradict_each_other(cli: Any, golden: Path, tmp_path: Pa
         (("-q", "7"), "choose 8, 6, 5, 4, 3, 2, none"),
         (("-q", "4", "--recipe", "mixed_3_6"), "chooses the bits itself"),
         (("-q", "8", "--q-mode", "mxfp4"), "bits can be 4"),
+        (("-q", "none", "--q-mode", "mxfp4"), "contradicts"),
     ):
         done = cli("convert", *source, *options, ok=False)
         assert done.exit_code != 0

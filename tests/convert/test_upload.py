@@ -129,6 +129,24 @@ def test_no_hub_is_one_line(
     assert "the connection broke" in error_of(upload(cli, made, *OPEN, "--no-verify", ok=False))
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_nothing_outside_the_folder_is_sent(
+    cli: Any, hub: Hub, made: Path, tmp_path: Path, by_name: bool
+) -> None:
+    """A folder from a stranger may list, or link to, files of the one who publishes it."""
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    copy = shutil.copytree(made, tmp_path / "copy")
+    name = "../secret" if by_name else "LICENSE"
+    if not by_name:
+        (copy / name).symlink_to(secret)
+    description = json.loads((copy / "clara.json").read_text())
+    description["files"][name] = 4
+    (copy / "clara.json").write_text(json.dumps(description))
+    assert "link out of its folder" in error_of(upload(cli, copy, *OPEN, "--no-verify", ok=False))
+    assert not hub.repositories
+
+
 def test_licences_stand_in_the_way(cli: Any, hub: Hub, made: Path, tmp_path: Path) -> None:
     unknown = upload(cli, made, ok=False)
     assert "the licence of the checkpoint is not stated" in unknown.stderr

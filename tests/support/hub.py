@@ -105,12 +105,12 @@ class Hub:
         """Take a blob, or break the connection in the midst of it."""
         if self.blobs_left == 0:
             return _Broken()
+        if self.blobs_left:  # before waiting: the client sends several at once
+            self.blobs_left -= 1
         content = await request.body()
         oid = request.path_params["oid"]
         if hashlib.sha256(content).hexdigest() != oid:
             return Response(status_code=400)
-        if self.blobs_left:
-            self.blobs_left -= 1
         self.received.append(oid)
         self.blobs[oid] = content
         return Response()
