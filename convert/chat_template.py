@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ TEMPLATE_FILE = "chat_template.jinja"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 
 _LONGEST_RENDERING_S = 5.0  # a real template takes milliseconds
+
+_MOST_RENDERING_BYTES = 256 << 20  # beside what the process has; a real one takes kilobytes
 
 # Texts that stand for those of a prompt while a template is rendered.
 _SYSTEM, _USER, _ANSWER = "CLaRa-system-text", "CLaRa-user-text", "CLaRa-answer-text"
@@ -158,7 +161,7 @@ def _render(template: str, tokens: dict[str, str], turns: list[tuple[str, str]])
     messages = [{"role": role, "content": content} for role, content in turns]
     options: dict[str, Any] = {**tokens, "enable_thinking": False}
     try:
-        with _time_limit(_LONGEST_RENDERING_S):
+        with _limits(_LONGEST_RENDERING_S, _MOST_RENDERING_BYTES):
             rendered: Any = render_jinja_template(
                 [messages],
                 chat_template=template,
@@ -172,13 +175,15 @@ def _render(template: str, tokens: dict[str, str], turns: list[tuple[str, str]])
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """Stop Python code that runs for longer: a sandbox does not stop nested loops."""
-    end = time.monotonic() + seconds
+def _limits(seconds: float, more_bytes: int) -> Iterator[None]:
+    """Stop Python code that runs longer or takes more memory: a sandbox bounds neither."""
+    end, most = time.monotonic() + seconds, _peak_bytes() + more_bytes
 
     def check(frame: FrameType, event: str, argument: Any) -> Any:
         if time.monotonic() > end:
             raise _NotRenderable(f"it does not end within {seconds:.0f} s")
+        if _peak_bytes() > most:
+            raise _NotRenderable(f"it takes more than {more_bytes >> 20} MiB")
         return check
 
     previous = sys.gettrace()
@@ -187,6 +192,12 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         sys.settrace(previous)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # the unit differs
 
 
 def _parts(text: str, added_tokens: list[dict[str, Any]]) -> tuple[Part, ...]:

@@ -164,7 +164,7 @@ def dimensions(
                 value if value is None or isinstance(value, int | float) else type(value).__name__
             )
             raise CheckpointError(
-                f"{where}: {name} can't be {shown!s:.40}; this is not a Mistral config"
+                f"{where}: {name} can't be {shown!s:.40}, in no base that CLaRa knows"
             )
         return value
 

@@ -89,20 +89,23 @@ def test_a_thought_that_a_prompt_opens_is_left_out(checkpoint: Path, golden: Pat
         "{% for m in messages %}{{ m.content * 2 }}{% endfor %}": "leaves out a text",
         "{% for m in messages | reverse %}{{ m.content }}{% endfor %}": "does not follow",
         "{{ messages.__class__.__mro__ }}": "unsafe",
+        "{% set n = namespace(x='clara') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}"
+        "{% endfor %}": "takes more than",
         ENDLESS.replace("messages | length > 5", "true"): "does not end within",
     }.items(),
 )
 def test_a_template_of_no_use_is_refused_in_one_line(
     checkpoint: Path, golden: Path, template: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(of_templates, "_LONGEST_RENDERING_S", 0.2)
+    monkeypatch.setattr(of_templates, "_LONGEST_RENDERING_S", 1.0)
+    monkeypatch.setattr(of_templates, "_MOST_RENDERING_BYTES", 32 << 20)
     (checkpoint / "chat_template.jinja").write_text(template)
     started = time.monotonic()
     with pytest.raises(CheckpointError, match="can't render CLaRa's prompts") as error:
         opened(checkpoint, golden)
     assert problem in str(error.value)
     assert "\n" not in str(error.value)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
 
 
 _GRANITE = {

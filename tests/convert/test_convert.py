@@ -198,7 +198,7 @@ def test_a_base_of_other_shape_or_kind(golden: Path, tmp_path: Path) -> None:
         ({"model_type": "gpt2"}, "model_type 'gpt2'"),
         ({"quantization": {"bits": 4}}, "already quantised"),
         ({"hidden_size": None}, "hidden_size"),
-        ({"num_attention_heads": 0}, "not a Mistral config"),
+        ({"num_attention_heads": 0}, "num_attention_heads can't be 0"),
     ):
         shutil.copy(golden / "tiny-base/config.json", base)
         edit_json(base / "config.json", **changes)

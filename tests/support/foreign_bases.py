@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers_of_all_kinds import GOLDEN_JSON, metaspace
 from trajectories import report
 
+from clara_mlx.convert.vocabulary import vocabulary_size
 from clara_mlx.model.folder import ModelFolder
 from clara_mlx.train.config import Fresh
 from clara_mlx.train.fresh import Start
@@ -121,6 +122,10 @@ FAMILIES = {
         "<bos>",
         ("<eos>", "<end_of_turn>"),
     ),
+    # Marks of turns that are plain text in its tokenizer, also at the start of a prompt.
+    "plain-marks": Family(
+        {"model_type": "llama"}, "phi-3.5", (), "<s>", ("</s>",), byte_level=False
+    ),
     "no-template": Family(
         {"model_type": "qwen2", "head_dim": None},
         None,
@@ -175,8 +180,7 @@ def make_base(name: str, folder: Path) -> Path:
         _FLOAT32
         | family.model
         | {
-            "vocab_size": max(ids.values())
-            + 1
+            "vocab_size": vocabulary_size(spec)
             + 13,  # real tables are longer than their vocabulary
             "bos_token_id": family.bos and ids[family.bos],
             "eos_token_id": ends if len(ends) > 1 else ends[0],
