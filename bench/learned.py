@@ -1,6 +1,6 @@
 """Measures whether a learned low-rank correction makes up for a quantised base.
 
-    python bench/learned.py [--steps 200]
+    python bench/learned.py [--steps 60]
 
 The encoder's own adapter, which every model folder has, is trained further on the quantised base,
 so that its latents are those of the bfloat16 folder; neither the format nor the size changes.
@@ -34,7 +34,6 @@ BATCH = 8
 RATE = 3e-4
 FORMATS = {
     "4 bits": Quantisation(4),
-    "mxfp4": Quantisation.of_mode("mxfp4"),
     "3 bits": Quantisation(3),
 }
 
@@ -64,14 +63,14 @@ def distil(clara: Clara, texts: list[str], exact: Any, steps: int) -> None:
         value, gradients = gradient(trained, ids, starts, mx.array(exact[batch]))
         trained = optimiser.apply_gradients(gradients, trained)
         mx.eval(trained, optimiser.state)
-        if step % 50 == 0:
+        if step % 10 == 0:
             print(f"step {step}: {value.item():.5f}", flush=True)
     parameters.put(clara.network, clara.lora, trained)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--per-tool", type=int, default=5)
     options = parser.parse_args()
     probes = generate_set("brief", 0, options.per_tool)
@@ -93,9 +92,9 @@ def main() -> None:
             after = measure(clara, probes, texts, exact)
             rows.append({"format": name, "before": before, "after": after})
             print(name, before, after, flush=True)
-    result = {"machine": machine.describe(), "steps": options.steps, "formats": rows}
-    file = ROOT / "bench" / "results" / "learned.json"
-    file.write_text(json.dumps(result, indent=1) + "\n")
+            result = {"machine": machine.describe(), "steps": options.steps, "formats": rows}
+            file = ROOT / "bench" / "results" / "learned.json"
+            file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

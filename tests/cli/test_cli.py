@@ -90,7 +90,7 @@ def test_an_error_is_one_message_and_exit_code_1(cli: Any, tmp_path: Path) -> No
 
 
 def test_wrong_options_exit_with_2(cli: Any, folder: Any, tmp_path: Path) -> None:
-    assert cli("convert", tmp_path, "--to", "x", "-q", "5", ok=False).exit_code == 2
+    assert cli("convert", tmp_path, "--to", "x", "-q", "7", ok=False).exit_code == 2
     assert cli("bench", folder("c16", "e2e"), "--lengths", "a", ok=False).exit_code == 2
     assert cli("convert", tmp_path, "--to", "x", "--group-size", "48", ok=False).exit_code == 1
     assert cli("unheard-of", ok=False).exit_code == 2
