@@ -20,6 +20,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("scale_emb", "logit_scale", "mup_width_multiplier"), (1,)),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), (0, 1)),
     **dict.fromkeys(("use_qk_norm", "qk_layernorm", "qk_norm", "alibi", "parallel_attn"), (False,)),
+    "model_file": (),  # code of its own
     "quantize_activations": (False,),  # that one mlx-lm would do, to a base that was not made so
 }
 

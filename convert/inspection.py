@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from clara_mlx.convert.disk import sha256_of
 from clara_mlx.convert.files import (
     locate_checkpoint,
     read_adapters,
@@ -17,6 +18,7 @@ from clara_mlx.convert.files import (
 )
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import TABLES
+from clara_mlx.errors import CheckpointError, Progress, reason
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import LAYOUT, ModelFolder
 
@@ -34,6 +36,40 @@ def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]
     if (Path(path) / LAYOUT.clara).is_file():
         return _inspect_folder(ModelFolder.open(path))
     return _inspect_checkpoint(path, subfolder)
+
+
+def check(path: str | Path, *, progress: Progress | None = None) -> int:
+    """Compare a model folder's files with the hashes that were taken when it was made.
+
+    Returns:
+        The number of files, all of which are as they were.
+
+    Raises:
+        CheckpointError: A file has changed, or the folder was made before there were hashes; the
+            message names each of the files.
+    """
+    folder = ModelFolder.open(path)
+    hashes = folder.description.get("sha256")
+    if not isinstance(hashes, dict):
+        raise CheckpointError(
+            f"{path}: made by a clara-mlx that kept no hashes; compare it with its source "
+            "(inspect --verify), or convert the checkpoint again"
+        )
+    changed = []
+    for number, (name, expected) in enumerate(hashes.items(), 1):
+        try:
+            if sha256_of(folder.path / name) != expected:
+                changed.append(name)
+        except OSError as error:
+            raise CheckpointError(f"{folder.path / name}: {reason(error)}") from error
+        if progress:
+            progress(number, len(hashes), name)
+    if changed:
+        raise CheckpointError(
+            f"{path}: not as it was made: {', '.join(changed)}; copy it again or convert the "
+            "checkpoint again"
+        )
+    return len(hashes)
 
 
 def _inspect_folder(folder: ModelFolder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.convert.chat_template import TEMPLATE_FILE, read_template
-from clara_mlx.convert.disk import write_json
+from clara_mlx.convert.disk import sha256_of, write_json
 from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
@@ -79,6 +79,7 @@ def write_manifest(
             "quantisation_error": errors,
             "notes": source.notes,
             "files": file_sizes(folder),
+            "sha256": {name: sha256_of(folder / name) for name in file_sizes(folder)},
         },
     )
 

@@ -99,6 +99,7 @@ def save_trained(
                 "source": _describe_source(folder, checkpoint),
                 "training": [*folder.description.get("training", []), {**made_from, **about}],
                 "files": file_sizes(partial),
+                "sha256": _own_hashes(partial, folder, hashes),
             }
             write_json(partial / LAYOUT.clara, description)
             atomic.put_in_place(partial, model)
@@ -135,6 +136,12 @@ def _write_weights(
         if not (to / LAYOUT.adapter_config.format(name)).exists():
             shutil.copyfile(like, to / LAYOUT.adapter_config.format(name))
     return list(changed)
+
+
+def _own_hashes(to: Path, folder: ModelFolder, changed: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of every file of a new folder; that of a shared file is the old folder's."""
+    known = {**folder.description.get("sha256", {}), **changed}
+    return {name: known.get(name) or sha256_of(to / name) for name in file_sizes(to)}
 
 
 def _describe_source(folder: ModelFolder, checkpoint: Path | None) -> dict[str, Any]:

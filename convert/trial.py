@@ -14,10 +14,11 @@ import mlx.nn as nn
 from mlx.utils import tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
-from clara_mlx.errors import CheckpointError
+from clara_mlx.errors import CheckpointError, PromptTooLong
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.encoder import encode_batch
 from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
+from clara_mlx.model.prompts import Prompts
 
 _TEXTS = ([5, 2, 7, 1, 3], [4, 6])  # token ids of the two rows, before their memory tokens
 _MEMORY = [8, 9, 10]
@@ -31,7 +32,14 @@ def try_folder(path: Path) -> None:
         CheckpointError: Something in it can't be read, or can't be run.
     """
     folder = ModelFolder.open(path)
-    folder.tokenizer()
+    prompts = Prompts(folder.config, folder.tokenizer())
+    try:
+        prompts.check_window(prompts.answer("x", 1), 1)
+    except PromptTooLong as error:
+        raise CheckpointError(
+            f"{path / LAYOUT.config}: the base can attend to {error.window} tokens "
+            f"(max_position_embeddings or sliding_window), but a prompt needs {error.tokens}"
+        ) from error
     for name in folder.adapters:
         load_arrays(path / LAYOUT.adapter.format(name))
     try_network(folder.load_base(), folder.config, where=path / LAYOUT.config)

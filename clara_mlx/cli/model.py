@@ -174,6 +174,12 @@ def inspect(
         bool,
         typer.Option("--verify", help="Compare a model folder with its source, tensor by tensor."),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Compare a model folder's files with their hashes; needs no source."
+        ),
+    ] = False,
     source: Annotated[
         str | None,
         typer.Option(help="With --verify: where the checkpoint is now, if it has moved."),
@@ -188,6 +194,12 @@ def inspect(
     from clara_mlx.convert import Source, inspection, report
     from clara_mlx.model.folder import ModelFolder
 
+    if check:
+        with progress_bar("checking") as progress:
+            files = inspection.check(path, progress=progress)
+        if not verify:
+            emit({"files": files}, [f"{files} files are as they were made"], as_json)
+            return
     if not verify:
         described = inspection.inspect(path, subfolder=subfolder)
         emit(described, report.inspection(described), as_json)

@@ -12,7 +12,7 @@ import mlx.core as mx
 import pytest
 
 from clara_mlx.convert import Source, inspect, verify
-from clara_mlx.model.folder import load_arrays
+from clara_mlx.model.folder import ModelFolder, load_arrays
 
 
 @pytest.fixture
@@ -83,6 +83,28 @@ def test_inspect_a_model_folder(folder: Any) -> None:
         described["tensors"]["base"]["dtypes"]["U32"] == 23
     )  # all matrices: 7 in each of 3 layers, 2 tables
     assert described["config"]["doc_max_length"] == 64
+
+
+def test_a_flipped_byte_is_found(cli: Any, folder: Any, tmp_path: Path) -> None:
+    to = Path(shutil.copytree(folder("c16", "e2e", "-q", "8"), tmp_path / "model"))
+    assert "files are as they were made" in cli("inspect", to, "--check").output
+    for name in ("model-00001-of-00001.safetensors", "tokenizer.json"):
+        raw = bytearray((to / name).read_bytes())
+        raw[-9] ^= 1
+        (to / name).write_bytes(raw)
+        failed = cli("inspect", to, "--check", ok=False)
+        assert failed.exit_code == 1 and f"not as it was made: {name};" in failed.output
+        raw[-9] ^= 1
+        (to / name).write_bytes(raw)
+
+
+def test_a_folder_from_before_the_hashes_is_read(cli: Any, folder: Any, tmp_path: Path) -> None:
+    to = Path(shutil.copytree(folder("c16", "e2e", "-q", "8"), tmp_path / "model"))
+    description = json.loads((to / "clara.json").read_text())
+    del description["sha256"]
+    (to / "clara.json").write_text(json.dumps(description))
+    ModelFolder.open(to)
+    assert "kept no hashes" in cli("inspect", to, "--check", ok=False).output
 
 
 def test_inspect_a_checkpoint(golden: Path) -> None:
