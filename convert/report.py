@@ -60,6 +60,13 @@ def verification(result: Verification, *, errors: bool = True) -> list[Renderabl
             f"cosine to the float32 latents ({adapter}): {min(cosines):.6f} "
             f"for the worst of {len(cosines)} texts"
         )
+    if result.next_tokens:
+        tokens = result.next_tokens
+        lines.append(
+            f"the decoder's next token is the source's at {tokens.same} of {tokens.positions} "
+            f"positions (mean divergence {tokens.kl:.2g} nats, mean shift of a logit "
+            f"{tokens.shift:.2g})"
+        )
     lines += [f"differs: {problem}" for problem in result.problems]
     lines.append("differences found" if result.problems else "the folder agrees with its source")
     return lines

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from clara_mlx.convert.quantise import (
     Error,
@@ -18,13 +16,13 @@ from clara_mlx.convert.quantise import (
     steps_between,
 )
 from clara_mlx.convert.source import Source
+from clara_mlx.convert.streamed import float32_embeds, float32_states
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, inverse
 from clara_mlx.errors import Progress
 from clara_mlx.model.clara import Clara, from_folder
+from clara_mlx.model.decoder import fill_slots, sources
 from clara_mlx.model.folder import ModelFolder, load_arrays
-from clara_mlx.model.lora import SCALE, TARGETS
-from clara_mlx.model.network import build_network
 from clara_mlx.model.prompts import Prompts
 from clara_mlx.model.schemes import Scheme
 
@@ -40,6 +38,37 @@ TEXTS = (
 DEVICE_STEPS = 3.0
 
 
+#: The question that the decoder is asked about each text, and how many of the last positions of
+#: its prompt are compared.
+QUESTION = "What is this about?"
+POSITIONS = 16
+
+#: Nats. An unquantised folder in half precision is well below it on any device.
+_MOST_KL = 0.05
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """How far the decoder's next tokens are from those of the source in float32."""
+
+    positions: int  # that were compared
+    same: int  # at which the likeliest token is the same
+    kl: float  # mean divergence from the source's distribution, in nats
+    shift: float  # mean distance of a logit from the source's, after both are centred
+
+    @classmethod
+    def between(cls, expected: mx.array, logits: mx.array) -> NextTokens:
+        """Compare the source's logits with others, both (positions, vocabulary) float32."""
+        p, q = (x - mx.logsumexp(x, axis=-1, keepdims=True) for x in (expected, logits))
+        centred = [x - x.mean(-1, keepdims=True) for x in (expected, logits)]
+        return cls(
+            positions=expected.shape[0],
+            same=int((expected.argmax(-1) == logits.argmax(-1)).sum()),
+            kl=max(0.0, float((mx.exp(p) * (p - q)).sum(-1).mean())),
+            shift=float(mx.abs(centred[0] - centred[1]).mean()),
+        )
+
+
 @dataclass
 class Verification:
     """The result of a comparison; ``problems`` is empty if the folder agrees with its source."""
@@ -49,6 +78,7 @@ class Verification:
     problems: list[str] = field(default_factory=list)
     errors: dict[str, Error] = field(default_factory=dict)  # worst by kind of tensor
     cosines: dict[str, list[float]] = field(default_factory=dict)  # by adapter, one per text
+    next_tokens: NextTokens | None = None  # None if tensors differ
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
@@ -60,8 +90,9 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
 
     Unquantised tensors, adapters and the added tokens' rows must be equal (after the cast to the
     folder's dtype; the rows exactly). Quantised tensors must equal the source when it is quantised
-    again, up to the rounding of another device. The float32 latents are computed layer by layer, so
-    that the source never has to fit in memory; they are not compared if tensors differ.
+    again, up to the rounding of another device. The float32 latents, and the decoder's next tokens
+    after prompts with them, are computed layer by layer, so that the source never has to fit in
+    memory; they are not compared if tensors differ.
     """
     opened = ModelFolder.open(folder)
     result = Verification()
@@ -77,6 +108,9 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
         result.problems.append("the added tokens' rows are not exactly the checkpoint's")
     if not result.problems:
         _compare_latents(opened, source, result, progress)
+    tokens = result.next_tokens
+    if tokens and not opened.is_quantised and not tokens.kl < _MOST_KL:  # NaN fails this too
+        result.problems.append("the decoder's next tokens are not those of the source")
     return result
 
 
@@ -149,9 +183,10 @@ def _compare_latents(
     if not texts:
         return
     for adapter in dict.fromkeys(("encoder", folder.query_adapter)):
-        exact = _float32_latents(folder, source, clara, texts, adapter, progress)
+        exact = _float32_latents(source, clara, texts, adapter, progress)
         if adapter == "encoder":
             latents = clara.encode(texts)
+            result.next_tokens = _compare_next_tokens(source, clara, exact, latents, progress)
         else:
             latents = mx.stack([clara.encode_query(text) for text in texts])
         result.cosines[adapter] = [
@@ -160,70 +195,44 @@ def _compare_latents(
 
 
 def _float32_latents(
-    folder: ModelFolder,
     source: Source,
     clara: Clara,
     texts: list[str],
     adapter: str,
     progress: Progress | None,
 ) -> list[mx.array]:
-    """Latents of each text from the source's weights in float32, one layer in memory at a time."""
+    """Latents of each text from the source's weights in float32."""
     prompts = Prompts(source.config, clara.tokenizer)
     inputs = [prompts.encoder_input(clara.tokenizer.encode(text)) for text in texts]
-    longest = max(map(len, inputs))
-    padded = mx.array([[*ids, *[0] * (longest - len(ids))] for ids in inputs])
-    table = source.base["model.embed_tokens.weight"].read()
-    embeds = table[padded].astype(mx.float32)  # (texts, longest, hidden)
-    mx.eval(embeds)
-    del table
-    network: Any = build_network(source.base_config, where=source.base_path / "config.json")
-    layers = source.sizes["layers"]
-
-    def read_layer(i: int) -> list[tuple[str, mx.array]]:
-        if progress:
-            progress(i + 1, layers, f"float32 {adapter} pass")
-        return _merged_layer(source, adapter, i)
-
-    network.model.layers = [
-        _StreamedLayer(layer, partial(read_layer, i)) for i, layer in enumerate(network.layers)
-    ]
-    network.model.norm.weight = source.base["model.norm.weight"].read().astype(mx.float32)
-    # The model's own forward pass, so that this shares nothing with the encoder that it checks.
-    states = network.model(padded, input_embeddings=embeds)
+    states = float32_states(source, float32_embeds(source, inputs), adapter, progress)
     memory = source.config.memory_tokens
     return [h[len(ids) - memory : len(ids)] for h, ids in zip(states, inputs, strict=True)]
 
 
-class _StreamedLayer:
-    """A block that reads its weights when it is run, and forgets them."""
+def _compare_next_tokens(
+    source: Source,
+    clara: Clara,
+    exact: Sequence[mx.array],
+    latents: mx.array,
+    progress: Progress | None,
+) -> NextTokens | None:
+    """Compare what comes next in prompts with one text each, from source and folder.
 
-    def __init__(self, block: nn.Module, read: Callable[[], list[tuple[str, mx.array]]]) -> None:
-        self._block: Any = block
-        self._read = read
-
-    def __call__(self, *args: Any, **options: Any) -> mx.array:
-        empty = self._block.parameters()
-        self._block.load_weights(self._read())
-        output: mx.array = self._block(*args, **options)
-        mx.eval(output)
-        self._block.update(empty)
-        return output
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._block, name)
-
-
-def _merged_layer(source: Source, adapter: str, layer: int) -> list[tuple[str, mx.array]]:
-    """One layer's float32 weights with an adapter merged into them."""
-    prefix = f"model.layers.{layer}."
-    weights = {
-        name.removeprefix(prefix): ref.read().astype(mx.float32)
-        for name, ref in source.base.items()
-        if name.startswith(prefix)
-    }
-    lora = source.adapters[adapter]
-    for target in TARGETS:
-        a = lora[f"{prefix}{target}.lora_A.weight"].read().astype(mx.float32)
-        b = lora[f"{prefix}{target}.lora_B.weight"].read().astype(mx.float32)
-        weights[f"{target}.weight"] += SCALE * (b @ a)
-    return list(weights.items())
+    ``exact`` are the texts' latents in float32, ``latents`` (texts, M, hidden) the folder's.
+    """
+    prompt = clara.prompts.answer(QUESTION, 1)
+    if len(prompt.ids) >= clara.config.window:
+        return None
+    slots = mx.array(sources(prompt))
+    embeds = float32_embeds(source, [prompt.ids] * len(exact))
+    embeds = mx.stack([fill_slots(row, slots, z) for row, z in zip(embeds, exact, strict=True)])
+    states = float32_states(source, embeds, "decoder", progress)[:, -POSITIONS:]
+    head = source.base["lm_head.weight"].read()
+    expected = mx.concatenate([h @ head.T.astype(mx.float32) for h in states])
+    del head
+    own = clara.network.model.embed_tokens(mx.array(prompt.ids))
+    rows = mx.stack([fill_slots(own, slots, z) for z in latents])
+    ids = mx.array([prompt.ids] * len(exact))
+    with clara.lora.use("decoder"):
+        logits = clara.network(ids, None, rows)[:, -POSITIONS:].astype(mx.float32)
+    return NextTokens.between(expected, logits.reshape(expected.shape))

@@ -7,6 +7,7 @@ under ``adapters/<name>/``. What is ours is in ``clara.json`` and ``memory_token
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,11 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
     """The arrays of a safetensors file; each is read from disk when it is used."""
     try:
         check_regular(path)
+        if os.fsencode(path) != str(path).encode("utf-8", "surrogatepass"):
+            raise CheckpointError(
+                f"{path}".encode("utf-8", "backslashreplace").decode()
+                + ": mlx reads paths in UTF-8 only; set PYTHONUTF8=1, or rename the folder"
+            )
         arrays = mx.load(str(path))
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: {error}; the file is damaged or missing") from error

@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 
 from clara_mlx.convert import Source, inspect, verify
+from clara_mlx.convert.verification import NextTokens
 from clara_mlx.model.folder import ModelFolder, load_arrays
 
 
@@ -28,8 +29,22 @@ def test_an_honest_folder(folder: Any, source: Source, options: tuple[str, ...])
     assert result.problems == []
     assert result.identical == result.tensors == 30 + 3 * 42 + 1
     assert result.cosines.keys() == {"encoder", "query_reasoner"}
+    tokens = result.next_tokens
+    assert tokens is not None and tokens.positions == 3 * 16
+    if not options:
+        assert tokens.same == tokens.positions and tokens.kl < 1e-5 and tokens.shift < 1e-3
+    else:
+        assert tokens.shift > 1e-3
     least = {("-q", "8"): 0.99, (): 0.999999}.get(options, 0.7)
     assert all(least < cosine <= 1.00001 for c in result.cosines.values() for cosine in c)
+
+
+def test_next_tokens_that_differ() -> None:
+    logits = mx.array([[2.0, 0.0, -2.0], [0.0, 1.0, 0.0]])
+    same = NextTokens.between(logits, logits + 5)  # a constant changes no probability
+    assert (same.positions, same.same) == (2, 2) and max(same.kl, same.shift) < 1e-5
+    other = NextTokens.between(logits, logits[:, ::-1])
+    assert other.same == 1 and other.kl == pytest.approx(4 * (0.8668 - 0.0159) / 2, rel=1e-2)
 
 
 def flip(arrays: dict[str, mx.array], name: str) -> None:
