@@ -35,6 +35,12 @@ def test_the_example_can_be_used(tmp_path: Path) -> None:
     assert read_config(file).stage == "instruct"
 
 
+def test_a_config_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "train.toml"
+    file.write_text(run("--example"), encoding="utf-8-sig")
+    assert read_config(file).stage == "instruct"
+
+
 def test_dry_run_prints_the_plan_and_leaves_no_trace(config: Path) -> None:
     plan = json.loads(run(config, "--dry-run", "--json"))
     assert (plan["steps"], plan["examples"], plan["documents"]) == (2, 4, 3)
