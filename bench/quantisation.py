@@ -94,6 +94,7 @@ def main() -> None:
     source = Source.open(NANO / "checkpoint", base=NANO / "base")
     exact: dict[str, Any] = {}
     rows = []
+    to = ROOT / "bench" / "results" / "quantisation.json"
     with tempfile.TemporaryDirectory() as work:
         for name, arguments in ways(options.kinds):
             converted = convert(source, Path(work) / "model", force=True, **arguments)
@@ -106,9 +107,8 @@ def main() -> None:
                 f"{row['worst_cosine']:.5f} | {row['right']} | {row['same_answer']} |",
                 flush=True,
             )
-    result = {"machine": machine.describe(), "probes": probes.to_dict(), "ways": rows}
-    to = ROOT / "bench" / "results" / "quantisation.json"
-    to.write_text(json.dumps(result, indent=1) + "\n")
+            result = {"machine": machine.describe(), "probes": probes.to_dict(), "ways": rows}
+            to.write_text(json.dumps(result, indent=1) + "\n")  # each time: this takes long
 
 
 if __name__ == "__main__":
