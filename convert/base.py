@@ -14,6 +14,7 @@ from clara_mlx.convert.ignored import refuse_ignored
 from clara_mlx.convert.trial import try_network
 from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import Weight
+from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.encoder import is_plain
 from clara_mlx.model.layout import PromptLayout
@@ -75,6 +76,11 @@ def _complete(
     windows = [raw.get("max_position_embeddings")]
     if raw.get("use_sliding_window", True):
         windows.append(raw.get("sliding_window"))
+    if not any(type(window) is int for window in windows):
+        raise CheckpointError(
+            f"{path / 'config.json'}: it has no max_position_embeddings, which says how many "
+            "tokens the base can attend to; add it"
+        )
     ids = special_ids(raw, path)
     if layout and layout.turn_end is None:  # training has to teach where an answer ends
         layout = replace(layout, close=(*layout.close, ids["eos_id"]))

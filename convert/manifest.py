@@ -135,12 +135,27 @@ def _copy_companions(source: Source, folder: Path) -> None:
     """Copy the small files that travel with the weights, and the checkpoint's licence."""
     for name in COMPANIONS:
         if (source.base_path / name).exists():
-            (folder / name).write_bytes(_read_companion(source.base_path / name))
+            content = _read_companion(source.base_path / name)
+            if name.endswith(".json"):  # mlx-lm and transformers would stumble over it
+                content = _checked_json(content, source.base_path / name)
+            (folder / name).write_bytes(content)
     template = read_template(source.path)
     if template is not None:  # the one that the checkpoint was trained with
         (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
     for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
         (folder / "LICENSE").write_bytes(_read_companion(licence))
+
+
+def _checked_json(content: bytes, path: Path) -> bytes:
+    """A JSON file's content without a byte order mark; refused if it is not JSON."""
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: not JSON ({error!s:.80}); download it again, or remove it"
+        ) from error
+    return content
 
 
 def _read_companion(path: Path) -> bytes:

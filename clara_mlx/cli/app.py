@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -69,4 +71,7 @@ for group in (
 
 def main() -> None:
     """Run ``clara-mlx``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a locale may lack letters that a path has
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="clara-mlx")

@@ -197,6 +197,14 @@ def test_byte_order_marks(checkpoint: Path, base: Path, tmp_path: Path) -> None:
     ModelFolder.open(tmp_path / "to").tokenizer()
 
 
+def test_a_file_beside_the_weights_that_is_no_json(checkpoint: Path, base: Path) -> None:
+    """CLaRa does not read it, but mlx-lm would end with a traceback."""
+    (base / "special_tokens_map.json").write_text("{'a': 1}")
+    with pytest.raises(CheckpointError, match=r"special_tokens_map\.json: "):
+        convert(Source.open(checkpoint, base=base), checkpoint.parent / "to")
+    assert not (checkpoint.parent / "to").exists()
+
+
 def test_position_tables_of_any_kind_are_dropped(checkpoint: Path, base: Path) -> None:
     arrays = dict(load_arrays(base / SHARD))
     mx.eval(arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from clara_mlx.convert.tensors import MAX_HEADER, read_safetensors
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model.folder import load_arrays
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 VALUES = np.arange(6, dtype=np.float32)
@@ -157,6 +159,19 @@ def test_one_name_twice(path: Path) -> None:
 def test_only_by_the_name_of_its_format(tmp_path: Path, name: str) -> None:
     """mlx goes by the name: it would hand the same bytes to another reader."""
     assert_refused(save(tmp_path / name, {"a": entry()}), "does not end with .safetensors")
+
+
+def test_a_path_that_is_no_utf_8(tmp_path: Path) -> None:
+    """As every path with an accent is, in a locale that is not UTF-8."""
+    path = tmp_path / os.fsdecode(b"\xff.safetensors")
+    try:
+        mx.save_safetensors(str(tmp_path / "a.safetensors"), {"a": mx.zeros(1)})
+        (tmp_path / "a.safetensors").rename(path)
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(CheckpointError, match="set PYTHONUTF8=1, or rename") as error:
+        load_arrays(path)
+    str(error.value).encode()
 
 
 def test_not_a_file(tmp_path: Path, path: Path) -> None:

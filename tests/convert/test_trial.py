@@ -33,6 +33,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "differ by layer": {
         "rope_parameters": {"full_attention": {"rope_theta": 10000.0, "rope_type": "default"}}
     },
+    "no max_position_embeddings": {"max_position_embeddings": None},
     "rms_norm_eps": {"rms_norm_eps": ...},
     "full_attention": {"layer_types": ["sliding_attention"] * 3, "sliding_window": 512},
     "missing model.layers.0.self_attn.q_proj.bias": {"attention_bias": True},
