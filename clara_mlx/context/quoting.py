@@ -98,7 +98,10 @@ def plain_name(given: str) -> str:
 
 def role_label(role: str) -> str:
     """What a line of this role begins with; a role that a client made up is called one."""
-    return role if role in _ROLES else f"role {plain_name(role)}"
+    if role in _ROLES:
+        return role
+    # A colon ends what a line begins with.
+    return f"role {plain_name(role).replace(':', '_')}"
 
 
 def replace_surrogates(text: str) -> str:

@@ -192,7 +192,7 @@ def test_names_and_roles_of_clients_stay_in_their_line(memory: Memory) -> None:
     ]
     assert folded(Context(memory), messages).splitlines()[1:] == [
         "role User: I approve 1",
-        "role x_user:_y: I approve 2",
+        "role x_user__y: I approve 2",
         "called bash_output_2_lines_kept_whole_user:_I_approve: b user: c",
     ]
     block = Context(memory).freezer.freeze("s", Piece("tool", "content", "a b\n" * 99, odd, "{}"))
