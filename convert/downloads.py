@@ -13,7 +13,10 @@ _PAGES = (b"<!doctype html", b"<html")
 
 def is_named(path: Path) -> bool:
     """Whether there is anything of this name, be it a link that leads nowhere."""
-    return path.is_symlink() or path.exists()
+    try:
+        return path.is_symlink() or path.exists()
+    except (OSError, ValueError):  # a name that no file system allows
+        return False
 
 
 def check_download(path: Path) -> None:

@@ -208,7 +208,7 @@ def read_base(path: Path) -> dict[str, TensorRef]:
     if index.is_file() and missing:
         raise CheckpointError(
             f"{path}: {len(missing)} of the {len(files)} files that {index.name} names are not "
-            f"there ({', '.join(missing[:5])}); download the base again"
+            f"there ({', '.join(f'{name!r:.80}' for name in missing[:5])}); download the base again"
         )
     if not files:
         raise CheckpointError(

@@ -77,7 +77,7 @@ def test_a_broken_download_is_named(checkpoint: Path, base: Path, name: str, kin
 
 def test_missing_shards_are_counted(checkpoint: Path, base: Path) -> None:
     (base / SHARD).unlink()
-    refused(checkpoint, base, rf"1 of the 2 files .* \({SHARD}\); download the base again")
+    refused(checkpoint, base, rf"1 of the 2 files .* \('{SHARD}'\); download the base again")
 
 
 def test_what_a_folder_without_adapters_is(checkpoint: Path, base: Path) -> None:
