@@ -64,9 +64,8 @@ def _ids(value: Any) -> list[Any]:
     """One id, several, or none, as a list; `ClaraConfig` checks what they are."""
     if value is None:
         return []
-    if not isinstance(value, list):
-        return [value]
-    return [one if isinstance(one, int) else str(one) for one in value]
+    several = value if isinstance(value, list) else [value]
+    return [one if isinstance(one, int) else str(one) for one in several]
 
 
 def mlx_config(config: dict[str, Any], vocab_size: int, *, where: Path) -> dict[str, Any]:

@@ -43,6 +43,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "num_local_experts is 8": {"num_local_experts": 8},
     "but a prompt needs": {"sliding_window": 71},
     "a chunk of the checkpoint has 71 tokens": {"sliding_window": 70},
+    "eos_id": {"eos_token_id": {"a": 2}},
     "model_file is": {"model_file": "x.py"},
     "not finite": {"rms_norm_eps": float("nan")},
 }
