@@ -72,7 +72,7 @@ def test_the_folder_is_the_model(base: Path) -> None:
     """As the published one: its tokens, and what it answers with its own prompt."""
     from mlx_lm import generate, load
 
-    words = AutoTokenizer.from_pretrained(base)
+    words: Any = AutoTokenizer.from_pretrained(base)
     assert words.decode(words("Bridges from 1998,  def f(x):\n\treturn é").input_ids) == (
         "Bridges from 1998,  def f(x):\n\treturn é"
     )
@@ -95,7 +95,7 @@ def test_it_is_trained_converted_and_asked(run: Path, cli: Callable[..., Any]) -
     assert latents.shape == (2, 8, 576)
     exact = trained.encode(texts)
     norms = mx.linalg.norm(latents, axis=-1) * mx.linalg.norm(exact, axis=-1)
-    assert ((latents * exact).sum(-1) / norms).min().item() > 0.99
+    assert mx.all((latents * exact).sum(-1) > 0.99 * norms).item()
     answer = quantised.answer("Where did Carla move?", latents[:1], 8)
     assert isinstance(answer, str) and "<|im_" not in answer
 
@@ -104,7 +104,7 @@ def test_the_decoders_prompt_is_the_bases_own(run: Path, base: Path) -> None:
     """ChatML: its markers are single ids, as transformers renders them."""
     clara = clara_mlx.load(run / "model")
     ids = clara.prompts.answer("Where did Carla move?", 1).ids
-    words = AutoTokenizer.from_pretrained(base)
+    words: Any = AutoTokenizer.from_pretrained(base)
     start, end = words.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert ids.count(start) == 3 and ids.count(end) == 2  # system, user, and the answer begun
     assert ids[0] == start and clara.config.eos_id == end
