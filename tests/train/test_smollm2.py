@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 QUESTION = "What is the capital of France?"
-EXAMPLES = [
+EXAMPLES: list[dict[str, Any]] = [
     {
         "docs": ["Carla Rossi was born in Genoa and moved to Turin in 1998."],
         "question": ["Where did Carla move?", "When did she move?"],
