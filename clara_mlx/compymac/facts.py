@@ -47,11 +47,11 @@ _DONE = ("completed", "done", "finished", "success", "passes", "passed")
 _TROUBLED = ("error", "failed", "issue", "cannot", "unable")
 
 
-def progress(messages: Sequence[tuple[str, str]]) -> str:
+def progress(said: Sequence[tuple[str, str]]) -> str:
     """One sentence about what was done, by rules, from the roles and texts of messages."""
-    counts = {role: sum(one == role for one, _ in messages) for role in ("user", "tool")}
+    counts = {role: sum(one == role for one, _ in said) for role in ("user", "tool")}
     parts = [f"{counts['tool']} tool results and {counts['user']} user messages so far"]
-    for role, text in reversed(messages):
+    for role, text in reversed(said):
         words = [word for word in _DONE + _TROUBLED if word in text.lower()]
         if role == "assistant" and words:
             troubled = any(word in _TROUBLED for word in words)

@@ -116,6 +116,7 @@ TEXTS: dict[str, Callable[[Given], Any]] = {
     "piece": lambda given: given.piece,
     "message": lambda given: given.message,
     "messages": lambda given: given.conversation,
+    "said": lambda given: [("assistant", given.text)],
     "old": lambda given: given.conversation,
     "new": lambda given: given.conversation[:2],
     "rounds": lambda given: json.dumps(given.conversation[1:3]),
