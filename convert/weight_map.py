@@ -114,6 +114,9 @@ _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 #: Tables of positions, which older versions of transformers save and every version computes.
 _COMPUTED = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 
+# .lora_A.default.weight
+_NAMED_ADAPTER = re.compile(r"\.(lora_[AB])\.(?:\w+_adapter|default)\.weight$")
+
 
 def clean_key(key: str) -> str:
     """A tensor's name without the wrappers that training put around its modules, and peft's."""
@@ -123,8 +126,7 @@ def clean_key(key: str) -> str:
 
 def clean_adapter_key(key: str) -> str:
     """An adapter's tensor name, cleaned, and without the name of an adapter left inside."""
-    adapter = r"(?:\w+_adapter|default)"
-    return re.sub(rf"\.(lora_[AB])\.{adapter}\.weight$", r".\1.weight", clean_key(key))
+    return _NAMED_ADAPTER.sub(r".\1.weight", clean_key(key))
 
 
 def clean_base_key(key: str) -> str | None:

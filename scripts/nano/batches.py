@@ -93,6 +93,7 @@ class Batches:
     ) -> None:
         self.tokenizer = tokenizer
         self.config = config
+        self._begin = [] if config.bos_id is None else [config.bos_id]
         self.seed = seed
         self.training = split == "train"
         self.prompts = Prompts(config, tokenizer)
@@ -196,7 +197,7 @@ class Batches:
         """Rows with questions to documents that are read as text, and copies of some."""
         before = ANSWER_USER.split(SLOTS)[0]
         instructions = self.tokenizer.encode(f" [INST] {ANSWER_SYSTEM}\n\n{before}")
-        head = [self.config.bos_id, *instructions]
+        head = [*self._begin, *instructions]
         rows = []
         for number, (output, ids) in enumerate(texts):
             if output.probes:
@@ -281,9 +282,9 @@ class Batches:
         opening, closing = PARAPHRASE_USER.split(SLOTS)
         encode = self.tokenizer.encode
         head = encode(f" [INST] {PARAPHRASE_SYSTEM}\n\n{opening}")
-        ids = [self.config.bos_id, *head, *text, *encode(f"{closing} [/INST]")]
+        ids = [*self._begin, *head, *text, *encode(f"{closing} [/INST]")]
         answer = [*text, self.config.eos_id]
-        start = 1 + len(head)
+        start = len(self._begin) + len(head)
         return Row(
             [*ids, *answer],
             answers=[range(len(ids), len(ids) + len(answer))],
