@@ -211,34 +211,8 @@ def _any_token(boundary: str, part: int) -> str:
 
 _NAMES = tuple(_VENDORS)
 _WORD_BEGINS = "(?<![A-Za-z0-9_].)"
-_TOKEN = (
-    re.compile(_any_token(_WORD_BEGINS, 0)),
-    re.compile(_any_token(_WORD_BEGINS, 1)),
-    re.compile(_any_token(_WORD_BEGINS, 2)),
-    re.compile(_any_token(_WORD_BEGINS, 3)),
-    re.compile(_any_token(_WORD_BEGINS, 4)),
-    re.compile(_any_token(_WORD_BEGINS, 5)),
-    re.compile(_any_token(_WORD_BEGINS, 6)),
-    re.compile(_any_token(_WORD_BEGINS, 7)),
-    re.compile(_any_token(_WORD_BEGINS, 8)),
-    re.compile(_any_token(_WORD_BEGINS, 9)),
-    re.compile(_any_token(_WORD_BEGINS, 10)),
-    re.compile(_any_token(_WORD_BEGINS, 11)),
-)
-_TOKEN_HERE = (
-    re.compile(_any_token("", 0)),
-    re.compile(_any_token("", 1)),
-    re.compile(_any_token("", 2)),
-    re.compile(_any_token("", 3)),
-    re.compile(_any_token("", 4)),
-    re.compile(_any_token("", 5)),
-    re.compile(_any_token("", 6)),
-    re.compile(_any_token("", 7)),
-    re.compile(_any_token("", 8)),
-    re.compile(_any_token("", 9)),
-    re.compile(_any_token("", 10)),
-    re.compile(_any_token("", 11)),
-)
+_TOKEN = tuple(re.compile(_any_token(_WORD_BEGINS, part)) for part in range(_PARTS))
+_TOKEN_HERE = tuple(re.compile(_any_token("", part)) for part in range(_PARTS))
 # What is no part of a word though it ends in a letter or digit: \\n, %20, \\u003d, a colour.
 # %20abcdefghijkl
 _ESCAPE = re.compile(
