@@ -63,7 +63,8 @@ def tokens(folder: Path) -> Iterator[Verdict]:
         ("upper case", [("Authorization", f"Bearer {TOKEN.upper()}")], False),
         ("quoted", [("Authorization", f'Bearer "{TOKEN}"')], False),
         ("latin-1", [("Authorization", "Bearer \xff")], False),
-        ("x-api-key", [("x-api-key", TOKEN)], False),
+        ("x-api-key", [("x-api-key", TOKEN)], True),  # Anthropic's clients send it so
+        ("a wrong x-api-key", [("x-api-key", f"{TOKEN}x")], False),
         ("a cookie", [("Cookie", f"token={TOKEN}; Authorization=Bearer {TOKEN}")], False),
     ]
     with gateway(Upstream(), CLARA_MLX_TOKEN=TOKEN) as gate:
