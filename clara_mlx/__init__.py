@@ -6,10 +6,11 @@ from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, StoreEr
 from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
+    from clara_mlx.compressors.registry import load
     from clara_mlx.memory import Memory
     from clara_mlx.memory.asking import Answer
     from clara_mlx.model.chunking import Chunk
-    from clara_mlx.model.clara import Clara, Compressed, load
+    from clara_mlx.model.clara import Clara, Compressed
     from clara_mlx.model.config import ClaraConfig
     from clara_mlx.store.results import Hit, Status
 
@@ -40,7 +41,7 @@ _HOMES = {
     "Status": "store.results",
     "Clara": "model.clara",
     "Compressed": "model.clara",
-    "load": "model.clara",
+    "load": "compressors.registry",
 }
 
 

@@ -23,7 +23,7 @@ FLOORS = (
     ("errors", "version", "machine"),
     ("tool_outputs",),
     ("model", "store"),
-    ("convert", "plan"),
+    ("convert", "compressors", "plan"),
     ("memory",),
     ("context", "evaluate", "agents"),
     ("serve", "compymac", "train"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from clara_mlx.errors import ClaraError, Progress, PromptTooLong, TextTooLong
 from clara_mlx.model import chunking
@@ -22,8 +23,10 @@ from clara_mlx.model.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
 from clara_mlx.model.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    import numpy as np
     from mlx_lm.generate import GenerationResponse
+
+#: Latents (k, memory_tokens, hidden), or k of (memory_tokens, hidden).
+Latents: TypeAlias = "mx.array | np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,15 @@ class Clara:
         prompts: Builds the inputs of encoder and decoder.
         fingerprint: Identifies checkpoint, quantisation and dtype; latents of different
             fingerprints must not be mixed.
+
+    It is a `clara_mlx.compressors.compressor.LatentCompressor`, whose docstring has the rest.
     """
+
+    name: ClassVar[str] = "clara"
+    kind: ClassVar[Literal["latent"]] = "latent"
+    pooling: ClassVar[Literal["flat"]] = "flat"
+    searches: ClassVar[bool] = True
+    separators: ClassVar[int] = 1  # <SEP>
 
     def __init__(
         self,
@@ -130,6 +141,16 @@ class Clara:
         """Names of the adapters that the checkpoint has."""
         return self.lora.names
 
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of the longest chunk, doc_max_length."""
+        return self.config.doc_max_length
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """Shape of a chunk's latents, (memory_tokens, hidden)."""
+        return self.config.memory_tokens, self.config.hidden_size
+
     def add_query_reasoner(self) -> None:
         """Give a model without a query reasoner one to train: a copy of its encoder adapter."""
         if "query_reasoner" not in self.adapters:
@@ -153,6 +174,10 @@ class Clara:
         texts = [texts] if isinstance(texts, str) else texts
         inputs = self._encoder_inputs(texts, truncate)
         return self._encode([len(ids) for ids in inputs], lambda i: inputs[i], "encoder")
+
+    def encode_chunks(self, texts: Sequence[str], /) -> list[np.ndarray[Any, Any]]:
+        """`encode` as numpy arrays, one (memory_tokens, hidden) float32 for each text."""
+        return list(np.array(self.encode(texts)))
 
     def encode_query(self, text: str, *, truncate: bool = False) -> mx.array:
         """Encode a question for `rank`: (memory_tokens, hidden) float32.
@@ -233,7 +258,7 @@ class Clara:
 
     # -- ranking ---------------------------------------------------------------------------------
 
-    def rank(self, query: str | mx.array, latents: mx.array | np.ndarray) -> mx.array:
+    def rank(self, query: str | mx.array, latents: Latents) -> mx.array:
         """Cosines (n,) float32 of a question and of latents (n, memory_tokens, hidden), flattened.
 
         The question is a text, or what `encode_query` returned for it.
@@ -245,8 +270,10 @@ class Clara:
         norms = mx.linalg.norm(d, axis=-1) * mx.linalg.norm(q)
         return (d @ q) / mx.maximum(norms, 1e-12)
 
-    def _checked(self, latents: mx.array | np.ndarray) -> mx.array:
+    def _checked(self, latents: Latents) -> mx.array:
         """Latents as (k, memory_tokens, hidden) float32; a single one is given its k = 1."""
+        if not isinstance(latents, mx.array | np.ndarray):
+            latents = np.stack(latents) if latents else np.empty((0, *self.latent_shape))
         array = mx.array(latents).astype(mx.float32)
         if array.ndim == 2:
             array = array[None]
@@ -263,7 +290,7 @@ class Clara:
     def answer(
         self,
         question: str,
-        latents: mx.array | np.ndarray,
+        latents: Latents,
         max_tokens: int = 128,
         **sampling: Unpack[Sampling],
     ) -> str:
@@ -284,7 +311,7 @@ class Clara:
     def stream_answer(
         self,
         question: str,
-        latents: mx.array | np.ndarray,
+        latents: Latents,
         max_tokens: int = 128,
         **sampling: Unpack[Sampling],
     ) -> Iterator[str]:
@@ -294,7 +321,7 @@ class Clara:
     def stream_responses(
         self,
         question: str,
-        latents: mx.array | np.ndarray,
+        latents: Latents,
         max_tokens: int = 128,
         **sampling: Unpack[Sampling],
     ) -> Iterator[GenerationResponse]:
@@ -312,7 +339,7 @@ class Clara:
 
     def paraphrase(
         self,
-        latents: mx.array | np.ndarray,
+        latents: Latents,
         max_tokens: int = 128,
         *,
         instruction: str = PARAPHRASE_USER,

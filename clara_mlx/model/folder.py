@@ -70,12 +70,7 @@ class ModelFolder:
                 format, or a file is missing or has another size than ``clara.json`` recorded.
         """
         path = Path(path)
-        if not (path / LAYOUT.clara).is_file():
-            raise CheckpointError(
-                f"{path}: not a model folder (no {LAYOUT.clara}); "
-                "make one with: clara-mlx convert CHECKPOINT --to FOLDER"
-            )
-        description = _read_json(path / LAYOUT.clara)
+        description = _describe(path)
         written = description.get("format")
         if type(written) is not int or written > LAYOUT.format:
             raise CheckpointError(
@@ -141,6 +136,28 @@ class ModelFolder:
     def adapter(self, name: str) -> dict[str, mx.array]:
         """One adapter's tensors, named ``<target>.lora_a`` and ``<target>.lora_b``."""
         return load_arrays(self.path / LAYOUT.adapter.format(name))
+
+
+def compressor_of(path: Path) -> str:
+    """The name of the compressor that a model folder belongs to; CLaRa if it names none.
+
+    Raises:
+        CheckpointError: It is not a model folder, or its description is damaged.
+    """
+    name = _describe(path).get("compressor", "clara")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{path / LAYOUT.clara}: its compressor is {name!r}, not a name")
+    return name
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """What the folder's clara.json says."""
+    if not (path / LAYOUT.clara).is_file():
+        raise CheckpointError(
+            f"{path}: not a model folder (no {LAYOUT.clara}); "
+            "make one with: clara-mlx convert CHECKPOINT --to FOLDER"
+        )
+    return _read_json(path / LAYOUT.clara)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
