@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clara_mlx.cli.output import Json, emit, printable
+from clara_mlx.cli.plan_overview import complete_reasoner, show_overview
+from clara_mlx.cli.plan_words import capacity, gigabytes, in_words
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
@@ -31,8 +33,12 @@ def plan(
         typer.Option(help="The Mac's memory in GB as sold, e.g. 128; by default this machine's."),
     ] = None,
     reasoner: Annotated[
-        str, typer.Option(help="A model folder, a config.json, or a known name.")
-    ] = "Qwen3-235B-A22B",
+        str | None,
+        typer.Option(
+            autocompletion=complete_reasoner,
+            help="A model folder, a config.json, or a known name; without one, all known ones.",
+        ),
+    ] = None,
     bits: Annotated[
         int | None,
         typer.Option(help="The reasoner's bits per weight; by default as it is stored, or 4."),
@@ -72,9 +78,12 @@ def plan(
 ) -> None:
     """Compute whether a reasoner and CLaRa fit a Mac's memory together, and what would fit.
 
-    `clara-mlx plan --memory 128 --reasoner Qwen3-235B-A22B --bits 3`
+    `clara-mlx plan` lists the known reasoners that fit this machine.
 
-    All figures are computed from tensor shapes and documented limits; nothing is measured.
+    `clara-mlx plan --memory 128 --reasoner Qwen3-235B-A22B --bits 3` shows one in detail.
+
+    All figures are computed from tensor shapes and documented limits; nothing is measured. The
+    exit status is 1 if nothing fits.
     """
     from clara_mlx.plan.footprint import KV_BITS
     from clara_mlx.plan.inputs import NamedClara, NamedReasoner
@@ -85,17 +94,27 @@ def plan(
     if kv_bits not in KV_BITS:
         raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")
     mac = mac_of(memory, wired_limit, reserve)
-    named = NamedReasoner(reasoner, bits, group_size)
     named_clara = NamedClara(clara)
-    planner = Planner(mac, named, named_clara)
-    asked = Setup(
-        bits=named.asked.bits,
+    wanted = Setup(
+        bits=bits or 4,
         kv_bits=kv_bits,
         context=context,
         sequences=sequences,
         prefill_step=prefill_step,
         clara_bits=named_clara.bits,
     )
+    if reasoner is None:
+        if as_script:
+            raise typer.BadParameter(
+                "say which reasoner to start; `clara-mlx plan` lists those that fit",
+                param_hint="--reasoner",
+            )
+        if not show_overview(mac, named_clara, wanted, bits, group_size, as_json):
+            raise typer.Exit(1)
+        return
+    named = NamedReasoner(reasoner, bits, group_size)
+    planner = Planner(mac, named, named_clara)
+    asked = replace(wanted, bits=named.asked.bits)
     nearest = planner.nearest(asked)
     if as_script:
         if nearest is None:
@@ -104,7 +123,7 @@ def plan(
             )
         if nearest != asked:
             typer.echo(
-                f"# This setup does not fit. The nearest one that fits: {_in_words(nearest)}."
+                f"# This setup does not fit. The nearest one that fits: {in_words(nearest)}."
             )
         model, made_by = named.folder(nearest.bits)
         folder = named_clara.folder(nearest.clara_bits or asked.clara_bits)
@@ -138,8 +157,8 @@ def plan(
             "by_bits": [_describe(planner, setup) for setup in compared],
         },
         [
-            f"{printable(named.name)} and CLaRa on a Mac with {_capacity(mac.memory)}: "
-            f"{_in_words(asked)}. Computed, not measured.",
+            f"{printable(named.name)} and CLaRa on a Mac with {capacity(mac.memory)}: "
+            f"{in_words(asked)}. Computed, not measured.",
             _parts_table(planner, asked),
             *_verdict_lines(planner, asked, nearest),
             _bits_table(planner, compared),
@@ -147,6 +166,8 @@ def plan(
         ],
         as_json,
     )
+    if nearest is None:
+        raise typer.Exit(1)
 
 
 def _describe(planner: Planner, setup: Setup) -> dict[str, Any]:
@@ -160,23 +181,6 @@ def _describe(planner: Planner, setup: Setup) -> dict[str, Any]:
     }
 
 
-def _gb(nbytes: int) -> str:
-    return f"{nbytes / 1e9:,.1f}"
-
-
-def _capacity(nbytes: int) -> str:
-    return f"{nbytes / 2**30:,.5g} GB ({_gb(nbytes)} x 10^9 bytes)"
-
-
-def _in_words(setup: Setup) -> str:
-    one_by_one = "" if setup.kv_bits == 16 else " (requests one by one)"
-    clara = "swapped out" if setup.clara_bits is None else f"at {setup.clara_bits} bits"
-    return (
-        f"{setup.bits}-bit weights, {setup.kv_bits}-bit KV cache{one_by_one}, {setup.sequences} x "
-        f"{setup.context:,} tokens, passes of {setup.prefill_step:,}, CLaRa {clara}"
-    )
-
-
 def _parts_table(planner: Planner, setup: Setup) -> Table:
     from rich.table import Table
 
@@ -185,9 +189,9 @@ def _parts_table(planner: Planner, setup: Setup) -> Table:
     table.add_column("computed from")
     table.add_column("GB", justify="right")
     for part in planner.parts(setup):
-        table.add_row(part.name, part.how, _gb(part.nbytes))
+        table.add_row(part.name, part.how, gigabytes(part.nbytes))
     table.add_section()
-    table.add_row("together", "", _gb(planner.total(setup)))
+    table.add_row("together", "", gigabytes(planner.total(setup)))
     return table
 
 
@@ -195,24 +199,24 @@ def _verdict_lines(planner: Planner, asked: Setup, nearest: Setup | None) -> lis
     """Whether the setup fits, and if not, by how much and what would."""
     mac = planner.mac
     lines = [
-        f"limit of GPU memory: {_gb(mac.wired_limit)} GB ({mac.limit_source}); "
-        f"at most {_gb(mac.ceiling)} GB if {_gb(mac.reserve)} GB are left for macOS"
+        f"limit of GPU memory: {gigabytes(mac.wired_limit)} GB ({mac.limit_source}); "
+        f"at most {gigabytes(mac.ceiling)} GB if {gigabytes(mac.reserve)} GB are left for macOS"
     ]
     if nearest == asked:
         return [*lines, f"It fits{_sysctl_in_words(planner, asked)}."]
     lines.append(
-        f"It does not fit: {_gb(planner.total(asked) - mac.ceiling)} GB too much. It needs a Mac "
-        f"with at least {ceil(planner.smallest_memory(asked) / 2**30):,} GB."
+        f"It does not fit: {gigabytes(planner.total(asked) - mac.ceiling)} GB too much. It needs a "
+        f"Mac with at least {ceil(planner.smallest_memory(asked) / 2**30):,} GB."
     )
     weights = planner.reasoner(asked.bits).weight_bytes
     if weights > mac.ceiling:
-        lines.append(f"The reasoner's weights alone are {_gb(weights)} GB.")
+        lines.append(f"The reasoner's weights alone are {gigabytes(weights)} GB.")
     if nearest is None:
         return [*lines, "Nothing smaller fits either."]
     return [
         *lines,
-        f"The nearest setup that fits: {_in_words(nearest)}. "
-        f"Together {_gb(planner.total(nearest))} GB{_sysctl_in_words(planner, nearest)}.",
+        f"The nearest setup that fits: {in_words(nearest)}. "
+        f"Together {gigabytes(planner.total(nearest))} GB{_sysctl_in_words(planner, nearest)}.",
     ]
 
 
@@ -235,7 +239,7 @@ def _bits_table(planner: Planner, setups: Sequence[Setup]) -> Table:
         table.add_row(
             str(setup.bits),
             f"{model.bits_per_weight:.2f}",
-            _gb(model.weight_bytes),
+            gigabytes(model.weight_bytes),
             *_total_cells(planner, setup),
             *_total_cells(planner, replace(setup, clara_bits=None)),
         )
@@ -245,6 +249,6 @@ def _bits_table(planner: Planner, setups: Sequence[Setup]) -> Table:
 def _total_cells(planner: Planner, setup: Setup) -> tuple[str, str]:
     total = planner.total(setup)
     if not planner.fits(setup):
-        return _gb(total), f"{_gb(total - planner.mac.ceiling)} too much"
+        return gigabytes(total), f"{gigabytes(total - planner.mac.ceiling)} too much"
     megabytes = planner.sysctl_mb(setup)
-    return _gb(total), f"fits, sysctl {megabytes}" if megabytes else "fits"
+    return gigabytes(total), f"fits, sysctl {megabytes}" if megabytes else "fits"

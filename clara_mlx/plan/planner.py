@@ -148,9 +148,9 @@ class Planner:
         """The setup that fits and differs least from the one wanted; None if nothing fits.
 
         It only gives something up: bits, context (halved, but not below 8,192 tokens),
-        conversations, the length of passes, or CLaRa in memory. `_cost` says how bad each one is.
+        conversations, the length of passes, or CLaRa in memory. `cost` says how bad each one is.
         """
-        by_cost = sorted(self._smaller_setups(wanted), key=lambda setup: _cost(wanted, setup))
+        by_cost = sorted(self._smaller_setups(wanted), key=lambda setup: cost(wanted, setup))
         return next(filter(self.fits, by_cost), None)
 
     def _smaller_setups(self, wanted: Setup) -> Iterator[Setup]:
@@ -180,7 +180,7 @@ def _halvings(value: int, least: int) -> list[int]:
     return values
 
 
-def _cost(wanted: Setup, other: Setup) -> float:
+def cost(wanted: Setup, other: Setup) -> float:
     """The price of another setup: slower costs least, then shorter, then coarser.
 
     The weights are a judgement, not a measurement.

@@ -14,10 +14,15 @@ import pytest
 from mlx_lm.utils import quantize_model, save_config, save_model
 from tiny_models import MOE, make_model
 
+from clara_mlx.cli.plan_overview import complete_reasoner
+from clara_mlx.plan.reasoners import REASONERS
+
 Cli = Callable[..., Any]
 
 
 def planned(cli: Cli, *options: object) -> dict[str, Any]:
+    if "--reasoner" not in options:
+        options = ("--reasoner", "Qwen3-235B-A22B", *options)
     return dict(json.loads(cli("plan", *options, "--json").stdout))
 
 
@@ -26,7 +31,7 @@ def commands(script: str) -> list[list[str]]:
 
 
 def test_the_tables_say_it_plainly(cli: Cli) -> None:
-    shown = cli("plan", "--memory", 128).stdout
+    shown = cli("plan", "--memory", 128, "--reasoner", "Qwen3-235B-A22B").stdout
     assert "Computed, not measured." in shown
     assert "132.3" in shown and "The reasoner's weights alone are 132.3 GB." in shown
     assert "It does not fit: 26.8 GB too much. It needs a Mac with at least 153 GB." in shown
@@ -35,8 +40,43 @@ def test_the_tables_say_it_plainly(cli: Cli) -> None:
     assert "102.9" in shown and "73.5" in shown
 
 
+def test_without_a_reasoner_it_says_which_ones_fit(cli: Cli) -> None:
+    shown = cli("plan", "--memory", 64).stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    fates = {row[0]: row[1:] for row in rows if len(row) == 7}
+    assert set(fates) == set(REASONERS)
+    assert fates["Qwen3-30B-A3B"][:2] == ["fits", "4"] and not fates["Qwen3-30B-A3B"][4]
+    assert fates["Qwen3-Coder-Next"][4] == "passes of 1,024"
+    assert fates["Qwen3-235B-A22B"][0] == "too large" and fates["Qwen3-235B-A22B"][5] == "153 GB"
+    names = [name for name in fates if fates[name][0] == "fits"]
+    costs = [fates[name][4] != "" for name in names]
+    assert costs == sorted(costs)  # those that give nothing up come first
+    assert f"`clara-mlx plan --reasoner {names[0]}`" in shown
+
+
+def test_the_exit_status_says_whether_anything_fits(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {name: REASONERS[name] for name in ("gpt-oss-20b", "Llama-3.3-70B")}
+    monkeypatch.setattr("clara_mlx.plan.reasoners.REASONERS", known)
+    result = cli("plan", "--memory", 10, "--context", 8192, ok=False)
+    assert result.exit_code == 1
+    assert "least is gpt-oss-20b" in result.stdout and "--reasoner FOLDER" in result.stdout
+    detail = ("plan", "--memory", 16, "--reasoner", "Llama-3.3-70B")
+    result = cli(*detail, ok=False)
+    assert result.exit_code == 1 and "Nothing smaller fits either." in result.stdout
+    assert json.loads(cli(*detail, "--json", ok=False).stdout)["nearest"] is None
+    result = cli("plan", "--memory", 64, "--script", ok=False)
+    assert result.exit_code == 2 and "which reasoner to start" in " ".join(result.output.split())
+
+
+def test_known_reasoners_are_completed() -> None:
+    assert complete_reasoner("qwen3-2") == ["Qwen3-235B-A22B"]
+    assert complete_reasoner("") == list(REASONERS)
+
+
 def test_it_says_whether_a_cache_can_be_trimmed(cli: Cli) -> None:
-    assert planned(cli, "--memory", 64)["reasoner"]["cache"] == "trimmable"
+    assert planned(cli, "--memory", 256)["reasoner"]["cache"] == "trimmable"
     hybrid = ("--memory", 64, "--reasoner", "qwen3.6-35b-a3b")
     assert planned(cli, *hybrid)["reasoner"]["cache"] == "whole"
     assert "can't be trimmed" in " ".join(cli("plan", *hybrid).stdout.split())
@@ -140,7 +180,7 @@ def test_what_cannot_be(cli: Cli) -> None:
 
     small = ("--memory", 9, "--reasoner", "Qwen3-32B", "--bits", 2)
     assert "does not fit this Mac in any setup" in refused(*small, "--script")
-    assert "Nothing smaller fits either." in cli("plan", *small).stdout
+    assert "Nothing smaller fits either." in refused(*small)
     assert "not a known model" in refused("--reasoner", "Qwen9-1T")
     assert "7 bits" in refused("--bits", 7)
     assert "choose 16, 8 or 4" in refused("--kv-bits", 5)
