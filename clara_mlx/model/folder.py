@@ -41,7 +41,8 @@ LAYOUT = Layout()
 # What a hub download of a model folder needs.
 _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "LICENSE*"]
 
-_DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+#: The dtypes that a folder's weights can have, by name.
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 #: Names of the adapters a model folder can hold.
 ADAPTERS = ("encoder", "decoder", "query_reasoner")
@@ -70,7 +71,7 @@ class ModelFolder:
                 format, or a file is missing or has another size than ``clara.json`` recorded.
         """
         path = Path(path)
-        description = _describe(path)
+        description = describe(path)
         written = description.get("format")
         if type(written) is not int or written > LAYOUT.format:
             raise CheckpointError(
@@ -82,7 +83,7 @@ class ModelFolder:
             adapters = tuple(description["adapters"])
             query_adapter = str(description["query_adapter"])
             fingerprint = str(description["fingerprint"])
-            dtype = _DTYPES[description["dtype"]]
+            dtype = DTYPES[description["dtype"]]
             is_quantised = description["quantization"] is not None
             files: dict[str, int] = description["files"]
             if not {*adapters, query_adapter} <= set(ADAPTERS):
@@ -91,7 +92,7 @@ class ModelFolder:
             raise CheckpointError(
                 f"{path / LAYOUT.clara}: damaged ({error!r}); convert the checkpoint again"
             ) from error
-        _check_files(path, files)
+        check_files(path, files)
         return cls(
             path,
             description,
@@ -111,12 +112,7 @@ class ModelFolder:
 
     def tokenizer(self) -> TextTokenizer:
         """The folder's tokenizer, for text as content."""
-        path = self.path / LAYOUT.tokenizer
-        try:
-            content = read_regular(path).decode("utf-8", "replace")
-        except OSError as error:
-            raise CheckpointError(f"{path}: {reason(error)}") from error
-        return TextTokenizer(content, where=str(path))
+        return read_tokenizer(self.path / LAYOUT.tokenizer)
 
     def load_base(self) -> nn.Module:
         """The base as an mlx-lm model, weights as stored and not yet read from disk."""
@@ -144,14 +140,31 @@ def compressor_of(path: Path) -> str:
     Raises:
         CheckpointError: It is not a model folder, or its description is damaged.
     """
-    name = _describe(path).get("compressor", "clara")
+    name = describe(path).get("compressor", "clara")
     if not isinstance(name, str):
         raise CheckpointError(f"{path / LAYOUT.clara}: its compressor is {name!r}, not a name")
     return name
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    """What the folder's clara.json says."""
+def read_tokenizer(path: Path) -> TextTokenizer:
+    """A ``tokenizer.json``, for text as content.
+
+    Raises:
+        CheckpointError: It can't be read, or is not a tokenizer.
+    """
+    try:
+        content = read_regular(path).decode("utf-8", "replace")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {reason(error)}") from error
+    return TextTokenizer(content, where=str(path))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a model folder's ``clara.json`` says, whichever compressor the folder belongs to.
+
+    Raises:
+        CheckpointError: It is not a model folder, or its description is damaged.
+    """
     if not (path / LAYOUT.clara).is_file():
         raise CheckpointError(
             f"{path}: not a model folder (no {LAYOUT.clara}); "
@@ -170,8 +183,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_files(folder: Path, sizes: dict[str, int]) -> None:
-    """Refuse a folder whose files are not all there in the sizes that were recorded."""
+def check_files(folder: Path, sizes: dict[str, int]) -> None:
+    """Refuse a folder whose files are not all there in the sizes that were recorded, in bytes.
+
+    Raises:
+        CheckpointError: The message names each that is missing or has another size.
+    """
     problems = []
     for name, size in sizes.items():
         path = folder / name
