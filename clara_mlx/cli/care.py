@@ -241,7 +241,7 @@ def forget(
             typer.confirm(
                 f"Memories to forget for good: {len(found):,}. Go on?", abort=True, err=True
             )
-        count = memory.forget(where=where) if found else 0
+        count = memory.forget(where=where)
     emit({"forgotten": count}, [f"memories forgotten: {count:,}"], as_json)
 
 

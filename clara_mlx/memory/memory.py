@@ -13,6 +13,7 @@ from clara_mlx.memory.asking import Answer
 from clara_mlx.memory.background import BackgroundCompression
 from clara_mlx.memory.calibrating import Calibrator
 from clara_mlx.memory.cutting import Measure, cut
+from clara_mlx.memory.ledger import Ledger
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.file import File
@@ -50,6 +51,7 @@ class Memory:
     ) -> None:
         self.path = store.path
         self.file: File = store  # for the tables that other rooms keep in it
+        self.ledger = Ledger(store)
         self.clara = clara
         #: What texts are cut by; None: only their characters count.
         self.measure = Measure(clara.tokenizer, clara.config.doc_max_length) if clara else None
@@ -161,8 +163,7 @@ class Memory:
             progress: Called with the characters cut into chunks so far, and in all.
         """
         given = {"source": source, "session": session, "metadata": metadata, "handle": handle}
-        original, kind = fields.original_of(text)
-        handle = self._keep(original, kind, progress, **given)
+        handle = self._keep(*fields.original_of(text), progress, **given)
         self._work_on()
         return handle
 

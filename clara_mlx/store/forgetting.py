@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clara_mlx.errors import StorageFailed
-from clara_mlx.store import filters, sketch_table
+from clara_mlx.store import filters, ledger, sketch_table
 from clara_mlx.store.driver import Connection, is_full
 from clara_mlx.store.settled_file import SettledFile
 
@@ -44,9 +44,12 @@ def _remove(file: SettledFile, where: Mapping[str, Any], *, words: bool = True) 
     """
     wanted, parameters = filters.condition(where)
     with file.write() as connection:
-        rows = connection.execute(f"SELECT m.id FROM memories m WHERE {wanted}", parameters)
-        ids = [(row["id"],) for row in rows.fetchall()]
+        rows = connection.execute(
+            f"SELECT m.id, m.session FROM memories m WHERE {wanted}", parameters
+        ).fetchall()
+        ids = [(row["id"],) for row in rows]
         connection.executemany("DELETE FROM memories WHERE id = ?", ids)
+        _forget_sessions(connection, where, {row["session"] for row in rows})
         orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
         drop_sketches(connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})")
         connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
@@ -54,6 +57,24 @@ def _remove(file: SettledFile, where: Mapping[str, Any], *, words: bool = True) 
             connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
     file.removed += 1
     return len(ids)
+
+
+def _forget_sessions(
+    connection: Connection, where: Mapping[str, Any], touched: set[str | None]
+) -> None:
+    """Forget the names of the sessions of which nothing is left, or that were to be forgotten."""
+    if where.keys() == {"session"}:  # of which there may have been no memory at all
+        named = where["session"]
+        touched = touched.union([named] if isinstance(named, str | None) else named)
+    left = "SELECT 1 FROM memories WHERE session = ? LIMIT 1"
+    ledger.forget_sessions(
+        connection,
+        (
+            session
+            for session in touched
+            if session is not None and not connection.execute(left, (session,)).fetchone()
+        ),
+    )
 
 
 def drop_sketches(connection: Connection, query: str, parameters: Sequence[Any] = ()) -> None:

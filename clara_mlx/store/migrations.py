@@ -165,11 +165,91 @@ def m004_index_descriptions(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def m005_create_ledger(connection: Connection) -> None:
+    """Create the ledger of prompts that were sent, what they cost, and their sums of each day.
+
+    Also an index on the project that memories belong to, which stands in their metadata.
+    """
+    for statement in (
+        """
+        CREATE TABLE rounds (                -- one prompt that was sent, and its answer
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            at REAL NOT NULL,                -- when it was ready to be sent; seconds since 1970
+            session TEXT NOT NULL,           -- '': of a conversation that was forgotten
+            project TEXT NOT NULL,           -- folder; '': not known
+            agent TEXT NOT NULL,             -- who asked, such as 'claude-cli'; '': not known
+            api TEXT NOT NULL,               -- 'chat', 'messages' or 'responses'
+            model TEXT NOT NULL,             -- as its client names it
+            served_by TEXT NOT NULL,         -- 'reasoner', 'fallback' or 'memory'
+            number INTEGER NOT NULL,         -- 0 for a request's first; later ones answer its calls
+            seconds REAL NOT NULL,           -- from then until the answer was complete
+            tokens_in INTEGER NOT NULL,      -- there were: of the prompt without compaction; about
+            tokens_sent INTEGER NOT NULL,    -- were sent: by the server's count if it gave one
+            cached_expected INTEGER NOT NULL,  -- had been sent before, as counted here; about
+            cached_reported INTEGER,         -- that the server says it had; NULL: it does not say
+            completion_tokens INTEGER NOT NULL,
+            cache TEXT NOT NULL,             -- what became of the prefix: see ledger.CacheEffect
+            why TEXT NOT NULL,               -- of that, in a few words
+            compacted INTEGER NOT NULL,      -- texts that were compacted for it
+            reason TEXT NOT NULL,            -- why there was a compaction, or none
+            before INTEGER,                  -- tokens of the prompt that was compacted, NULL: none
+            after INTEGER,                   -- tokens that became of them
+            lost INTEGER,                    -- tokens the server had, and read again because of it
+            memory_calls INTEGER NOT NULL,   -- calls of the memory's tools that it answered with
+            error TEXT NOT NULL              -- why there was no answer; '': there was
+        )""",
+        "CREATE INDEX rounds_session ON rounds (session, at)",
+        "CREATE INDEX rounds_at ON rounds (at)",
+        """
+        CREATE TABLE uses (                  -- what a round did with a memory
+            handle TEXT NOT NULL,
+            round INTEGER NOT NULL REFERENCES rounds (id) ON DELETE CASCADE,
+            how TEXT NOT NULL,               -- 'compacted', or the tool that asked it back
+            PRIMARY KEY (handle, round, how)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX uses_round ON uses (round)",
+        """
+        CREATE TRIGGER uses_forget AFTER DELETE ON memories BEGIN
+            DELETE FROM uses WHERE handle = old.handle;
+        END""",
+        """
+        CREATE TABLE days (                  -- sums over rounds, which are kept longer than those
+            day TEXT NOT NULL,               -- date where it was written, such as '2026-11-30'
+            session TEXT NOT NULL,
+            project TEXT NOT NULL,
+            agent TEXT NOT NULL,
+            model TEXT NOT NULL,
+            first_at REAL NOT NULL,
+            last_at REAL NOT NULL,
+            requests INTEGER NOT NULL,
+            rounds INTEGER NOT NULL,
+            tokens_in INTEGER NOT NULL,
+            tokens_sent INTEGER NOT NULL,
+            cached INTEGER NOT NULL,         -- as reported, or if it is not, as expected
+            prefilled INTEGER NOT NULL,      -- sent and not cached
+            estimated INTEGER NOT NULL,      -- rounds of which nothing was reported
+            cached_expected INTEGER NOT NULL,
+            cached_reported INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            compactions INTEGER NOT NULL,
+            compacted INTEGER NOT NULL,
+            memory_calls INTEGER NOT NULL,
+            fallbacks INTEGER NOT NULL,
+            failures INTEGER NOT NULL,
+            PRIMARY KEY (day, session, project, agent, model)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX days_session ON days (session)",
+        """CREATE INDEX memories_project ON memories (json_extract(metadata, '$."project"'))""",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_create_originals,
     m002_create_latents,
     m003_create_blocks,
     m004_index_descriptions,
+    m005_create_ledger,
 )
 
 

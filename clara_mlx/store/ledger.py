@@ -1,0 +1,198 @@
+"""The ledger: which prompts were sent, what they cost, and what stood in them for what there was.
+
+A round is one prompt with its answer. The newest rounds are kept one by one; their sums of each day
+are kept for good, so that the figures outlive the gateway that counted them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Literal
+
+from clara_mlx.store.driver import Connection
+from clara_mlx.store.file import File
+
+#: What became of the prefix that the server had: the conversation is new to it; all it had was
+#: used, or a part, or nothing of it.
+CacheEffect = Literal["first", "hit", "partial", "miss"]
+
+#: Rounds that are kept one by one: some weeks of an agent that works all day.
+MOST_ROUNDS = 20_000
+
+#: Rows of sums that have their session; above it, the oldest days are summed over their sessions.
+MOST_SUMS = 50_000
+
+# Rounds above the most before some are deleted, so that not every write deletes.
+_SLACK = 500
+
+#: The key in the table `meta` of the time of the newest round that was deleted.
+DELETED_UNTIL = "rounds deleted until"
+
+#: What a row of sums belongs to.
+KEYS = ("day", "session", "project", "agent", "model")
+
+#: The columns of `rounds` summed up, by their names in the table `days`.
+SUMS = {
+    "requests": "sum(number = 0)",
+    "rounds": "count(*)",
+    "tokens_in": "sum(tokens_in)",
+    "tokens_sent": "sum(tokens_sent)",
+    "cached": "sum(min(tokens_sent, coalesce(cached_reported, cached_expected)))",
+    "prefilled": "sum(max(0, tokens_sent - coalesce(cached_reported, cached_expected)))",
+    "estimated": "sum(cached_reported IS NULL AND tokens_sent > 0)",
+    "cached_expected": "sum(cached_expected)",
+    "cached_reported": "sum(coalesce(cached_reported, 0))",
+    "completion_tokens": "sum(completion_tokens)",
+    "compactions": "sum(compacted > 0)",
+    "compacted": "sum(compacted)",
+    "memory_calls": "sum(memory_calls)",
+    "fallbacks": "sum(served_by = 'fallback')",
+    "failures": "sum(error <> '')",
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One prompt that was sent, and its answer.
+
+    Of a round without an answer all tokens are 0: nobody says what was done with it.
+    """
+
+    at: float  # when it was ready to be sent, in seconds since 1970
+    session: str  # the conversation's name
+    project: str = ""  # folder that the conversation works in; empty: not known
+    agent: str = ""  # who asked, such as claude-cli; empty: not known
+    api: str = "chat"  # by which it was asked
+    model: str = ""  # as the client names it
+    served_by: str = "reasoner"  # or fallback; or memory, if no model was asked
+    number: int = 0  # 0 for the first round of a request; later ones answer its calls
+    seconds: float = 0.0  # from ``at`` until the answer was complete
+    tokens_in: int = 0  # that the prompt would have without compaction; about
+    tokens_sent: int = 0  # by the server's count if it gave one
+    cached_expected: int = 0  # at the prompt's start, sent before as counted here; about
+    cached_reported: int | None = None  # that the server says it had; None: it does not say
+    completion_tokens: int = 0  # of the answer
+    cache: CacheEffect = "first"  # what became of the prefix that the server had
+    why: str = ""  # of that, in a few words
+    reason: str = ""  # why there was a compaction, or none
+    before: int | None = None  # tokens of the prompt that was compacted; None: none was
+    after: int | None = None  # tokens that became of them
+    lost: int | None = None  # tokens that the server had and read again because of it
+    memory_calls: int = 0  # calls of the memory's tools that were answered
+    error: str = ""  # why there was no answer; empty: there was
+    compacted: tuple[str, ...] = ()  # handles of the texts that were compacted for it
+    asked: tuple[tuple[str, str], ...] = ()  # handle and tool of what was asked back
+    id: int = field(default=0, compare=False)  # in the file; 0 before it is there
+
+    @property
+    def cached(self) -> int:
+        """Tokens of the prompt that the server had: as it says, or if it does not, as expected."""
+        known = self.cached_expected if self.cached_reported is None else self.cached_reported
+        return min(self.tokens_sent, known)
+
+    @property
+    def prefilled(self) -> int:
+        """Tokens of the prompt that the server had to read."""
+        return self.tokens_sent - self.cached
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the server does not say what it had, so that `cached` is an estimate."""
+        return self.cached_reported is None
+
+
+# What of a round is a column of the same name.
+_COLUMNS = [one.name for one in fields(Round) if one.name not in ("id", "compacted", "asked")]
+
+
+def write(file: File, rounds: Sequence[Round]) -> None:
+    """Add rounds to the ledger, and to the sums of their days; all or none.
+
+    It does not wait for the disk: a loss of power can take the newest ones.
+
+    Raises:
+        StorageFailed: The file can't be written.
+    """
+    if not rounds:
+        return
+    with file.write(synced=False) as connection:
+        for one in rounds:
+            _insert(connection, one)
+        _delete_oldest(connection)
+
+
+def _insert(connection: Connection, one: Round) -> None:
+    values = [getattr(one, name) for name in _COLUMNS]
+    marks = ",".join("?" * len(_COLUMNS))
+    id = connection.execute(
+        f"INSERT INTO rounds ({','.join(_COLUMNS)}, compacted) VALUES ({marks}, ?)",
+        [*values, len(one.compacted)],
+    ).lastrowid
+    uses = [(handle, id, "compacted") for handle in one.compacted]
+    uses += [(handle, id, tool) for handle, tool in one.asked]
+    connection.executemany("INSERT OR IGNORE INTO uses (handle, round, how) VALUES (?, ?, ?)", uses)
+    day = datetime.fromtimestamp(one.at).date().isoformat()
+    _add_sums(
+        connection,
+        f"SELECT ?, session, project, agent, model, at, at + seconds, {','.join(SUMS.values())} "
+        "FROM rounds WHERE id = ? GROUP BY id",
+        (day, id),
+    )
+
+
+def _add_sums(connection: Connection, select: str, parameters: Iterable[object]) -> None:
+    """Add rows of sums, in the order of the table's columns, to those that are there."""
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+    connection.execute(
+        f"INSERT INTO days ({','.join(KEYS)}, first_at, last_at, {','.join(SUMS)}) {select} "
+        f"ON CONFLICT DO UPDATE SET {added}, first_at = min(first_at, excluded.first_at), "
+        "last_at = max(last_at, excluded.last_at)",
+        tuple(parameters),
+    )
+
+
+def _delete_oldest(connection: Connection) -> None:
+    """Delete the oldest rounds, and the sessions of the oldest sums, if there are too many."""
+    (count,) = connection.execute("SELECT count(*) FROM rounds").fetchone()
+    if count > MOST_ROUNDS + _SLACK:
+        oldest = f"SELECT id FROM rounds ORDER BY id LIMIT {count - MOST_ROUNDS}"
+        connection.execute(
+            f"INSERT OR REPLACE INTO meta SELECT ?, max(at) FROM rounds WHERE id IN ({oldest})",
+            (DELETED_UNTIL,),
+        )
+        connection.execute(f"DELETE FROM rounds WHERE id IN ({oldest})")
+    (count,) = connection.execute("SELECT count(*) FROM days WHERE session <> ''").fetchone()
+    if count > MOST_SUMS + _SLACK:
+        (day,) = connection.execute(
+            "SELECT day FROM days WHERE session <> '' ORDER BY day LIMIT 1 OFFSET ?",
+            (count - MOST_SUMS,),
+        ).fetchone()
+        _unname(connection, "day < ?", (day,))
+
+
+def _unname(connection: Connection, condition: str, parameters: tuple[object, ...]) -> None:
+    """Add the sums for which a condition holds to those that have no session's name."""
+    unnamed = f"session <> '' AND {condition}"
+    sums = ", ".join(f"sum({name})" for name in SUMS)
+    _add_sums(
+        connection,
+        f"SELECT day, '', project, agent, model, min(first_at), max(last_at), {sums} FROM days "
+        f"WHERE {unnamed} GROUP BY day, project, agent, model",
+        parameters,
+    )
+    connection.execute(f"DELETE FROM days WHERE {unnamed}", parameters)
+
+
+def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
+    """Remove the names of conversations, and what they did with which memory.
+
+    What they cost stays in the sums, where nothing says any more whose it was.
+    """
+    for session in sessions:
+        connection.execute(
+            "DELETE FROM uses WHERE round IN (SELECT id FROM rounds WHERE session = ?)", (session,)
+        )
+        connection.execute("UPDATE rounds SET session = '' WHERE session = ?", (session,))
+        _unname(connection, "session = ?", (session,))
