@@ -49,9 +49,8 @@ class Memory:
         most_bytes: int | None,
         model_thread: ModelThread | None = None,
     ) -> None:
-        self.path = store.path
+        self.path, self.ledger = store.path, Ledger(store)
         self.file: File = store  # for the tables that other rooms keep in it
-        self.ledger = Ledger(store)
         self.clara = clara
         #: What texts are cut by; None: only their characters count.
         self.measure = Measure(clara.tokenizer, clara.config.doc_max_length) if clara else None
@@ -163,7 +162,8 @@ class Memory:
             progress: Called with the characters cut into chunks so far, and in all.
         """
         given = {"source": source, "session": session, "metadata": metadata, "handle": handle}
-        handle = self._keep(*fields.original_of(text), progress, **given)
+        original, kind = fields.original_of(text)
+        handle = self._keep(original, kind, progress, **given)
         self._work_on()
         return handle
 
