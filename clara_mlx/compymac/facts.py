@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clara_mlx.context import outcomes
 from clara_mlx.context.commands import short_command
-from clara_mlx.context.quoting import quote_markers
+from clara_mlx.tool_outputs import outcomes
 from clara_mlx.tool_outputs.identifiers import identifiers
 from clara_mlx.tool_outputs.paths import without_place
+from clara_mlx.tool_outputs.quoting import quote_markers
 from clara_mlx.tool_outputs.undress import undress
 
 #: CompyMac recognises a message that stands for earlier ones by this beginning.

@@ -38,9 +38,9 @@ from clara_mlx.context.messages import (
     replace_texts,
     units,
 )
-from clara_mlx.context.quoting import one_line, role_label
 from clara_mlx.context.strategy import cached_tokens, exchange_of
 from clara_mlx.memory import Memory
+from clara_mlx.tool_outputs.quoting import one_line, role_label
 
 logger = logging.getLogger(__name__)
 

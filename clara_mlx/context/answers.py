@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from clara_mlx.context.question import is_thought
+from clara_mlx.compressors.question import is_thought
 from clara_mlx.context.quotes import quote_lines
 from clara_mlx.context.search import search
 from clara_mlx.memory import Memory, asking

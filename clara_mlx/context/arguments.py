@@ -7,9 +7,9 @@ from typing import Any
 
 from clara_mlx.context.commands import middle, only_what_changed, parse_arguments, texts_of
 from clara_mlx.context.messages import Piece
-from clara_mlx.context.names import IDENTIFIERS, identifier_lines
-from clara_mlx.context.quoting import MARKER, plain_name, quote_markers, replace_surrogates
 from clara_mlx.context.wording import LEAST_CHARACTERS, excerpt_of, size_of
+from clara_mlx.tool_outputs.identifier_lines import IDENTIFIERS, identifier_lines
+from clara_mlx.tool_outputs.quoting import MARKER, plain_name, quote_markers, replace_surrogates
 
 # Characters of a long string that its block shows, from its beginning and its end.
 _SHOWN = 160

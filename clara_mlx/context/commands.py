@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from clara_mlx.context.quoting import one_line, quote_markers
+from clara_mlx.tool_outputs.quoting import one_line, quote_markers
 
 # Characters of a line with one argument; one with several may have twice as many.
 _COMMAND = 120

@@ -14,12 +14,12 @@ from clara_mlx.context.fold_form import choose_form, fold_part, turn_before
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.kept import digest_of, is_recalled
 from clara_mlx.context.messages import Piece, is_instruction, units
-from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.rebuild import fold_at
 from clara_mlx.context.steps import is_long, pieces_to_keep
 from clara_mlx.context.table import Block, Edit
 from clara_mlx.context.view import View
 from clara_mlx.errors import ClaraError
+from clara_mlx.tool_outputs.quoting import MARKER
 
 # Texts are replaced by rank, the lowest first: by role, and last of all what is in use.
 _RANK_OF_ROLE = {"tool": 0, "assistant": 1}

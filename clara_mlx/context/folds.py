@@ -14,7 +14,8 @@ from typing import Any
 
 from clara_mlx.context.commands import middle, short_command, subject_of
 from clara_mlx.context.messages import Piece, calls_by_result, content_text, pieces
-from clara_mlx.context.quoting import (
+from clara_mlx.context.wording import EXPLANATION
+from clara_mlx.tool_outputs.quoting import (
     MARKER,
     even_line_ends,
     indent,
@@ -25,7 +26,6 @@ from clara_mlx.context.quoting import (
     role_label,
     spell_out_tags,
 )
-from clara_mlx.context.wording import EXPLANATION
 
 #: How a block that stands for many messages names them.
 FOLDED = "earlier messages"

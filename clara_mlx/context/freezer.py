@@ -20,11 +20,11 @@ from clara_mlx.context.kept import (
     sha256,
 )
 from clara_mlx.context.messages import Piece
-from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.steps import is_long
 from clara_mlx.context.table import Block, BlockTable, Kind
 from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory import Memory
+from clara_mlx.tool_outputs.quoting import MARKER
 
 #: How handles look. Looking like one proves nothing: `Freezer.can_restore` asks the memory.
 HANDLE = re.compile(r"\bm-[0-9a-f]{10,64}\b")

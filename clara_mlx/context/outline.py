@@ -10,8 +10,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from clara_mlx.context.lines import Numbering
-from clara_mlx.context.quoting import one_line
 from clara_mlx.tool_outputs.code_names import definitions, names
+from clara_mlx.tool_outputs.quoting import one_line
 from clara_mlx.tool_outputs.signs import signs
 from clara_mlx.tool_outputs.sources import is_listing
 from clara_mlx.tool_outputs.undress import Undressed, undress

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import accumulate
 
+from clara_mlx.compressors.ranking import lines_sharing_words
 from clara_mlx.context.lines import Numbering, Passage
 from clara_mlx.context.outline import outline
-from clara_mlx.context.ranking import lines_sharing_words
 from clara_mlx.memory import Memory
 
 #: The most lines that one page of an original has: as many as agents' own tools read of a file.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clara_mlx.context import ranking
+from clara_mlx.compressors import ranking
+from clara_mlx.compressors.question import is_thought
 from clara_mlx.context.lines import Numbering, Passage, passages_near
-from clara_mlx.context.question import is_thought
-from clara_mlx.context.quoting import exact_line
 from clara_mlx.context.search import Found
 from clara_mlx.context.shown import Shown
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
+from clara_mlx.tool_outputs.quoting import exact_line
 
 # Characters of all texts together, about, up to which every line is ranked; above, only the lines
 # near a hit are.

@@ -10,9 +10,9 @@ from clara_mlx.context.fold_form import called_fold
 from clara_mlx.context.folds import FOLDED
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, content_text, pieces, replace_texts
-from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.table import Block
 from clara_mlx.context.view import NOTE_BEGINS, NOTE_GAP
+from clara_mlx.tool_outputs.quoting import MARKER
 
 
 def rebuild_history(messages: Sequence[Message], freezer: Freezer) -> list[Message]:

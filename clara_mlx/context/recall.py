@@ -9,11 +9,11 @@ from clara_mlx.context.counting import Counter
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import content_text, units
 from clara_mlx.context.quotes import quote_lines
-from clara_mlx.context.quoting import quote_markers, replace_surrogates
 from clara_mlx.context.search import search
 from clara_mlx.context.steps import pieces_to_keep
 from clara_mlx.context.table import Edit
 from clara_mlx.context.view import NOTE, NOTE_BEGINS, View
+from clara_mlx.tool_outputs.quoting import quote_markers, replace_surrogates
 
 # Characters per token to begin with; fewer lines are taken until the note fits.
 _CHARACTERS_PER_TOKEN = 4

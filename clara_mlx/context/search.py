@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from clara_mlx.context.question import shorten
-from clara_mlx.context.quoting import indent, quote_markers
+from clara_mlx.compressors.question import shorten
 from clara_mlx.memory import Memory
 from clara_mlx.store.latents import OtherModel
 from clara_mlx.store.results import Hit
+from clara_mlx.tool_outputs.quoting import indent, quote_markers
 
 # The number of hits that the model reads.
 _HITS_READ = 5

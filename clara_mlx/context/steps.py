@@ -13,8 +13,8 @@ from typing import Any
 from clara_mlx.context.arguments import readable_arguments
 from clara_mlx.context.kept import is_memory_tool
 from clara_mlx.context.messages import Piece, calls_by_result, calls_in, is_instruction, pieces
-from clara_mlx.context.quoting import indent, role_label
 from clara_mlx.context.wording import LEAST_CHARACTERS
+from clara_mlx.tool_outputs.quoting import indent, role_label
 
 # A step that says less, in characters, is not worth a memory.
 _LEAST = 20

@@ -14,18 +14,18 @@ from clara_mlx.context.counting import Counter, rough_tokens
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.kept import is_recalled
 from clara_mlx.context.messages import Message, units
-from clara_mlx.context.quoting import (
+from clara_mlx.context.rebuild import fold_at
+from clara_mlx.context.steps import is_long
+from clara_mlx.context.table import Block
+from clara_mlx.context.view import View
+from clara_mlx.context.wording import EXPLANATION, excerpt_of
+from clara_mlx.tool_outputs.quoting import (
     MARKER,
     indent,
     plain_name,
     quote_markers,
     replace_surrogates,
 )
-from clara_mlx.context.rebuild import fold_at
-from clara_mlx.context.steps import is_long
-from clara_mlx.context.table import Block
-from clara_mlx.context.view import View
-from clara_mlx.context.wording import EXPLANATION, excerpt_of
 
 # Results that no model has read yet may take this share of the text.
 _UNREAD_SHARE = 0.5

@@ -22,8 +22,8 @@ from clara_mlx.context.messages import (
     replace_texts,
     with_note,
 )
-from clara_mlx.context.quoting import MARKER
 from clara_mlx.context.table import Edit
+from clara_mlx.tool_outputs.quoting import MARKER
 
 #: The part of an edit that adds a note after a message's content, and replaces nothing.
 NOTE = "note"

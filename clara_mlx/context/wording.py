@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from clara_mlx.context.commands import short_command
 from clara_mlx.context.messages import Piece
-from clara_mlx.context.names import IDENTIFIERS, identifier_lines
-from clara_mlx.context.outcomes import key_lines
-from clara_mlx.context.quoting import (
+from clara_mlx.tool_outputs.identifier_lines import IDENTIFIERS, identifier_lines
+from clara_mlx.tool_outputs.outcomes import key_lines
+from clara_mlx.tool_outputs.quoting import (
     MARKER,
     one_line,
     plain_name,

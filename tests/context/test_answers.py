@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from trajectories import LINES, report
 
+from clara_mlx.compressors.question import is_thought
 from clara_mlx.context import Budget, Context, answers, tools
-from clara_mlx.context.question import is_thought
 from clara_mlx.memory import Memory
 
 

@@ -19,10 +19,10 @@ from clara_mlx.context import Budget, Context, ContextOverflow, tools
 from clara_mlx.context.folds import FOLDED, describe_fold, fold_entries
 from clara_mlx.context.freezer import HANDLE
 from clara_mlx.context.messages import Message, Piece, content_text
-from clara_mlx.context.quoting import role_label
 from clara_mlx.context.view import NOTE_BEGINS
 from clara_mlx.context.wording import EXPLANATION
 from clara_mlx.memory import Memory
+from clara_mlx.tool_outputs.quoting import role_label
 
 TINY = Budget(window=3_000, reserve=300, keep=1)
 WHERE = ("output", "output", "output", "text", "argument", "long argument", "tool", "role", "user")

@@ -7,8 +7,9 @@ from time import thread_time
 
 import pytest
 
-from clara_mlx.context import names, outcomes, wording
+from clara_mlx.context import wording
 from clara_mlx.context.messages import Piece
+from clara_mlx.tool_outputs import identifier_lines, outcomes
 
 PYTEST = """\
 ============================= test session starts ==============================
@@ -92,5 +93,5 @@ def test_a_blocks_text_takes_no_longer_for_a_hostile_output(make: Callable[[int]
 def test_names_that_are_shown_anyway_are_left_out_however_many_there_are() -> None:
     paths = [f"src/a{i:03}.py" for i in range(400)]
     text = " ".join([*paths, "lib/other.py"])
-    (line,) = names.identifier_lines(text, shown=" ".join(paths[:-1]))
+    (line,) = identifier_lines.identifier_lines(text, shown=" ".join(paths[:-1]))
     assert line == "path: lib/other.py, src/a399.py"

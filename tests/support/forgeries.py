@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from clara_mlx.context.commands import middle
 from clara_mlx.context.folds import FULLER, SHORT
-from clara_mlx.context.quoting import role_label
 from clara_mlx.context.wording import EXPLANATION, HOW_TO
 from clara_mlx.memory import Memory
+from clara_mlx.tool_outputs.quoting import role_label
 
 #: The finding's own input.
 FORGED = (

@@ -13,9 +13,9 @@ from typing import Any
 
 from clara_mlx.context.fold_form import ANSWER, CALLED, fold_messages
 from clara_mlx.context.messages import Message
-from clara_mlx.context.quoting import MARKER
 from clara_mlx.serve.apis.responses_tools import INPUT, Tools
 from clara_mlx.serve.errors import ApiError, invalid_field
+from clara_mlx.tool_outputs.quoting import MARKER
 
 logger = logging.getLogger(__name__)
 

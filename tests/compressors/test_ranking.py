@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.context import looks
+from clara_mlx.compressors import looks
+from clara_mlx.compressors.ranking import best_lines, lines_sharing_words
 from clara_mlx.context.lines import split_into_lines
-from clara_mlx.context.ranking import best_lines, lines_sharing_words
 
 LOG = [
     f"2026-01-02 10:{i:02d}:00 INFO worker-{i % 7}: request {i} done in {i}7 ms" for i in range(60)
@@ -117,7 +117,7 @@ def test_any_text_and_any_question(text: str, question: str, characters: int) ->
 def test_another_process_chooses_the_same() -> None:
     """Sets of words have another order there."""
     code = (
-        "import sys, json; from clara_mlx.context.ranking import best_lines; "
+        "import sys, json; from clara_mlx.compressors.ranking import best_lines; "
         "question = 'which request of worker 3 failed'; "
         "print(json.dumps(best_lines(json.load(sys.stdin), question, 2000)))"
     )

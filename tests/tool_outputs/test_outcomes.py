@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clara_mlx.context import names, outcomes
+from clara_mlx.tool_outputs import identifier_lines, outcomes
 
 GTEST = """\
 [ RUN      ] TillTest.Opens
@@ -177,7 +177,7 @@ def test_trouble_is_what_went_wrong() -> None:
 
 
 def lines_of(text: str, most: int = 480, shown: str = "") -> dict[str, str]:
-    found = (line.partition(": ") for line in names.identifier_lines(text, most, shown))
+    found = (line.partition(": ") for line in identifier_lines.identifier_lines(text, most, shown))
     return {kind: listed for kind, _, listed in found}
 
 
@@ -213,6 +213,6 @@ def test_every_kind_has_its_share_and_a_long_path_its_end() -> None:
 @pytest.mark.parametrize("most", [0, 40, 120, 480])
 def test_names_have_their_room(most: int) -> None:
     text = "".join(f"src/a{i}.py v1.{i}.0 Till{i}Error set_lock_{i}\n" for i in range(200))
-    listed = names.identifier_lines(text, most)
+    listed = identifier_lines.identifier_lines(text, most)
     # Beside the names, each line has its kind, and the number of those that are left out.
     assert sum(len(line) for line in listed) <= most + 20 * len(listed)

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from clara_mlx.context.quoting import one_line
 from clara_mlx.tool_outputs import rules
 from clara_mlx.tool_outputs.classify import classify
+from clara_mlx.tool_outputs.quoting import one_line
 from clara_mlx.tool_outputs.signs import Sign, Weight, signs
 from clara_mlx.tool_outputs.sources import is_listing
 from clara_mlx.tool_outputs.undress import undress

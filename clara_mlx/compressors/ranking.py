@@ -15,8 +15,8 @@ from math import log
 import numpy as np
 from numpy.typing import NDArray
 
-from clara_mlx.context import looks
-from clara_mlx.context.question import Term, terms
+from clara_mlx.compressors import looks
+from clara_mlx.compressors.question import Term, terms
 from clara_mlx.store import words
 from clara_mlx.store.forms import stem
 

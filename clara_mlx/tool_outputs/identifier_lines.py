@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from clara_mlx.context.quoting import exact_line
 from clara_mlx.tool_outputs.code_names import definitions, names
 from clara_mlx.tool_outputs.identifiers import identifiers
+from clara_mlx.tool_outputs.quoting import exact_line
 from clara_mlx.tool_outputs.signs import first_trouble
 from clara_mlx.tool_outputs.sources import is_listing
 from clara_mlx.tool_outputs.undress import Undressed, undress
