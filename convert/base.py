@@ -81,7 +81,7 @@ def _complete(
             f"{path / 'config.json'}: it has no max_position_embeddings, which says how many "
             "tokens the base can attend to; add it"
         )
-    ids = special_ids(raw, path)
+    ids = special_ids(raw, path, tokenizer)
     if layout and layout.turn_end is None:  # training has to teach where an answer ends
         layout = replace(layout, close=(*layout.close, ids["eos_id"]))
     config = ClaraConfig.from_dict(

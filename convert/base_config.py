@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from clara_mlx.convert.chat_template import special_tokens
 from clara_mlx.convert.files import read_json
 from clara_mlx.convert.rope import settle_rope
 from clara_mlx.errors import CheckpointError
@@ -33,11 +34,19 @@ def read_base_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def special_ids(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def special_ids(
+    config: dict[str, Any], folder: Path, tokenizer: dict[str, Any]
+) -> dict[str, Any]:
     """`ClaraConfig`'s ``bos_id``, ``eos_id`` and ``more_stop_ids``, from all that a base names.
 
-    A list of ends in ``config.json`` is followed by those of ``generation_config.json``. The first
-    ends the texts of a layout, and each of them an answer.
+    The end that its tokenizer names comes first, as in the reference, and ends the texts of a
+    layout; Llama 3.1's ``config.json`` has another one first. Those of ``config.json`` and
+    ``generation_config.json`` follow. Each of them ends an answer.
+
+    Args:
+        config: The base's ``config.json``.
+        folder: The base's folder.
+        tokenizer: Its parsed ``tokenizer.json``.
 
     Raises:
         CheckpointError: No end is named.
@@ -48,6 +57,8 @@ def special_ids(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     defaults = _DEFAULT_IDS if config.get("model_type") in _WITH_DEFAULT_IDS else {}
     starts = _ids(config.get("bos_token_id", defaults.get("bos_token_id")))
     ends = _ids(config.get("eos_token_id")) + _ids(generation.get("eos_token_id"))
+    named = special_tokens(folder).get("eos_token")
+    ends = [t["id"] for t in tokenizer["added_tokens"] if t["content"] == named] + ends
     ends = list(dict.fromkeys(ends or _ids(defaults.get("eos_token_id"))))
     if not ends:
         raise CheckpointError(

@@ -64,7 +64,7 @@ def read_layout(base: Path, checkpoint: Path, tokenizer: dict[str, Any]) -> Prom
     for owner, folder in (("checkpoint", checkpoint), ("base", base)):
         template = read_template(folder)
         if template is not None:
-            tokens = _special_tokens(base) | _special_tokens(folder)
+            tokens = special_tokens(base) | special_tokens(folder)
             try:
                 return _render_layout(template, tokens, tokenizer, owner)
             except _NotRenderable as error:
@@ -78,8 +78,12 @@ class _NotRenderable(Exception):
     """Why a template is of no use."""
 
 
-def _special_tokens(folder: Path) -> dict[str, str]:
-    """``bos_token`` and the like, which a template names."""
+def special_tokens(folder: Path) -> dict[str, str]:
+    """``bos_token`` and the like as a tokenizer's files state them, by these names.
+
+    Raises:
+        CheckpointError: One of the files can't be read.
+    """
     tokens: dict[str, str] = {}
     for name in ("special_tokens_map.json", _TOKENIZER_CONFIG):
         if (folder / name).is_file():
@@ -97,7 +101,7 @@ def _render_layout(
 
     def render(user: str = _USER, answer: str | None = None) -> str:
         turns = (
-            [("user", f"{_SYSTEM}\n\n{user}")] if folded else [("system", _SYSTEM), ("user", user)]
+            [("user", f"{_SYSTEM}\n{user}")] if folded else [("system", _SYSTEM), ("user", user)]
         )
         if answer is not None:
             turns.append(("assistant", answer))

@@ -135,6 +135,7 @@ def test_a_base_that_is_not_supported_is_refused_in_one_line(
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | fields))
     (base / "generation_config.json").unlink()
+    (base / "tokenizer_config.json").unlink()
     with pytest.raises(CheckpointError) as error:
         Start.plan(Fresh(base=str(base), doc_max_length=64, lora_r=4), tmp_path / "run", seed=0)
     assert problem in str(error.value)

@@ -113,10 +113,10 @@ def added(prompts: Any) -> list[tuple[int, str]]:
     ("name", "ends"),
     {
         "smollm2": ["<|im_end|>"],
-        "llama3": ["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"],
+        "llama3": ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"],
         "qwen2": ["<|im_end|>", "<|endoftext|>"],
         "mistral-v0.3": ["</s>"],
-        "gemma3": ["<eos>", "<end_of_turn>"],
+        "gemma3": ["<end_of_turn>", "<eos>"],
         "no-template": ["<|end_of_text|>"],
     }.items(),
 )
@@ -124,6 +124,8 @@ def test_all_ends_stop_an_answer(clara: Any, name: str, ends: list[str]) -> None
     config, names = clara(name).config, dict(added(clara(name).prompts))
     assert [names[id] for id in config.stop_ids] == ends
     assert names[config.eos_id] == ends[0]
+    named = FAMILIES[name].eos[-1]  # by its tokenizer, which the reference asks
+    assert names[config.eos_id] == named
     row = clara(name).prompts.encoder_input([7, 8])
     head = [config.enc_id] if config.bos_id is None else [config.enc_id, config.bos_id]
     assert row == [*head, 7, 8, config.eos_id, *config.memory_ids]
