@@ -34,9 +34,7 @@ def read_base_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def special_ids(
-    config: dict[str, Any], folder: Path, tokenizer: dict[str, Any]
-) -> dict[str, Any]:
+def special_ids(config: dict[str, Any], folder: Path, tokenizer: dict[str, Any]) -> dict[str, Any]:
     """`ClaraConfig`'s ``bos_id``, ``eos_id`` and ``more_stop_ids``, from all that a base names.
 
     The end that its tokenizer names comes first, as in the reference, and ends the texts of a
