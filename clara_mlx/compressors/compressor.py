@@ -107,6 +107,8 @@ class TextualCompressor(Protocol):
         fingerprint: Identifies the checkpoint, or the rule and its settings, as it does for a
             latent compressor.
         ratio: Tokens of a text for each that a memory stores of it.
+        tokens: What a memory counts these by: its own tokenizer, or `ESTIMATE`.
+        uses_question: Whether a question changes what `shorten` returns.
     """
 
     @property
@@ -117,6 +119,10 @@ class TextualCompressor(Protocol):
     def fingerprint(self) -> str: ...  # noqa: D102
     @property
     def ratio(self) -> float: ...  # noqa: D102
+    @property
+    def tokens(self) -> Tokens: ...  # noqa: D102
+    @property
+    def uses_question(self) -> bool: ...  # noqa: D102
 
     def shorten(
         self, text: str, budget: int, tokens: Tokens, /, question: str | None = None

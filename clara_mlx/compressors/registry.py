@@ -29,6 +29,10 @@ GROUP = "clara_mlx.compressors"
 #: checkout, or beside an older version's list.
 OURS = {
     "clara": "clara_mlx.model.clara:load",
+    "extractive": "clara_mlx.compressors.extractive:Extractive",
+    "bm25": "clara_mlx.compressors.baselines:Bm25Lines",
+    "head-tail": "clara_mlx.compressors.baselines:HeadTail",
+    "verbatim": "clara_mlx.compressors.baselines:Verbatim",
 }
 
 

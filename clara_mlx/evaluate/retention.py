@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -151,12 +150,12 @@ class Reader:
                 prompt = self._prompts.answer(case.probe.question, len(case.chunks))
                 yield Reading(prompt, latents), case.positions
             return
-        with closing(Contexts(self._clara.tokenizer)) as contexts:
-            for case in self.cases:
-                question = case.probe.question
-                text = self._outputs[case.document].text[case.span]
-                ids = contexts.ids(method, text, question, case.positions)
-                yield Reading(self._prompts.answer(question, 0, text=ids), None), len(ids)
+        contexts = Contexts(self._clara.tokenizer)
+        for case in self.cases:
+            question = case.probe.question
+            text = self._outputs[case.document].text[case.span]
+            ids = contexts.ids(method, text, question, case.positions)
+            yield Reading(self._prompts.answer(question, 0, text=ids), None), len(ids)
 
     def _cases_with_latents(self, method: str) -> Iterator[tuple[Case, np.ndarray[Any, Any]]]:
         """Yield cases with the latents (chunks, M, hidden) float32 of their chunks."""

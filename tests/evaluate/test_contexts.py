@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,9 +19,8 @@ FAILED tests/test_parser.py::test_empty - ValueError: no tokens
 
 
 @pytest.fixture(scope="module")
-def contexts(clara: Callable[..., Clara]) -> Iterator[Contexts]:
-    with closing(Contexts(clara("c16", "e2e").tokenizer)) as made:
-        yield made
+def contexts(clara: Callable[..., Clara]) -> Contexts:
+    return Contexts(clara("c16", "e2e").tokenizer)
 
 
 def test_head_and_tail_fill_the_budget(clara: Callable[..., Clara], contexts: Contexts) -> None:
