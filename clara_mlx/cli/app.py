@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx.cli import care, connect, evaluate, memory, model, plan, serve, train, upload
+from clara_mlx.cli import care, connect, evaluate, memory, model, plan, serve, train, ui, upload
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
@@ -64,6 +64,7 @@ for group in (
     train,
     plan,
     serve,
+    ui,
     connect,
 ):  # the order of --help
     app.add_typer(group.commands)

@@ -143,6 +143,10 @@ def serve(
             "machine; the memory keeps what the client sent.",
         ),
     ] = False,
+    edit: Annotated[
+        bool,
+        typer.Option("--edit", help="Let people delete memories on the inspector's pages."),
+    ] = False,
     host: Annotated[
         str,
         typer.Option(
@@ -171,8 +175,8 @@ def serve(
 
     `clara-mlx serve --reasoner http://127.0.0.1:8080/v1 --tokenizer Qwen3-235B-A22B-4bit`
 
-    OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, metrics at /metrics. Keys
-    come from the environment, because every user of the machine can see a command line:
+    OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, metrics at /metrics; at /
+    are pages that show what is remembered, for a browser (see `clara-mlx ui`). Keys come from the environment, because every user of the machine can see a command line:
     CLARA_MLX_REASONER_KEY, CLARA_MLX_FALLBACK_KEY, CLARA_MLX_TOKEN.
 
     Whoever can reach the port (and has CLARA_MLX_TOKEN, if it is set) reads the whole memory.
@@ -230,6 +234,7 @@ def serve(
         offer=tools,  # type: ignore[arg-type]  # checked above
         everything=everything,
         observe=observe,
+        edit=edit,
         mask=mask,
         host=host,
         port=port,

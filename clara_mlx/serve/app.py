@@ -23,6 +23,8 @@ from clara_mlx.serve.apis import APIS, error_response
 from clara_mlx.serve.bodies import BodyLimit, Json
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.figures import CONTENT_TYPE, Figures
+from clara_mlx.serve.inspector.entry import Entry, is_page
+from clara_mlx.serve.inspector.pages import open_routes
 from clara_mlx.serve.json_errors import JsonErrors
 from clara_mlx.serve.models import Models
 from clara_mlx.serve.namespace import ByNamespace, Namespace
@@ -95,8 +97,9 @@ def create_app(
         breaker,
         lambda reason: figures.fallbacks.labels(reason).inc(),
     )
+    entry = Entry(settings.tokens)
     spaces = {
-        name: Namespace(settings, one, counter, reasoners, pools, process, figures)
+        name: Namespace(name, settings, one, counter, reasoners, pools, process, figures, entry)
         for name, one in memories.items()
     }
     models = Models(settings)
@@ -133,13 +136,14 @@ def create_app(
             Route("/v1/models/{name:path}", models.get, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
+            *open_routes(entry),
             Mount("/", ByNamespace(spaces)),
         ],
         middleware=[
             Middleware(Paths),
             Middleware(BodyLimit, limit=settings.body_limit),
             Middleware(_RequestCounter, figures=figures),
-            Middleware(Guard, settings=settings),
+            Middleware(Guard, settings=settings, entry=entry),
             Middleware(JsonErrors),
         ],
         exception_handlers=dict.fromkeys(
@@ -214,6 +218,8 @@ def _route(path: str) -> str:
     """The label for a path: one of a few, whatever clients ask for."""
     if path in _ROUTES:
         return path
+    if is_page(path):
+        return "/inspector"
     for name in _MEMORY_ROUTES:
         if path.startswith(f"/v1/memory/{name}"):
             return f"/v1/memory/{name}"

@@ -18,6 +18,8 @@ from clara_mlx.serve.bodies import ReadFirst
 from clara_mlx.serve.compacting import Compactor
 from clara_mlx.serve.delivery import Delivery
 from clara_mlx.serve.figures import Figures
+from clara_mlx.serve.inspector.entry import Entry
+from clara_mlx.serve.inspector.pages import Inspector
 from clara_mlx.serve.mcp_server import create_mcp_server
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing_process import PreparingProcess
@@ -36,6 +38,7 @@ class Namespace:
     Namespaces share the endpoints, the threads and the totals of the figures.
 
     Args:
+        name: The namespace's name.
         settings: The settings of the gateway.
         memory: The namespace's memory.
         counter: Counts the reasoner's tokens.
@@ -43,6 +46,7 @@ class Namespace:
         pools: The threads in which calls of the memory run.
         process: The process in which heavy conversations are prepared.
         figures: The totals.
+        entry: Who may open the inspector's pages.
 
     Attributes:
         memory: The namespace's memory.
@@ -51,6 +55,7 @@ class Namespace:
 
     def __init__(
         self,
+        name: str,
         settings: Settings,
         memory: Memory,
         counter: Counter | None,
@@ -58,6 +63,7 @@ class Namespace:
         pools: Pools,
         process: PreparingProcess,
         figures: Figures,
+        entry: Entry,
     ) -> None:
         self.memory = memory
         self.runs = Runs(settings.linger, figures.coalesced.inc)
@@ -94,6 +100,7 @@ class Namespace:
                     self._context.undo_session,
                     self._status,
                 ).routes(),
+                *Inspector(memory, pools, entry, name, settings.edit).routes(),
                 *_with_bodies_read_first(self._mcp.routes, settings.body_seconds),
             ]
         )

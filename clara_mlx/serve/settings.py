@@ -86,6 +86,7 @@ class Settings:
     # Whether long texts of conversations are remembered as they come, so that they are compressed
     # before they are needed.
     observe: bool = True
+    edit: bool = False  # whether memories can be deleted on the inspector's pages
     mask: bool = False  # whether secrets are masked in what is sent to any other machine
     rounds: int = 4  # the most rounds of one answer in which memory calls are answered
     host: str = "127.0.0.1"  # to listen on; any other than a loopback address needs a token
