@@ -95,12 +95,18 @@ def test_packages_are_listed() -> None:
         assert (ROOT / folder / "__init__.py").is_file(), package
     assert (ROOT / "clara_mlx/convert").resolve() == ROOT / "convert"
     data = {
-        ".".join(file.relative_to(ROOT).parts)
+        file
         for file in (ROOT / "clara_mlx").rglob("*.*")
         if file.is_file() and file.suffix not in (".py", ".pyc")
     }
-    listed = setuptools["package-data"].items()
-    assert data == {f"{package}.{name}" for package, names in listed for name in names}
+    listed = [
+        ((ROOT / package.replace(".", "/")).glob(name), f"{package}: {name}")
+        for package, names in setuptools["package-data"].items()
+        for name in names
+    ]
+    found_by = {name: set(files) for files, name in listed}
+    assert all(found_by.values()), found_by
+    assert data == set().union(*found_by.values())
 
 
 def test_the_ground_floor_has_four_files() -> None:

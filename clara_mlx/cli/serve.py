@@ -176,7 +176,8 @@ def serve(
     `clara-mlx serve --reasoner http://127.0.0.1:8080/v1 --tokenizer Qwen3-235B-A22B-4bit`
 
     OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, metrics at /metrics; at /
-    are pages that show what is remembered, for a browser (see `clara-mlx ui`). Keys come from the environment, because every user of the machine can see a command line:
+    are pages that show what is remembered, for a browser (see `clara-mlx ui`). Keys come from the
+    environment, because every user of the machine can see a command line:
     CLARA_MLX_REASONER_KEY, CLARA_MLX_FALLBACK_KEY, CLARA_MLX_TOKEN.
 
     Whoever can reach the port (and has CLARA_MLX_TOKEN, if it is set) reads the whole memory.

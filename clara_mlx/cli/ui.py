@@ -17,9 +17,7 @@ commands = typer.Typer()
 @commands.command()
 def ui(
     db: Db = DEFAULT_DB,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")
-    ] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 0,
     edit: Annotated[
         bool, typer.Option("--edit", help="Let memories be deleted; otherwise all is read only.")
     ] = False,

@@ -1,4 +1,4 @@
-"""Memories a page at a time, for people who look: newest first, counted, grouped, with a first line.
+"""Memories a page at a time, for people who look: newest first, counted, grouped.
 
 Everything here reads a part of the file: a list of ten thousand memories is shown from fifty rows.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Literal
 
 from clara_mlx.context.pages import expand
@@ -40,8 +39,9 @@ class Followed:
 def first_page_end(memory: Memory, handle: str, text: str) -> int:
     """The character at which the page ends that one call of `expand` gives."""
     page = expand(memory, handle)
-    heading, _, body = page.partition("\n")
-    return len(commonprefix((body, text))) if body else 0
+    body = page.partition("\n")[2]
+    differ = (i for i, (one, other) in enumerate(zip(body, text, strict=False)) if one != other)
+    return next(differ, min(len(body), len(text)))
 
 
 def follow(
@@ -65,7 +65,9 @@ def follow(
         found.setdefault((one.start, one.end), (one.kind, one.text))
     views = None if sent is None else [undress(one).text for one in sent]
     return [
-        Followed(name, said, start + first, start + last, _fate(said, start + last, views, first_page))
+        Followed(
+            name, said, start + first, start + last, _fate(said, start + last, views, first_page)
+        )
         for (first, last), (name, said) in sorted(found.items())[:_MOST_FACTS]
         if last > first
     ]

@@ -20,7 +20,7 @@ _MOST_BYTES = 1 << 18
 _SECONDS = 15.0
 
 
-async def read_form(request: Request) -> MultiDict[str, str]:
+async def read_form(request: Request) -> MultiDict:
     """The fields that a form has sent.
 
     Raises:

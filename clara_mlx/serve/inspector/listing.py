@@ -41,11 +41,12 @@ class Asked:
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Asked:
         """What a page's address, or a form, asks for."""
-        number = given.get("page", "1")
+        number = given.get("page", "")
         return cls(
             words=given.get("q", "").strip()[:1000],
             **{name: given.get(name, "") for name in _FILTERS},
-            page=max(1, int(number)) if number.isascii() and number.isdigit() and len(number) < 7
+            page=max(1, int(number))
+            if number.isascii() and number.isdigit() and len(number) < 7
             else 1,
         )
 
@@ -62,7 +63,9 @@ class Asked:
             StoreError: A date is none.
         """
         where: dict[str, Any] = {
-            name: value for name in ("source", "session", "project") if (value := getattr(self, name))
+            name: value
+            for name in ("source", "session", "project")
+            if (value := getattr(self, name))
         }
         if self.after:
             where["after"] = _day(self.after).timestamp()
@@ -73,9 +76,11 @@ class Asked:
     def address(self, **changed: str | int) -> str:
         """The address of the same question with some fields changed; empty ones are left out."""
         fields = {"q": self.words, **self.filters} | {k: str(v) for k, v in changed.items()}
-        return "/?" + urlencode({k: v for k, v in fields.items() if v}) if any(
-            fields.values()
-        ) else "/"
+        return (
+            "/?" + urlencode({k: v for k, v in fields.items() if v})
+            if any(fields.values())
+            else "/"
+        )
 
 
 _FILTERS = ("source", "session", "project", "after", "before")
@@ -151,9 +156,7 @@ def _search(memory: Memory, asked: Asked, where: Mapping[str, Any]) -> list[Item
     for hit in memory.recall(asked.words, _MOST_HITS, where or None, mode="text"):
         handles.setdefault(hit.handle, (hit.matched, hit.matched_line))
     rows = browsing.by_handle(memory.file, list(handles))
-    return [
-        _item(rows[handle], *found) for handle, found in handles.items() if handle in rows
-    ]
+    return [_item(rows[handle], *found) for handle, found in handles.items() if handle in rows]
 
 
 def _item(row: Listed, matched: str = "", line: int | None = None) -> Item:

@@ -12,6 +12,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.serve.inspector.fates import Fate, Followed, first_page_end, follow, tally
 from clara_mlx.store import browsing
 from clara_mlx.store.browsing import Listed, Standing
+from clara_mlx.store.sums import Use
 
 #: Characters of one page of an original.
 PAGE_CHARACTERS = 16_000
@@ -24,6 +25,9 @@ _MOST_STANDING = 20
 
 # Characters that are shown of each.
 _STANDING_CHARACTERS = 16_000
+
+# Rounds that are named which have used it.
+_MOST_USES = 50
 
 # Characters that are shown of a value of metadata.
 _VALUE_CHARACTERS = 300
@@ -74,7 +78,7 @@ class MemoryPage:
     blocks: list[Shown]
     replaced: bool  # whether a block or a fold is sent in its place
     twins: list[str]  # handles of other memories of the same content
-    used: list[dict[str, Any]]  # where it was compacted, and where it was asked back
+    used: list[Use]  # where it was compacted, and where it was asked back
 
 
 def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
@@ -121,7 +125,7 @@ def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
         ],
         replaced=bool(sent),
         twins=browsing.same_content(memory.file, handle, _MOST_TWINS),
-        used=[],
+        used=memory.ledger.uses(handle, _MOST_USES),
     )
 
 

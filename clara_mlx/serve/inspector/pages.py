@@ -15,12 +15,14 @@ from starlette.routing import Route
 from clara_mlx.errors import ClaraError, StorageFailed, for_strangers
 from clara_mlx.memory import Memory
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.serve.inspector.conversations import read_sessions, read_timeline
 from clara_mlx.serve.inspector.entry import PREFIX, STATIC, Entry
 from clara_mlx.serve.inspector.forgetting import Doomed, forget, read_doomed
 from clara_mlx.serve.inspector.forms import read_form
 from clara_mlx.serve.inspector.listing import Asked, choices, items_of, read_listing
 from clara_mlx.serve.inspector.original import read_memory, written
 from clara_mlx.serve.inspector.rendering import FOLDER, HEADERS, page_response
+from clara_mlx.serve.inspector.savings import read_savings
 from clara_mlx.serve.pools import Pools
 
 # The files of the pages, and their types.
@@ -74,6 +76,9 @@ class Inspector:
             Route("/", self.list, methods=["GET"]),
             Route(f"{PREFIX}memory", self.one, methods=["GET"]),
             Route(f"{PREFIX}original", self.original, methods=["GET"]),
+            Route(f"{PREFIX}conversations", self.conversations, methods=["GET"]),
+            Route(f"{PREFIX}conversation", self.conversation, methods=["GET"]),
+            Route(f"{PREFIX}savings", self.savings, methods=["GET"]),
             Route(f"{PREFIX}forget", self.confirm, methods=["GET"]),
             Route(f"{PREFIX}forget", self.forget, methods=["POST"]),
             Route(f"{PREFIX}{{rest:path}}", self.nothing, methods=["GET"]),
@@ -86,16 +91,14 @@ class Inspector:
 
         def read() -> dict[str, Any]:
             listing = read_listing(self.memory, asked)
-            values = {
+            return {
                 "listing": listing,
                 "asked": asked,
-                "forgotten": _forgotten(request),
+                "forgotten": _number(request, "forgotten"),
                 "page_address": lambda number: asked.address(page=number),
+                "sources": choices(self.memory, asked.source, "source"),
+                "sessions": choices(self.memory, asked.session, "session"),
             }
-            if not _is_live(request):
-                values["sources"] = choices(self.memory, asked.source, "source")
-                values["sessions"] = choices(self.memory, asked.session, "session")
-            return values
 
         return await self._show(request, "list", read)
 
@@ -103,8 +106,7 @@ class Inspector:
     async def one(self, request: Request) -> Response:
         """A memory: its original beside what is sent in its place."""
         handle = request.query_params.get("handle", "")
-        number = request.query_params.get("page", "1")
-        page = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else 1
+        page = _number(request, "page") or 1
 
         def read() -> dict[str, Any]:
             found = read_memory(self.memory, handle, page)
@@ -132,6 +134,36 @@ class Inspector:
             "content-disposition": f'attachment; filename="{name or "original"}.txt"',
         }
         return Response(content, 200, headers, "application/octet-stream")
+
+    @_as_page
+    async def conversations(self, request: Request) -> Response:
+        """The conversations, latest first."""
+        page = _number(request, "page") or 1
+        return await self._show(
+            request, "conversations", lambda: {"sessions": read_sessions(self.memory, page)}
+        )
+
+    @_as_page
+    async def conversation(self, request: Request) -> Response:
+        """A conversation as a timeline."""
+        session = request.query_params.get("session", "")
+        before = _number(request, "before")
+
+        def read() -> dict[str, Any]:
+            found = read_timeline(self.memory, session, before)
+            if found is None:
+                raise ApiError(404, f"no conversation is called {session[:100]}")
+            return {"timeline": found}
+
+        return await self._show(request, "conversation", read)
+
+    @_as_page
+    async def savings(self, request: Request) -> Response:
+        """What was saved, day by day."""
+        span = _number(request, "days") or 0
+        return await self._show(
+            request, "savings", lambda: {"savings": read_savings(self.memory, span)}
+        )
 
     @_as_page
     async def confirm(self, request: Request) -> Response:
@@ -176,12 +208,10 @@ class Inspector:
         *,
         status: int = 200,
     ) -> Response:
-        live = _is_live(request)
         known = request.headers.get("if-none-match")
 
         def work() -> Response:
-            values = self._common() | read()
-            return page_response(template, values, status=status, live=live, known=known)
+            return page_response(template, self._common() | read(), status=status, known=known)
 
         return await self.pools.ask(work)
 
@@ -224,15 +254,12 @@ def open_routes(entry: Entry) -> list[Route]:
     ]
 
 
-def _address(page: str, **fields: object) -> str:
+def _address(page: str, /, **fields: object) -> str:
     """The address of a page. What is shown is a field of it, as a handle may hold any character."""
     return f"{PREFIX}{page}?{urlencode(fields)}"
 
 
-def _is_live(request: Request) -> bool:
-    return request.headers.get("x-part") == "live"
-
-
-def _forgotten(request: Request) -> int | None:
-    given = request.query_params.get("forgotten", "")
-    return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else None
+def _number(request: Request, name: str) -> int | None:
+    """A whole number in an address; None if there is none."""
+    given = request.query_params.get(name, "")
+    return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else None

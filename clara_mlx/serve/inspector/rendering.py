@@ -18,9 +18,6 @@ from clara_mlx.version import __version__
 
 FOLDER = Path(__file__).parent
 
-#: The block of a template that a page asks for again to stay up to date.
-LIVE = "live"
-
 #: Sent with every page. Nothing comes from elsewhere, nothing inline runs, and nobody frames it.
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -56,12 +53,7 @@ def _environment() -> Environment:
 
 
 def page_response(
-    name: str,
-    values: Mapping[str, Any],
-    *,
-    status: int = 200,
-    live: bool = False,
-    known: str | None = None,
+    name: str, values: Mapping[str, Any], *, status: int = 200, known: str | None = None
 ) -> Response:
     """A page.
 
@@ -69,20 +61,13 @@ def page_response(
         name: Of the template.
         values: What it shows.
         status: Of the HTTP response.
-        live: Whether only what changes on the page is wanted.
-        known: The ``If-None-Match`` of the request: what the page has already is not sent again.
+        known: The ``If-None-Match`` of the request: what the browser has already is not sent again.
     """
     template = _environment().get_template(f"{name}.html.jinja")
-    if live:
-        text = "".join(template.blocks[LIVE](template.new_context(dict(values))))
-    else:
-        text = template.render(values)
-    content = text.encode("utf-8", "replace")
-    if not live:
-        return Response(content, status, HEADERS, "text/html")
+    content = template.render(values).encode("utf-8", "replace")
     tag = f'"{sha256(content).hexdigest()[:32]}"'
     headers = HEADERS | {"etag": tag}
-    if known == tag:
+    if known == tag and status == 200:
         return Response(None, 304, headers)
     return Response(content, status, headers, "text/html")
 

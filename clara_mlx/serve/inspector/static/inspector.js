@@ -91,15 +91,13 @@ function stayUpToDate(part) {
   const total = () => Number((part.querySelector("[data-total]") || { dataset: {} }).dataset.total);
 
   async function look() {
-    const headers = { "x-part": "live" };
-    if (tag) headers["if-none-match"] = tag;
+    const headers = tag ? { "if-none-match": tag } : {};
     const answer = await fetch(location.href, { headers, cache: "no-store" });
     if (answer.status === 304) return;
     if (!answer.ok) throw new Error(answer.status === 401 ? "signed out" : "failed");
-    const text = await answer.text();
-    const next = new DOMParser().parseFromString(`<div>${text}</div>`, "text/html").body.firstChild;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const before = total();
-    inPlace(() => becomeInOrder(part, next));
+    inPlace(() => become(part, document.adoptNode(page.querySelector("[data-live]"))));
     tag = answer.headers.get("etag");
     const more = total() - before;
     if (more > 0) status.textContent = more === 1 ? "1 is new" : `${more} are new`;
