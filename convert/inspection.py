@@ -78,7 +78,16 @@ def _inspect_folder(folder: ModelFolder) -> dict[str, Any]:
     for name in folder.adapters:
         parts[f"adapter {name}"] = [folder.path / LAYOUT.adapter.format(name)]
     parts["memory-token rows"] = [folder.path / LAYOUT.memory_tokens]
-    keep = ("fingerprint", "dtype", "quantization", "recipe", "query_adapter", "source", "notes")
+    keep = (
+        "compressor",
+        "fingerprint",
+        "dtype",
+        "quantization",
+        "recipe",
+        "query_adapter",
+        "source",
+        "notes",
+    )
     return {
         "kind": "model folder",
         "path": str(folder.path),

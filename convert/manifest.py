@@ -13,7 +13,7 @@ from clara_mlx.convert.disk import sha256_of, write_json
 from clara_mlx.convert.source import Source
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.folder import LAYOUT
+from clara_mlx.model.folder import CLARA, LAYOUT
 from clara_mlx.model.lora import SCALE, TARGETS
 from clara_mlx.model.regular import read_regular
 from clara_mlx.model.schemes import Scheme
@@ -54,7 +54,8 @@ def write_manifest(
     write_json(
         folder / LAYOUT.clara,
         {
-            "format": format_of(config),
+            "format": LAYOUT.format if source.compressor != CLARA else format_of(config),
+            "compressor": source.compressor,
             "clara_mlx": __version__,
             "fingerprint": fingerprint_of(
                 {"files": hashes, "quantization": quantisation, "dtype": dtype}

@@ -14,6 +14,9 @@ from clara_mlx.convert.files import read_json
 from clara_mlx.model.folder import LAYOUT, ModelFolder
 from clara_mlx.model.schemes import Scheme
 
+# How people write the names of compressors.
+_NAMES = {"clara": "CLaRa", "pisco": "PISCO"}
+
 
 def is_hub_id(name: str | None) -> bool:
     """Whether a recorded place is on the hub; those on a disk are recorded with their full path."""
@@ -81,7 +84,7 @@ def _metadata(folder: ModelFolder, licence: Mapping[str, str | None]) -> ModelCa
     known = stated and (licences.normalise(stated) in licences.OPEN or licences.terms(stated))
     metadata: dict[str, Any] = {
         "library_name": "mlx",
-        "tags": ["mlx", "clara", "clara-mlx"],
+        "tags": ["mlx", folder.compressor, "clara-mlx"],
         "pipeline_tag": "text-generation",
     }
     if stated:
@@ -102,7 +105,8 @@ def _origin(folder: ModelFolder) -> str:
     revision = f", revision `{source['revision']}`" if source["revision"] else ""
     trained = " and trained further with it" if description.get("training") else ""
     return (
-        f"A CLaRa model in MLX format, converted by clara-mlx {description['clara_mlx']}{trained}."
+        f"A {_NAMES.get(folder.compressor, folder.compressor)} model in MLX format, converted by "
+        f"clara-mlx {description['clara_mlx']}{trained}."
         f"\n\n- checkpoint: {_link(source['checkpoint'])}{where}{revision}"
         f"\n- base: {_link(source['base'])}"
         f"\n- {folder.config.doc_max_length} tokens of text become {folder.config.memory_tokens} "

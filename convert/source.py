@@ -1,4 +1,4 @@
-"""Source: a CLaRa checkpoint and its base, found, checked and described; weights not yet read."""
+"""Source: a checkpoint of CLaRa or PISCO and its base, found and checked; weights not yet read."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from clara_mlx.convert import files, weight_map
+from clara_mlx.convert import files, pisco, weight_map
 from clara_mlx.convert.base import Base
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLE_LINES, TABLES, Weight
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.folder import ModelFolder, download
+from clara_mlx.model.folder import CLARA, ModelFolder, download
 from clara_mlx.model.layout import PromptLayout
 
 DEFAULT_BASE = "mistralai/Mistral-7B-Instruct-v0.2"
@@ -30,6 +30,11 @@ _DEFAULT_BASE_CONFIG = {
 }
 _DEFAULT_BASE_VOCABULARY = 32000  # token ids, without those that CLaRa adds
 
+_NO_QUERY_REASONER = (
+    "this checkpoint has no query reasoner: queries will use the encoder adapter, as the reference "
+    "does at the start of its stage 2; the E2E checkpoints have a trained one"
+)
+
 _MOST_PROBLEMS = 20  # that an error lists
 _LONGEST_PROBLEM = 200  # characters
 
@@ -42,6 +47,7 @@ class Source:
     """Everything a conversion reads, located and checked against the weight map."""
 
     name: str  # full path or hub id of the checkpoint
+    compressor: str  # ``clara`` or ``pisco``
     subfolder: str | None  # inside its repository
     revision: str | None  # the hub commit it came from
     path: Path  # the folder with its config.json
@@ -128,11 +134,22 @@ class Source:
         Raises:
             CheckpointError: Something does not fit.
         """
+        is_pisco = pisco.is_pisco(fields)
+        if is_pisco:
+            fields = pisco.read_fields(fields, path / "config.json")
+            adapters = pisco.share_adapter(adapters, fields)
         opened = Base.open(base_path, path, fields)
         weights = _without_tables(files.read_base(base_path)) | tables
         _check_fit(path, base_path, weights, opened, adapters)
+        licence = files.read_licence(path)
+        notes = _notes(asked_base, base_name, opened.config, opened.layout, adapters)
+        if is_pisco:
+            notes += pisco.notes(licence)
+        elif "query_reasoner_adapter" not in adapters:
+            notes.append(_NO_QUERY_REASONER)
         return cls(
             name=name,
+            compressor=pisco.NAME if is_pisco else CLARA,
             subfolder=subfolder,
             revision=revision,
             path=path,
@@ -145,11 +162,8 @@ class Source:
             base_table=opened.table,
             base=weights,
             adapters={ADAPTER_NAMES[name]: _without_tables(a) for name, a in adapters.items()},
-            notes=_notes(asked_base, base_name, opened.config, opened.layout, adapters),
-            licences={
-                "checkpoint": files.read_licence(path),
-                "base": files.read_licence(base_path),
-            },
+            notes=notes,
+            licences={"checkpoint": licence, "base": files.read_licence(base_path)},
         )
 
     @classmethod
@@ -304,9 +318,4 @@ def _notes(
         copies = [table for table in TABLES if table in tensors]
         if copies:
             notes.append(f"{name} has copies of {' and '.join(copies)}, which are left out")
-    if "query_reasoner_adapter" not in adapters:
-        notes.append(
-            "this checkpoint has no query reasoner: queries will use the encoder adapter, as the "
-            "reference does at the start of its stage 2; the E2E checkpoints have a trained one"
-        )
     return notes

@@ -37,7 +37,9 @@ ModelArgument = Annotated[
 
 @commands.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A CLaRa checkpoint: folder or hub id.")],
+    source: Annotated[
+        str, typer.Argument(help="A checkpoint of CLaRa or PISCO: folder or hub id.")
+    ],
     to: Annotated[Path, typer.Option(help="The model folder to make.")],
     base: Base = None,
     subfolder: Subfolder = None,

@@ -33,6 +33,7 @@ OURS = {
     "bm25": "clara_mlx.compressors.baselines:Bm25Lines",
     "head-tail": "clara_mlx.compressors.baselines:HeadTail",
     "verbatim": "clara_mlx.compressors.baselines:Verbatim",
+    "pisco": "clara_mlx.compressors.pisco:load",
 }
 
 

@@ -54,7 +54,7 @@ class ClaraConfig:
             if getattr(self, name) < 1:
                 raise CheckpointError(f"config: {name} must be positive, got {getattr(self, name)}")
         ids: list[tuple[str, Any]] = [("bos_id", self.bos_id), ("eos_id", self.eos_id)]
-        ids += [("more_stop_ids", id) for id in self.more_stop_ids]
+        ids += [("eos_id", id) for id in self.more_stop_ids]
         ids += [("prompt", id) for id in (self.prompt.ids() if self.prompt else ())]
         for name, id in ids:
             if id is None:

@@ -44,6 +44,9 @@ _HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "LICENSE*"]
 #: The dtypes that a folder's weights can have, by name.
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
+#: The compressor of a model folder that names none.
+CLARA = "clara"
+
 #: Names of the adapters a model folder can hold.
 ADAPTERS = ("encoder", "decoder", "query_reasoner")
 
@@ -105,6 +108,11 @@ class ModelFolder:
             base_config=_read_json(path / LAYOUT.config),
         )
 
+    @property
+    def compressor(self) -> str:
+        """The name of the compressor that the folder belongs to."""
+        return str(self.description.get("compressor", CLARA))
+
     def compute_dtype(self) -> mx.Dtype:
         """float32 on a CPU, whose half-precision kernels are many times slower; else `dtype`."""
         on_cpu = mx.default_device().type == mx.DeviceType.cpu
@@ -140,7 +148,7 @@ def compressor_of(path: Path) -> str:
     Raises:
         CheckpointError: It is not a model folder, or its description is damaged.
     """
-    name = describe(path).get("compressor", "clara")
+    name = describe(path).get("compressor", CLARA)
     if not isinstance(name, str):
         raise CheckpointError(f"{path / LAYOUT.clara}: its compressor is {name!r}, not a name")
     return name

@@ -9,8 +9,9 @@ from typing import Any
 
 from clara_mlx.convert.export import tables_of
 from clara_mlx.convert.trained import save_trained
+from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import from_folder
-from clara_mlx.model.folder import ModelFolder, resolve
+from clara_mlx.model.folder import CLARA, ModelFolder, resolve
 from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.config import Fresh, TrainConfig, read_config
 from clara_mlx.train.fresh import Start
@@ -41,6 +42,11 @@ class Run:
             folder = ModelFolder.open(start.folder if start.is_written else start.write())
         else:
             folder = ModelFolder.open(resolve(str(config.model)))
+            if folder.compressor != CLARA:
+                raise ClaraError(
+                    f"{folder.path}: a model of {folder.compressor}; the stages are CLaRa's, so "
+                    "name a model folder of CLaRa, or a base under [fresh]"
+                )
             if config.write_checkpoint and folder.is_quantised:
                 tables_of(folder)  # better before the training than after: they may be gone
             plan = Plan.make(config, folder.config, folder.tokenizer())
