@@ -28,6 +28,7 @@ FLOORS = (
     ("memory",),
     ("context", "evaluate", "agents"),
     ("serve", "compymac", "train"),
+    ("demo",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -106,7 +106,8 @@ def test_packages_are_listed() -> None:
     ]
     found_by = {name: set(files) for files, name in listed}
     assert all(found_by.values()), found_by
-    assert data == set().union(*found_by.values())
+    # The model of the demo lies behind a link.
+    assert data <= set().union(*found_by.values())
 
 
 def test_the_ground_floor_has_four_files() -> None:

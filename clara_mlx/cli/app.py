@@ -9,7 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx.cli import care, connect, evaluate, memory, model, plan, serve, train, ui, upload
+from clara_mlx.cli import (
+    care,
+    connect,
+    demo,
+    evaluate,
+    memory,
+    model,
+    plan,
+    serve,
+    train,
+    ui,
+    upload,
+)
+from clara_mlx.cli.extras import what_to_install
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
@@ -24,6 +37,11 @@ class _Commands(TyperGroup):
             raise
         except (ClaraError, OSError) as error:  # an OSError: standard output's disk is full
             typer.echo(f"clara-mlx: {error}", err=True)
+            raise typer.Exit(1) from error
+        except ModuleNotFoundError as error:
+            if (advice := what_to_install(error)) is None:
+                raise
+            typer.echo(f"clara-mlx: {advice}", err=True)
             raise typer.Exit(1) from error
 
 
@@ -56,6 +74,7 @@ def _options(
 
 
 for group in (
+    demo,
     model,
     upload,
     memory,
