@@ -114,6 +114,13 @@ class Context:
         if cache != self.budget.cache:
             self.budget = replace(self.budget, cache=cache)
 
+    def project(self, session: str, messages: Sequence[Message], told: str = "") -> str:
+        """The folder that a conversation works in; empty if neither it nor ``told`` says so.
+
+        What is remembered of the conversation from now on belongs to that project.
+        """
+        return self.freezer.projects.look(session, messages, told)
+
     def prepare(
         self,
         messages: Sequence[Mapping[str, Any]],

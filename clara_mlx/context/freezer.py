@@ -9,17 +9,19 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.context import wording
-from clara_mlx.context.arguments import describe_arguments
 from clara_mlx.context.folds import Told, ToldUnits
 from clara_mlx.context.kept import (
+    DIGITS,
     as_given,
     body_of,
     digest_of,
     is_recalled,
     remembered_text,
     sha256,
+    wording_of,
 )
 from clara_mlx.context.messages import Piece
+from clara_mlx.context.project import Projects
 from clara_mlx.context.steps import is_long
 from clara_mlx.context.table import Block, BlockTable, Kind
 from clara_mlx.errors import ClaraError, StoreError
@@ -34,9 +36,6 @@ _MOST_OBSERVED = 100_000
 
 # Characters of texts that are remembered in one transaction, about.
 _REMEMBERED_TOGETHER = 50_000
-
-# Hexadecimal digits of a handle; more if another original has it.
-_DIGITS = 12
 
 # The number of blocks' texts, and of what folds say of units, that are kept at hand.
 _MOST_DRAFTS = 8_192
@@ -53,6 +52,8 @@ class Freezer:
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.table = BlockTable(memory.file)
+        #: The projects of conversations; their texts are remembered with them.
+        self.projects = Projects()
         # Handles whose originals were read back in this process; each is read back once.
         self._verified: set[str] = set()
         # Handles of what was observed in this process. What is forgotten stays forgotten.
@@ -72,7 +73,7 @@ class Freezer:
             block = self.table.block(digest)
             if block is None:
                 handle = "" if is_recalled(piece) else self.handle_of(session, piece)
-                text = _wording_of(session, piece, excerpt)(handle)
+                text = wording_of(session, piece, excerpt)(handle)
             else:
                 text = block.text
             if len(self._drafts) >= _MOST_DRAFTS:
@@ -352,14 +353,14 @@ class Freezer:
     def _handle_for(self, digest: bytes, piece: Piece) -> str:
         """The piece's handle, from its digest: the same in every file that remembers it."""
         digits = digest.hex()
-        for length in range(_DIGITS, len(digits) + 1):
+        for length in range(DIGITS, len(digits) + 1):
             handle = f"m-{digits[:length]}"
             if not self.memory.has(handle) or self._is_original(handle, piece):
                 return handle
         raise AssertionError("two texts have one SHA-256")
 
     def _first_handle(self, digest: bytes) -> str:
-        return f"m-{digest.hex()[:_DIGITS]}"
+        return f"m-{digest.hex()[:DIGITS]}"
 
     def _is_original(self, handle: str, piece: Piece) -> bool:
         try:
@@ -376,7 +377,7 @@ class Freezer:
         """Remember texts that have handles; few large ones together, as others write, too."""
         together: list[Mapping[str, Any]] = []
         for number, one in enumerate(given, 1):
-            together.append(one)
+            together.append(self.projects.add_to(one))
             size = sum(len(other["text"]) for other in together)
             if size < _REMEMBERED_TOGETHER and number < len(given):
                 continue
@@ -388,13 +389,3 @@ class Freezer:
                     if not self.memory.has(other["handle"]):
                         self.memory.remember(**other)
             together = []
-
-
-def _wording_of(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
-    """The function that makes the text of a piece's block from its handle."""
-    if is_recalled(piece):
-        number = f"r-{digest_of(session, piece).hex()[:_DIGITS]}"
-        return lambda handle: wording.describe_recalled(piece, number)
-    if piece.part.startswith("arguments"):
-        return lambda handle: describe_arguments(piece, handle, excerpt)
-    return lambda handle: wording.describe(piece, handle, excerpt)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
-from clara_mlx.context.arguments import readable_arguments
+from clara_mlx.context import wording
+from clara_mlx.context.arguments import describe_arguments, readable_arguments
 from clara_mlx.context.commands import short_command
 from clara_mlx.context.messages import Piece
 from clara_mlx.context.tools import MEMORY_TOOLS
 from clara_mlx.store.fields import LONGEST_NAME
+
+#: Hexadecimal digits of a handle; more if another original has it.
+DIGITS = 12
 
 
 def remembered_text(piece: Piece) -> str:
@@ -36,6 +41,19 @@ def as_given(session: str, piece: Piece, handle: str) -> dict[str, Any]:
         "metadata": metadata,
         "handle": handle,
     }
+
+
+def wording_of(session: str, piece: Piece, excerpt: int) -> Callable[[str], str]:
+    """The function that makes the text of a piece's block from its handle.
+
+    ``excerpt`` is the number of characters of the text to show in the block; 0: none.
+    """
+    if is_recalled(piece):
+        number = f"r-{digest_of(session, piece).hex()[:DIGITS]}"
+        return lambda handle: wording.describe_recalled(piece, number)
+    if piece.part.startswith("arguments"):
+        return lambda handle: describe_arguments(piece, handle, excerpt)
+    return lambda handle: wording.describe(piece, handle, excerpt)
 
 
 def is_recalled(piece: Piece) -> bool:

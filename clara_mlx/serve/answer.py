@@ -15,6 +15,7 @@ from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import Route
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.sight import Sight
+from clara_mlx.store.ledger import Round
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Answer:
     hidden: list[Message] = field(default_factory=list)  # the hidden rounds of this answer so far
     new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
     compacted: list[str] = field(default_factory=list)  # handles of the blocks made for it
+    round: Round | None = None  # the newest round, for the ledger; None: it is there already
     asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
     must_answer: bool = False  # whether the memory's tools are not offered any more
     route: Route = field(default_factory=Route)  # who answers

@@ -20,6 +20,7 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.serve import payload, sse
 from clara_mlx.serve.answer import Answer
 from clara_mlx.serve.apis import APIS, Writer
+from clara_mlx.serve.bookkeeping import Bookkeeper
 from clara_mlx.serve.desk import Desk
 from clara_mlx.serve.errors import ApiError, is_about_roles
 from clara_mlx.serve.figures import Figures, prompt_parts
@@ -45,13 +46,20 @@ class Answerer:
     """Answers chat requests with the reasoner, the fallback and the memory."""
 
     def __init__(
-        self, settings: Settings, context: Context, router: Router, pools: Pools, figures: Figures
+        self,
+        settings: Settings,
+        context: Context,
+        router: Router,
+        pools: Pools,
+        figures: Figures,
+        books: Bookkeeper,
     ) -> None:
         self._settings = settings
         self._context = context
         self._router = router
         self._pools = pools
         self._figures = figures
+        self._books = books
         self._observer = Observer(pools)
         self._sights = Sights(context, everything=settings.everything)
         self._memory_calls = MemoryCalls(context, pools, figures)
@@ -71,8 +79,13 @@ class Answerer:
         conversation.requests += 1
         sight = await self._pools.prepare(lambda: self._look(desk), distant=desk.is_distant)
         answer = Answer(desk, run, writer, conversation, begun, sight)
-        self._choose_endpoint(answer)
-        reply = await self._ask_until_answered(answer)
+        try:
+            self._choose_endpoint(answer)
+            reply = await self._ask_until_answered(answer)
+        except BaseException as error:
+            self._books.close_round(answer, str(error) or "the answer was ended")
+            raise
+        self._books.close_round(answer)
         await self._keep_answer(answer, reply)
         writer.finish(reply)
         answer.log()
@@ -105,6 +118,7 @@ class Answerer:
         limit = self._settings.rounds
         for number in range(limit + 2):
             answer.must_answer = number > limit  # who only asks its memory has to stop
+            self._books.begin_round(answer, self._model(answer, {}), number)
             prompt = await self._compact_and_render(answer, first=number == 0)
             try:
                 reply = await self._ask_reasoner(answer, prompt)
@@ -115,16 +129,17 @@ class Answerer:
             if not reply.own_calls:
                 break
             answer.conversation.memory_calls += len(reply.own_calls)
-            results = await self._memory_calls.answer(
+            answered = await self._memory_calls.answer(
                 reply.own_calls,
                 answer.sight,
                 answer.asked,
                 text_of(prompt.messages),
                 enough=number >= limit,
             )
+            self._books.note_asked_back(answer, answered)
             if number <= limit or reply.client_calls:
-                answer.hidden += [reply.message(), *results]
-                answer.new_results = len(results)
+                answer.hidden += [reply.message(), *answered.results]
+                answer.new_results = len(answered.results)
             if reply.client_calls:  # the client answers those; ours wait beside them
                 break
         if reply.has_lost_a_call:
@@ -155,6 +170,7 @@ class Answerer:
         if prompt.compacted:
             answer.compacted += prompt.compacted
             self._figures.count_compaction(answer.conversation, prompt.compacted, prompt.reason)
+            self._books.note_compaction(answer, prompt)
             logger.info(
                 "%s: compacted %d texts (%s)", answer.session, len(prompt.compacted), prompt.reason
             )
@@ -259,6 +275,8 @@ class Answerer:
         sent = stated_tokens(usage, "prompt_tokens") or prompt.tokens
         completion = stated_tokens(usage, "completion_tokens")
         self._figures.count_round(conversation, prompt.tokens_in, sent, completion)
+        model = self._model(answer, {})
+        self._books.note_answer(answer, prompt, usage, model, self._figures.cache)
         if answer.route.by == "fallback":
             conversation.fallbacks += 1
             return

@@ -19,9 +19,16 @@ from starlette.datastructures import Headers
 from clara_mlx.context.messages import Message
 from clara_mlx.context.view import session_of
 from clara_mlx.serve.errors import ApiError
+from clara_mlx.store.fields import LONGEST_NAME
 
 #: The header that names a conversation.
 SESSION = "x-clara-session"
+
+#: The header that names the folder a conversation works in, for agents that don't tell the model.
+PROJECT = "x-clara-project"
+
+# Characters of a program's name.
+_LONGEST_AGENT = 64
 
 _SESSION = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
 
@@ -112,10 +119,14 @@ class Caller:
     Attributes:
         explicit: The name that the client gives its conversation, if any.
         values: The values of `IDENTIFIERS` in the headers, by place.
+        agent: The program that sends it, as it calls itself; empty if it does not say.
+        project: The folder that it says it works in; empty if it does not say.
     """
 
     explicit: str | None
     values: Mapping[str, str]
+    agent: str = ""
+    project: str = ""
 
     @property
     def key(self) -> str:
@@ -146,7 +157,16 @@ def read_caller(headers: Headers, tokens: Collection[str] = ()) -> Caller:
     key = values.get("x-api-key", "").strip().encode("utf-8", "surrogateescape")
     if any(hmac.compare_digest(key, token.encode()) for token in tokens):
         del values["x-api-key"]
-    return Caller(explicit, values)
+    project = headers.get(PROJECT, "").strip()[:LONGEST_NAME]
+    return Caller(explicit, values, _agent(headers.get("user-agent", "")), project)
+
+
+def _agent(user_agent: str) -> str:
+    """A program's name without its version: ``claude-cli`` of ``claude-cli/2.1.0 (external)``."""
+    program = user_agent.partition(" ")[0]
+    name, _, version = program.rpartition("/")
+    named = name if name and version[:1].isdigit() else program
+    return named[:_LONGEST_AGENT] if named.isprintable() else ""
 
 
 def name_conversation(

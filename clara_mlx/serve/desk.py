@@ -43,6 +43,8 @@ class Desk(Protocol):
     Attributes:
         request: The request; if the conversation lies elsewhere, without its messages.
         name: The conversation's name.
+        caller: Who sends it.
+        project: The folder that the conversation works in; empty if nobody says so.
         size: Bytes of the request's body.
         is_distant: Whether it lies in another process, whose work comes one after the other.
         call_ids: The ids of the calls in the client's messages.
@@ -50,6 +52,8 @@ class Desk(Protocol):
 
     request: ChatRequest
     name: Name
+    caller: Caller
+    project: str
     size: int
     is_distant: bool
     call_ids: frozenset[str]
@@ -119,10 +123,18 @@ class NearDesk:
     is_distant = False
 
     def __init__(
-        self, preparer: Preparer, context: Context, request: ChatRequest, name: Name, size: int
+        self,
+        preparer: Preparer,
+        context: Context,
+        request: ChatRequest,
+        name: Name,
+        caller: Caller,
+        size: int,
     ) -> None:
         self.request = request
         self.name = name
+        self.caller = caller
+        self.project = context.project(name.text, request.messages, caller.project)
         self.size = size
         self.call_ids = call_ids(request.messages)
         self._preparer = preparer
@@ -217,7 +229,7 @@ def read_desk(
     """
     request = APIS[api].read(parse_object(content), caller.key)
     name = name_conversation(caller, request.options, request.messages)
-    return NearDesk(preparer, context, request, name, len(content))
+    return NearDesk(preparer, context, request, name, caller, len(content))
 
 
 def handles_of_groups(

@@ -47,12 +47,13 @@ class DistantDesk:
         self._memory = memory
         self._api = api
         self._content = content
-        self._caller = caller
+        self.caller = caller
         self._number = next(_numbers)
         self.size = len(content)
         outline = self._open()
         self.request = wire.read_request(outline)
         self.name = wire.read_name(outline)
+        self.project = str(outline["project"])
         self.call_ids = frozenset(outline["call_ids"])
         self._landmarks = wire.read_landmarks(outline)
         self.hidden: list[Message] = []
@@ -123,7 +124,7 @@ class DistantDesk:
             "desk": self._number,
             "memory": self._memory,
             "api": self._api,
-            "caller": wire.write_caller(self._caller),
+            "caller": wire.write_caller(self.caller),
             "cache": self._process.cache,
         }
         outline: wire.Value = self._process.ask(question, self._content)

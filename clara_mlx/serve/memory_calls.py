@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from clara_mlx.context import Context, tools
 from clara_mlx.context.messages import Message
@@ -23,6 +24,21 @@ _LONG = "The arguments of this call are too long."
 _MOST_CHARACTERS = 100_000
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What was answered to calls of the memory's tools.
+
+    Attributes:
+        results: One message for each call.
+        calls: The number of those that the memory was asked.
+        memories: The handles of the memories that the results are from, each with the tool.
+    """
+
+    results: list[Message]
+    calls: int
+    memories: tuple[tuple[str, str], ...]
+
+
 class MemoryCalls:
     """Answers the calls that the reasoner makes in the middle of an answer."""
 
@@ -39,7 +55,7 @@ class MemoryCalls:
         shown: str,
         *,
         enough: bool,
-    ) -> list[Message]:
+    ) -> Answered:
         """The results of calls, one message for each.
 
         Args:
@@ -50,6 +66,8 @@ class MemoryCalls:
             enough: Whether there have been too many rounds for these calls to be answered.
         """
         results: list[Message] = []
+        memories: list[tuple[str, str]] = []
+        answered = 0
         # Calls of one round are answered in one prompt: more than two share the room of two pages.
         page = min(self._context.budget.page, 2 * self._context.budget.page // max(1, len(calls)))
         for call in calls:
@@ -61,26 +79,32 @@ class MemoryCalls:
             elif len(call.arguments) > _MOST_CHARACTERS:
                 text = _LONG
             else:
-                text = await self._ask(call, sight, shown, page)
+                answered += 1
+                text, handles = await self._ask(call, sight, shown, page)
+                memories += [(handle, call.name) for handle in handles]
                 shown = f"{shown}\n{text}"
             asked.add(key)
             results.append({"role": "tool", "tool_call_id": call.id, "content": text})
-        return results
+        return Answered(results, answered, tuple(memories))
 
-    async def _ask(self, call: Call, sight: Sight, shown: str, page: int) -> str:
+    async def _ask(self, call: Call, sight: Sight, shown: str, page: int) -> tuple[str, list[str]]:
+        """The result of a call, and the handles of the memories that it is from."""
         self._figures.memory_calls.labels(call.name, "reasoner").inc()
-        try:
-            return await self._pools.ask(
-                lambda: tools.call(
-                    self._context.memory,
-                    call.name,
-                    call.arguments,
-                    where=sight.where,
-                    sees=None if sight.everything else sight.sees,
-                    shown=shown,
-                    page=page,
-                )
+
+        def ask() -> tuple[str, list[str]]:
+            text = tools.call(
+                self._context.memory,
+                call.name,
+                call.arguments,
+                where=sight.where,
+                sees=None if sight.everything else sight.sees,
+                shown=shown,
+                page=page,
             )
+            return text, tools.handles_in_result(call.name, text)
+
+        try:
+            return await self._pools.ask(ask)
         except Exception:  # the reasoner can continue without this result
             logger.exception("%s: the call to %s failed", sight.session, call.name)
-            return f"{call.name} failed"
+            return f"{call.name} failed", []

@@ -15,6 +15,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import ReadFirst
+from clara_mlx.serve.bookkeeping import Bookkeeper
 from clara_mlx.serve.compacting import Compactor
 from clara_mlx.serve.delivery import Delivery
 from clara_mlx.serve.figures import Figures
@@ -71,8 +72,10 @@ class Namespace:
         self._figures = figures.for_another_namespace()
         self._reasoners = reasoners
         self._context = Context(memory, counter, settings.budget)
-        self._answerer = Answerer(settings, self._context, reasoners, pools, self._figures)
-        compactor = Compactor(settings.name, memory.path, pools, self._figures)
+        self._books = Bookkeeper(memory, pools)
+        counting = self._figures, self._books
+        self._answerer = Answerer(settings, self._context, reasoners, pools, *counting)
+        compactor = Compactor(settings.name, memory.path, pools, *counting)
         reception = Reception(settings, self._context, pools, process)
         self._mcp = create_mcp_server(memory, pools).streamable_http_app(
             # Nothing is kept between requests, so a client survives a restart of the gateway.
@@ -117,6 +120,7 @@ class Namespace:
         """End the answers, and remember what has not been remembered yet."""
         await self.runs.close(self._settings.drain)
         await self._answerer.close(self._settings.drain)
+        await self._books.close()
 
     def _status(self, session: str | None) -> dict[str, Any]:
         return {

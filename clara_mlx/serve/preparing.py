@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from clara_mlx.context import Budget, Context, ContextOverflow
+from clara_mlx.context.budget import Exchange
 from clara_mlx.context.counting import rough_tokens
 from clara_mlx.context.messages import Message, content_text
 from clara_mlx.context.recent import Recent
@@ -48,6 +49,7 @@ class Prompt:
     parts: PromptParts = field(default_factory=list, repr=False)  # compared with the next one's
     overflow: Overflow | None = None  # the prompt does not fit the reasoner, however compacted
     degraded: bool = False  # the memory failed, so the conversation is sent as it came
+    exchange: Exchange | None = None  # what the compaction gave and cost; None: there was none
 
     def without_own_tools(self) -> Prompt:
         """The same without the tools whose calls the gateway answers."""
@@ -126,7 +128,8 @@ class Preparer:
                 again = self._compact(full, tools, session, budget)
                 handles = dict.fromkeys(prompt.compacted + again.compacted)
                 reason = again.reason if again.compacted else prompt.reason
-                return replace(again, compacted=tuple(handles), reason=reason)
+                exchange = again.exchange or prompt.exchange
+                return replace(again, compacted=tuple(handles), reason=reason, exchange=exchange)
         return prompt
 
     def _choose_tools(self, request: ChatRequest, offered: bool) -> Tools:
@@ -180,6 +183,7 @@ class Preparer:
             tokens_in=prepared.original_tokens,
             compacted=prepared.compacted,
             reason=prepared.reason,
+            exchange=prepared.exchange,
             parts=prompt_parts(prepared.messages, tools.sent, self._context.counter.text),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from clara_mlx.context.budget import Exchange
 from clara_mlx.memory.asking import Answer
 from clara_mlx.serve.callers import Caller, Name
 from clara_mlx.serve.conversations import Landmark
@@ -21,12 +22,12 @@ Value = dict[str, Any]
 
 def write_caller(caller: Caller) -> Value:
     """Who sends a request."""
-    return {"explicit": caller.explicit, "values": dict(caller.values)}
+    return {**asdict(caller), "values": dict(caller.values)}
 
 
 def read_caller(value: Value) -> Caller:
     """The opposite of `write_caller`."""
-    return Caller(value["explicit"], value["values"])
+    return Caller(**value)
 
 
 def write_outline(desk: NearDesk) -> Value:
@@ -34,6 +35,7 @@ def write_outline(desk: NearDesk) -> Value:
     request = desk.request
     return {
         "name": [desk.name.text, desk.name.certain],
+        "project": desk.project,
         "tools": request.tools,
         "options": request.options,
         "stream": request.stream,
@@ -89,6 +91,7 @@ def write_prompt(prompt: Prompt) -> Value:
         "parts": [[digest.hex(), tokens] for digest, tokens in prompt.parts],
         "overflow": prompt.overflow and [str(prompt.overflow), prompt.overflow.tokens],
         "degraded": prompt.degraded,
+        "exchange": prompt.exchange and asdict(prompt.exchange),
     }
 
 
@@ -106,6 +109,7 @@ def read_prompt(value: Value) -> Prompt:
         parts=[(bytes.fromhex(digest), tokens) for digest, tokens in value["parts"]],
         overflow=value["overflow"] and _read_overflow(*value["overflow"]),
         degraded=value["degraded"],
+        exchange=value["exchange"] and Exchange(**value["exchange"]),
     )
 
 

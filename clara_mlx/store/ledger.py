@@ -60,7 +60,7 @@ class Round:
     Of a round without an answer all tokens are 0: nobody says what was done with it.
     """
 
-    at: float  # when it was ready to be sent, in seconds since 1970
+    at: float  # when its preparation began, in seconds since 1970
     session: str  # the conversation's name
     project: str = ""  # folder that the conversation works in; empty: not known
     agent: str = ""  # who asked, such as claude-cli; empty: not known
@@ -194,5 +194,9 @@ def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
         connection.execute(
             "DELETE FROM uses WHERE round IN (SELECT id FROM rounds WHERE session = ?)", (session,)
         )
-        connection.execute("UPDATE rounds SET session = '' WHERE session = ?", (session,))
+        connection.execute(
+            "UPDATE rounds SET session = '', error = iif(error = '', '', 'forgotten') "
+            "WHERE session = ?",
+            (session,),
+        )
         _unname(connection, "session = ?", (session,))

@@ -174,11 +174,11 @@ def m005_create_ledger(connection: Connection) -> None:
         """
         CREATE TABLE rounds (                -- one prompt that was sent, and its answer
             id INTEGER PRIMARY KEY AUTOINCREMENT,
-            at REAL NOT NULL,                -- when it was ready to be sent; seconds since 1970
+            at REAL NOT NULL,                -- when its preparation began; seconds since 1970
             session TEXT NOT NULL,           -- '': of a conversation that was forgotten
             project TEXT NOT NULL,           -- folder; '': not known
             agent TEXT NOT NULL,             -- who asked, such as 'claude-cli'; '': not known
-            api TEXT NOT NULL,               -- 'chat', 'messages' or 'responses'
+            api TEXT NOT NULL,               -- by which it was asked, such as 'chat'
             model TEXT NOT NULL,             -- as its client names it
             served_by TEXT NOT NULL,         -- 'reasoner', 'fallback' or 'memory'
             number INTEGER NOT NULL,         -- 0 for a request's first; later ones answer its calls

@@ -13,7 +13,7 @@ from clara_mlx.context.messages import Message
 from clara_mlx.memory import Memory
 from clara_mlx.serve import Remote, Settings
 from clara_mlx.serve import desk as desks
-from clara_mlx.serve.callers import Name
+from clara_mlx.serve.callers import Caller, Name
 from clara_mlx.serve.desk import NOTHING, NearDesk
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
@@ -34,7 +34,9 @@ def desk_of(memory: Memory, session: str, outputs: list[str], results: int = 1) 
         messages += [{"role": "tool", "tool_call_id": f"c{n}", "content": t} for n, t in some]
     request = ChatRequest(messages, [], {}, stream=False, usage=False, key=b"")
     context = Context(memory)
-    return NearDesk(Preparer(SETTINGS, context), context, request, Name(session, True), 0)
+    return NearDesk(
+        Preparer(SETTINGS, context), context, request, Name(session, True), Caller(None, {}), 0
+    )
 
 
 @pytest.mark.parametrize("results", [1, 3])
