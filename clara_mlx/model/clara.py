@@ -15,9 +15,10 @@ from clara_mlx.errors import ClaraError, Progress, PromptTooLong, TextTooLong
 from clara_mlx.model import chunking
 from clara_mlx.model.chunking import Chunk
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.decoder import Decoder, Sampling
+from clara_mlx.model.decoder import Decoder
 from clara_mlx.model.encoder import MemoryTokenEmbedding, batches, encode_batch
 from clara_mlx.model.folder import ModelFolder, resolve
+from clara_mlx.model.generation import Sampling
 from clara_mlx.model.lora import Adapters
 from clara_mlx.model.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
 from clara_mlx.model.tokenizer import TextTokenizer

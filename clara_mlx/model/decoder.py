@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.generate import GenerationResponse, stream_generate
-from mlx_lm.sample_utils import make_logits_processors, make_sampler
-from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
-from transformers import PreTrainedTokenizerFast
+from mlx_lm.generate import GenerationResponse
 
+from clara_mlx.model.generation import Generator, Sampling
 from clara_mlx.model.lora import Adapters
 from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.model.tokenizer import TextTokenizer
-
-
-class Sampling(TypedDict, total=False):
-    """Sampling options with the names and meanings of mlx-lm; without any, decoding is greedy."""
-
-    temp: float
-    top_p: float
-    min_p: float
-    min_tokens_to_keep: int
-    top_k: int
-    xtc_probability: float
-    xtc_threshold: float
-    repetition_penalty: float
-    repetition_context_size: int
-
-
-_PROCESSOR_OPTIONS = ("repetition_penalty", "repetition_context_size")
 
 
 def sources(prompt: DecoderPrompt) -> list[int]:
@@ -59,9 +39,7 @@ class Decoder:
         self, model: nn.Module, adapters: Adapters, tokenizer: TextTokenizer, stop_ids: list[int]
     ) -> None:
         self._network = _DecoderPass(model, adapters)
-        # mlx-lm asks a Hugging Face tokenizer for its vocabulary; text is ours.
-        wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer.full)
-        self._tokenizer = TokenizerWrapper(wrapped, partial(_Detokenizer, tokenizer), stop_ids)
+        self._generator = Generator(self._network, tokenizer, stop_ids)
 
     def inputs_embeds(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Prompt embeddings (tokens, hidden) with latents (k, M, hidden) in the memory slots."""
@@ -72,17 +50,8 @@ class Decoder:
         self, prompt: DecoderPrompt, latents: mx.array, max_tokens: int, sampling: Sampling
     ) -> Iterator[GenerationResponse]:
         """mlx-lm's responses, one per token; their texts joined are the whole answer."""
-        options: dict[str, Any] = dict(sampling)
-        processing = {name: options.pop(name) for name in _PROCESSOR_OPTIONS if name in options}
-        yield from stream_generate(
-            self._network,
-            self._tokenizer,
-            prompt.ids,
-            max_tokens=max_tokens,
-            sampler=make_sampler(**options),
-            logits_processors=make_logits_processors(**processing),
-            input_embeddings=self.inputs_embeds(prompt, latents),
-        )
+        embeds = self.inputs_embeds(prompt, latents)
+        yield from self._generator.stream(prompt.ids, embeds, max_tokens, sampling)
 
 
 class _DecoderPass(nn.Module):
@@ -105,27 +74,3 @@ class _DecoderPass(nn.Module):
     @property
     def layers(self) -> list[nn.Module]:
         return self.base.layers
-
-
-class _Detokenizer(StreamingDetokenizer):
-    """Text as `TextTokenizer.decode` of all tokens gives it, so that a stream joins to the answer.
-
-    A run of byte-fallback tokens is decoded as a whole, so it is held back until it ends.
-    """
-
-    def __init__(self, text_tokenizer: TextTokenizer, _: object) -> None:
-        self._text_tokenizer = text_tokenizer
-        self.reset()
-
-    def reset(self) -> None:
-        self.tokens: list[int] = []
-        self.text = ""
-        self.offset = 0
-
-    def add_token(self, token: int) -> None:
-        self.tokens.append(token)
-        if not self._text_tokenizer.is_open(token):
-            self.finalize()
-
-    def finalize(self) -> None:
-        self.text = self._text_tokenizer.decode(self.tokens)

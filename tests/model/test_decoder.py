@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clara_mlx import Clara
 from clara_mlx.errors import ClaraError
-from clara_mlx.model.decoder import _Detokenizer
+from clara_mlx.model.generation import Detokenizer
 from clara_mlx.model.tokenizer import TextTokenizer
 
 QUESTION = "Which test failed?"
@@ -75,7 +75,7 @@ def test_paraphrase_takes_them_too(model: Clara, latents: mx.array) -> None:
 @given(st.data())
 def test_what_was_streamed_is_never_taken_back(data: st.DataObject) -> None:
     texts = TextTokenizer(TOKENIZER.read_text())
-    detokenizer = _Detokenizer(texts, None)
+    detokenizer = Detokenizer(texts, None)
     bytes_and_specials = st.integers(0, 258)
     ids = data.draw(st.lists(st.one_of(bytes_and_specials, st.integers(0, 642)), max_size=12))
     seen = ""

@@ -1,0 +1,107 @@
+"""Generating text from a prompt whose positions are embeddings, by mlx-lm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, TypedDict
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.generate import GenerationResponse, stream_generate
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
+from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
+from transformers import PreTrainedTokenizerFast
+
+from clara_mlx.model.tokenizer import TextTokenizer
+
+
+class Sampling(TypedDict, total=False):
+    """Sampling options with the names and meanings of mlx-lm; without any, decoding is greedy."""
+
+    temp: float
+    top_p: float
+    min_p: float
+    min_tokens_to_keep: int
+    top_k: int
+    xtc_probability: float
+    xtc_threshold: float
+    repetition_penalty: float
+    repetition_context_size: int
+
+
+_PROCESSOR_OPTIONS = ("repetition_penalty", "repetition_context_size")
+
+
+class Generator:
+    """Generates with a network, and turns its tokens into text.
+
+    Args:
+        network: What mlx-lm calls for logits; it takes embeddings in place of tokens.
+        tokenizer: Turns the tokens into text.
+        stop_ids: Ids that end an answer.
+    """
+
+    def __init__(self, network: nn.Module, tokenizer: TextTokenizer, stop_ids: list[int]) -> None:
+        self._network = network
+        # mlx-lm asks a Hugging Face tokenizer for its vocabulary; text is ours.
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer.full)
+        self._tokenizer = TokenizerWrapper(wrapped, partial(Detokenizer, tokenizer), stop_ids)
+
+    def stream(
+        self,
+        ids: Sequence[int],
+        embeddings: mx.array,
+        max_tokens: int,
+        sampling: Sampling,
+        prompt_cache: list[Any] | None = None,
+    ) -> Iterator[GenerationResponse]:
+        """mlx-lm's responses, one per token; their texts joined are the whole answer.
+
+        Args:
+            ids: The prompt's ids, which a repetition penalty counts; none, and it counts only what
+                is generated.
+            embeddings: The prompt (tokens, hidden).
+            max_tokens: Tokens to generate at most.
+            sampling: Options as mlx-lm names them.
+            prompt_cache: mlx-lm's cache of what precedes the prompt, if anything does.
+        """
+        options: dict[str, Any] = dict(sampling)
+        processing = {name: options.pop(name) for name in _PROCESSOR_OPTIONS if name in options}
+        yield from stream_generate(
+            self._network,
+            self._tokenizer,
+            mx.array(list(ids), mx.int32),
+            max_tokens=max_tokens,
+            sampler=make_sampler(**options),
+            logits_processors=make_logits_processors(**processing),
+            input_embeddings=embeddings,
+            prompt_cache=prompt_cache,
+        )
+
+
+class Detokenizer(StreamingDetokenizer):
+    """Text as `TextTokenizer.decode` of all tokens gives it, so that a stream joins to the answer.
+
+    A run of byte-fallback tokens is decoded as a whole, so it is held back until it ends.
+    """
+
+    def __init__(self, text_tokenizer: TextTokenizer, _: object) -> None:
+        self._text_tokenizer = text_tokenizer
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self.tokens: list[int] = []
+        self.text = ""
+        self.offset = 0
+
+    def add_token(self, token: int) -> None:
+        """Take the next token."""
+        self.tokens.append(token)
+        if not self._text_tokenizer.is_open(token):
+            self.finalize()
+
+    def finalize(self) -> None:
+        """Make the text of all tokens so far."""
+        self.text = self._text_tokenizer.decode(self.tokens)
