@@ -88,9 +88,7 @@ def convert(
             folder does not work.
     """
     started = time.perf_counter()
-    dtype = DTYPE_ALIASES.get(dtype, dtype)
-    if dtype not in ITEM_SIZES:
-        raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZES)}")
+    dtype = check_dtype(dtype)
     to = locate_target(to)
     result = Conversion(to, sorted(source.adapters), source.licences, list(source.notes))
 
@@ -141,6 +139,18 @@ def convert(
         raise CheckpointError(f"{to}: can't be written: {error}") from error
     result.seconds = time.perf_counter() - started
     return result
+
+
+def check_dtype(dtype: str) -> str:
+    """The full name of a type for what is not quantised.
+
+    Raises:
+        CheckpointError: There is no such type.
+    """
+    dtype = DTYPE_ALIASES.get(dtype, dtype)
+    if dtype not in ITEM_SIZES:
+        raise CheckpointError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZES)}")
+    return dtype
 
 
 def _try(folder: Path, to: Path) -> None:

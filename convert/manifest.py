@@ -50,7 +50,11 @@ def write_manifest(
     quantisation = scheme.to_dict() if scheme else None
     write_json(folder / LAYOUT.config, _mlx_config(source, dtype, quantisation))
     write_json(folder / LAYOUT.tokenizer, source.tokenizer)
-    _copy_companions(source, folder)
+    copy_companions(source.base_path, folder)
+    template = read_template(source.path)
+    if template is not None:  # the one that the checkpoint was trained with
+        (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
+    copy_licence(source.path, folder)
     write_json(
         folder / LAYOUT.clara,
         {
@@ -132,18 +136,23 @@ def _mlx_config(source: Source, dtype: str, quantisation: dict[str, Any] | None)
     return config
 
 
-def _copy_companions(source: Source, folder: Path) -> None:
-    """Copy the small files that travel with the weights, and the checkpoint's licence."""
+def copy_companions(model: Path, folder: Path) -> None:
+    """Copy the small files that travel with a model's weights, out of its folder.
+
+    Raises:
+        CheckpointError: One is a link out of its folder, or not JSON although it should be.
+    """
     for name in COMPANIONS:
-        if (source.base_path / name).exists():
-            content = _read_companion(source.base_path / name)
+        if (model / name).exists():
+            content = _read_companion(model / name)
             if name.endswith(".json"):  # mlx-lm and transformers would stumble over it
-                content = _checked_json(content, source.base_path / name)
+                content = _checked_json(content, model / name)
             (folder / name).write_bytes(content)
-    template = read_template(source.path)
-    if template is not None:  # the one that the checkpoint was trained with
-        (folder / TEMPLATE_FILE).write_text(template, encoding="utf-8")
-    for licence in [*source.path.glob("LICENSE*"), *source.path.parent.glob("LICENSE*")][:1]:
+
+
+def copy_licence(checkpoint: Path, folder: Path) -> None:
+    """Copy the licence that lies in a checkpoint's folder, or in the one above it."""
+    for licence in [*checkpoint.glob("LICENSE*"), *checkpoint.parent.glob("LICENSE*")][:1]:
         (folder / "LICENSE").write_bytes(_read_companion(licence))
 
 

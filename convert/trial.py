@@ -63,10 +63,7 @@ def try_network(network: Any, config: ClaraConfig, *, where: Path) -> None:
             f"{where}: a chunk of the checkpoint has {needed} tokens, but the base can attend to "
             f"{config.window} (max_position_embeddings or sliding_window)"
         )
-    try:
-        problem = _run(network, config.hidden_size)
-    except Exception as error:  # whatever a model's own code makes of an odd config
-        problem = f"{type(error).__name__}: {error!s:.200}".replace("\n", " ")
+    problem = find_problem(network, config.hidden_size)
     if problem:
         raise CheckpointError(
             f"{where}: a trial of this base failed: {problem}; mlx-lm can't run it as its config "
@@ -74,8 +71,18 @@ def try_network(network: Any, config: ClaraConfig, *, where: Path) -> None:
         )
 
 
+def find_problem(network: Any, hidden: int) -> str:
+    """What is wrong with a network's passes, run once; empty if nothing is.
+
+    The network is of no use after: its weights are replaced, and those of a folder never read.
+    """
+    try:
+        return _run(network, hidden)
+    except Exception as error:  # whatever a model's own code makes of an odd config
+        return f"{type(error).__name__}: {error!s:.200}".replace("\n", " ")
+
+
 def _run(network: Any, hidden: int) -> str:
-    """What is wrong with a network's passes; empty if nothing is."""
     _replace_weights(network, hidden)
     rows = [[*ids, *_MEMORY] for ids in _TEXTS]
     count = len(_MEMORY)
@@ -119,6 +126,10 @@ class _Rows(nn.Module):
 
     def __call__(self, ids: mx.array) -> mx.array:
         return mx.sin(ids[..., None] * self._steps)
+
+    def as_linear(self, h: mx.array) -> mx.array:
+        """In place of logits, where the table is the output layer, too."""
+        return h
 
 
 class _Matrix(nn.Module):
