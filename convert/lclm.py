@@ -1,4 +1,4 @@
-"""Converting an LCLM checkpoint into one folder: encoder and decoder for mlx-lm, and the adapter."""
+"""Converting an LCLM checkpoint into one folder: two models for mlx-lm, and the adapter."""
 
 from __future__ import annotations
 

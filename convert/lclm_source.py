@@ -126,7 +126,9 @@ class LclmSource:
         return self.encoder, self.adapter, self.decoder
 
 
-def is_lclm(checkpoint: str | Path, subfolder: str | None = None, revision: str | None = None) -> bool:
+def is_lclm(
+    checkpoint: str | Path, subfolder: str | None = None, revision: str | None = None
+) -> bool:
     """Whether a folder or a hub repository holds an LCLM checkpoint, by its layout.
 
     Of a repository, only `CONFIG` is downloaded, if there is one.

@@ -25,8 +25,8 @@ def conversion(result: Conversion) -> list[RenderableType]:
     parts.add_row("all", f"{sum(result.parameters.values()):,}", f"{sum(result.bytes.values()):,}")
     lines: list[RenderableType] = [
         parts,
-        f"base: {result.bits_per_weight:.2f} bits per weight",
-        f"adapters: {', '.join(result.adapters)}",
+        f"quantised parts: {result.bits_per_weight:.2f} bits per weight",
+        *([f"adapters: {', '.join(result.adapters)}"] if result.adapters else []),
         *(
             f"licence of the {part}: {name or 'not stated'}"
             for part, name in result.licences.items()

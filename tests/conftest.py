@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lclm_files
 import pytest
 from golden_files import GOLDEN
 from typer.testing import CliRunner
@@ -59,6 +60,29 @@ def folder(
 def clara(folder: Callable[..., Path]) -> Callable[..., clara_mlx.Clara]:
     """A loaded golden checkpoint: ``clara("c16", "e2e")``."""
     return functools.cache(lambda *args: clara_mlx.load(folder(*args)))
+
+
+@pytest.fixture(scope="session")
+def lclm_folder(
+    cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Model folder of a golden LCLM checkpoint: ``lclm_folder("c16", "-q", "8")``; else float32."""
+    root = tmp_path_factory.mktemp("lclm")
+
+    @functools.cache
+    def convert(variant: str, *options: str) -> Path:
+        to = root / "-".join((variant, *options))
+        options = options or ("-q", "none", "--dtype", "float32")
+        cli("convert", lclm_files.checkpoint(variant), "--to", to, *options)
+        return to
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def lclm(lclm_folder: Callable[..., Path]) -> Callable[..., Any]:
+    """A loaded golden LCLM checkpoint: ``lclm("c16")``."""
+    return functools.cache(lambda *args: clara_mlx.load(lclm_folder(*args)))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.tool_outputs.decoding import decode
 
 if TYPE_CHECKING:
-    from clara_mlx.convert import Source
+    from clara_mlx.convert.kinds import AnySource
     from clara_mlx.convert.verification import Verification
     from clara_mlx.model.schemes import Quantisation
 
@@ -95,26 +95,28 @@ def convert(
     private: Private = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a Hugging Face CLaRa checkpoint into an MLX model folder.
+    """Turn a Hugging Face checkpoint of CLaRa or LCLM into an MLX model folder.
 
     `clara-mlx convert apple/CLaRa-7B-E2E --subfolder compression-16 --to clara-7b-q8`
 
-    The folder appears only when it is complete, so an interrupted run leaves nothing under its
-    name. Every adapter of the checkpoint is converted. If any tensors are missing, unexpected or
-    of the wrong shape, the conversion lists them all and writes nothing.
+    The kind of the checkpoint is recognised by its files. The folder appears only when it is
+    complete, so an interrupted run leaves nothing under its name. All parts of the checkpoint are
+    converted. If any tensors are missing, unexpected or of the wrong shape, the conversion lists
+    them and writes nothing.
     """
-    from clara_mlx.convert import Source, conversion, report
+    from clara_mlx.convert import report
+    from clara_mlx.convert.kinds import convert_checkpoint, open_checkpoint
     from clara_mlx.convert.upload import UploadError, check_may_upload, resolve_licences
 
     quantisation = _quantisation(quantise, mode, group_size, recipe)
-    checkpoint = Source.open(source, base=base, subfolder=subfolder, revision=revision)
+    checkpoint = open_checkpoint(source, base=base, subfolder=subfolder, revision=revision)
     for note in checkpoint.notes:
         typer.echo(f"note: {note}", err=True)
     licences = resolve_licences(checkpoint.licences, checkpoint.path, licence)
     if repository:
         check_may_upload(repository, licences, agreed=yes_licence)
     with progress_bar("converting", in_bytes=True) as progress:
-        converted = conversion.convert(
+        converted = convert_checkpoint(
             checkpoint,
             to,
             quantisation=quantisation,
@@ -212,8 +214,12 @@ def inspect(
     _fail_on_differences(path, verification)
 
 
-def _verify(folder: str | Path, checkpoint: Source) -> Verification:
+def _verify(folder: str | Path, checkpoint: AnySource) -> Verification:
     from clara_mlx.convert import verification
+    from clara_mlx.convert.lclm_source import LclmSource
+
+    if isinstance(checkpoint, LclmSource):
+        raise ClaraError(f"{folder}: comparing an LCLM folder with its source is not possible yet")
 
     with progress_bar("verifying") as progress:
         return verification.verify(folder, checkpoint, progress=progress)

@@ -29,6 +29,7 @@ GROUP = "clara_mlx.compressors"
 #: checkout, or beside an older version's list.
 OURS = {
     "clara": "clara_mlx.model.clara:load",
+    "lclm": "clara_mlx.compressors.lclm.lclm:load",
     "extractive": "clara_mlx.compressors.extractive:Extractive",
     "bm25": "clara_mlx.compressors.baselines:Bm25Lines",
     "head-tail": "clara_mlx.compressors.baselines:HeadTail",

@@ -33,6 +33,10 @@ class Sampling(TypedDict, total=False):
 _PROCESSOR_OPTIONS = ("repetition_penalty", "repetition_context_size")
 
 
+# How the bytes of a character that has more of them are decoded.
+_UNFINISHED = "\ufffd"
+
+
 class Generator:
     """Generates with a network, and turns its tokens into text.
 
@@ -83,7 +87,8 @@ class Generator:
 class Detokenizer(StreamingDetokenizer):
     """Text as `TextTokenizer.decode` of all tokens gives it, so that a stream joins to the answer.
 
-    A run of byte-fallback tokens is decoded as a whole, so it is held back until it ends.
+    A run of byte-fallback tokens is decoded as a whole, so it is held back until it ends; so is a
+    character of which a byte-level token has only the first bytes.
     """
 
     def __init__(self, text_tokenizer: TextTokenizer, _: object) -> None:
@@ -99,8 +104,11 @@ class Detokenizer(StreamingDetokenizer):
     def add_token(self, token: int) -> None:
         """Take the next token."""
         self.tokens.append(token)
-        if not self._text_tokenizer.is_open(token):
-            self.finalize()
+        if self._text_tokenizer.is_open(token):
+            return
+        text = self._text_tokenizer.decode(self.tokens)
+        if not text.endswith(_UNFINISHED):
+            self.text = text
 
     def finalize(self) -> None:
         """Make the text of all tokens so far."""

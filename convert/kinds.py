@@ -1,0 +1,47 @@
+"""The kinds of checkpoints: each is recognised by its layout, and converted by its own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from clara_mlx.convert.conversion import Conversion, convert
+from clara_mlx.convert.lclm import convert_lclm
+from clara_mlx.convert.lclm_source import LclmSource, is_lclm
+from clara_mlx.convert.source import Source
+from clara_mlx.errors import CheckpointError
+
+#: A checkpoint of any kind, found and checked.
+AnySource: TypeAlias = Source | LclmSource
+
+
+def open_checkpoint(
+    checkpoint: str | Path,
+    *,
+    base: str | Path | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+) -> AnySource:
+    """Find a checkpoint, see of which kind it is, and check it; see `Source.open`.
+
+    Raises:
+        CheckpointError: Something is missing, damaged or does not fit.
+    """
+    if is_lclm(checkpoint, subfolder, revision):
+        if base is not None:
+            raise CheckpointError(
+                f"{checkpoint}: an LCLM checkpoint, which is whole without a base; leave --base out"
+            )
+        return LclmSource.open(checkpoint, subfolder=subfolder, revision=revision)
+    return Source.open(checkpoint, base=base, subfolder=subfolder, revision=revision)
+
+
+def convert_checkpoint(checkpoint: AnySource, to: str | Path, **options: Any) -> Conversion:
+    """Write the model folder of a checkpoint; the options are those of `conversion.convert`.
+
+    Raises:
+        CheckpointError: It can't be written, or the finished folder does not work.
+    """
+    if isinstance(checkpoint, LclmSource):
+        return convert_lclm(checkpoint, to, **options)
+    return convert(checkpoint, to, **options)
