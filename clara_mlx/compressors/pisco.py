@@ -18,7 +18,7 @@ from clara_mlx.errors import ClaraError, Progress
 from clara_mlx.model import clara
 from clara_mlx.model.clara import Clara, Compressed, Latents
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.decoder import Sampling
+from clara_mlx.model.generation import Sampling
 from clara_mlx.model.prompts import Prompts
 from clara_mlx.model.tokenizer import TextTokenizer
 
