@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -27,22 +29,66 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
 
+# Where a context keeps whether the command line has --json.
+_AS_JSON = "clara_mlx.cli.as_json"
+
+
 class _Commands(TyperGroup):
     """The one place that turns an error a user can act on into one message and exit code 1."""
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, whose flags are shown without ``<bool>``: they take no value."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _show_flags_bare([*command.params, command.get_help_option(ctx)])
+        return command
+
+    def get_params(self, ctx: Any) -> Any:
+        """The options of ``clara-mlx`` itself, shown in the same way."""
+        return _show_flags_bare(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line, and see whether a program will read the result."""
+        ctx.meta[_AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
+        as_json = ctx.meta[_AS_JSON]
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # typer ends quietly
             raise
         except (ClaraError, OSError) as error:  # an OSError: standard output's disk is full
-            typer.echo(f"clara-mlx: {error}", err=True)
+            _say(str(error), type(error).__name__, as_json)
             raise typer.Exit(1) from error
         except ModuleNotFoundError as error:
             if (advice := what_to_install(error)) is None:
                 raise
-            typer.echo(f"clara-mlx: {advice}", err=True)
+            _say(advice, "MissingPackage", as_json)
             raise typer.Exit(1) from error
+        except typer.TyperException as error:  # the command line itself, which typer explains
+            if as_json:
+                _print_error(error.format_message(), type(error).__name__)
+            raise
+
+
+def _say(message: str, kind: str, as_json: bool) -> None:
+    typer.echo(f"clara-mlx: {message}", err=True)
+    if as_json:
+        _print_error(message, kind)
+
+
+def _print_error(message: str, kind: str) -> None:
+    """Print an error on standard output, for a program that reads JSON there."""
+    with suppress(OSError):  # perhaps it is standard output that can't be written
+        typer.echo(json.dumps({"error": {"type": kind, "message": message}}))
+
+
+def _show_flags_bare(options: list[Any]) -> list[Any]:
+    for option in options:
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    return options
 
 
 app = typer.Typer(
@@ -73,20 +119,19 @@ def _options(
     pass
 
 
-for group in (
-    demo,
-    model,
-    upload,
-    memory,
-    care,
-    evaluate,
-    train,
-    plan,
-    serve,
-    ui,
-    connect,
-):  # the order of --help
-    app.add_typer(group.commands)
+#: The panels of ``--help`` and what they hold, in this order.
+PANELS = {
+    "Start": (demo, connect),
+    "Memory": (memory,),
+    "Gateway": (serve, ui),
+    "Model": (model, upload, evaluate, train, plan),
+    "Care": (care,),
+}
+for panel, groups in PANELS.items():
+    for group in groups:
+        for command in group.commands.registered_commands:
+            command.rich_help_panel = panel
+        app.add_typer(group.commands)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 import clara_mlx
-from clara_mlx.cli.app import app
+from clara_mlx.cli.app import PANELS, app
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 ROOT = Path(__file__).parents[2]
@@ -39,6 +39,37 @@ def test_every_command_teaches_and_is_in_the_readme(cli: Any, name: str) -> None
 def test_version_and_no_arguments(cli: Any) -> None:
     assert cli("--version").output == f"clara-mlx {clara_mlx.__version__}\n"
     assert "Usage" in cli(ok=False).output
+
+
+def test_flags_are_shown_as_they_are_typed(cli: Any) -> None:
+    shown = "".join(cli(name, "--help").output for name in ("recall", "forget")) + cli("-h").output
+    assert "--json" in shown and "--version" in shown and "<bool>" not in shown
+    assert "<str>" in shown  # of an option that takes a value
+
+
+def test_help_is_in_panels(cli: Any) -> None:
+    shown = cli("--help").output
+    places = [shown.index(f"─ {panel} ─") for panel in PANELS]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "kind"),
+    [
+        (("recall", "x", "--db", "nowhere.db"), 1, "ClaraError"),
+        (("plan", "--kv-bits", 5), 2, "BadParameter"),
+        (("recall", "x", "--nonsense"), 2, "NoSuchOption"),
+    ],
+)
+def test_errors_are_json_for_programs(
+    cli: Any, words: tuple[object, ...], status: int, kind: str
+) -> None:
+    plain = cli(*words, ok=False)
+    assert plain.exit_code == status and not plain.stdout and plain.stderr
+    result = cli(*words, "--json", ok=False)
+    assert result.exit_code == status and result.stderr == plain.stderr
+    error = json.loads(result.stdout)["error"]
+    assert error["type"] == kind and error["message"]
 
 
 def test_names_of_commands_and_options_stay() -> None:
