@@ -28,7 +28,6 @@ from clara_mlx.cli.extras import what_to_install
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
-
 # Where a context keeps whether the command line has --json.
 _AS_JSON = "clara_mlx.cli.as_json"
 
