@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from clara_mlx.compressors.registry import load
     from clara_mlx.memory import Memory
     from clara_mlx.memory.asking import Answer
+    from clara_mlx.memory.async_memory import AsyncMemory
     from clara_mlx.model.chunking import Chunk
     from clara_mlx.model.clara import Clara, Compressed
     from clara_mlx.model.config import ClaraConfig
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AsyncMemory",
     "CheckpointError",
     "Chunk",
     "Clara",
@@ -36,6 +38,7 @@ _HOMES = {
     "Chunk": "model.chunking",
     "ClaraConfig": "model.config",
     "Memory": "memory.memory",
+    "AsyncMemory": "memory.async_memory",
     "Answer": "memory.asking",
     "Hit": "store.results",
     "Status": "store.results",
