@@ -10,14 +10,14 @@ fi
 
 find_python() {
     local candidate
-    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3 python; do
+    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3.14 python3 python; do
         if [ -n "$candidate" ] && "$candidate" -c \
-            'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
     done
-    echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON to one" >&2
+    echo "Python 3.11 to 3.14 is needed; set PYTHON to one" >&2
     return 1
 }
 
