@@ -48,7 +48,8 @@ class JsonErrors:
 
 def _is_plain_error(start: Message) -> bool:
     kind = Headers(raw=list(start.get("headers", []))).get("content-type", "")
-    return start["status"] >= 400 and not kind.startswith("application/json")
+    # A page of the inspector says what is wrong to people.
+    return start["status"] >= 400 and not kind.startswith(("application/json", "text/html"))
 
 
 def _error(start: Message, text: bytes, path: str) -> ASGIApp:

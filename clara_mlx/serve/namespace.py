@@ -22,6 +22,7 @@ from clara_mlx.serve.figures import Figures
 from clara_mlx.serve.inspector.entry import Entry
 from clara_mlx.serve.inspector.pages import Inspector
 from clara_mlx.serve.mcp_server import create_mcp_server
+from clara_mlx.serve.paths import not_found
 from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.preparing_process import PreparingProcess
 from clara_mlx.serve.reception import Reception
@@ -142,7 +143,13 @@ class ByNamespace:
         self._namespaces = namespaces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on.
+
+        Raises:
+            ApiError: Strangers may ask for this path, but nothing answers there as they ask.
+        """
+        if scope[NAMESPACE] is None:
+            raise not_found(scope["path"])
         await self._namespaces[scope[NAMESPACE]](scope, receive, send)
 
 

@@ -45,8 +45,6 @@ class Group:
     name: str | None
     memories: int
     newest: float  # time of the newest, in seconds since 1970
-    oldest: float
-    bytes: int  # of their originals
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,8 @@ def count_and_bytes(file: File, where: Where) -> tuple[int, int]:
 def groups(file: File, by: Literal["source", "session"], most: int, offset: int = 0) -> list[Group]:
     """The memories by what they have in common, the newest group first."""
     rows = file.read(
-        f"SELECT m.{by} AS name, count(*) AS memories, max(m.created_at) AS newest, "
-        "min(m.created_at) AS oldest, sum(c.length) AS bytes "
-        "FROM memories m JOIN contents c ON c.id = m.content_id "
-        f"GROUP BY m.{by} ORDER BY newest DESC LIMIT ? OFFSET ?",
+        f"SELECT {by} AS name, count(*) AS memories, max(created_at) AS newest FROM memories "
+        f"GROUP BY {by} ORDER BY newest DESC LIMIT ? OFFSET ?",
         (most, offset),
     )
     return [Group(*row) for row in rows]

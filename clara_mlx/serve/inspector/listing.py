@@ -17,7 +17,7 @@ from clara_mlx.store.browsing import Group, Listed
 ON_A_PAGE = 50
 
 # The most hits of a search that are looked at; a question is made narrower, not paged for ever.
-_MOST_HITS = 200
+_MOST_HITS = 100
 
 # Choices of a filter.
 _MOST_CHOICES = 200
@@ -144,7 +144,7 @@ def choices(memory: Memory, chosen: str, by: str) -> list[Group]:
         if group.name
     ]
     if chosen and chosen not in {group.name for group in found}:
-        found.insert(0, Group(chosen, 0, 0.0, 0.0, 0))
+        found.insert(0, Group(chosen, 0, 0.0))
     return found
 
 

@@ -96,9 +96,9 @@ def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
     row = browsing.by_handle(memory.file, [handle]).get(handle)
     if row is None:
         return None
-    pages = max(1, -(-len(text) // PAGE_CHARACTERS))
+    pages = page_count(text)
     number = min(max(1, number), pages)
-    start, end = _page_end(text, number - 1, pages), _page_end(text, number, pages)
+    start, end = page_span(text, number)
     found = browsing.standing(memory.file, handle, _MOST_STANDING)
     # A note repeats lines of a text, it does not stand for it.
     sent = [one.text for one in found if one.kind != "note"]
@@ -112,7 +112,7 @@ def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
         tokens=chunks[1],
         number=number,
         pages=pages,
-        lines=list(_lines(text, start, end, facts)),
+        lines=list(lines_of(text, start, end, facts)),
         facts=facts,
         tally=tally(facts),
         blocks=[
@@ -135,15 +135,25 @@ def written(value: Any) -> str:
     return text if len(text) <= _VALUE_CHARACTERS else f"{text[:_VALUE_CHARACTERS]}..."
 
 
-def _page_end(text: str, number: int, pages: int) -> int:
+def page_count(text: str) -> int:
+    """The number of pages of an original; an empty one has a page, too."""
+    return max(1, -(-len(text) // PAGE_CHARACTERS))
+
+
+def page_span(text: str, number: int) -> tuple[int, int]:
+    """Where a page begins and ends, given its number from 1; all pages together are the text."""
+    return _page_end(text, number - 1), _page_end(text, number)
+
+
+def _page_end(text: str, number: int) -> int:
     """Where the page of that number ends: after a line, if one ends near there."""
-    if number >= pages:
+    if number >= page_count(text):
         return len(text)
     end = number * PAGE_CHARACTERS
     return text.rfind("\n", max(0, end - _SLACK), end) + 1 or end
 
 
-def _lines(text: str, start: int, end: int, facts: Sequence[Followed]) -> Iterator[Line]:
+def lines_of(text: str, start: int, end: int, facts: Sequence[Followed]) -> Iterator[Line]:
     """The lines of a part of a text, each cut where its facts begin and end."""
     number = text.count("\n", 0, start) + 1
     waiting = list(reversed(_apart(facts)))

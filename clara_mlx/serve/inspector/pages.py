@@ -241,7 +241,7 @@ async def static_file(request: Request) -> Response:
     """A file of the pages: style, script or icon."""
     name = request.path_params["name"]
     if name not in _FILES:
-        raise ApiError(404, f"there is no file {name[:100]!r}")
+        return Response("there is no file of this name", 404, HEADERS, "text/plain")
     headers = HEADERS | {"cache-control": "no-cache"}
     return FileResponse(FOLDER / "static" / name, headers=headers, media_type=_FILES[name])
 
@@ -250,7 +250,7 @@ def open_routes(entry: Entry) -> list[Route]:
     """The routes that need no token: the form for one, and the files of the pages."""
     return [
         Route(f"{PREFIX}sign-in", entry.sign_in, methods=["GET", "POST"]),
-        Route(STATIC + "{name}", static_file, methods=["GET"]),
+        Route(STATIC + "{name:path}", static_file, methods=["GET"]),
     ]
 
 
