@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from clara_mlx.cli import (
+    browse,
     care,
     connect,
     demo,
@@ -121,7 +122,7 @@ def _options(
 #: The panels of ``--help`` and what they hold, in this order.
 PANELS = {
     "Start": (demo, connect),
-    "Memory": (memory,),
+    "Memory": (memory, browse),
     "Gateway": (serve, ui),
     "Model": (model, upload, evaluate, train, plan),
     "Care": (care,),

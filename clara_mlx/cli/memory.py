@@ -35,6 +35,8 @@ from clara_mlx.cli.output import (
     read_stdin,
     write_bytes,
 )
+from clara_mlx.cli.scope import PROJECT, Everywhere, Project, Scope, find_root
+from clara_mlx.cli.searched import say_how_it_was_searched
 from clara_mlx.cli.sessions import remember_sessions
 from clara_mlx.errors import ClaraError
 from clara_mlx.tool_outputs.decoding import encoding_of
@@ -82,7 +84,8 @@ def remember(
 
     Prints a handle, which gives the exact original back. No model is loaded: text search finds the
     memory at once, and `clara-mlx flush`, or any process that compresses the memory file, makes
-    latents of it. A file's path is kept as metadata. With --tee, standard input is passed on
+    latents of it. A file's path and the root of the repository that this is run in, as the project,
+    are kept as metadata. With --tee, standard input is passed on
     whatever happens to the memory; the exit code says whether it was remembered.
     """
     if from_ is not None:
@@ -100,6 +103,8 @@ def remember(
         if not os.access(file, os.R_OK) or file.is_dir():
             raise ClaraError(f"{file}: not a file that can be read; nothing was remembered")
     metadata = parse_metadata(meta)
+    if (root := find_root()) is not None:
+        metadata.setdefault(PROJECT, root)
     handles: dict[str, str] = {}
     # What is passed on must not wait for the memory, nor suffer with it. Else the memory is opened
     # before anything is read, so that a wrong path is noticed at once.
@@ -155,6 +160,8 @@ def recall(
     db: Db = DEFAULT_DB,
     model: Model = None,
     k: Count = 5,
+    everywhere: Everywhere = False,
+    project: Project = None,
     mode: Annotated[str, typer.Option(help="How to search: latent, text or hybrid.")] = "hybrid",
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare the query with every latent.")
@@ -168,12 +175,16 @@ def recall(
     `clara-mlx recall "which test failed" -s pytest`
 
     The number in each heading is about the share of the query that was found, from 0 to 1; by
-    latents alone it is the cosine.
+    latents alone it is the cosine. In a repository, memories of other projects are left out;
+    `clara-mlx search` prints one line a hit.
     """
     if mode == "latent":
         model = require_model(model, "latent search")
     with open_memory(db, None if mode == "text" else model) as memory:
+        where = Scope.chosen(everywhere, project).narrow(memory, where)
         hits = memory.recall(query, k, where, mode=cast("Mode", mode), exact=exact)
+        if mode == "hybrid":
+            say_how_it_was_searched(memory, with_model=model is not None)
     lines = [_format_hit(hit, f"{' + '.join(hit.found_by)} {hit.score:.2f}") for hit in hits]
     emit([dataclasses.asdict(hit) for hit in hits], lines or ["nothing found"], as_json)
 

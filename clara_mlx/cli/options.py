@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clara_mlx.cli.times import FORMS, read_time
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory.settings import MEMORY, MODEL
 
@@ -41,10 +42,22 @@ Meta = Annotated[
     ),
 ]
 After = Annotated[
-    datetime | None, typer.Option("--after", help="Only what was remembered at this time or later.")
+    datetime | None,
+    typer.Option(
+        "--after",
+        parser=read_time,
+        metavar="TIME",
+        help=f"Only what was remembered at this time or later: {FORMS}.",
+    ),
 ]
 Before = Annotated[
-    datetime | None, typer.Option("--before", help="Only what was remembered before this time.")
+    datetime | None,
+    typer.Option(
+        "--before",
+        parser=read_time,
+        metavar="TIME",
+        help="Only what was remembered before this time, written as with --after.",
+    ),
 ]
 Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks to find.")]
 

@@ -58,6 +58,17 @@ class Standing:
     places: int  # in conversations, where it is sent
 
 
+#: How a list is sorted; memories that are equal in that come newest first.
+Order = Literal["newest", "oldest", "largest", "source", "session"]
+
+_ORDERS: dict[Order, str] = {
+    "newest": "m.created_at DESC, m.id DESC",
+    "oldest": "m.created_at, m.id",
+    "largest": "c.length DESC, m.id DESC",
+    "source": "m.source, m.id DESC",
+    "session": "m.session, m.id DESC",
+}
+
 _ROW = (
     "SELECT m.handle, m.source, m.session, m.created_at, m.metadata, c.kind, c.length, "
     f"c.compression, substr(c.data, 1, {_HEAD_BYTES}) AS head, "
@@ -68,14 +79,25 @@ _ROW = (
 )
 
 
-def page(file: File, where: Where, most: int, offset: int = 0) -> list[Listed]:
+def page(
+    file: File, where: Where, most: int, offset: int = 0, order: Order = "newest"
+) -> list[Listed]:
     """The memories that match a filter, newest first, from the one at ``offset`` on."""
     condition, parameters = filters.condition(where)
     rows = file.read(
-        f"{_ROW} WHERE {condition} ORDER BY m.id DESC LIMIT ? OFFSET ?",
+        f"{_ROW} WHERE {condition} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?",
         [*parameters, most, offset],
     )
     return [_listed(row) for row in rows]
+
+
+def projects(file: File) -> list[str]:
+    """The projects that memories belong to, by name."""
+    rows = file.read(
+        """SELECT DISTINCT json_extract(metadata, '$."project"') AS project FROM memories """
+        "WHERE project IS NOT NULL ORDER BY project"
+    )
+    return [row[0] for row in rows if isinstance(row[0], str)]
 
 
 def by_handle(file: File, handles: Sequence[str]) -> dict[str, Listed]:

@@ -147,6 +147,9 @@ class File:
     def bring(self, handles: Collection[str]) -> None:
         """See to it that these memories are in the file, if they wait beside it."""
 
+    def settle(self, seconds: float | None = None) -> None:
+        """See to it that all memories are in the file, as far as ``seconds`` are enough."""
+
     @contextmanager
     def write(self, *, synced: bool = True) -> Iterator[Connection]:
         """A transaction that writes: all of it or nothing.

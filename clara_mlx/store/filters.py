@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from clara_mlx.errors import StoreError
@@ -31,10 +32,10 @@ def condition(where: Where) -> tuple[str, list[Any]]:
 
     Args:
         where: Values by key, all of which must match. ``handle``, ``source`` and ``session`` are
-            compared, ``after`` and ``before`` are seconds since 1970, and any other key is looked
-            up in the metadata. A list or tuple matches any of its values, and an empty one
-            nothing; None matches what is absent. Values of metadata match by type as JSON has
-            them: 1 and 1.0 are equal, 1 and true are not.
+            compared, ``after`` and ``before`` are times (a datetime, or seconds since 1970), and
+            any other key is looked up in the metadata. A list or tuple matches any of its values,
+            and an empty one nothing; None matches what is absent. Values of metadata match by type
+            as JSON has them: 1 and 1.0 are equal, 1 and true are not.
 
     Raises:
         StoreError: A key can't be one of metadata, a value can't be compared (a string, a finite
@@ -50,12 +51,14 @@ def condition(where: Where) -> tuple[str, list[Any]]:
         if not _is_text(key):
             raise StoreError(f"where: {_shown(key)} can't be a key of metadata")
         if key in _TIMES:
-            if not _is_number(value):
+            seconds = value.timestamp() if isinstance(value, datetime) else value
+            if not _is_number(seconds):
                 raise StoreError(
-                    f"where: {key} is a time in seconds since 1970, not {_shown(value)}"
+                    f"where: {key} is a datetime, or a time in seconds since 1970, not "
+                    f"{_shown(value)}"
                 )
             parts.append(_TIMES[key])
-            parameters.append(value)
+            parameters.append(seconds)
             continue
         values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
         comparable = _is_text if key in _COLUMNS else _is_plain

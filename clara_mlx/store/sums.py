@@ -13,8 +13,9 @@ from clara_mlx.store.fields import check_number
 from clara_mlx.store.file import File
 from clara_mlx.store.ledger import DELETED_UNTIL, KEYS, SUMS, Round
 
-#: Conditions on session, project, agent, model (each a value or a list), after and before (seconds
-#: since 1970), and for rounds on handle and day; None matches all.
+#: Conditions on day, session, project, agent and model (each a value or a list), on after and
+#: before (a datetime, or seconds since 1970), and on the handle of a memory that was used; None
+#: matches all.
 LedgerWhere = Mapping[str, Any] | None
 
 # By what sums can be sorted.
@@ -94,7 +95,7 @@ def sums(
     if wrong := [name for name in by if name not in KEYS]:
         raise StoreError(f"sums are by {', '.join(KEYS)}, not by {wrong[0]!r}")
     if sort not in _ORDERS:
-        raise StoreError(f"sums can't be sorted by {sort!r}")
+        raise StoreError(f"sums are sorted by one of {', '.join(sorted(_ORDERS))}, not {sort!r}")
     if sort in KEYS and sort not in by:
         sort = "last_at"
     after = (where or {}).get("after")
@@ -118,7 +119,7 @@ def sums(
     rows = file.read(
         f"SELECT {', '.join(select)} FROM {source} WHERE {condition} "
         f"{'GROUP BY ' + ', '.join(keys) if keys else ''} HAVING count(*) "
-        f"ORDER BY {order} DESC{', last_at DESC' if order != 'last_at' else ''} "
+        f"ORDER BY {', '.join([f'{order} DESC', 'last_at DESC', *keys])} "
         f"LIMIT ? OFFSET ?",
         [*parameters, -1 if most is None else check_number("most", most), max(0, skip)],
     )
@@ -175,10 +176,15 @@ def uses(file: File, handle: str, most: int = 100) -> list[Use]:
     return [Use(*row) for row in rows]
 
 
-def _reaches_back(file: File, after: float | None) -> bool:
+def _seconds(value: Any) -> Any:
+    """A time in seconds since 1970; anything else as it is."""
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
+def _reaches_back(file: File, after: Any) -> bool:
     """Whether all rounds since a time are kept one by one."""
     rows = file.read("SELECT value FROM meta WHERE key = ?", (DELETED_UNTIL,))
-    return not rows or (after is not None and after > rows[0][0])
+    return not rows or (after is not None and _seconds(after) > rows[0][0])
 
 
 def _by_days(where: LedgerWhere) -> dict[str, Any]:
@@ -187,7 +193,8 @@ def _by_days(where: LedgerWhere) -> dict[str, Any]:
     found.pop("handle", None)
     for key, inside in (("after", 0.0), ("before", -0.001)):  # the end itself is outside
         if (seconds := found.pop(key, None)) is not None:
-            found[f"{key} day"] = datetime.fromtimestamp(seconds + inside).date().isoformat()
+            day = datetime.fromtimestamp(_seconds(seconds) + inside).date()
+            found[f"{key} day"] = day.isoformat()
     return found
 
 
@@ -204,7 +211,7 @@ def _condition(where: LedgerWhere, day: str) -> tuple[str, list[Any]]:
     for key, value in (where or {}).items():
         if key in comparisons:
             parts.append(comparisons[key])
-            parameters.append(value)
+            parameters.append(_seconds(value))
         elif key in KEYS:
             values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
             column = day if key == "day" else key

@@ -28,7 +28,8 @@ TEXTS = [
 
 @pytest.fixture
 def run(cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command line with a memory of its own."""
+    """The command line with a memory of its own, in a folder that belongs to no repository."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLARA_MLX_MEMORY", str(tmp_path / "agent.db"))
     monkeypatch.delenv("CLARA_MLX_MODEL", raising=False)
     return cli
