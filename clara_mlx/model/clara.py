@@ -20,6 +20,7 @@ from clara_mlx.model.encoder import MemoryTokenEmbedding, batches, encode_batch
 from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.model.generation import Sampling
 from clara_mlx.model.lora import Adapters
+from clara_mlx.model.network import evaluate
 from clara_mlx.model.prompts import PARAPHRASE_USER, DecoderPrompt, Prompts
 from clara_mlx.model.tokenizer import TextTokenizer
 
@@ -75,7 +76,7 @@ def from_folder(folder: ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
     network.model.embed_tokens = MemoryTokenEmbedding(
         network.model.embed_tokens, folder.memory_rows(), folder.config.base_vocab_size, dtype
     )
-    mx.eval(network.parameters())
+    evaluate(network)
 
     def read_adapter(name: str) -> dict[str, mx.array]:
         tensors = folder.adapter(name)

@@ -8,6 +8,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import mlx_lm.models
 from mlx.utils import tree_flatten
@@ -40,6 +41,15 @@ def build_network(config: dict[str, Any], *, where: Path) -> nn.Module:
             f"{type(error).__name__}: {error!s:.200}"
         ) from error
     return network
+
+
+def evaluate(network: nn.Module) -> None:
+    """Compute all arrays of a network, so that another thread than this one can use it.
+
+    Some are no parameters: the frequencies of Llama 3's rotary positions, for one. Left for later
+    they would belong to the stream of the thread that made them, which no other thread has.
+    """
+    mx.eval([a for module in network.modules() for a in module.values() if isinstance(a, mx.array)])
 
 
 def shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

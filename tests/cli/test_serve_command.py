@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
-from gateway import Upstream, says
+from foreign_bases import convert_fresh, make_base
+from gateway import Upstream, says, wait_until
 from served import serving
 from typer.testing import CliRunner
 
@@ -126,3 +128,32 @@ def test_mcp_on_a_damaged_file_says_nothing_to_its_client(tmp_path: Path, kept: 
     # An MCP client takes every line of standard output for a message.
     assert done.returncode == 1 and done.stdout == ""
     assert str(db) in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("family", ["smollm2", "llama3"])
+def test_a_model_on_another_base_is_the_memory_of_a_gateway(tmp_path: Path, family: str) -> None:
+    """ChatML and Llama prompts: what was remembered is compressed, found and answered from."""
+    model = convert_fresh(make_base(family, tmp_path / "base"), tmp_path / "run")
+    upstream = Upstream(says("hello"))
+    options = ("--model", str(model.path), "--window", "8000")
+    with (
+        upstream.running() as url,
+        serving(tmp_path / "agent.db", "--reasoner", url, *options) as (base, _),
+        httpx2.Client(base_url=base, trust_env=False, timeout=60) as client,
+    ):
+
+        def post(path: str, **body: object) -> Any:
+            answer = client.post(path, json=body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        handle = post("/memory/remember", text="worker 3 failed: exit status 1")["handle"]
+        wait_until(lambda: client.get("/memory/status").json()["memory"]["compressed"])
+        (hit, *_) = post("/memory/recall", query="Which worker failed?")["hits"]
+        assert hit["handle"] == handle and hit["cosine"] is not None
+        answer = post("/memory/ask", question="Which worker failed?", max_tokens=4)
+        assert answer["evidence"][0]["handle"] == handle and answer["tokens_read"] == 5
+        asked = [{"role": "user", "content": "hi"}]
+        said = post("/chat/completions", messages=asked)["choices"][0]["message"]["content"]
+        assert said == "hello"

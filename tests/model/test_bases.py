@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from foreign_bases import FAMILIES, convert_fresh, make_base
 from mlx_lm.utils import load_model
@@ -181,3 +183,13 @@ def test_training(folder: Folder, tmp_path: Path, name: str) -> None:
     assert last < first
     trained = ModelFolder.open(tmp_path / "run" / "model")
     assert trained.config.layout == folder(name).config.layout
+
+
+@pytest.mark.parametrize("name", ["llama3", "ministral"])
+def test_another_thread_can_use_a_model(folder: Folder, name: str) -> None:
+    """As a memory does; the frequencies of these bases' positions are no parameters."""
+    model = load(folder(name).path)
+    with ThreadPoolExecutor(1) as other:
+        latents = other.submit(lambda: np.array(model.encode(TEXTS))).result()
+        other.submit(mx.clear_streams).result()
+    assert np.allclose(latents, np.array(model.encode(TEXTS)), atol=1e-5)
