@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from clara_mlx.convert import weight_map
 from clara_mlx.convert.base_config import mlx_config, read_base_config, special_ids
 from clara_mlx.convert.chat_template import read_layout
 from clara_mlx.convert.ignored import refuse_ignored
-from clara_mlx.convert.trial import try_network
+from clara_mlx.convert.trial import try_network, try_prompt
 from clara_mlx.convert.vocabulary import add_tokens, read_tokenizer, vocabulary_size
 from clara_mlx.convert.weight_map import Weight
 from clara_mlx.errors import CheckpointError
@@ -19,6 +20,7 @@ from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.encoder import is_plain
 from clara_mlx.model.layout import PromptLayout
 from clara_mlx.model.network import build_network, check_network, shapes
+from clara_mlx.model.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Base:
             config = replace(config, window=raw.get("max_position_embeddings") or config.window)
         table = weight_map.base_table(shapes(network))
         try_network(network, config, where=where)
+        try_prompt(config, TextTokenizer(json.dumps(tokenizer), where=str(path)), where=where)
         return cls(path, final, config, layout, tokenizer, sizes, table)
 
 

@@ -19,6 +19,7 @@ from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.encoder import encode_batch
 from clara_mlx.model.folder import LAYOUT, ModelFolder, load_arrays
 from clara_mlx.model.prompts import Prompts
+from clara_mlx.model.tokenizer import TextTokenizer
 
 _TEXTS = ([5, 2, 7, 1, 3], [4, 6])  # token ids of the two rows, before their memory tokens
 _MEMORY = [8, 9, 10]
@@ -32,17 +33,26 @@ def try_folder(path: Path) -> None:
         CheckpointError: Something in it can't be read, or can't be run.
     """
     folder = ModelFolder.open(path)
-    prompts = Prompts(folder.config, folder.tokenizer())
+    folder.tokenizer()
+    for name in folder.adapters:
+        load_arrays(path / LAYOUT.adapter.format(name))
+    try_network(folder.load_base(), folder.config, where=path / LAYOUT.config)
+
+
+def try_prompt(config: ClaraConfig, tokenizer: TextTokenizer, *, where: Path) -> None:
+    """Build the shortest prompt that asks anything of one document.
+
+    Raises:
+        CheckpointError: It does not fit the window of the base, whose config is at ``where``.
+    """
+    prompts = Prompts(config, tokenizer)
     try:
         prompts.check_window(prompts.answer("x", 1), 1)
     except PromptTooLong as error:
         raise CheckpointError(
-            f"{path / LAYOUT.config}: the base can attend to {error.window} tokens "
+            f"{where}: the base can attend to {error.window} tokens "
             f"(max_position_embeddings or sliding_window), but a prompt needs {error.tokens}"
         ) from error
-    for name in folder.adapters:
-        load_arrays(path / LAYOUT.adapter.format(name))
-    try_network(folder.load_base(), folder.config, where=path / LAYOUT.config)
 
 
 def try_network(network: Any, config: ClaraConfig, *, where: Path) -> None:
