@@ -131,6 +131,7 @@ class Collator:
 
     - if documents get gradient: document_ids (d, length), document_starts (d,) and
       document_weights (d,); otherwise their latents (d, M, hidden);
+    - if there is a teacher: teacher_latents (d, M, hidden), its latents of the documents;
     - if the decoder runs: ids and sources (b, length), answer_starts (b,), targets and
       target_weights (b, p);
     - if documents are chosen: query_ids (b, length), query_starts (b,), candidates and positives
@@ -142,6 +143,7 @@ class Collator:
     dataset: Dataset
     memory_tokens: int  # M, vectors per document
     latents: DocumentLatents | None = None  # the documents'; None if documents get gradient
+    teacher: DocumentLatents | None = None  # the latents that the documents' are to become
     top_k: int | None = None  # slots of a prompt whose documents are chosen; None: they are given
     in_batch_negatives: bool = False  # every document of a micro-batch is a candidate
 
@@ -165,6 +167,8 @@ class Collator:
                 "document", [self.dataset.documents[n] for n in numbers]
             )
             batch["document_weights"] = _weights(len(numbers), totals.documents)
+        if self.teacher:
+            batch["teacher_latents"] = self.teacher.of(numbers)
         rows = padded_rows(len(micro))
         if micro[0].prompts:
             decoder, used = self._decoder_arrays(micro, place, totals, rows)

@@ -100,6 +100,7 @@ class TrainConfig:
     data: Data
     model: str | None = None
     fresh: Fresh | None = None
+    teacher: str | None = None  # for the stage distil: the model folder before it was quantised
     seed: int = 0
     write_checkpoint: bool = True  # in Hugging Face's layout, beside the model folder
     steps: Steps = field(default_factory=Steps)
@@ -116,6 +117,16 @@ class TrainConfig:
         check(
             self.fresh is None or not stage.chooses,
             f"stage {stage.name} needs a model whose encoder is trained, not [fresh]",
+        )
+        check(
+            (self.teacher is not None) == stage.imitates,
+            "the stage distil needs a teacher: the model folder, not quantised, whose latents are "
+            "wanted"
+            if stage.imitates
+            else f"stage {stage.name} has no teacher; only distil has one",
+        )
+        check(
+            self.fresh is None or not stage.imitates, "the stage distil needs a model, not [fresh]"
         )
         check(bool(self.data.train), "data.train must name at least one file")
         positive = {
@@ -177,6 +188,19 @@ class TrainConfig:
         return self.data.max_length or self.kind.max_length
 
     @property
+    def dropout(self) -> float:
+        """The share of the adapters' inputs that is dropped; none where latents are imitated."""
+        return 0.0 if self.kind.imitates else self.method.dropout
+
+    @property
+    def writes_checkpoint(self) -> bool:
+        """Whether the result is also written in Hugging Face's layout.
+
+        An encoder that makes up for a quantised base is of no use on another.
+        """
+        return self.write_checkpoint and not self.kind.imitates
+
+    @property
     def trains_rows(self) -> bool:
         """Whether the memory tokens' embedding rows are trained."""
         own = self.method.memory_rows
@@ -212,6 +236,7 @@ def _with_full_paths(config: TrainConfig, folder: Path) -> TrainConfig:
         config,
         output=full(config.output),
         model=None if config.model is None else full_unless_hub_id(config.model),
+        teacher=None if config.teacher is None else full_unless_hub_id(config.teacher),
         fresh=fresh and replace(fresh, base=full_unless_hub_id(fresh.base)),
         data=replace(
             data,

@@ -10,7 +10,7 @@ The field names are the reference's: ``docs`` (or ``context``, ``content``); ``a
 ``answers``, ``golden_answers`` or ``gold_answer``, of which the first counts; ``question``;
 ``data_type`` (``qa`` by default, or ``paraphrase``); ``pos_index``, the documents that hold the
 answer, counted from 0. Other fields are ignored. An answer may be a number, true or false: it is
-trained on as it is written there.
+trained on as it is written there. The stage distil reads the documents only.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def read(
     problems: list[str] = []
     hashes: dict[str, str] = {}
     for file in files:
-        for record in _records(file, problems, hashes):
+        for record in _records(file, problems, hashes, stage):
             try:
                 reader.add(record)
             except ClaraError as error:
@@ -147,7 +147,9 @@ def read(
     return Dataset(reader.documents, list(reader.groups.values()), reader.chunked, hashes)
 
 
-def _records(file: Path, problems: list[str], hashes: dict[str, str]) -> Iterator[Record]:
+def _records(
+    file: Path, problems: list[str], hashes: dict[str, str], stage: Stage
+) -> Iterator[Record]:
     """The records of a file; a line that has none is added to the problems.
 
     At the end the file's hash is known. It is taken of the lines as they are read, because a pipe
@@ -164,7 +166,7 @@ def _records(file: Path, problems: list[str], hashes: dict[str, str]) -> Iterato
                     continue
                 try:
                     # As a Decimal, a number keeps its digits: 1.50 stays 1.50.
-                    yield _record(json.loads(line, parse_float=Decimal), where)
+                    yield _record(json.loads(line, parse_float=Decimal), where, stage)
                 except (ValueError, RecursionError) as error:
                     problems.append(f"{where}: {error}")
     except (OSError, UnicodeDecodeError) as error:
@@ -172,7 +174,7 @@ def _records(file: Path, problems: list[str], hashes: dict[str, str]) -> Iterato
     hashes[str(file)] = digest.hexdigest()
 
 
-def _record(raw: Any, where: str) -> Record:
+def _record(raw: Any, where: str, stage: Stage) -> Record:
     """A record from a line's JSON; a ValueError says what is wrong with it."""
     if not isinstance(raw, dict):
         raise ValueError("not a JSON object")
@@ -180,6 +182,8 @@ def _record(raw: Any, where: str) -> Record:
     if name is None:
         raise ValueError(f"no list of documents ({', '.join(_DOCUMENTS)})")
     documents = _texts(raw[name], name)
+    if stage.imitates:
+        return Record(where, documents, pairs=(), positives=(), paraphrase=False)
     paraphrase = raw.get("data_type", "qa") == "paraphrase"
     if raw.get("data_type", "qa") not in ("qa", "paraphrase"):
         raise ValueError(f"data_type {raw['data_type']!r} is neither qa nor paraphrase")
@@ -307,7 +311,9 @@ class _Reader:
     ) -> Iterator[tuple[str, str, tuple[DecoderPrompt, ...]]]:
         """Question, answer and prompts of each example that a record gives in this stage."""
         prompts = self.prompts
-        if record.paraphrase:
+        if self.stage.imitates:
+            yield "", "", ()
+        elif record.paraphrase:
             answer = record.pairs[0][1]
             yield (
                 "",

@@ -71,7 +71,7 @@ class Evaluator:
             mx.eval(loss, parts)
             for name, value in ({"loss": loss} | parts).items():
                 figures[name] = figures.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
-        if self._asked:
+        if self._asked and not self._config.kind.imitates:
             figures |= self._measure_answers()
         return figures
 

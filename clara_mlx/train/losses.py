@@ -134,6 +134,22 @@ def retrieval(
     return loss, {"contrastive": loss}
 
 
+def imitation(network: Network, batch: Arrays) -> tuple[mx.array, Arrays]:
+    """The squared distance of each document's latents from the teacher's, relative to their square.
+
+    Returns:
+        The loss, and the mean ``cosine`` of the flattened latents.
+    """
+    latents = network.encode(batch["document_ids"], batch["document_starts"], "encoder")
+    found = latents.reshape(latents.shape[0], -1).astype(mx.float32)
+    wanted = batch["teacher_latents"].reshape(found.shape)
+    squares = wanted.square().sum(axis=-1)
+    loss = (((found - wanted).square().sum(axis=-1) / squares) * batch["document_weights"]).sum()
+    norms = mx.linalg.norm(found, axis=-1) * mx.sqrt(squares)
+    cosines = (found * wanted).sum(axis=-1) / mx.maximum(norms, 1e-12)
+    return loss, {"cosine": (cosines * batch["document_weights"]).sum()}
+
+
 def differentiable_topk(
     scores: mx.array, k: int, temperature: float = TEMPERATURE
 ) -> tuple[mx.array, mx.array]:

@@ -10,7 +10,7 @@ from typing import Any
 from clara_mlx.convert.export import tables_of
 from clara_mlx.convert.trained import save_trained
 from clara_mlx.errors import ClaraError
-from clara_mlx.model.clara import from_folder
+from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import CLARA, ModelFolder, resolve
 from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.config import Fresh, TrainConfig, read_config
@@ -47,10 +47,12 @@ class Run:
                     f"{folder.path}: a model of {folder.compressor}; the stages are CLaRa's, so "
                     "name a model folder of CLaRa, or a base under [fresh]"
                 )
-            if config.write_checkpoint and folder.is_quantised:
+            if config.writes_checkpoint and folder.is_quantised:
                 tables_of(folder)  # better before the training than after: they may be gone
             plan = Plan.make(config, folder.config, folder.tokenizer())
-        return cls(config, folder, Trainer.prepare(config, from_folder(folder), plan))
+        teacher = config.teacher and _open_teacher(config.teacher, folder)
+        clara = from_folder(folder)
+        return cls(config, folder, Trainer.prepare(config, clara, plan, teacher or None))
 
     def train(self, on_step: OnStep | None = None, say: Say | None = None) -> dict[str, Any]:
         """Train, or resume and train to the end, then write the model folder and the checkpoint.
@@ -66,11 +68,12 @@ class Run:
         config, output = self.config, Path(self.config.output)
         trained = dict(self.trainer.parameters)
         rows = trained.pop(ROWS, None)
-        described = replace(self.folder.config, training_stage=config.kind.checkpoint_name)
+        stage = config.kind.checkpoint_name or self.folder.config.training_stage
+        described = replace(self.folder.config, training_stage=stage)
         if config.kind.chooses:
             described = replace(described, generation_top_k=config.method.top_k)
         model = output / "model"
-        checkpoint = output / "checkpoint" if config.write_checkpoint else None
+        checkpoint = output / "checkpoint" if config.writes_checkpoint else None
         save_trained(
             self.folder,
             trained,
@@ -102,6 +105,28 @@ def describe(file: Path) -> dict[str, Any]:
         described = start.source.config
         trained[ROWS] = len(described.added_tokens) * described.hidden_size
     return plan.describe(trained) | {"writes": {} if start.is_written else start.sizes()}
+
+
+def _open_teacher(path: str, student: ModelFolder) -> Clara:
+    """The model whose latents are wanted, if it reads and writes as the student does.
+
+    Raises:
+        ClaraError: It is quantised, too, or another kind of model.
+    """
+    folder = ModelFolder.open(resolve(path))
+    if folder.is_quantised:
+        raise ClaraError(
+            f"{folder.path}: the teacher is quantised itself; convert the same checkpoint with "
+            "-q none"
+        )
+    same = ("doc_max_length", "compr_rate", "hidden_size", "base_vocab_size", "bos_id", "eos_id")
+    other = [n for n in same if getattr(folder.config, n) != getattr(student.config, n)]
+    if other:
+        raise ClaraError(
+            f"{folder.path}: no teacher for {student.path}: other {', '.join(other)}; convert the "
+            "same checkpoint with -q none"
+        )
+    return from_folder(folder)
 
 
 def _plan_start(config: TrainConfig, fresh: Fresh) -> tuple[Start, Plan]:

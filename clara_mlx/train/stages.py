@@ -22,6 +22,7 @@ class Stage:
     mse_weight: float  # in the loss, of the mse between memory tokens and the other tokens
     max_length: int  # most tokens of a prompt with its answer
     batch_size: int  # examples per optimiser step
+    imitates: bool = False  # latents are to be those of another model; lines need documents only
 
 
 # Compression: the encoder learns to keep what the decoder needs for many questions.
@@ -55,9 +56,24 @@ _END_TO_END = Stage(
 )
 # The query reasoner learns from examples that name the right documents; no text is written.
 _RETRIEVAL = replace(_END_TO_END, name="retrieval", trains=("query_reasoner",), decodes=False)
+# Not one of the reference's: the encoder of a quantised model learns the latents of before.
+# Its adapter is a low-rank correction of every matrix, and takes no more room than it did.
+_DISTIL = Stage(
+    name="distil",
+    checkpoint_name="",  # the model's own: what it can do stays the same
+    trains=("encoder",),
+    decodes=False,
+    chooses=False,
+    learning_rate=3e-4,
+    schedule="cosine",
+    mse_weight=0.0,
+    max_length=1024,
+    batch_size=8,
+    imitates=True,
+)
 
 #: By name, in the order in which a model goes through them.
-STAGES = {stage.name: stage for stage in (_SCP, _INSTRUCT, _END_TO_END, _RETRIEVAL)}
+STAGES = {stage.name: stage for stage in (_SCP, _INSTRUCT, _END_TO_END, _RETRIEVAL, _DISTIL)}
 
 
 def stage_named(name: str) -> Stage:

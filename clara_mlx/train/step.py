@@ -85,6 +85,8 @@ class Stepper:
 
     def _stage_loss(self, batch: Arrays) -> tuple[mx.array, Arrays]:
         method, stage = self._config.method, self._config.kind
+        if stage.imitates:
+            return losses.imitation(self.network, batch)
         if not stage.chooses:
             return losses.answers(self.network, batch, mse_weight=self._config.mse_weight)
         latents = batch["latents"]
@@ -103,7 +105,7 @@ class Stepper:
         self, trained: Parameters, batch: Arrays, key: mx.array
     ) -> tuple[mx.array, Arrays, Parameters]:
         def loss(trained: Parameters) -> tuple[mx.array, Arrays]:
-            share = self._config.method.dropout
+            share = self._config.dropout
             with use_dropout(self._clara.lora, Dropout(share, key) if share else None):
                 return self._loss_of(trained, batch)
 

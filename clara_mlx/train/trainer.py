@@ -34,6 +34,7 @@ class Trainer:
         clara: The model, which is trained in place.
         plan: The examples, and the steps that are made of them.
         trained: The arrays to train.
+        teacher: The model whose latents are wanted, in a stage that imitates.
     """
 
     def __init__(
@@ -42,14 +43,18 @@ class Trainer:
         clara: Clara,
         plan: Plan,
         trained: Parameters,
+        teacher: Clara | None = None,
     ) -> None:
         self.config = config
         self.clara = clara
         self.plan = plan
         self.parameters = trained
+        self.teacher = teacher
 
     @classmethod
-    def prepare(cls, config: TrainConfig, clara: Clara, plan: Plan) -> Trainer:
+    def prepare(
+        cls, config: TrainConfig, clara: Clara, plan: Plan, teacher: Clara | None = None
+    ) -> Trainer:
         """Give the model the adapters that the run trains."""
         if config.kind.chooses:
             clara.add_query_reasoner()
@@ -60,7 +65,7 @@ class Trainer:
         trained = parameters.collect(
             clara.network, clara.lora, config.kind.trains, rows=config.trains_rows
         )
-        return cls(config, clara, plan, trained)
+        return cls(config, clara, plan, trained, teacher)
 
     @property
     def steps(self) -> int:
@@ -85,7 +90,8 @@ class Trainer:
             ClaraError: The loss is not finite, or the folder is another run's.
         """
         cadence, plan = self.config.steps, self.plan
-        read = Read(self.clara.fingerprint, plan.hashes)
+        teacher = {"the teacher": self.teacher.fingerprint} if self.teacher else {}
+        read = Read(self.clara.fingerprint, {**plan.hashes, **teacher})
         with RunFolder.open(self.config, read, say or (lambda line: None)) as folder:
             # 1) Go on from the newest state.
             stepper = Stepper(self.clara, self.config, self.parameters)
@@ -174,6 +180,9 @@ class Trainer:
 
     def _collator(self, dataset: Dataset) -> Collator:
         memory_tokens, method = self.clara.config.memory_tokens, self.config.method
+        if self.teacher:
+            wanted = DocumentLatents(self.teacher, dataset.documents, keep=method.keep_latents)
+            return Collator(dataset, memory_tokens, teacher=wanted)
         if not self.config.kind.chooses:
             return Collator(dataset, memory_tokens)
         # With trained memory rows, a document's latents change from step to step.
