@@ -8,6 +8,8 @@ from typing import Any
 
 from safetensors import safe_open
 
+from clara_mlx.compressors.lclm.folder import ADAPTER_FILE, DECODER, ENCODER, ROWS_FILE, LclmFolder
+from clara_mlx.compressors.lclm.folder import NAME as LCLM
 from clara_mlx.convert.disk import sha256_of
 from clara_mlx.convert.files import (
     locate_checkpoint,
@@ -16,11 +18,13 @@ from clara_mlx.convert.files import (
     read_licence,
     read_tables,
 )
+from clara_mlx.convert.lclm_source import LclmSource, is_lclm
 from clara_mlx.convert.tensors import TensorRef
 from clara_mlx.convert.weight_map import TABLES
 from clara_mlx.errors import CheckpointError, Progress, reason
 from clara_mlx.model.config import ClaraConfig
-from clara_mlx.model.folder import LAYOUT, ModelFolder
+from clara_mlx.model.folder import LAYOUT, ModelFolder, compressor_of
+from clara_mlx.model.schemes import Scheme
 
 
 def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]:
@@ -34,7 +38,11 @@ def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]
         CheckpointError: The place holds neither, or is damaged.
     """
     if (Path(path) / LAYOUT.clara).is_file():
+        if compressor_of(Path(path)) == LCLM:
+            return _inspect_lclm_folder(LclmFolder.open(path))
         return _inspect_folder(ModelFolder.open(path))
+    if is_lclm(path, subfolder):
+        return _inspect_lclm_checkpoint(LclmSource.open(path, subfolder=subfolder))
     return _inspect_checkpoint(path, subfolder)
 
 
@@ -48,7 +56,8 @@ def check(path: str | Path, *, progress: Progress | None = None) -> int:
         CheckpointError: A file has changed, or the folder was made before there were hashes; the
             message names each of the files.
     """
-    folder = ModelFolder.open(path)
+    is_lclm_folder = compressor_of(Path(path)) == LCLM
+    folder = LclmFolder.open(path) if is_lclm_folder else ModelFolder.open(path)
     hashes = folder.description.get("sha256")
     if not isinstance(hashes, dict):
         raise CheckpointError(
@@ -95,6 +104,41 @@ def _inspect_folder(folder: ModelFolder) -> dict[str, Any]:
         "licence": folder.description.get("licences"),
         "tensors": {part: _summarise_files(files) for part, files in parts.items()},
         **{key: folder.description.get(key) for key in keep},
+    }
+
+
+def _inspect_lclm_folder(folder: LclmFolder) -> dict[str, Any]:
+    """Describe an LCLM folder from ``clara.json`` and its files' headers."""
+    parts = {
+        name: sorted((folder.path / name).glob("model*.safetensors")) for name in (ENCODER, DECODER)
+    }
+    parts["adapter"] = [folder.path / ADAPTER_FILE]
+    parts["memory-token rows"] = [folder.path / ROWS_FILE]
+    keep = ("fingerprint", "dtype", "recipe", "source", "notes")
+    quantised = folder.description.get("quantization") or {}
+    return {
+        "kind": "model folder",
+        "compressor": LCLM,
+        "path": str(folder.path),
+        "config": folder.config.to_dict(),
+        "licence": folder.description.get("licences"),
+        "tensors": {part: _summarise_files(files) for part, files in parts.items()},
+        **{f"quantization of the {part}": str(Scheme.read(q)) for part, q in quantised.items()},
+        **{key: folder.description.get(key) for key in keep},
+    }
+
+
+def _inspect_lclm_checkpoint(source: LclmSource) -> dict[str, Any]:
+    """Describe an LCLM checkpoint, whose parts have been checked."""
+    parts = {ENCODER: source.encoder, "adapter": source.adapter, DECODER: source.decoder}
+    return {
+        "kind": "checkpoint",
+        "compressor": LCLM,
+        "path": str(source.path),
+        "revision": source.revision,
+        "config": source.config.to_dict(),
+        "licence": source.licences["checkpoint"],
+        "tensors": {n: _summarise_tensors(list(p.tensors.values())) for n, p in parts.items()},
     }
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from clara_mlx.compressors.lclm.folder import NAME as LCLM
+from clara_mlx.compressors.lclm.folder import LclmFolder
 from clara_mlx.convert.conversion import Conversion, convert
 from clara_mlx.convert.lclm import convert_lclm
 from clara_mlx.convert.lclm_source import LclmSource, is_lclm
+from clara_mlx.convert.lclm_verification import verify_lclm
 from clara_mlx.convert.source import Source
-from clara_mlx.errors import CheckpointError
+from clara_mlx.convert.verification import Verification, verify
+from clara_mlx.errors import CheckpointError, Progress
+from clara_mlx.model.folder import ModelFolder, compressor_of
 
 #: A checkpoint of any kind, found and checked.
 AnySource: TypeAlias = Source | LclmSource
@@ -34,6 +39,28 @@ def open_checkpoint(
             )
         return LclmSource.open(checkpoint, subfolder=subfolder, revision=revision)
     return Source.open(checkpoint, base=base, subfolder=subfolder, revision=revision)
+
+
+def open_recorded(
+    folder: str | Path, *, checkpoint: str | None = None, base: str | None = None
+) -> AnySource:
+    """Open what a model folder was made from, or the places given instead.
+
+    Raises:
+        CheckpointError: It is not there any more, or is another one.
+    """
+    if compressor_of(Path(folder)) == LCLM:
+        return LclmSource.open_recorded(LclmFolder.open(folder), checkpoint=checkpoint)
+    return Source.open_recorded(ModelFolder.open(folder), checkpoint=checkpoint, base=base)
+
+
+def verify_checkpoint(
+    folder: str | Path, checkpoint: AnySource, *, progress: Progress | None = None
+) -> Verification:
+    """Compare a model folder with the checkpoint that it was made from; see `verify`."""
+    if isinstance(checkpoint, LclmSource):
+        return verify_lclm(folder, checkpoint, progress=progress)
+    return verify(folder, checkpoint, progress=progress)
 
 
 def convert_checkpoint(checkpoint: AnySource, to: str | Path, **options: Any) -> Conversion:

@@ -99,7 +99,7 @@ def convert_lclm(
                 for name in networks:
                     save_shards(folder / name, parts[name], quantiser)
                 save_arrays(folder / ADAPTER_FILE, quantiser.quantise_all(parts[ADAPTER]))
-                rows = _memory_rows(source)
+                rows = memory_rows(source)
                 save_arrays(folder / ROWS_FILE, {ROWS: rows})
                 result.bytes["memory-token rows"] = rows.nbytes
                 # 3. Describe them.
@@ -128,7 +128,7 @@ def _fit(part: LclmPart, quantisation: Quantisation, recipe: str | Recipe | None
     return Scheme.fit(quantisation, shapes, recipe=recipe, layers=layers)
 
 
-def _memory_rows(source: LclmSource) -> mx.array:
+def memory_rows(source: LclmSource) -> mx.array:
     """The rows of the three added tokens (3, hidden), exactly as the checkpoint has them."""
     first = source.config.memory_start_id
     table = source.decoder.tensors["model.embed_tokens.weight"].read()

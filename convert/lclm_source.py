@@ -9,7 +9,7 @@ from typing import Any
 
 from clara_mlx.compressors.lclm.config import MEMORY_TOKENS, LclmConfig
 from clara_mlx.compressors.lclm.encoder import Adapter
-from clara_mlx.compressors.lclm.folder import ADAPTER_FILE, DECODER, ENCODER
+from clara_mlx.compressors.lclm.folder import ADAPTER_FILE, DECODER, ENCODER, LclmFolder
 from clara_mlx.convert import files, licences
 from clara_mlx.convert.base_config import mlx_config, read_base_config
 from clara_mlx.convert.downloads import is_named
@@ -111,6 +111,22 @@ class LclmSource:
             decoder=decoder,
             notes=notes if found else [],
             licences={"checkpoint": _find_licence(path)},
+        )
+
+    @classmethod
+    def open_recorded(
+        cls, folder: LclmFolder, *, checkpoint: str | Path | None = None
+    ) -> LclmSource:
+        """Open the source that a model folder says it was made from, or the place given instead.
+
+        Raises:
+            CheckpointError: It is not there any more, or is another one.
+        """
+        recorded = folder.description["source"]
+        if checkpoint:
+            return cls.open(checkpoint)
+        return cls.open(
+            recorded["checkpoint"], subfolder=recorded["subfolder"], revision=recorded["revision"]
         )
 
     @property

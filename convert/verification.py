@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from clara_mlx.convert.quantise import (
 from clara_mlx.convert.source import Source
 from clara_mlx.convert.streamed import float32_embeds, float32_states
 from clara_mlx.convert.tensors import TensorRef
-from clara_mlx.convert.weight_map import ADAPTER, inverse
+from clara_mlx.convert.weight_map import ADAPTER, Weight, inverse
 from clara_mlx.errors import Progress
 from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.decoder import fill_slots, sources
@@ -96,7 +96,15 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
     """
     opened = ModelFolder.open(folder)
     result = Verification()
-    _compare_base(opened, source, result, progress)
+    compare_network(
+        sorted(opened.path.glob("model*.safetensors")),
+        inverse(source.base_table, source.sizes["layers"]),
+        source.base,
+        Scheme.of(opened),
+        opened.dtype,
+        result,
+        progress,
+    )
     for name, tensors in source.adapters.items():
         _compare_adapter(opened, name, tensors, source.sizes["layers"], result)
     rows = source.memory_rows()
@@ -114,17 +122,31 @@ def verify(folder: str | Path, source: Source, *, progress: Progress | None = No
     return result
 
 
-def _compare_base(
-    folder: ModelFolder, source: Source, result: Verification, progress: Progress | None
+def compare_network(
+    files: Sequence[Path],
+    lines: Mapping[str, Weight],
+    tensors: Mapping[str, TensorRef],
+    scheme: Scheme | None,
+    dtype: mx.Dtype,
+    result: Verification,
+    progress: Progress | None = None,
 ) -> None:
-    """Quantise every tensor of the source's base again, and compare it with the stored one."""
-    scheme = Scheme.of(folder)
+    """Quantise every tensor of a network's source again, and compare it with the stored one.
+
+    Args:
+        files: Where the network is stored.
+        lines: The weight map, by the stored names.
+        tensors: The source's, by its own names.
+        scheme: How matrices are quantised, if they are.
+        dtype: The type of everything else.
+        result: Where what is found is added.
+        progress: Called as tensors are done.
+    """
     stored: dict[str, mx.array] = {}  # lazy: read when compared
-    for file in sorted(folder.path.glob("model*.safetensors")):
+    for file in files:
         stored |= load_arrays(file)
-    lines = inverse(source.base_table, source.sizes["layers"])
     for number, (name, line) in enumerate(lines.items(), 1):
-        original = source.base[line.source].read()
+        original = tensors[line.source].read()
         path = name.removesuffix(".weight")
         names = [n for n in (name, f"{path}.scales", f"{path}.biases") if n in stored]
         result.tensors += 1
@@ -133,7 +155,7 @@ def _compare_base(
             continue
         arrays = {n: stored.pop(n) for n in names}
         quantisation = scheme.format_of(name, original.shape) if scheme else None
-        expected = quantise_tensor(name, original, folder.dtype, quantisation)
+        expected = quantise_tensor(name, original, dtype, quantisation)
         if expected.keys() != arrays.keys() or any(
             arrays[n].shape != array.shape or arrays[n].dtype != array.dtype
             for n, array in expected.items()

@@ -172,7 +172,7 @@ def _quantisation(
 
 @commands.command()
 def inspect(
-    path: Annotated[str, typer.Argument(help="A model folder or a CLaRa checkpoint.")],
+    path: Annotated[str, typer.Argument(help="A model folder or a checkpoint.")],
     subfolder: Subfolder = None,
     verify: Annotated[
         bool,
@@ -195,8 +195,8 @@ def inspect(
 
     `clara-mlx inspect clara-7b-q8 --verify`
     """
-    from clara_mlx.convert import Source, inspection, report
-    from clara_mlx.model.folder import ModelFolder
+    from clara_mlx.convert import inspection, report
+    from clara_mlx.convert.kinds import open_recorded
 
     if check:
         with progress_bar("checking") as progress:
@@ -208,21 +208,17 @@ def inspect(
         described = inspection.inspect(path, subfolder=subfolder)
         emit(described, report.inspection(described), as_json)
         return
-    checkpoint = Source.open_recorded(ModelFolder.open(path), checkpoint=source, base=base)
+    checkpoint = open_recorded(path, checkpoint=source, base=base)
     verification = _verify(path, checkpoint)
     emit(verification.to_dict(), report.verification(verification), as_json)
     _fail_on_differences(path, verification)
 
 
 def _verify(folder: str | Path, checkpoint: AnySource) -> Verification:
-    from clara_mlx.convert import verification
-    from clara_mlx.convert.lclm_source import LclmSource
-
-    if isinstance(checkpoint, LclmSource):
-        raise ClaraError(f"{folder}: comparing an LCLM folder with its source is not possible yet")
+    from clara_mlx.convert.kinds import verify_checkpoint
 
     with progress_bar("verifying") as progress:
-        return verification.verify(folder, checkpoint, progress=progress)
+        return verify_checkpoint(folder, checkpoint, progress=progress)
 
 
 def _fail_on_differences(path: str | Path, verification: Verification) -> None:

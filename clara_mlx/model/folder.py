@@ -77,6 +77,11 @@ class ModelFolder:
         description = describe(path)
         written = description.get("format")
         if type(written) is not int or written > LAYOUT.format:
+            if "compressor" in description:
+                raise CheckpointError(
+                    f"{path}: a model folder of {description['compressor']!r:.40}, not of CLaRa; "
+                    "clara_mlx.load opens any that this clara-mlx knows"
+                )
             raise CheckpointError(
                 f"{path}: format {written!r}, but this clara-mlx reads up to {LAYOUT.format}; "
                 "update clara-mlx or convert again"
