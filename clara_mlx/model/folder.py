@@ -77,9 +77,9 @@ class ModelFolder:
         description = describe(path)
         written = description.get("format")
         if type(written) is not int or written > LAYOUT.format:
-            if "compressor" in description:
+            if (theirs := compressor_of(path)) not in ("clara", "pisco"):
                 raise CheckpointError(
-                    f"{path}: a model folder of {description['compressor']!r:.40}, not of CLaRa; "
+                    f"{path}: a model folder of {theirs!r:.40}, not of CLaRa; "
                     "clara_mlx.load opens any that this clara-mlx knows"
                 )
             raise CheckpointError(
