@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,8 @@ import mlx.core as mx
 
 from clara_mlx import machine
 from clara_mlx.errors import ClaraError, Progress
+from clara_mlx.evaluate import verdicts
+from clara_mlx.evaluate.memory_speed import measure_memory
 from clara_mlx.model import chunking
 from clara_mlx.model.clara import Clara, load
 from clara_mlx.model.lora import AdaptedLinear, dims
@@ -36,6 +39,7 @@ def measure(
     batches: list[int],
     repeats: int,
     answer_tokens: int,
+    outputs: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a model folder; times are in seconds, and every figure is a median.
@@ -46,21 +50,24 @@ def measure(
         batches: Numbers of chunks that are compressed together.
         repeats: Number of timings behind each median.
         answer_tokens: Largest number of tokens to generate.
+        outputs: Number of outputs to remember, recall and ask about; 0 leaves the memory out.
         progress: Called after each figure.
 
     Returns:
         A dict ready for JSON with the machine, load, compress (by chunk tokens and batch), query,
-        answer (by documents), and the largest memory used.
+        answer (by documents), the largest memory used, the memory file if there are outputs, and
+        the verdicts.
     """
     mx.reset_peak_memory()
     started = time.perf_counter()
     clara = load(path)
     loaded = {"seconds": time.perf_counter() - started, "array_bytes": mx.get_active_memory()}
     limit = clara.config.doc_max_length
+    too_long = [length for length in lengths if length > limit]
     lengths = [length for length in lengths if length <= limit]
     if not lengths:
         raise ClaraError(f"no length fits into a chunk, which holds {limit} tokens in this model")
-    total = len(lengths) * len(batches) + 4
+    total = len(lengths) * len(batches) + 4 + bool(outputs)
     done = 0
 
     def tick(what: str) -> None:
@@ -85,7 +92,11 @@ def measure(
         read = mx.repeat(latents, documents, 0)
         answers.append(_time_answers(clara, read, answer_tokens, repeats))
         tick(f"answer from {documents}")
-    return {
+    memory_file = None
+    if outputs:
+        memory_file = measure_memory(clara, outputs)
+        tick("memory")
+    result = {
         "model": str(path),
         "fingerprint": clara.fingerprint,
         "machine": machine.describe(),
@@ -94,6 +105,7 @@ def measure(
         "repeats": repeats,
         "load": loaded,
         "compress": compress,
+        "left_out_lengths": too_long,
         "query": {"seconds": median(query), "all_seconds": query},
         "answer": answers,
         "memory": {
@@ -101,7 +113,9 @@ def measure(
             "peak_array_bytes": mx.get_peak_memory(),
             "peak_resident_bytes": machine.peak_resident_bytes(),
         },
+        "memory_file": memory_file,
     }
+    return result | {"verdicts": [asdict(verdict) for verdict in verdicts.of_bench(result)]}
 
 
 def _time_compress(
@@ -114,6 +128,7 @@ def _time_compress(
     positions = batch * (tokens + 3 + clara.config.memory_tokens)  # 3 layout tokens
     flops = 2 * _matrix_weights(clara) * positions
     return {
+        "asked_tokens": length,
         "chunk_tokens": tokens,
         "batch": batch,
         "seconds": seconds,
@@ -170,15 +185,16 @@ def _text_of(clara: Clara, tokens: int) -> tuple[str, int]:
 
 
 def tables(result: dict[str, Any]) -> list[RenderableType]:
-    """The result as lines and tables for people."""
+    """The result as lines and tables for people, the verdicts last."""
     from rich.table import Table
 
     used = result["machine"]
     memory = result["memory"]
     compress = Table("chunk tokens", "batch", "ms", "ms per chunk", "tokens/s", "of matmul peak")
     for row in result["compress"]:
+        differs = row["asked_tokens"] != row["chunk_tokens"]
         compress.add_row(
-            str(row["chunk_tokens"]),
+            f"{row['chunk_tokens']}{' *' if differs else ''}",
             str(row["batch"]),
             f"{1e3 * row['seconds']:.1f}",
             f"{1e3 * row['seconds_per_chunk']:.1f}",
@@ -204,6 +220,45 @@ def tables(result: dict[str, Any]) -> list[RenderableType]:
         f"matmul peak measured here: {result['matmul_flops'] / 1e9:,.0f} GFLOP/s "
         f"({result['compute_dtype']})",
         compress,
+        *_notes_on_lengths(result),
         f"query encoding: {1e3 * result['query']['seconds']:.1f} ms",
         answer,
+        *_memory_lines(result["memory_file"]),
+        verdicts.table_of([verdicts.Verdict(**verdict) for verdict in result["verdicts"]]),
+    ]
+
+
+def _notes_on_lengths(result: dict[str, Any]) -> list[str]:
+    """What became of the lengths that were asked for."""
+    notes = []
+    changed = {
+        row["asked_tokens"]: row["chunk_tokens"]
+        for row in result["compress"]
+        if row["asked_tokens"] != row["chunk_tokens"]
+    }
+    if changed:
+        pairs = ", ".join(f"{there} for {asked}" for asked, there in changed.items())
+        notes.append(f"* chunks end with lines, as they do in use: {pairs}")
+    if result["left_out_lengths"]:
+        lengths = ", ".join(map(str, result["left_out_lengths"]))
+        notes.append(f"left out, as they exceed this model's chunks: {lengths} tokens")
+    return notes
+
+
+def _memory_lines(found: dict[str, Any] | None) -> list[RenderableType]:
+    if found is None:
+        return []
+    from rich.table import Table
+
+    table = Table("with a memory", "median, ms", "p95, ms")
+    rows = {"remember, durable": found["remember"]}
+    rows |= {f"recall, k = 10, {row['mode']}": row for row in found["recall"]}
+    rows[f"ask, k = {found['ask']['k']}, {found['ask']['max_tokens']} tokens"] = found["ask"]
+    for name, row in rows.items():
+        table.add_row(name, f"{1e3 * row['seconds']:.1f}", f"{1e3 * row['p95_seconds']:.1f}")
+    return [
+        table,
+        f"{found['outputs']} outputs, {found['chunks']:,} chunks: all compressed after "
+        f"{found['compress']['seconds']:.1f} s, {1e3 * found['compress']['seconds_per_chunk']:.1f} "
+        "ms a chunk",
     ]

@@ -197,6 +197,8 @@ def test_bench(cli: Any, folder: Any) -> None:
         "2",
         "--answer-tokens",
         "3",
+        "--outputs",
+        "4",
     )
     result = json.loads(cli("bench", folder("c16", "e2e", "-q", "8"), *options, "--json").stdout)
     assert [(row["batch"], len(row["all_seconds"])) for row in result["compress"]] == [
@@ -210,5 +212,13 @@ def test_bench(cli: Any, folder: Any) -> None:
     assert result["machine"]["cores"] == os.cpu_count()
     assert result["memory"]["array_bytes_with_adapters"] > 0
     assert result["matmul_flops"] > 1e6
-    quick = ("--lengths", 16, "--batches", 1, "--repeats", 1, "--answer-tokens", 1)
-    assert "of matmul peak" in cli("bench", folder("c16", "e2e"), *quick).stdout
+    assert result["left_out_lengths"] == [999]
+    found = result["memory_file"]
+    assert found["outputs"] == 4 and found["chunks"] >= 4
+    assert {row["mode"] for row in found["recall"]} == {"hybrid", "latent", "text"}
+    words = [verdict["word"] for verdict in result["verdicts"]]
+    assert len(words) == 3 and words[0] == "yes"  # a tiny model loads in 8 GB
+    quick = ("--lengths", "16,999", "--batches", 1, "--repeats", 1, "--answer-tokens", 1)
+    shown = cli("bench", folder("c16", "e2e"), *quick, "--outputs", 0).stdout
+    assert "of matmul peak" in shown and "exceed this model's chunks: 999" in shown
+    assert "Does it load in less than 8 GB?" in shown and "ten best" not in shown
