@@ -123,10 +123,8 @@ def test_calls_are_read(reply: str, calls: list[Any]) -> None:
 def test_tools_and_calls_are_in_the_prompt(lclm: Load) -> None:
     """Qwen3's tags are tokens where the tokenizer has them; text from outside never is one."""
     model = lclm("c16")
-    added = {
-        t.content: i for i, t in model.decoder_tokenizer.full.get_added_tokens_decoder().items()
-    }
-    tag, response = added["<tool_call>"], added["<tool_response>"]
+    tokenizer = model.decoder_tokenizer.full
+    tag, response = map(tokenizer.token_to_id, ("<tool_call>", "<tool_response>"))
     call = {"function": {"name": "expand", "arguments": '{"handle": "m-1"}'}}
     messages = [
         {"role": "assistant", "content": None, "tool_calls": [call]},
