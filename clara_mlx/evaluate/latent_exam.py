@@ -1,0 +1,189 @@
+"""A compressor that makes vectors, in the exam: its own decoder answers from them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clara_mlx.compressors.compressor import (
+    Floats,
+    LatentCompressor,
+    TextualCompressor,
+    Tokens,
+)
+from clara_mlx.errors import Progress
+from clara_mlx.evaluate.exam import Exam, stands_in
+from clara_mlx.evaluate.textual_exam import Shortened, shorten_all
+from clara_mlx.evaluate.timed import Timed
+from clara_mlx.memory import Memory
+from clara_mlx.model import chunking
+
+#: Numbers of chunks that a memory's answer is made from.
+ASKED_CHUNKS = (1, 5)
+
+# Chunks that are encoded together.
+_BATCH = 64
+
+
+class LatentExam:
+    """Encodes all outputs of an exam, and asks their questions.
+
+    Args:
+        compressor: The compressor.
+        exam: The outputs and questions.
+        tokens: What the reasoner's tokens are counted by.
+        max_tokens: Largest number of tokens in an answer.
+        progress: Called with each output and question.
+    """
+
+    def __init__(
+        self,
+        compressor: LatentCompressor,
+        exam: Exam,
+        tokens: Tokens,
+        max_tokens: int,
+        progress: Progress,
+    ) -> None:
+        self._compressor = compressor
+        self._exam = exam
+        self._tokens = tokens
+        self._max_tokens = max_tokens
+        self._progress = progress
+        self._encoding = Timed()
+        self._own_tokens = 0  # of all outputs, by the compressor's own tokenizer
+        self._documents = list(self._encode())  # the vectors of each output's chunks
+
+    @property
+    def positions(self) -> list[int]:
+        """Decoder positions that the vectors of each output take."""
+        beside = self._compressor.separators
+        return [sum(len(one) + beside for one in documents) for documents in self._documents]
+
+    def _encode(self) -> Iterator[list[Floats]]:
+        limit, tokenizer = self._compressor.chunk_tokens, self._compressor.tokenizer
+        for number, output in enumerate(self._exam.outputs):
+            self._progress(number, len(self._exam.outputs), "compressing")
+            chunks = list(chunking.split(output.text, tokenizer, limit))
+            texts = [output.text[chunk.start : chunk.end] for chunk in chunks]
+            self._own_tokens += sum(chunk.tokens for chunk in chunks)
+            made: list[Floats] = []
+            with self._encoding.run(len(self._tokens.encode(output.text))):
+                for start in range(0, len(texts), _BATCH):
+                    made += self._compressor.encode_chunks(texts[start : start + _BATCH])
+            yield made
+
+    def measure(self) -> dict[str, Any]:
+        """What it keeps, how long that takes, and what a memory stores and answers; for JSON."""
+        vectors = sum(len(one) for documents in self._documents for one in documents)
+        answering = Timed()
+        answers = list(self._answers(answering))
+        exam = self._exam
+        in_place = {
+            "rate": exam.rates(self._tokens, self.positions),
+            "own_tokens_per_vector": self._own_tokens / max(1, vectors),
+            "kept": exam.shares(self._in_answers(answers)),
+            "answer": answering.to_dict(),
+            "answer_tokens": _mean([len(self._tokens.encode(answer)) for answer in answers]),
+        }
+        return {
+            "in_place": [in_place],
+            "compress": self._encoding.to_dict(),
+            **self._ask_memory(),
+        }
+
+    def _in_answers(self, answers: Sequence[str]) -> list[bool]:
+        pairs = zip(self._exam.questions, answers, strict=True)
+        return [stands_in(one.answer, answer) for one, answer in pairs]
+
+    def _answers(self, timed: Timed) -> Iterator[str]:
+        """The decoder's answer to each question, from all chunks of its output."""
+        questions = self._exam.questions
+        for number, one in enumerate(questions):
+            self._progress(number, len(questions), "answering")
+            with timed.run():
+                answer = "\n".join(self._passes(one.question, self._documents[one.output]))
+            yield answer
+
+    def _passes(self, question: str, documents: list[Floats]) -> Iterator[str]:
+        """The answers to a question, one for each part of the documents that fits the decoder."""
+        room = max(1, self._compressor.documents_that_fit(question, self._max_tokens))
+        for start in range(0, len(documents), room):
+            part = documents[start : start + room]
+            yield "".join(self._compressor.stream_answer(question, part, self._max_tokens))
+
+    def against(self, rival: TextualCompressor) -> dict[str, Any]:
+        """What a textual compressor keeps in as many positions of this one's decoder; for JSON."""
+        tokens = self._compressor.tokenizer
+        shortened = shorten_all(rival, self._exam, self.positions, tokens, self._progress)
+        found = {"name": rival.name, **shortened.to_dict(self._tokens)}
+        read = self._read(shortened)
+        return found if read is None else found | {"read": self._exam.shares(read)}
+
+    def _read(self, shortened: Shortened) -> list[bool] | None:
+        """Whether this compressor's decoder answers from the shortened texts; None if it can't.
+
+        It reads what was made for the question, as text in the place of its own vectors.
+        """
+        from clara_mlx.evaluate.batched import Reading, generate_answers
+        from clara_mlx.model.clara import Clara
+
+        clara = self._compressor
+        if not isinstance(clara, Clara):
+            return None
+        questions = self._exam.questions
+        readings = [
+            Reading(clara.prompts.answer(one.question, 0, text=clara.tokenizer.encode(text)), None)
+            for one, text in zip(questions, shortened.asked, strict=True)
+        ]
+        answers = [""] * len(questions)
+        for done, (number, answer) in enumerate(
+            generate_answers(clara, readings, self._max_tokens), 1
+        ):
+            answers[number] = answer
+            self._progress(done, len(questions), "reading texts")
+        return self._in_answers(answers)
+
+    def _ask_memory(self) -> dict[str, Any]:
+        """What a memory of the outputs answers, and what it stores beside the originals."""
+        with tempfile.TemporaryDirectory(prefix="clara-mlx-") as folder:
+            plain, path = Path(folder) / "plain.db", Path(folder) / "memory.db"
+            with Memory.open(plain) as memory:
+                self._remember(memory)
+                memory.vacuum()
+            with Memory.open(path, self._compressor) as memory:  # type: ignore[arg-type]
+                handles = self._remember(memory)
+                memory.flush()
+                asked = {f"ask, k = {k}": self._ask(memory, handles, k) for k in ASKED_CHUNKS}
+                memory.vacuum()
+            stored = path.stat().st_size - plain.stat().st_size
+        return {
+            "asked": asked if self._exam.questions else {},
+            "stored_bytes_per_text_byte": stored / max(1, self._exam.text_bytes),
+        }
+
+    def _remember(self, memory: Memory) -> list[str]:
+        handles = []
+        for number, output in enumerate(self._exam.outputs):
+            self._progress(number, len(self._exam.outputs), "remembering")
+            handles.append(memory.remember(output.text, source=output.tool))
+        return handles
+
+    def _ask(self, memory: Memory, handles: list[str], k: int) -> dict[str, Any]:
+        """Answers from the k best chunks of the question's output."""
+        answers, timed = [], Timed()
+        questions = self._exam.questions
+        for number, one in enumerate(questions):
+            self._progress(number, len(questions), f"asking for {k} chunks")
+            where = {"handle": handles[one.output]}
+            with timed.run():
+                found = memory.ask(one.question, k, where, max_tokens=self._max_tokens)
+            answers.append(found.text)
+        return {"kept": self._exam.shares(self._in_answers(answers)), "ask": timed.to_dict()}
+
+
+def _mean(values: Sequence[int]) -> float | None:
+    return float(np.mean(values)) if values else None
