@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -159,17 +160,18 @@ class Exam:
         return found
 
     def rates(self, tokens: Tokens, sizes: Sequence[int]) -> dict[str, float]:
-        """By set, the tokens of its outputs for each one that is left, or for each position.
+        """By set and of ``all``, the tokens of the outputs for each that is left, or each position.
 
         Args:
             tokens: What the outputs' tokens are counted by.
             sizes: What is left of each output, in tokens or in positions of a decoder.
         """
-        source: dict[str, int] = {}
-        left: dict[str, int] = {}
+        source: Counter[str] = Counter()
+        left: Counter[str] = Counter()
         for output, size in zip(self.outputs, sizes, strict=True):
-            source[output.set] = source.get(output.set, 0) + len(tokens.encode(output.text))
-            left[output.set] = left.get(output.set, 0) + size
+            for name in (output.set, "all"):
+                source[name] += len(tokens.encode(output.text))
+                left[name] += size
         return {name: source[name] / max(1, left[name]) for name in source}
 
     @property

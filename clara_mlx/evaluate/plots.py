@@ -116,6 +116,60 @@ def recall(report: dict[str, Any]) -> Figure:
     return figure
 
 
+@_as_svg
+def retention_by_rate(report: dict[str, Any]) -> Figure:
+    """Facts kept over the rate, with one panel for each set; see `comparison_report`.
+
+    A compressor that makes texts shorter is a line; asked for a question, a dashed one. One that
+    makes vectors is a point; what a memory answers from its best chunk is an empty one.
+    """
+    names = list(report["sets"])
+    figure = _figure(2.2 + 2.6 * len(names), 3.6)
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    trained = [each for each in report["compressors"] if each["trained"]]
+    for panel, name in zip(panels, names, strict=True):
+        for number, each in enumerate(trained):
+            colour = f"C{number % 10}"
+            rows = each["in_place"]
+            rates = [row["rate"][name] for row in rows]
+            if each["kind"] == "textual":
+                lines = [("o-", "kept"), ("o:", "asked")]
+                drawn = [(style, [row[what][name]["clear"] for row in rows]) for style, what in lines]
+            else:
+                asked = [next(iter(each["asked"].values()))["kept"][name]["clear"]]
+                drawn = [("D", [row["kept"][name]["clear"] for row in rows]), ("Dw", asked)]
+            for style, shares in drawn:
+                if any(share is None for share in shares):
+                    continue
+                filled = "full" if style in ("o-", "D") else "none"
+                panel.plot(
+                    rates,
+                    [100 * share["mean"] for share in shares],
+                    style.rstrip("w"),
+                    ms=4,
+                    color=colour,
+                    fillstyle=filled,
+                )
+                if filled == "full":
+                    _draw_upright_intervals(panel, rates, shares, colour)
+            panel.plot([], [], "o-", ms=4, color=colour, label=each["label"])
+        panel.set(title=name, xscale="log", ylim=(-2, 102), xlabel="tokens for each one left")
+        panel.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("% of facts kept; empty: asked")
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def _draw_upright_intervals(
+    panel: Axes, places: Iterable[float], shares: list[dict[str, Any]], colour: str
+) -> None:
+    for place, share in zip(places, shares, strict=True):
+        if share["low"] is not None:
+            panel.plot([place] * 2, [100 * share["low"], 100 * share["high"]], lw=1, color=colour)
+
+
 def _draw_intervals(
     panel: Axes, heights: Iterable[float], shares: list[dict[str, Any]], colour: str
 ) -> None:

@@ -13,8 +13,6 @@ from clara_mlx.evaluate import plots, tables
 from clara_mlx.evaluate.run import FORMAT
 from clara_mlx.store.atomic import write_text
 
-_TEMPLATE = "report.html.jinja"
-
 # Control characters except tab and line feed, and surrogates, which no HTML file can contain.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -49,6 +47,15 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
         ClaraError: The file can't be read, is not a report, or has a newer format than this one.
     """
+    return read_json(file, "retention", FORMAT)
+
+
+def read_json(file: Path, part: str, newest: int) -> dict[str, Any]:
+    """Read a JSON file with a ``format`` and the part that makes it a report of one kind.
+
+    Raises:
+        ClaraError: The file can't be read, is not such a report, or has a format above ``newest``.
+    """
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -56,30 +63,23 @@ def read(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ClaraError(f"{file}: not a report: {error}") from error
     written = report.get("format") if isinstance(report, dict) else None
-    if type(written) is not int or "retention" not in report:
+    if type(written) is not int or part not in report:
         raise ClaraError(f"{file}: not a report; `clara-mlx evaluate` writes one")
-    if written > FORMAT:
+    if written > newest:
         raise ClaraError(
-            f"{file}: format {written}, but this clara-mlx reads up to {FORMAT}; update it"
+            f"{file}: format {written}, but this clara-mlx reads up to {newest}; update it"
         )
     return dict(report)
 
 
 def page(report: dict[str, Any]) -> str:
     """The whole report as one HTML page; every text in it is escaped by the template."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    report = _printable(report)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    report = printable(report)
     parts = ("machine", "libraries", "settings", "models", "sets", "seconds")
-    return environment.get_template(_TEMPLATE).render(
+    return render(
+        "report.html.jinja",
         report=report,
         grids=list(tables.main_grids(report)),
         retention_plot=Markup(plots.retention(report)),
@@ -95,12 +95,26 @@ def page(report: dict[str, Any]) -> str:
     )
 
 
-def _printable(value: Any) -> Any:
+def render(template: str, **values: Any) -> str:
+    """A template of this folder with its values, which it escapes unless they are markup."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def printable(value: Any) -> Any:
     """A part of a report in which every character can be written to a page."""
     if isinstance(value, str):
         return _UNPRINTABLE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
+        return {printable(key): printable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_printable(item) for item in value]
+        return [printable(item) for item in value]
     return value

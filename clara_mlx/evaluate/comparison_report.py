@@ -1,0 +1,151 @@
+"""A comparison of compressors as one table, one plot, JSON, Markdown and an HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clara_mlx.evaluate import plots
+from clara_mlx.evaluate.comparison import FORMAT
+from clara_mlx.evaluate.report import printable, read_json, render
+from clara_mlx.evaluate.tables import Grid, percent
+from clara_mlx.store.atomic import write_text
+
+#: The part of a JSON file that makes it a comparison.
+PART = "compressors"
+
+#: The names of the files, without their endings.
+STEM = "compressors"
+
+
+def write(report: dict[str, Any], folder: Path, *, html: bool) -> list[Path]:
+    """Write the JSON file and, with ``html``, the page and the plot; returns the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {folder / f"{STEM}.json": json.dumps(report, indent=1) + "\n"}
+    if html:
+        files[folder / f"{STEM}.html"] = page(report)
+        files[folder / f"{STEM}.svg"] = plots.retention_by_rate(printable(report))
+    for file, text in files.items():
+        write_text(file, text)
+    return list(files)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read a comparison that `write` wrote; errors are those of `report.read`."""
+    return read_json(file, PART, FORMAT)
+
+
+def page(report: dict[str, Any]) -> str:
+    """The whole comparison as one HTML page; every text in it is escaped by the template."""
+    from markupsafe import Markup
+
+    report = printable(report)
+    parts = ("machine", "libraries", "extent", "sets")
+    return render(
+        "compressors.html.jinja",
+        report=report,
+        grids=grids(report),
+        plot=Markup(plots.retention_by_rate(report)),
+        provenance=json.dumps({part: report[part] for part in parts}, indent=1),
+    )
+
+
+def grids(report: dict[str, Any]) -> list[Grid]:
+    """The tables: what is kept, and what it costs."""
+    return [_kept_grid(report), _cost_grid(report)]
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The tables and what they were measured with."""
+    machine = report["machine"]
+    source = (
+        f"clara-mlx {report['clara_mlx']}, {machine['device']} of {machine['processor']}, "
+        f"{machine['date']}."
+    )
+    return "\n\n".join([*(grid.to_markdown() for grid in grids(report)), source]) + "\n"
+
+
+def _kept_grid(report: dict[str, Any]) -> Grid:
+    names = list(report["sets"])
+    rows = [
+        (budget, who, rate and f"{rate:.1f}", *(_cell(shares, name) for name in names))
+        for budget, who, rate, shares in _kept_rows(report)
+    ]
+    header = ("budget", "what stands there, or is answered", "rate", *map(_set_title, *_sets(report)))
+    return Grid("Facts kept: % of the questions with one place (95% interval)", header, rows)
+
+
+def _sets(report: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
+    return list(report["sets"]), list(report["sets"].values())
+
+
+def _set_title(name: str, described: dict[str, Any]) -> str:
+    return f"{name}, {described['clear']:,} of {described['questions']:,} questions"
+
+
+def _cell(shares: dict[str, Any], name: str) -> str:
+    share = shares[name]["clear"]
+    return percent(share) if share else ""
+
+
+def _kept_rows(report: dict[str, Any]) -> Iterator[tuple[str, str, float | str, dict[str, Any]]]:
+    """Budget, what is read, rate and shares of each row, the positions' budgets first."""
+    trained = [each for each in report[PART] if each["trained"]]
+    for each in trained:
+        if each["kind"] != "latent":
+            continue
+        label, (own,) = each["label"], each["in_place"]
+        budget = f"positions of {label}"
+        rate = own["rate"]["all"]
+        yield budget, f"{label}: its answer", rate, own["kept"]
+        for way, asked in each["asked"].items():
+            yield "one call away", f"{label}: {way}, of that output", "", asked["kept"]
+        for rival in each["at_its_positions"]:
+            yield budget, rival["name"], rival["rate"]["all"], rival["kept"]
+            yield budget, f"{rival['name']}, asked", rival["rate"]["all"], rival["asked"]
+            if "read" in rival:
+                reader = f"{rival['name']}, asked, read by {label}"
+                yield budget, reader, rival["rate"]["all"], rival["read"]
+    for rate in report["extent"]["rates"]:
+        budget = f"1/{rate:g} of the tokens"
+        for each in trained:
+            if each["kind"] != "textual":
+                continue
+            (row,) = (one for one in each["in_place"] if one["rate_wanted"] == rate)
+            yield budget, each["label"], row["rate"]["all"], row["kept"]
+            yield budget, f"{each['label']}, asked", row["rate"]["all"], row["asked"]
+
+
+def _cost_grid(report: dict[str, Any]) -> Grid:
+    header = (
+        *("compressor", "load, s", "1,000 tokens, ms", "an output, ms (p50 / p95)"),
+        *("a question, ms (p50 / p95)", "resident, MB (before / most)", "arrays, MB (most)"),
+        *("stored, bytes for each of text", "over its budget"),
+    )
+    return Grid("What it costs", header, [_cost_row(each) for each in report[PART]])
+
+
+def _cost_row(each: dict[str, Any]) -> tuple[str, ...]:
+    compress, memory, row = each["compress"], each["memory"], each["in_place"][-1]
+    question = row.get("answer", row.get("shorten_asked", {}))
+    arrays = memory.get("peak_array_bytes")
+    stored = each["stored_bytes_per_text_byte"]
+    over = sum(one.get("over_budget", 0) for one in each["in_place"])
+    mark = "" if each["trained"] else " (random weights: mechanics only)"
+    return (
+        each["label"] + mark,
+        f"{each['load_seconds']:.2f}",
+        f"{compress['ms_per_1000_tokens']:.1f}" if "ms_per_1000_tokens" in compress else "",
+        _spread(compress),
+        _spread(question),
+        f"{memory['resident_before_bytes'] / 1e6:.0f} / {memory['peak_resident_bytes'] / 1e6:.0f}",
+        f"{arrays / 1e6:.0f}" if arrays else "",
+        f"{stored:.2f}" if stored is not None else "",
+        f"{over:,}",
+    )
+
+
+def _spread(timed: dict[str, Any]) -> str:
+    return f"{timed['ms_p50']:.1f} / {timed['ms_p95']:.1f}" if timed.get("runs") else ""
