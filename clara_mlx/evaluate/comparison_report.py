@@ -32,6 +32,14 @@ def write(report: dict[str, Any], folder: Path, *, html: bool) -> list[Path]:
     return list(files)
 
 
+def is_comparison(file: Path) -> bool:
+    """Whether a file looks like one that `write` wrote."""
+    try:
+        return PART in json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
 def read(file: Path) -> dict[str, Any]:
     """Read a comparison that `write` wrote; errors are those of `report.read`."""
     return read_json(file, PART, FORMAT)
@@ -68,17 +76,14 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 
 def _kept_grid(report: dict[str, Any]) -> Grid:
-    names = list(report["sets"])
+    sets = report["sets"]
     rows = [
-        (budget, who, rate and f"{rate:.1f}", *(_cell(shares, name) for name in names))
+        (who, budget, f"{rate:.1f}" if rate else "", *(_cell(shares, name) for name in sets))
         for budget, who, rate, shares in _kept_rows(report)
     ]
-    header = ("budget", "what stands there, or is answered", "rate", *map(_set_title, *_sets(report)))
+    titles = (_set_title(name, described) for name, described in sets.items())
+    header = ("what stands there, or is answered", "budget", "rate", *titles)
     return Grid("Facts kept: % of the questions with one place (95% interval)", header, rows)
-
-
-def _sets(report: dict[str, Any]) -> tuple[list[str], list[dict[str, Any]]]:
-    return list(report["sets"]), list(report["sets"].values())
 
 
 def _set_title(name: str, described: dict[str, Any]) -> str:
@@ -90,7 +95,7 @@ def _cell(shares: dict[str, Any], name: str) -> str:
     return percent(share) if share else ""
 
 
-def _kept_rows(report: dict[str, Any]) -> Iterator[tuple[str, str, float | str, dict[str, Any]]]:
+def _kept_rows(report: dict[str, Any]) -> Iterator[tuple[str, str, float, dict[str, Any]]]:
     """Budget, what is read, rate and shares of each row, the positions' budgets first."""
     trained = [each for each in report[PART] if each["trained"]]
     for each in trained:
@@ -101,7 +106,7 @@ def _kept_rows(report: dict[str, Any]) -> Iterator[tuple[str, str, float | str, 
         rate = own["rate"]["all"]
         yield budget, f"{label}: its answer", rate, own["kept"]
         for way, asked in each["asked"].items():
-            yield "one call away", f"{label}: {way}, of that output", "", asked["kept"]
+            yield "one call away", f"{label}: {way}, of that output", 0, asked["kept"]
         for rival in each["at_its_positions"]:
             yield budget, rival["name"], rival["rate"]["all"], rival["kept"]
             yield budget, f"{rival['name']}, asked", rival["rate"]["all"], rival["asked"]

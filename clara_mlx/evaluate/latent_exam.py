@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from clara_mlx.compressors.compressor import (
     TextualCompressor,
     Tokens,
 )
-from clara_mlx.errors import Progress
+from clara_mlx.errors import Progress, PromptTooLong
 from clara_mlx.evaluate.exam import Exam, stands_in
 from clara_mlx.evaluate.textual_exam import Shortened, shorten_all
 from clara_mlx.evaluate.timed import Timed
@@ -120,11 +121,10 @@ class LatentExam:
         tokens = self._compressor.tokenizer
         shortened = shorten_all(rival, self._exam, self.positions, tokens, self._progress)
         found = {"name": rival.name, **shortened.to_dict(self._tokens)}
-        read = self._read(shortened)
-        return found if read is None else found | {"read": self._exam.shares(read)}
+        return found | self._read(shortened)
 
-    def _read(self, shortened: Shortened) -> list[bool] | None:
-        """Whether this compressor's decoder answers from the shortened texts; None if it can't.
+    def _read(self, shortened: Shortened) -> dict[str, Any]:
+        """What this compressor's decoder answers from the shortened texts; empty if it can't.
 
         It reads what was made for the question, as text in the place of its own vectors.
         """
@@ -133,19 +133,24 @@ class LatentExam:
 
         clara = self._compressor
         if not isinstance(clara, Clara):
-            return None
+            return {}
         questions = self._exam.questions
-        readings = [
-            Reading(clara.prompts.answer(one.question, 0, text=clara.tokenizer.encode(text)), None)
-            for one, text in zip(questions, shortened.asked, strict=True)
-        ]
+        readings: dict[int, Reading] = {}
+        for number, (one, text) in enumerate(zip(questions, shortened.asked, strict=True)):
+            prompt = clara.prompts.answer(one.question, 0, text=clara.tokenizer.encode(text))
+            with suppress(PromptTooLong):
+                clara.prompts.check_window(prompt, self._max_tokens)
+                readings[number] = Reading(prompt, None)
+        numbers = list(readings)
         answers = [""] * len(questions)
-        for done, (number, answer) in enumerate(
-            generate_answers(clara, readings, self._max_tokens), 1
-        ):
-            answers[number] = answer
-            self._progress(done, len(questions), "reading texts")
-        return self._in_answers(answers)
+        given = generate_answers(clara, list(readings.values()), self._max_tokens)
+        for done, (which, answer) in enumerate(given, 1):
+            answers[numbers[which]] = answer
+            self._progress(done, len(readings), "reading texts")
+        return {
+            "read": self._exam.shares(self._in_answers(answers)),
+            "read_too_long": len(questions) - len(readings),
+        }
 
     def _ask_memory(self) -> dict[str, Any]:
         """What a memory of the outputs answers, and what it stores beside the originals."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -118,10 +118,10 @@ def recall(report: dict[str, Any]) -> Figure:
 
 @_as_svg
 def retention_by_rate(report: dict[str, Any]) -> Figure:
-    """Facts kept over the rate, with one panel for each set; see `comparison_report`.
+    """Facts kept over the rate, with one panel for each set of a comparison.
 
-    A compressor that makes texts shorter is a line; asked for a question, a dashed one. One that
-    makes vectors is a point; what a memory answers from its best chunk is an empty one.
+    A compressor that makes texts shorter is a line, one that makes vectors a diamond. Filled marks
+    are what is kept before anybody asks, empty ones what is given when asked.
     """
     names = list(report["sets"])
     figure = _figure(2.2 + 2.6 * len(names), 3.6)
@@ -130,36 +130,35 @@ def retention_by_rate(report: dict[str, Any]) -> Figure:
     for panel, name in zip(panels, names, strict=True):
         for number, each in enumerate(trained):
             colour = f"C{number % 10}"
-            rows = each["in_place"]
-            rates = [row["rate"][name] for row in rows]
-            if each["kind"] == "textual":
-                lines = [("o-", "kept"), ("o:", "asked")]
-                drawn = [(style, [row[what][name]["clear"] for row in rows]) for style, what in lines]
-            else:
-                asked = [next(iter(each["asked"].values()))["kept"][name]["clear"]]
-                drawn = [("D", [row["kept"][name]["clear"] for row in rows]), ("Dw", asked)]
-            for style, shares in drawn:
-                if any(share is None for share in shares):
+            rates = [row["rate"][name] for row in each["in_place"]]
+            mark = "o" if each["kind"] == "textual" else "D"
+            for line, shares in _shares_by_rate(each, name):
+                if not shares:
                     continue
-                filled = "full" if style in ("o-", "D") else "none"
-                panel.plot(
-                    rates,
-                    [100 * share["mean"] for share in shares],
-                    style.rstrip("w"),
-                    ms=4,
-                    color=colour,
-                    fillstyle=filled,
-                )
-                if filled == "full":
+                means = [100 * share["mean"] for share in shares]
+                fill = "full" if line == "-" else "none"
+                panel.plot(rates, means, mark + line, ms=4, color=colour, fillstyle=fill)
+                if line == "-":
                     _draw_upright_intervals(panel, rates, shares, colour)
-            panel.plot([], [], "o-", ms=4, color=colour, label=each["label"])
+            panel.plot([], [], f"{mark}-", ms=4, color=colour, label=each["label"])
         panel.set(title=name, xscale="log", ylim=(-2, 102), xlabel="tokens for each one left")
-        panel.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
+        panel.set_xticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("% of facts kept; empty: asked")
     panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
+
+
+def _shares_by_rate(each: dict[str, Any], name: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The style of a line, and a compressor's shares on a set at each of its rates."""
+    rows = each["in_place"]
+    yield "-", [row["kept"][name]["clear"] for row in rows if row["kept"][name]["clear"]]
+    if each["kind"] == "textual":
+        asked = [row["asked"] for row in rows]
+    else:
+        asked = [way["kept"] for way in each["asked"].values()][:1]
+    yield ":", [shares[name]["clear"] for shares in asked if shares[name]["clear"]]
 
 
 def _draw_upright_intervals(

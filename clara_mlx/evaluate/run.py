@@ -72,7 +72,7 @@ def evaluate(
     Raises:
         ClaraError: There is no such set or model, or the probes are not usable.
     """
-    chosen = _probe_sets(settings)  # before anything that takes long
+    chosen = probe_sets(settings)  # before anything that takes long
     folders = {_name(path, paths): ModelFolder.open(resolve(path)) for path in paths}
     folder.mkdir(parents=True, exist_ok=True)
     cache = AnswerCache(folder / "answers.jsonl")
@@ -120,8 +120,12 @@ def evaluate(
     }
 
 
-def _probe_sets(settings: Settings) -> list[ProbeSet]:
-    """The sets that the settings name, each with the number of documents they ask for."""
+def probe_sets(settings: Settings) -> list[ProbeSet]:
+    """The sets that the settings name, each with the number of documents they ask for.
+
+    Raises:
+        ClaraError: There is no such set, or the user's probes are not usable.
+    """
     wanted = [*settings.sets, *(["own"] if settings.probes else [])]
     unknown = [name for name in wanted if name not in SETS]
     if unknown or not wanted:

@@ -20,7 +20,8 @@ class Shortened:
     Attributes:
         exam: The outputs and questions.
         texts: What is left of each output before anybody asks.
-        asked: What is left of each question's output, made for that question.
+        asked: What is left of each question's output, made for that question; if the compressor
+            uses no question, what was left before.
         sizes: Tokens of each of ``texts``.
         over: Number of texts that exceed their budget.
         shortening: How long ``texts`` took.
@@ -40,7 +41,9 @@ class Shortened:
         exam = self.exam
         questions = exam.questions
         kept = [stands_in(one.answer, self.texts[one.output]) for one in questions]
-        found = [stands_in(*pair) for pair in zip((q.answer for q in questions), self.asked)]
+        found = [
+            stands_in(one.answer, text) for one, text in zip(questions, self.asked, strict=True)
+        ]
         return {
             "rate": exam.rates(tokens, self.sizes),
             "over_budget": self.over,
@@ -81,12 +84,13 @@ def shorten_all(
         with plain.run(len(tokens.encode(output.text))):
             texts.append(compressor.shorten(output.text, most[number], tokens))
     for number, one in enumerate(exam.questions):
+        if not compressor.uses_question:
+            shown.append(texts[one.output])
+            continue
         progress(number, len(exam.questions), "shortening for questions")
         text = exam.outputs[one.output].text
         with asked.run():
-            shown.append(
-                compressor.shorten(text, most[one.output], tokens, question=one.question)
-            )
+            shown.append(compressor.shorten(text, most[one.output], tokens, question=one.question))
     sizes = [len(tokens.encode(text)) for text in texts]
     over = sum(size > budget for size, budget in zip(sizes, most, strict=True))
     return Shortened(exam, texts, shown, sizes, over, plain, asked)
