@@ -1,12 +1,17 @@
 """Measures with recorded material: real outputs with questions, and agents' recorded runs.
 
     python bench/real.py --outputs FILE --trajectories FOLDER [--compymac CHECKOUT]
+    python bench/real.py --outputs FILE --compressor MODEL bm25 extractive --output FILE
 
 The formats, and what each figure counts, are described in `real_questions.py` and
 `real_trajectories.py`. The methods are everything, truncation, masking (the newest 10 outputs stay
 whole), CompyMac's manager, and ours. There is no model: tokens are estimated at four characters.
 
-Results go to bench/results/real.json, and the plot beside it: facts in view against tokens sent.
+With --compressor, the outputs' questions are also put to compressors (model folders, or names such
+as bm25), as `clara-mlx evaluate --compressor` does.
+
+Results go to bench/results/real.json, and the plots beside it: facts in view against tokens sent,
+and facts kept against the compressors' rates.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from replay import commit_of
 
 from clara_mlx import machine
 from clara_mlx.context import Budget
+from clara_mlx.evaluate import comparison, comparison_report, plots
 from clara_mlx.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,11 +56,16 @@ def main() -> None:
     parser.add_argument("--cache", choices=("trimmable", "whole"), default="trimmable")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--compymac", type=Path, default=os.environ.get("CLARA_MLX_COMPYMAC"))
+    parser.add_argument("--compressor", nargs="+", default=[], metavar="NAME", help="compare them")
+    parser.add_argument("--mechanics", nargs="+", default=[], metavar="NAME", help="untrained ones")
+    parser.add_argument("--longest", type=int, help="characters of an output for --compressor")
     parser.add_argument("--output", type=Path, default=RESULTS / "real.json")
     parser.add_argument("--no-plot", action="store_true", help="leave the plot out")
     options = parser.parse_args()
     if not options.outputs and not options.trajectories:
         parser.error("name what to measure: --outputs FILE, --trajectories FOLDER, or both")
+    if (options.compressor or options.mechanics) and not options.outputs:
+        parser.error("--compressor needs --outputs FILE")
     if "compymac" in options.methods and (why := why_no_compymac(options.compymac)):
         print(f"CompyMac is left out: {why}", file=sys.stderr)
         options.methods.remove("compymac")
@@ -63,6 +74,10 @@ def main() -> None:
     print(table(results))
     if options.trajectories and not options.no_plot:
         print(draw(results["trajectories"], options.output.with_suffix(".png")))
+    if "compressors" in results and not options.no_plot:
+        plot = options.output.with_suffix(".svg")
+        plot.write_text(plots.retention_by_rate(results["compressors"]), encoding="utf-8")
+        print(f"plot: {plot}")
 
 
 def why_no_compymac(checkout: Path | None) -> str | None:
@@ -92,6 +107,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 Path(folder) / "outputs.db",
                 _summariser() if "compymac" in options.methods else None,
                 _progress,
+            )
+        if options.compressor or options.mechanics:
+            results["compressors"] = comparison.compare(
+                options.compressor,
+                [],
+                comparison.Extent(options.outputs, longest=options.longest),
+                mechanics=options.mechanics,
+                progress=lambda done, total, what="", /: _progress(what),
             )
         if options.trajectories:
             results["trajectories"] = {
@@ -172,6 +195,8 @@ def table(results: dict[str, Any]) -> str:
             f"{outputs['questions']} questions about {outputs['outputs']} outputs, in percent:\n\n"
             + _markdown(names, [[outputs[name] for name in names]])
         )
+    if compressors := results.get("compressors"):
+        parts.append(comparison_report.to_markdown(compressors))
     return "\n\n".join(parts)
 
 

@@ -45,7 +45,10 @@ DEFINITIONS = {
         "stands in their place. A latent compressor has one rate; the others are measured at its "
         "positions, too, counted by its tokenizer."
     ),
-    "stored": "Bytes for each byte of the outputs, beside the originals: a memory file's own.",
+    "stored": (
+        "Bytes for each byte of the outputs, beside the originals: of a memory's file, and of the "
+        "shorter texts at the first and the last rate."
+    ),
     "interval": metrics.DEFINITIONS["interval"],
 }
 

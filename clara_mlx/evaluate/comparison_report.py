@@ -16,6 +16,9 @@ from clara_mlx.store.atomic import write_text
 #: The part of a JSON file that makes it a comparison.
 PART = "compressors"
 
+#: The budget of a compressor that keeps to none.
+NO_BUDGET = "none"
+
 #: The names of the files, without their endings.
 STEM = "compressors"
 
@@ -79,7 +82,7 @@ def _kept_grid(report: dict[str, Any]) -> Grid:
     sets = report["sets"]
     rows = [
         (who, budget, f"{rate:.1f}" if rate else "", *(_cell(shares, name) for name in sets))
-        for budget, who, rate, shares in _kept_rows(report)
+        for who, budget, rate, shares in _kept_rows(report)
     ]
     titles = (_set_title(name, described) for name, described in sets.items())
     header = ("what stands there, or is answered", "budget", "rate", *titles)
@@ -95,32 +98,62 @@ def _cell(shares: dict[str, Any], name: str) -> str:
     return percent(share) if share else ""
 
 
-def _kept_rows(report: dict[str, Any]) -> Iterator[tuple[str, str, float, dict[str, Any]]]:
-    """Budget, what is read, rate and shares of each row, the positions' budgets first."""
+_Row = tuple[str, str, float, dict[str, Any]]  # who, budget, rate or 0, shares by set
+
+
+def _kept_rows(report: dict[str, Any]) -> Iterator[_Row]:
+    """Yield the rows: the positions of each latent compressor, then the reasoner's tokens."""
     trained = [each for each in report[PART] if each["trained"]]
+    textual = [each for each in trained if each["kind"] == "textual"]
     for each in trained:
-        if each["kind"] != "latent":
-            continue
-        label, (own,) = each["label"], each["in_place"]
-        budget = f"positions of {label}"
-        rate = own["rate"]["all"]
-        yield budget, f"{label}: its answer", rate, own["kept"]
-        for way, asked in each["asked"].items():
-            yield "one call away", f"{label}: {way}, of that output", 0, asked["kept"]
-        for rival in each["at_its_positions"]:
-            yield budget, rival["name"], rival["rate"]["all"], rival["kept"]
-            yield budget, f"{rival['name']}, asked", rival["rate"]["all"], rival["asked"]
-            if "read" in rival:
-                reader = f"{rival['name']}, asked, read by {label}"
-                yield budget, reader, rival["rate"]["all"], rival["read"]
-    for rate in report["extent"]["rates"]:
-        budget = f"1/{rate:g} of the tokens"
-        for each in trained:
-            if each["kind"] != "textual":
-                continue
-            (row,) = (one for one in each["in_place"] if one["rate_wanted"] == rate)
-            yield budget, each["label"], row["rate"]["all"], row["kept"]
-            yield budget, f"{each['label']}, asked", row["rate"]["all"], row["asked"]
+        if each["kind"] == "latent":
+            yield from _position_rows(each)
+    for each in textual:
+        if _has_no_budget(each):
+            row = each["in_place"][0]
+            yield each["label"], NO_BUDGET, row["rate"]["all"], row["kept"]
+    for number, rate in enumerate(report["extent"]["rates"]):
+        for each in textual:
+            if not _has_no_budget(each):
+                row = each["in_place"][number]
+                yield from _textual_rows(each["label"], f"1/{rate:g} of the tokens", each, row)
+
+
+def _position_rows(each: dict[str, Any]) -> Iterator[_Row]:
+    """A latent compressor's answers, and what the others keep in as many positions."""
+    label, (own,) = each["label"], each["in_place"]
+    budget, rate = f"positions of {label}", own["rate"]["all"]
+    yield f"{label}: its answer", budget, rate, own["kept"]
+    for way, asked in each["asked"].items():
+        yield f"{label}: {way}, of that output", "one call away", 0, asked["kept"]
+    for rival in each["at_its_positions"]:
+        allowed = NO_BUDGET if _exceeds(rival) else budget
+        if allowed == budget:
+            yield from _textual_rows(rival["name"], budget, rival, rival)
+        if "read" in rival:
+            who = f"{rival['name']}{_asked(rival)}, read by {label}"
+            yield who, allowed, rival["rate"]["all"], rival["read"]
+
+
+def _textual_rows(
+    label: str, budget: str, each: dict[str, Any], row: dict[str, Any]
+) -> Iterator[_Row]:
+    yield label, budget, row["rate"]["all"], row["kept"]
+    if each["uses_question"]:
+        yield label + _asked(each), budget, row["rate"]["all"], row["asked"]
+
+
+def _asked(each: dict[str, Any]) -> str:
+    return ", asked" if each["uses_question"] else ""
+
+
+def _has_no_budget(each: dict[str, Any]) -> bool:
+    return all(_exceeds(row) for row in each["in_place"])
+
+
+def _exceeds(row: dict[str, Any]) -> bool:
+    """Whether every text exceeds its budget, as those of a compressor that knows none do."""
+    return row["over_budget"] == row["shorten"]["runs"]
 
 
 def _cost_grid(report: dict[str, Any]) -> Grid:
@@ -136,7 +169,6 @@ def _cost_row(each: dict[str, Any]) -> tuple[str, ...]:
     compress, memory, row = each["compress"], each["memory"], each["in_place"][-1]
     question = row.get("answer", row.get("shorten_asked", {}))
     arrays = memory.get("peak_array_bytes")
-    stored = each["stored_bytes_per_text_byte"]
     over = sum(one.get("over_budget", 0) for one in each["in_place"])
     mark = "" if each["trained"] else " (random weights: mechanics only)"
     return (
@@ -147,9 +179,17 @@ def _cost_row(each: dict[str, Any]) -> tuple[str, ...]:
         _spread(question),
         f"{memory['resident_before_bytes'] / 1e6:.0f} / {memory['peak_resident_bytes'] / 1e6:.0f}",
         f"{arrays / 1e6:.0f}" if arrays else "",
-        f"{stored:.2f}" if stored is not None else "",
+        _stored(each),
         f"{over:,}",
     )
+
+
+def _stored(each: dict[str, Any]) -> str:
+    """Bytes beside each of the text: of a memory, or of the texts that are left at each rate."""
+    if each["kind"] == "latent":
+        return f"{each['stored_bytes_per_text_byte']:.2f}"
+    left = [f"{row['bytes_left']:.2f}" for row in each["in_place"]]
+    return " to ".join(dict.fromkeys((left[0], left[-1])))
 
 
 def _spread(timed: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from clara_mlx.compressors.compressor import ESTIMATE, Compressor, Tokens, is_la
 from clara_mlx.errors import ClaraError, Progress, reason
 from clara_mlx.evaluate.exam import Exam
 from clara_mlx.evaluate.latent_exam import LatentExam
+from clara_mlx.evaluate.memory_exam import measure_memory
 from clara_mlx.evaluate.textual_exam import measure_textual
 from clara_mlx.model.tokenizer import TextTokenizer
 
@@ -103,7 +104,8 @@ def measure(contender: Contender, exam: Exam, progress: Progress | None = None) 
         exam = Exam(exam.outputs[:: max(1, step)])
     if is_latent(compressor):
         latent = LatentExam(compressor, exam, tokens, contender.max_tokens, report)
-        found |= latent.measure() | {"memory": _memory_used(before)}
+        found |= latent.measure() | measure_memory(compressor, exam, contender.max_tokens, report)
+        found["memory"] = _memory_used(before)
         rivals = map(open_compressor, contender.rivals)
         found["at_its_positions"] = [latent.against(one) for one in rivals if is_textual(one)]
     elif is_textual(compressor):

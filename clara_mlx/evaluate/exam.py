@@ -159,6 +159,11 @@ class Exam:
             }
         return found
 
+    def answered(self, answers: Sequence[str]) -> list[bool]:
+        """Whether the expected answer stands in the one given, for each question."""
+        pairs = zip(self.questions, answers, strict=True)
+        return [stands_in(one.answer, answer) for one, answer in pairs]
+
     def rates(self, tokens: Tokens, sizes: Sequence[int]) -> dict[str, float]:
         """By set and of ``all``, the tokens of the outputs for each that is left, or each position.
 

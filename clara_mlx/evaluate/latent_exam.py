@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,10 @@ from clara_mlx.compressors.compressor import (
     Tokens,
 )
 from clara_mlx.errors import Progress, PromptTooLong
-from clara_mlx.evaluate.exam import Exam, stands_in
+from clara_mlx.evaluate.exam import Exam
 from clara_mlx.evaluate.textual_exam import Shortened, shorten_all
 from clara_mlx.evaluate.timed import Timed
-from clara_mlx.memory import Memory
 from clara_mlx.model import chunking
-
-#: Numbers of chunks that a memory's answer is made from.
-ASKED_CHUNKS = (1, 5)
 
 # Chunks that are encoded together.
 _BATCH = 64
@@ -78,7 +72,7 @@ class LatentExam:
             yield made
 
     def measure(self) -> dict[str, Any]:
-        """What it keeps, how long that takes, and what a memory stores and answers; for JSON."""
+        """What it keeps, and how long that takes; for JSON."""
         vectors = sum(len(one) for documents in self._documents for one in documents)
         answering = Timed()
         answers = list(self._answers(answering))
@@ -86,19 +80,11 @@ class LatentExam:
         in_place = {
             "rate": exam.rates(self._tokens, self.positions),
             "own_tokens_per_vector": self._own_tokens / max(1, vectors),
-            "kept": exam.shares(self._in_answers(answers)),
+            "kept": exam.shares(exam.answered(answers)),
             "answer": answering.to_dict(),
             "answer_tokens": _mean([len(self._tokens.encode(answer)) for answer in answers]),
         }
-        return {
-            "in_place": [in_place],
-            "compress": self._encoding.to_dict(),
-            **self._ask_memory(),
-        }
-
-    def _in_answers(self, answers: Sequence[str]) -> list[bool]:
-        pairs = zip(self._exam.questions, answers, strict=True)
-        return [stands_in(one.answer, answer) for one, answer in pairs]
+        return {"in_place": [in_place], "compress": self._encoding.to_dict()}
 
     def _answers(self, timed: Timed) -> Iterator[str]:
         """The decoder's answer to each question, from all chunks of its output."""
@@ -120,7 +106,8 @@ class LatentExam:
         """What a textual compressor keeps in as many positions of this one's decoder; for JSON."""
         tokens = self._compressor.tokenizer
         shortened = shorten_all(rival, self._exam, self.positions, tokens, self._progress)
-        found = {"name": rival.name, **shortened.to_dict(self._tokens)}
+        found = {"name": rival.name, "uses_question": rival.uses_question}
+        found |= shortened.to_dict(self._tokens)
         return found | self._read(shortened)
 
     def _read(self, shortened: Shortened) -> dict[str, Any]:
@@ -148,46 +135,9 @@ class LatentExam:
             answers[numbers[which]] = answer
             self._progress(done, len(readings), "reading texts")
         return {
-            "read": self._exam.shares(self._in_answers(answers)),
+            "read": self._exam.shares(self._exam.answered(answers)),
             "read_too_long": len(questions) - len(readings),
         }
-
-    def _ask_memory(self) -> dict[str, Any]:
-        """What a memory of the outputs answers, and what it stores beside the originals."""
-        with tempfile.TemporaryDirectory(prefix="clara-mlx-") as folder:
-            plain, path = Path(folder) / "plain.db", Path(folder) / "memory.db"
-            with Memory.open(plain) as memory:
-                self._remember(memory)
-                memory.vacuum()
-            with Memory.open(path, self._compressor) as memory:  # type: ignore[arg-type]
-                handles = self._remember(memory)
-                memory.flush()
-                asked = {f"ask, k = {k}": self._ask(memory, handles, k) for k in ASKED_CHUNKS}
-                memory.vacuum()
-            stored = path.stat().st_size - plain.stat().st_size
-        return {
-            "asked": asked if self._exam.questions else {},
-            "stored_bytes_per_text_byte": stored / max(1, self._exam.text_bytes),
-        }
-
-    def _remember(self, memory: Memory) -> list[str]:
-        handles = []
-        for number, output in enumerate(self._exam.outputs):
-            self._progress(number, len(self._exam.outputs), "remembering")
-            handles.append(memory.remember(output.text, source=output.tool))
-        return handles
-
-    def _ask(self, memory: Memory, handles: list[str], k: int) -> dict[str, Any]:
-        """Answers from the k best chunks of the question's output."""
-        answers, timed = [], Timed()
-        questions = self._exam.questions
-        for number, one in enumerate(questions):
-            self._progress(number, len(questions), f"asking for {k} chunks")
-            where = {"handle": handles[one.output]}
-            with timed.run():
-                found = memory.ask(one.question, k, where, max_tokens=self._max_tokens)
-            answers.append(found.text)
-        return {"kept": self._exam.shares(self._in_answers(answers)), "ask": timed.to_dict()}
 
 
 def _mean(values: Sequence[int]) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from clara_mlx.compressors.compressor import TextualCompressor, Tokens
 from clara_mlx.errors import Progress
-from clara_mlx.evaluate.exam import Exam, stands_in
+from clara_mlx.evaluate.exam import Exam
 from clara_mlx.evaluate.timed import Timed
 
 
@@ -39,22 +39,19 @@ class Shortened:
     def to_dict(self, tokens: Tokens) -> dict[str, Any]:
         """What was kept, and at which rate in the given tokens of the outputs; for JSON."""
         exam = self.exam
-        questions = exam.questions
-        kept = [stands_in(one.answer, self.texts[one.output]) for one in questions]
-        found = [
-            stands_in(one.answer, text) for one, text in zip(questions, self.asked, strict=True)
-        ]
+        kept = exam.answered([self.texts[one.output] for one in exam.questions])
         return {
             "rate": exam.rates(tokens, self.sizes),
             "over_budget": self.over,
+            "bytes_left": self._bytes_left,
             "kept": exam.shares(kept),
-            "asked": exam.shares(found),
+            "asked": exam.shares(exam.answered(self.asked)),
             "shorten": self.shortening.to_dict(),
             "shorten_asked": self.shortening_asked.to_dict(),
         }
 
     @property
-    def bytes_per_text_byte(self) -> float:
+    def _bytes_left(self) -> float:
         """Bytes of what is left for each byte of the outputs."""
         left = sum(len(text.encode("utf-8", "replace")) for text in self.texts)
         return left / max(1, self.exam.text_bytes)
@@ -113,6 +110,6 @@ def measure_textual(
         rows.append({"rate_wanted": rate, **shortened.to_dict(tokens)})
     return {
         "in_place": rows,
+        "uses_question": compressor.uses_question,
         "compress": shortened.shortening.to_dict() if shortened else {"runs": 0},
-        "stored_bytes_per_text_byte": shortened.bytes_per_text_byte if shortened else None,
     }
