@@ -49,7 +49,10 @@ DEFINITIONS = {
         "Bytes for each byte of the outputs, beside the originals: of a memory's file, and of the "
         "shorter texts at the first and the last rate."
     ),
-    "interval": metrics.DEFINITIONS["interval"],
+    "interval": (
+        metrics.DEFINITIONS["interval"].removesuffix("A single document has no interval.")
+        + "Here questions about a single output count as one."
+    ),
 }
 
 

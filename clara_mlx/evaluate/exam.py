@@ -199,11 +199,17 @@ class Exam:
 
 
 def _share(pairs: list[tuple[Question, float]]) -> dict[str, Any] | None:
-    """A share with its interval, and what it is of; None without questions."""
+    """A share with its interval, and what it is of; None without questions.
+
+    Questions about a single output are right or wrong together, for all that is known, so they
+    count as one.
+    """
     if not pairs:
         return None
     outputs = [one.output for one, _ in pairs]
     estimate = metrics.share(outputs, [value for _, value in pairs])
+    if len(set(outputs)) == 1:
+        estimate = metrics.wilson(estimate.mean, 1)
     return {"questions": len(pairs), "outputs": len(set(outputs)), **asdict(estimate)}
 
 

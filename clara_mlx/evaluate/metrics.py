@@ -108,9 +108,14 @@ def share(documents: Sequence[int], values: Any) -> Estimate:
         effective = len(set(documents))
     elif variance:
         effective = min(effective, mean * (1 - mean) / variance)
-    scale = 1 + _Z**2 / effective
-    centre = (mean + _Z**2 / (2 * effective)) / scale
-    half = _Z / scale * sqrt(mean * (1 - mean) / effective + (_Z / (2 * effective)) ** 2)
+    return wilson(mean, effective)
+
+
+def wilson(mean: float, number: float) -> Estimate:
+    """A share of so many independent probes, with Wilson's 95% score interval."""
+    scale = 1 + _Z**2 / number
+    centre = (mean + _Z**2 / (2 * number)) / scale
+    half = _Z / scale * sqrt(mean * (1 - mean) / number + (_Z / (2 * number)) ** 2)
     return Estimate(mean, max(0.0, centre - half), min(1.0, centre + half))
 
 

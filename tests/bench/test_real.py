@@ -144,6 +144,20 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert "| ours |" in real.table(results)
 
 
+def test_compressors_are_put_to_the_same_questions(folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
+    rows[0]["questions"].pop()  # the one whose answer stands nowhere
+    outputs = tmp_path / "outputs.jsonl"
+    outputs.write_text(json.dumps(rows[0]))
+    command = [sys.executable, str(ROOT / "bench" / "real.py"), "--outputs", str(outputs)]
+    command += ["--compressor", "bm25", "--output", str(tmp_path / "real.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| bm25, asked | 1/4 of the tokens | " in done.stdout
+    results = json.loads((tmp_path / "real.json").read_text())
+    assert results["compressors"]["compressors"][0]["name"] == "bm25"
+    assert (tmp_path / "real.svg").read_text().startswith("<svg")
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("needs.json", "[1]"), ("needs.json", "{"), ("uploads.json", "{")]
 )

@@ -100,6 +100,11 @@ def test_no_interval_has_no_width() -> None:
     for right in range(6):
         share = exam.shares([number < right for number in range(5)])["own"]["clear"]
         assert share["high"] - share["low"] > 0.4
+    exam = Exam()
+    asked = [(f"Which {n}?", f"v{n}", "number") for n in range(5)]
+    exam.add(ExamOutput("own", "t", "\n".join(answer for _, answer, _ in asked)), asked, None)
+    share = exam.shares([True] * 5)["own"]["clear"]  # five of five, but of a single output
+    assert share["low"] < 0.25 and share["high"] == 1
 
 
 def test_a_textual_compressor_gets_the_budget_it_is_given(exam: Exam) -> None:
