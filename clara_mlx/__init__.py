@@ -2,7 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.errors import CheckpointError, ClaraError, PromptTooLong, StoreError, TextTooLong
+from clara_mlx.errors import (
+    Busy,
+    CheckpointError,
+    ClaraError,
+    Closed,
+    NoModel,
+    NotFound,
+    PromptTooLong,
+    ReadOnly,
+    StorageFailed,
+    StoreError,
+    TextTooLong,
+)
 from clara_mlx.version import __version__
 
 if TYPE_CHECKING:
@@ -18,16 +30,22 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AsyncMemory",
+    "Busy",
     "CheckpointError",
     "Chunk",
     "Clara",
     "ClaraConfig",
     "ClaraError",
+    "Closed",
     "Compressed",
     "Hit",
     "Memory",
+    "NoModel",
+    "NotFound",
     "PromptTooLong",
+    "ReadOnly",
     "Status",
+    "StorageFailed",
     "StoreError",
     "TextTooLong",
     "__version__",

@@ -49,8 +49,28 @@ class StoreError(ClaraError):
         super().__init__(message)
 
 
+class NotFound(StoreError):
+    """There is no memory with this handle, or no longer."""
+
+
+class NoModel(StoreError):
+    """What was asked for needs a model, or another one than the memory was opened with."""
+
+
+class Closed(StoreError):
+    """The memory was closed before."""
+
+
 class StorageFailed(StoreError):
     """SQLite or the disk could not do its work, through no fault of the caller."""
+
+
+class Busy(StorageFailed):
+    """Another process has been writing for too long; the same step may succeed later."""
+
+
+class ReadOnly(StorageFailed):
+    """The memory can be read, but not written."""
 
 
 class TextTooLong(ClaraError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clara_mlx.errors import StoreError
+from clara_mlx.errors import NotFound
 from clara_mlx.store import browsing
 from clara_mlx.store.browsing import Listed, Standing
 from clara_mlx.store.sums import Use
@@ -51,13 +51,13 @@ def describe(memory: Memory, handle: str) -> Description:
     """What is known of a memory.
 
     Raises:
-        StoreError: There is no such memory.
+        NotFound: There is no such memory.
     """
     text = memory.text(handle)
     memory.file.bring([handle])
     row = browsing.by_handle(memory.file, [handle]).get(handle)
     if row is None:  # it has just been forgotten
-        raise StoreError(f"{memory.path}: no memory {handle!r}")
+        raise NotFound(f"{memory.path}: no memory {handle!r}")
     chunks, tokens = browsing.chunk_sizes(memory.file, handle)
     return Description(
         memory=row,

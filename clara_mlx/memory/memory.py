@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Self
 
-from clara_mlx.errors import Progress, StoreError
+from clara_mlx.errors import NoModel, NotFound, Progress, StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.asking import Answer
 from clara_mlx.memory.background import BackgroundCompression
@@ -203,7 +203,7 @@ class Memory:
         ``progress`` is called with the number of contents done since the call, and in all.
 
         Raises:
-            StoreError: No model compresses this file here, or the time is up.
+            StoreError: The time is up; `NoModel`: no model compresses this file here.
         """
         if self._other_model:
             raise OtherModel(self._other_model)
@@ -212,7 +212,7 @@ class Memory:
             self._compression.wait(timeout, progress)
         elif self.backlog():
             self._store.check_writable()
-            raise StoreError(f"{self.path}: nothing compresses the rest; open it with a model")
+            raise NoModel(f"{self.path}: nothing compresses the rest; open it with a model")
         if self._calibrator:
             self._calibrator.current()
 
@@ -239,13 +239,13 @@ class Memory:
         Content that another memory still holds stays. Returns the number of memories removed.
 
         Raises:
-            StoreError: Neither or both were given, or there is no such handle.
+            StoreError: Neither or both were given; `NotFound`: there is no such handle.
         """
         if (handle is None) == (where is None) or where == {}:
             raise StoreError("what to forget? Give a handle, or where=... with a condition or more")
         removed = self._store.forget({"handle": handle} if where is None else where)
         if handle is not None and not removed:
-            raise StoreError(f"{self.path}: no memory {handle!r}")
+            raise NotFound(f"{self.path}: no memory {handle!r}")
         return removed
 
     # -- finding ---------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class Memory:
         if self._other_model:
             raise OtherModel(self._other_model)
         if self._latents is None:
-            raise StoreError(f"{what} needs a model; open the memory with one")
+            raise NoModel(f"{what} needs a model; open the memory with one")
         return self._latents
 
     # -- care ------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class Memory:
         Meanwhile text search works as before, and latent search on what is compressed so far.
 
         Raises:
-            StoreError: No model was given to `open`.
+            NoModel: No model was given to `open`.
         """
         self._store.check_writable()
         if self._other_model:
@@ -336,7 +336,7 @@ class Memory:
             self._other_model = None
             self._open_latents()
         if self._compression is None:
-            raise StoreError("recompressing needs the new model; open the memory with it")
+            raise NoModel("recompressing needs the new model; open the memory with it")
         self._compression.start()
         self._compression.wait(None, progress)
 

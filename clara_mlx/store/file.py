@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.errors import Busy, Closed, ReadOnly, StorageFailed, StoreError
 from clara_mlx.store.access import Place, cause, find_access
 from clara_mlx.store.driver import (
     BUSY_SECONDS,
@@ -27,10 +27,6 @@ from clara_mlx.store.migrations import migrate
 from clara_mlx.store.permissions import named, remove_empty, secure
 
 logger = logging.getLogger(__name__)
-
-
-class Closed(StoreError):
-    """The memory was closed before."""
 
 
 class File:
@@ -113,7 +109,7 @@ class File:
         if self._closed:
             raise Closed(f"{self.path}: the memory is closed; open it again")
         if self.obstacle:
-            raise StorageFailed(
+            raise ReadOnly(
                 f"{self.path}: it can be read, but not written: {self.obstacle}",
                 transient=self._access.full,
             )
@@ -133,8 +129,11 @@ class File:
             if is_impossible(error):
                 raise StoreError(f"the memory can't do this: {error}") from error
             if is_busy(error):
-                text = "another process has been writing for too long; try again"
-            elif is_full(error):
+                raise Busy(
+                    f"{self.path}: another process has been writing for too long; try again",
+                    transient=True,
+                ) from error
+            if is_full(error):
                 text = "the disk is full (no space left); nothing of this step was kept"
             elif is_unwritable(error):
                 text = cause(self.path, str(error))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from clara_mlx.errors import StoreError
+from clara_mlx.errors import NoModel, StoreError
 from clara_mlx.store import sketch_table
 from clara_mlx.store.backlog import lift_marks
 from clara_mlx.store.codec import Codec
@@ -41,7 +41,7 @@ _MEAN_BATCH = 64
 _SKETCH_BATCH = 256
 
 
-class OtherModel(StoreError):
+class OtherModel(NoModel):
     """The latents of a file are another model's; the two must never be mixed."""
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from clara_mlx.errors import StoreError
+from clara_mlx.errors import Closed, StoreError
 from clara_mlx.store import filters
-from clara_mlx.store.file import Closed
 from clara_mlx.store.filters import Where
 from clara_mlx.store.store import Store, StoredMemory
 

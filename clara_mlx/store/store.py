@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.errors import StorageFailed, StoreError, reason
+from clara_mlx.errors import NotFound, StorageFailed, StoreError, reason
 from clara_mlx.store import fields, filters, forgetting
 from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
 from clara_mlx.store.given import Given, new_memory
@@ -200,7 +200,7 @@ class Store(SettledFile):
             (handle,),
         )
         if not rows:
-            raise StoreError(f"{self.path}: no memory {handle!r}")
+            raise NotFound(f"{self.path}: no memory {handle!r}")
         return self._unpack(rows[0]), rows[0]["kind"]
 
     def text_by_handle(self, handle: str) -> str:
@@ -220,7 +220,7 @@ class Store(SettledFile):
             (handle,),
         )
         if not rows:
-            raise StoreError(f"{self.path}: no memory {handle!r}")
+            raise NotFound(f"{self.path}: no memory {handle!r}")
         return rows[0]["id"], rows[0]["kind"]
 
     def content(self, content_id: int) -> bytes:
