@@ -7,15 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clara_mlx.cli.options import DEFAULT_DB, Db, open_memory, with_filter
 from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_stdin
-from clara_mlx.errors import ClaraError, reason
+from clara_mlx.errors import ClaraError, Progress, reason
 from clara_mlx.model.regular import check_input
 from clara_mlx.store.atomic import partial_file
+
+if TYPE_CHECKING:
+    from clara_mlx.memory import Memory
 
 commands = typer.Typer()
 
@@ -114,14 +117,22 @@ def export(
         Path | None, typer.Argument(help="The file to write; standard output if none is named.")
     ] = None,
     db: Db = DEFAULT_DB,
+    sqlite: Annotated[
+        Path | None,
+        typer.Option(help="Write plain tables instead, which any SQLite and datasette open."),
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(help="Write a Parquet file instead; needs pyarrow.")
+    ] = None,
     *,
     where: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Write memories with their originals as JSON lines, for `import`.
+    """Write memories with their originals as JSON lines, for `import`, or as tables.
 
-    `clara-mlx export memory.jsonl -s pytest`
+    `clara-mlx export memory.jsonl -s pytest`; `clara-mlx export --sqlite memory-tables.db`
 
+    docs/EXPORT.md describes the tables, which can't be imported.
     Latents are left out, since they can be computed again. The file appears only when it is
     complete, and only its owner can read it. If its name is a link, the file takes the link's
     place; what the link leads to stays as it is. Of a damaged memory file, what can be read is
@@ -129,17 +140,22 @@ def export(
     """
     from clara_mlx.store.exports import Incomplete
 
+    if len([one for one in (to, sqlite, parquet) if one is not None]) > 1:
+        raise typer.BadParameter("name one file to write", param_hint="--sqlite, --parquet")
+    if parquet:
+        import pyarrow  # noqa: F401  # said before anything is read, if it is missing
     incomplete: Incomplete | None = None
-    with (
-        open_memory(db) as memory,
-        progress_bar("exporting") as progress,
-        nullcontext(sys.stdout) if to is None else _new_file(to) as file,
-    ):
+    with open_memory(db) as memory, progress_bar("exporting") as progress:
         try:
-            count = memory.export(file, where, progress=progress)
+            if sqlite:
+                count = memory.export_sqlite(sqlite, where, progress=progress)
+            elif parquet:
+                count = memory.export_parquet(parquet, where, progress=progress)
+            else:
+                count = _export_lines(memory, to, where, progress)
         except Incomplete as error:
             incomplete, count = error, error.written
-        file.flush()
+    to = to or sqlite or parquet
     damaged = incomplete.problems if incomplete else []
     if to is not None:
         figures = {"memories": count, "file": str(to), "damaged": damaged}
@@ -148,6 +164,24 @@ def export(
         typer.echo(printable(problem), err=True)
     if incomplete:
         raise incomplete
+
+
+def _export_lines(
+    memory: Memory, to: Path | None, where: dict[str, Any], progress: Progress
+) -> int:
+    """Write JSON lines; of a damaged memory, the lines that could be written stay."""
+    from clara_mlx.store.exports import Incomplete
+
+    incomplete: Incomplete | None = None
+    with nullcontext(sys.stdout) if to is None else _new_file(to) as file:
+        try:
+            count = memory.export(file, where, progress=progress)
+        except Incomplete as error:
+            incomplete = error
+        file.flush()
+    if incomplete:
+        raise incomplete
+    return count
 
 
 @contextmanager

@@ -12,6 +12,7 @@ _EXTRAS = {
     "matplotlib": "evaluate",
     "mcp": "serve",
     "prometheus_client": "serve",
+    "pyarrow": "parquet",
     "starlette": "serve",
     "uvicorn": "serve",
     "zstandard": "serve",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from clara_mlx.errors import NoModel, NotFound, Progress, StoreError
 from clara_mlx.memory import asking
@@ -13,6 +13,7 @@ from clara_mlx.memory.asking import Answer
 from clara_mlx.memory.background import BackgroundCompression
 from clara_mlx.memory.calibrating import Calibrator
 from clara_mlx.memory.cutting import Measure, cut
+from clara_mlx.memory.exporting import Exports
 from clara_mlx.memory.ledger import Ledger
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, fields, reindexing, search
@@ -33,7 +34,7 @@ Mode = Literal["latent", "text", "hybrid"]
 logger = logging.getLogger(__name__)
 
 
-class Memory:
+class Memory(Exports):
     """A memory file, with or without the model that compresses and answers. Made by `open`.
 
     Without a model it remembers, recalls by text and gives originals back; what it remembers is
@@ -49,8 +50,10 @@ class Memory:
         most_bytes: int | None,
         model_thread: ModelThread | None = None,
     ) -> None:
-        self.path, self.ledger = store.path, Ledger(store)
+        self.path = store.path
         self.file: File = store  # for the tables that other rooms keep in it
+        #: What the gateway has counted.
+        self.ledger = Ledger(store)
         self.clara = clara
         #: What texts are cut by; None: only their characters count.
         self.measure = Measure(clara.tokenizer, clara.config.doc_max_length) if clara else None
@@ -354,16 +357,6 @@ class Memory:
         return care.vacuum(self._store)
 
     compact = vacuum  # the former name, which the CLI's command still has
-
-    def export(
-        self, file: IO[str], where: Where = None, *, progress: Progress | None = None
-    ) -> int:
-        """Write memories as JSON lines with their originals; returns the number of memories.
-
-        Raises:
-            Incomplete: Some are damaged; all others were written.
-        """
-        return exports.export(self._store, file, where, progress)
 
     def import_(self, lines: Iterable[str], name: str = "the export") -> int:
         """Remember the memories of an export, handles and times included; returns how many are new.

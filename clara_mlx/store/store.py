@@ -211,17 +211,21 @@ class Store(SettledFile):
         """
         if (record := self.waiting_record(handle)) is not None:
             return text_of_record(record)
-        return self.text(self._content_of(handle)[0])
+        return self.text(self.content_id(handle))
 
-    def _content_of(self, handle: str) -> tuple[int, str]:
+    def content_id(self, handle: str) -> int:
+        """The id of a memory's content, which must be in the file.
+
+        Raises:
+            NotFound: There is no such handle.
+        """
         rows = isinstance(handle, str) and self.read(
-            "SELECT c.id, c.kind FROM memories m JOIN contents c ON c.id = m.content_id "
-            "WHERE m.handle = ?",
+            "SELECT c.id FROM memories m JOIN contents c ON c.id = m.content_id WHERE m.handle = ?",
             (handle,),
         )
         if not rows:
             raise NotFound(f"{self.path}: no memory {handle!r}")
-        return rows[0]["id"], rows[0]["kind"]
+        return int(rows[0]["id"])
 
     def content(self, content_id: int) -> bytes:
         """The bytes of a content, checked against their SHA-256.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sqlite3
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -267,3 +269,22 @@ def test_stats_are_by_day_session_and_agent(
     assert "2 facts asked back" in run("stats", "--all").stdout
     wrong = run("stats", "--sort", "nothing", ok=False)
     assert wrong.exit_code == 1 and "tokens_in" in wrong.stderr
+
+
+# -- export ------------------------------------------------------------------------------------
+
+
+def test_a_memory_is_exported_as_tables(run: Run, tmp_path: Path) -> None:
+    remember(run, "a quokka", "-s", "note")
+    remember(run, "something else")
+    out = read(run, "export", "--sqlite", tmp_path / "tables.db", "-s", "note")
+    assert out["memories"] == 1 and out["file"].endswith("tables.db")
+    connection = sqlite3.connect(tmp_path / "tables.db")
+    assert connection.execute("SELECT text FROM originals").fetchall() == [("a quokka",)]
+    connection.close()
+    both = run("export", "x.jsonl", "--sqlite", "y.db", ok=False)
+    assert both.exit_code == 2 and not list(tmp_path.glob("*.jsonl"))
+    if importlib.util.find_spec("pyarrow") is None:
+        missing = run("export", "--parquet", "x.parquet", ok=False)
+        assert missing.exit_code == 1 and "clara-mlx[parquet]" in missing.stderr
+        assert not (tmp_path / "x.parquet").exists()
