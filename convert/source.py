@@ -279,8 +279,8 @@ def _check_fit(
         shown = [problem[:_LONGEST_PROBLEM] for problem in problems[:_MOST_PROBLEMS]]
         more = len(problems) - len(shown)
         raise CheckpointError(
-            f"{path} does not fit the base {base_path}; nothing was written:\n  "
-            + "\n  ".join(shown)
+            f"{path} does not fit the base {base_path}; nothing was written:"
+            + (f" {shown[0]}" if len(problems) == 1 else "\n  " + "\n  ".join(shown))
             + (f"\n  and {more:,} more" if more else "")
         )
 
