@@ -21,6 +21,7 @@ from clara_mlx.compressors.lclm.regions import Message, Part, Prompts, Region, m
 from clara_mlx.errors import ClaraError, Progress, PromptTooLong, TextTooLong
 from clara_mlx.model.folder import resolve
 from clara_mlx.model.generation import Generator, Sampling
+from clara_mlx.model.network import evaluate
 from clara_mlx.model.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def from_folder(folder: LclmFolder, dtype: mx.Dtype | None = None) -> Lclm:
     encoder = Encoder(network, config.ratio, config.encoder_window, dtype)
     adapter, decoder = folder.load_adapter(dtype), folder.load_decoder(dtype)
     for part in (network, adapter, decoder):
-        mx.eval(part.parameters())
+        evaluate(part)
     tokenizers = folder.tokenizer(ENCODER), folder.tokenizer(DECODER)
     return Lclm(config, encoder, adapter, decoder, *tokenizers, folder.fingerprint)
 
