@@ -74,9 +74,20 @@ def identifiers(text: str, limit: int | None = None) -> tuple[Identifier, ...]:
     return found
 
 
-def _find(view: Undressed, limit: int | None) -> tuple[Identifier, ...]:
-    """The identifiers of a view's text, with their places in the original."""
-    kept: dict[tuple[int, str], Identifier] = {}
+def occurrences(text: str) -> tuple[Identifier, ...]:
+    """Every place of every identifier that a reader of ``text`` sees, in their order.
+
+    None overlap.
+    """
+    return _find(undress(text), None, once=False)
+
+
+def _find(view: Undressed, limit: int | None, *, once: bool = True) -> tuple[Identifier, ...]:
+    """The identifiers of a view's text, with their places in the original.
+
+    Each kind and text is given ``once``, or at every place.
+    """
+    kept: dict[tuple[int, str, int], Identifier] = {}
     last = 0
     for words, offset, first, end_of_piece in cut_into_pieces(view.text, _CONTEXT):
         found: list[tuple[int, int, int]] = []
@@ -91,11 +102,12 @@ def _find(view: Undressed, limit: int | None) -> tuple[Identifier, ...]:
                 continue
             last = offset - minus_end
             exact = words[start:-minus_end]
-            if (rank, exact) not in kept:
+            key = (rank, exact, 0 if once else start + offset)
+            if key not in kept:
                 if limit is not None and len(kept) >= limit:
                     return tuple(kept.values())
                 span = view.original_span(start + offset, last)
-                kept[rank, exact] = Identifier(_KINDS[rank], exact, *span)
+                kept[key] = Identifier(_KINDS[rank], exact, *span)
     return tuple(kept.values())
 
 
