@@ -35,6 +35,7 @@ OURS = {
     "head-tail": "clara_mlx.compressors.baselines:HeadTail",
     "verbatim": "clara_mlx.compressors.baselines:Verbatim",
     "pisco": "clara_mlx.compressors.pisco:load",
+    "llmlingua2": "clara_mlx.compressors.llmlingua2.llmlingua2:load",
 }
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.folder import ModelFolder
@@ -121,7 +121,7 @@ class Scheme:
             ) from error
 
     @classmethod
-    def read(cls, recorded: Mapping[str, Any], recipe: str | None = None) -> Scheme:
+    def read(cls, recorded: Mapping[str, Any], recipe: str | None = None) -> Self:
         """The scheme that `to_dict` gave; a TypeError if it is none."""
         exceptions = {k: Quantisation(**v) for k, v in recorded.items() if isinstance(v, dict)}
         default = {k: v for k, v in recorded.items() if not isinstance(v, dict)}
@@ -140,7 +140,7 @@ class Scheme:
         *,
         recipe: str | Recipe | None = None,
         layers: int = 0,
-    ) -> Scheme:
+    ) -> Self:
         """The scheme for tensors of these shapes.
 
         Args:
