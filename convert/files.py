@@ -117,7 +117,7 @@ def read_tables(path: Path) -> dict[str, TensorRef]:
             f"{path / 'decoder_first_last_layers.pth'}: missing; it holds the trained embedding "
             "and lm_head tables; download it again"
         )
-    return _clean(_check_tensors(_read_weights(file), file), clean_key, file)
+    return clean_names(check_tensors(read_weights(file), file), clean_key, file)
 
 
 def read_adapters(path: Path) -> dict[str, dict[str, TensorRef]]:
@@ -135,7 +135,7 @@ def read_adapters(path: Path) -> dict[str, dict[str, TensorRef]]:
             name, _, rest = clean_key(key).partition(".")
             adapters.setdefault(name, {})[rest] = ref
     else:
-        for name, tensors in _read_weights(file).items():
+        for name, tensors in read_weights(file).items():
             if not isinstance(tensors, dict):
                 raise CheckpointError(
                     f"{file}: {name!r} is not a dict of tensors; the file should hold one dict "
@@ -143,7 +143,7 @@ def read_adapters(path: Path) -> dict[str, dict[str, TensorRef]]:
                 )
             adapters[name] = tensors
     return {
-        name: _clean(_check_tensors(tensors, file), clean_adapter_key, file)
+        name: clean_names(check_tensors(tensors, file), clean_adapter_key, file)
         for name, tensors in adapters.items()
     }
 
@@ -153,13 +153,17 @@ def _read_peft_folders(path: Path) -> dict[str, dict[str, TensorRef]]:
     for name, file in peft_folders.find(path).items():
         settings = file.with_name(peft_folders.SETTINGS)
         peft_folders.check_settings(settings, read_json(settings))
-        tensors = _check_tensors(_read_weights(file), file)
-        adapters[name] = _clean(tensors, clean_adapter_key, file)
+        tensors = check_tensors(read_weights(file), file)
+        adapters[name] = clean_names(tensors, clean_adapter_key, file)
     return adapters
 
 
-def _read_weights(file: Path) -> dict[str, Any]:
-    """The content of a checkpoint's file, without a ``state_dict`` around it."""
+def read_weights(file: Path) -> dict[str, Any]:
+    """The content of a file of weights, ``.safetensors`` or ``.pth``, without a ``state_dict``.
+
+    Raises:
+        CheckpointError: It can't be read, or is not such a file.
+    """
     if file.suffix == ".safetensors":
         return dict(read_safetensors(file))
     content = read_pth(file)
@@ -167,10 +171,14 @@ def _read_weights(file: Path) -> dict[str, Any]:
     return inner if isinstance(inner, dict) and len(content) == 1 else content
 
 
-def _clean(
+def clean_names(
     tensors: Mapping[str, TensorRef], clean: Callable[[str], str | None], file: Path
 ) -> dict[str, TensorRef]:
-    """The same tensors by their cleaned names, without those that have none."""
+    """The same tensors by their cleaned names, without those that have none.
+
+    Raises:
+        CheckpointError: Two tensors get one name; the message names the ``file``.
+    """
     cleaned: dict[str, TensorRef] = {}
     for key, ref in tensors.items():
         name = clean(key)
@@ -182,8 +190,12 @@ def _clean(
     return cleaned
 
 
-def _check_tensors(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
-    """Refuse a dict that holds anything but tensors."""
+def check_tensors(tensors: dict[str, Any], path: Path) -> dict[str, TensorRef]:
+    """The same dict, if it holds nothing but tensors.
+
+    Raises:
+        CheckpointError: It holds something else; the message names the file ``path``.
+    """
     odd = [name for name, ref in tensors.items() if not isinstance(ref, TensorRef)]
     if odd:
         raise CheckpointError(
@@ -216,7 +228,7 @@ def read_base(path: Path) -> dict[str, TensorRef]:
         )
     tensors: dict[str, TensorRef] = {}
     for file in files:
-        tensors.update(_clean(read_safetensors(file), clean_base_key, file))
+        tensors.update(clean_names(read_safetensors(file), clean_base_key, file))
     return tensors
 
 

@@ -10,6 +10,8 @@ from safetensors import safe_open
 
 from clara_mlx.compressors.lclm.folder import ADAPTER_FILE, DECODER, ENCODER, ROWS_FILE, LclmFolder
 from clara_mlx.compressors.lclm.folder import NAME as LCLM
+from clara_mlx.compressors.llmlingua2.folder import NAME as LLMLINGUA2
+from clara_mlx.compressors.llmlingua2.folder import EncoderFolder
 from clara_mlx.convert.disk import sha256_of
 from clara_mlx.convert.files import (
     locate_checkpoint,
@@ -20,6 +22,7 @@ from clara_mlx.convert.files import (
 )
 from clara_mlx.convert.lclm_source import LclmSource, is_lclm
 from clara_mlx.convert.tensors import TensorRef
+from clara_mlx.convert.token_classifier import TokenClassifierSource, is_token_classifier
 from clara_mlx.convert.weight_map import TABLES
 from clara_mlx.errors import CheckpointError, Progress, reason
 from clara_mlx.model.config import ClaraConfig
@@ -38,11 +41,16 @@ def inspect(path: str | Path, *, subfolder: str | None = None) -> dict[str, Any]
         CheckpointError: The place holds neither, or is damaged.
     """
     if (Path(path) / LAYOUT.clara).is_file():
-        if compressor_of(Path(path)) == LCLM:
+        compressor = compressor_of(Path(path))
+        if compressor == LCLM:
             return _inspect_lclm_folder(LclmFolder.open(path))
+        if compressor == LLMLINGUA2:
+            return _inspect_encoder_folder(EncoderFolder.open(path))
         return _inspect_folder(ModelFolder.open(path))
     if is_lclm(path, subfolder):
         return _inspect_lclm_checkpoint(LclmSource.open(path, subfolder=subfolder))
+    if is_token_classifier(path, subfolder):
+        return _inspect_encoder(TokenClassifierSource.open(path, subfolder=subfolder))
     return _inspect_checkpoint(path, subfolder)
 
 
@@ -56,8 +64,11 @@ def check(path: str | Path, *, progress: Progress | None = None) -> int:
         CheckpointError: A file has changed, or the folder was made before there were hashes; the
             message names each of the files.
     """
-    is_lclm_folder = compressor_of(Path(path)) == LCLM
-    folder = LclmFolder.open(path) if is_lclm_folder else ModelFolder.open(path)
+    kinds: dict[str, type[LclmFolder | EncoderFolder]] = {
+        LCLM: LclmFolder,
+        LLMLINGUA2: EncoderFolder,
+    }
+    folder = kinds.get(compressor_of(Path(path)), ModelFolder).open(path)
     hashes = folder.description.get("sha256")
     if not isinstance(hashes, dict):
         raise CheckpointError(
@@ -125,6 +136,34 @@ def _inspect_lclm_folder(folder: LclmFolder) -> dict[str, Any]:
         "tensors": {part: _summarise_files(files) for part, files in parts.items()},
         **{f"quantization of the {part}": str(Scheme.read(q)) for part, q in quantised.items()},
         **{key: folder.description.get(key) for key in keep},
+    }
+
+
+def _inspect_encoder_folder(folder: EncoderFolder) -> dict[str, Any]:
+    """Describe the folder of an encoder of LLMLingua-2."""
+    keep = ("fingerprint", "dtype", "quantization", "source", "notes")
+    return {
+        "kind": "model folder",
+        "compressor": LLMLINGUA2,
+        "path": str(folder.path),
+        "config": folder.config.to_dict(),
+        "licence": folder.description.get("licences"),
+        "tensors": {"encoder": _summarise_files(sorted(folder.path.glob("model*.safetensors")))},
+        **{key: folder.description.get(key) for key in keep},
+    }
+
+
+def _inspect_encoder(source: TokenClassifierSource) -> dict[str, Any]:
+    """Describe a checkpoint of such an encoder, whose parts have been checked."""
+    return {
+        "kind": "checkpoint",
+        "compressor": LLMLINGUA2,
+        "path": str(source.path),
+        "revision": source.revision,
+        "config": source.config.to_dict(),
+        "licence": source.licences["checkpoint"],
+        "tensors": {"encoder": _summarise_tensors(list(source.tensors.values()))},
+        "notes": source.notes,
     }
 
 

@@ -7,17 +7,24 @@ from typing import Any, TypeAlias
 
 from clara_mlx.compressors.lclm.folder import NAME as LCLM
 from clara_mlx.compressors.lclm.folder import LclmFolder
+from clara_mlx.compressors.llmlingua2.folder import NAME as LLMLINGUA2
+from clara_mlx.compressors.llmlingua2.folder import EncoderFolder
 from clara_mlx.convert.conversion import Conversion, convert
 from clara_mlx.convert.lclm import convert_lclm
 from clara_mlx.convert.lclm_source import LclmSource, is_lclm
 from clara_mlx.convert.lclm_verification import verify_lclm
 from clara_mlx.convert.source import Source
+from clara_mlx.convert.token_classifier import TokenClassifierSource, is_token_classifier
+from clara_mlx.convert.token_classifier_conversion import (
+    convert_token_classifier,
+    verify_token_classifier,
+)
 from clara_mlx.convert.verification import Verification, verify
 from clara_mlx.errors import CheckpointError, Progress
 from clara_mlx.model.folder import ModelFolder, compressor_of
 
 #: A checkpoint of any kind, found and checked.
-AnySource: TypeAlias = Source | LclmSource
+AnySource: TypeAlias = Source | LclmSource | TokenClassifierSource
 
 
 def open_checkpoint(
@@ -38,6 +45,13 @@ def open_checkpoint(
                 f"{checkpoint}: an LCLM checkpoint, which is whole without a base; leave --base out"
             )
         return LclmSource.open(checkpoint, subfolder=subfolder, revision=revision)
+    if is_token_classifier(checkpoint, subfolder, revision):
+        if base is not None:
+            raise CheckpointError(
+                f"{checkpoint}: an encoder of LLMLingua-2, which is whole without a base; leave "
+                "--base out"
+            )
+        return TokenClassifierSource.open(checkpoint, subfolder=subfolder, revision=revision)
     return Source.open(checkpoint, base=base, subfolder=subfolder, revision=revision)
 
 
@@ -49,8 +63,13 @@ def open_recorded(
     Raises:
         CheckpointError: It is not there any more, or is another one.
     """
-    if compressor_of(Path(folder)) == LCLM:
+    compressor = compressor_of(Path(folder))
+    if compressor == LCLM:
         return LclmSource.open_recorded(LclmFolder.open(folder), checkpoint=checkpoint)
+    if compressor == LLMLINGUA2:
+        return TokenClassifierSource.open_recorded(
+            EncoderFolder.open(folder), checkpoint=checkpoint
+        )
     return Source.open_recorded(ModelFolder.open(folder), checkpoint=checkpoint, base=base)
 
 
@@ -60,6 +79,8 @@ def verify_checkpoint(
     """Compare a model folder with the checkpoint that it was made from; see `verify`."""
     if isinstance(checkpoint, LclmSource):
         return verify_lclm(folder, checkpoint, progress=progress)
+    if isinstance(checkpoint, TokenClassifierSource):
+        return verify_token_classifier(folder, checkpoint, progress=progress)
     return verify(folder, checkpoint, progress=progress)
 
 
@@ -71,4 +92,6 @@ def convert_checkpoint(checkpoint: AnySource, to: str | Path, **options: Any) ->
     """
     if isinstance(checkpoint, LclmSource):
         return convert_lclm(checkpoint, to, **options)
+    if isinstance(checkpoint, TokenClassifierSource):
+        return convert_token_classifier(checkpoint, to, **options)
     return convert(checkpoint, to, **options)

@@ -95,7 +95,7 @@ def convert(
     private: Private = False,
     as_json: Json = False,
 ) -> None:
-    """Turn a Hugging Face checkpoint of CLaRa or LCLM into an MLX model folder.
+    """Turn a Hugging Face checkpoint of CLaRa, LCLM or LLMLingua-2 into an MLX model folder.
 
     `clara-mlx convert apple/CLaRa-7B-E2E --subfolder compression-16 --to clara-7b-q8`
 
