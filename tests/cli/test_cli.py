@@ -24,14 +24,14 @@ OPTIONS = json.loads((Path(__file__).parent / "options.json").read_text())
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if not COMMANDS[name].hidden])
-def test_every_command_teaches_and_is_in_the_readme(cli: Any, name: str) -> None:
+def test_every_command_teaches_and_is_in_the_manual(cli: Any, name: str) -> None:
     command = COMMANDS[name]
     text = re.sub(r"\x1b\[[0-9;]*m", "", cli(name, "--help").output)
     assert f"clara-mlx {name}" in (command.help or "")  # an example
     for parameter in command.params:
         assert parameter.help, f"{name}: {parameter.name} has no help"
     assert "Usage" in text
-    assert f"clara-mlx {name}" in (ROOT / "README.md").read_text()
+    assert f"clara-mlx {name}" in (ROOT / "docs" / "COMMANDS.md").read_text()
     if name not in ("serve", "mcp", "ui"):  # they run, and print no result
         assert any("--json" in p.opts for p in command.params)
 

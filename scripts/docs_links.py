@@ -1,0 +1,29 @@
+"""A hook of MkDocs: links from a page to files outside docs/ lead to them in the repository."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+
+# A link's target that leaves docs/, and what may follow it.
+_OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
+    """The page's text as MkDocs should read it.
+
+    Raises:
+        FileNotFoundError: A link leads to a file that is not in the repository.
+    """
+
+    def to_repository(link: re.Match[str]) -> str:
+        path, place = link[1], link[2] or ""
+        if not (ROOT / path).exists():
+            raise FileNotFoundError(f"a page links to {path}, which is not in the repository")
+        kind = "tree" if (ROOT / path).is_dir() else "blob"
+        return f"]({config['repo_url'].rstrip('/')}/{kind}/main/{path}{place})"
+
+    return _OUTSIDE.sub(to_repository, markdown)
