@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import secrets
+import signal
+import sys
 import webbrowser
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -45,4 +48,8 @@ def ui(
         typer.echo(address)
         if browse:
             webbrowser.open(address)
-        inspector_server(create_inspector(memory, token, edit=edit)).run(sockets=[listening])
+        # uvicorn ends gracefully and then raises the signal again; the memory must still be closed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        server = inspector_server(create_inspector(memory, token, edit=edit))
+        with suppress(KeyboardInterrupt):  # the usual way to end it
+            server.run(sockets=[listening])

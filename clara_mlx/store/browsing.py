@@ -22,6 +22,17 @@ _HEAD_BYTES = 2_048
 _HEAD_CHARACTERS = 600
 
 
+#: What memories may have in common.
+Common = Literal["source", "session", "project"]
+
+# The same as SQL; the project stands in the metadata, and has an index there.
+_COMMON: dict[Common, str] = {
+    "source": "source",
+    "session": "session",
+    "project": "json_extract(metadata, '$.\"project\"')",
+}
+
+
 @dataclass(frozen=True)
 class Listed:
     """A memory in a list."""
@@ -40,7 +51,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Group:
-    """The memories that have a source, or a session, in common."""
+    """The memories that have something in common."""
 
     name: str | None
     memories: int
@@ -126,14 +137,14 @@ def count_and_bytes(file: File, where: Where) -> tuple[int, int]:
     return int(rows[0][0]), int(rows[0][1])
 
 
-def groups(file: File, by: Literal["source", "session"], most: int, offset: int = 0) -> list[Group]:
+def groups(file: File, by: Common, most: int, offset: int = 0) -> list[Group]:
     """The memories by what they have in common, the newest group first."""
     rows = file.read(
-        f"SELECT {by} AS name, count(*) AS memories, max(created_at) AS newest FROM memories "
-        f"GROUP BY {by} ORDER BY newest DESC LIMIT ? OFFSET ?",
+        f"SELECT {_COMMON[by]} AS name, count(*) AS memories, max(created_at) AS newest "
+        f"FROM memories GROUP BY name ORDER BY newest DESC LIMIT ? OFFSET ?",
         (most, offset),
     )
-    return [Group(*row) for row in rows]
+    return [Group(*row) for row in rows if row["name"] is None or isinstance(row["name"], str)]
 
 
 def standing(file: File, handle: str, most: int) -> list[Standing]:
@@ -143,7 +154,7 @@ def standing(file: File, handle: str, most: int) -> list[Standing]:
         "(SELECT count(*) FROM edits e WHERE e.block = b.digest) AS places "
         "FROM mentions n JOIN blocks b ON b.digest = n.block "
         "WHERE n.handle = ? AND NOT (b.kind = 'note' AND b.body IS NOT NULL) "
-        "ORDER BY own DESC, places DESC, b.digest LIMIT ?",
+        "ORDER BY own DESC, b.kind = 'note', places DESC, b.digest LIMIT ?",
         (handle, most),
     )
     return [

@@ -6,13 +6,18 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os.path import commonprefix
 from pathlib import Path
+from typing import Any
 
 import real_outputs
-from gateway import running
+from gateway import Gateway, Reply, running, says, wait_until
 from hostile_texts import HOSTILE
+from starlette.responses import Response
+from trajectories import call
 
 from clara_mlx.context import Budget, Context
+from clara_mlx.evaluate.sets import read_captured_set
 from clara_mlx.memory import Memory
 from clara_mlx.serve.inspector.app import create_inspector, inspector_server
 from clara_mlx.store.ledger import Round
@@ -51,31 +56,76 @@ def fill(memory: Memory) -> None:
     context.prepare(conversation(), session=SESSION)
 
 
-def conversation() -> list[dict[str, object]]:
-    """A conversation that does not fit, of real outputs."""
-    messages: list[dict[str, object]] = [
-        {"role": "system", "content": "You are an agent."},
-        {"role": "user", "content": "Fix the failing tests of the inventory."},
+def conversation(steps: int = 14, first: int = 0) -> list[dict[str, Any]]:
+    """A conversation of real outputs of commands, with three of them a step.
+
+    Args:
+        steps: The number of steps.
+        first: The number of the first output.
+    """
+    captured = read_captured_set().outputs
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "You are an agent that programs."},
+        {"role": "user", "content": f"Fix the inventory: its tests fail. (Work {first + 1}.)"},
     ]
-    outputs = list(_outputs().values())
-    for number in range(12):
-        call = {"name": "bash", "arguments": json.dumps({"command": f"pytest -k part{number}"})}
-        messages.append(
-            {
-                "role": "assistant",
-                "content": f"Step {number}: I look at part {number}.",
-                "tool_calls": [{"id": f"c{number}", "type": "function", "function": call}],
-            }
-        )
-        output = "\n".join(outputs[(number + more) % len(outputs)] for more in range(6))
-        messages.append({"role": "tool", "tool_call_id": f"c{number}", "content": output})
+    for number in range(steps):
+        some = [captured[(first + 3 * number + more) % len(captured)] for more in range(3)]
+        calls = [
+            call(f"call-{number}-{place}", "bash", command=one.command)
+            for place, one in enumerate(some)
+        ]
+        said = {"role": "assistant", "content": f"Step {number + 1}: I look further."}
+        messages.append(said | {"tool_calls": calls})
+        messages += [
+            {"role": "tool", "tool_call_id": made["id"], "content": one.text}
+            for made, one in zip(calls, some, strict=True)
+        ]
     return messages
+
+
+def caching(text: str) -> Reply:
+    """A reasoner that says how much of each prompt it had, as servers with a cache do.
+
+    A token is four characters of the request's messages here.
+    """
+    known = [""]
+
+    async def reply(body: dict[str, Any]) -> Response:
+        prompt = json.dumps(body["messages"])
+        same = len(commonprefix((known[0], prompt))) // 4  # noqa: RUF071  # of texts, not of paths
+        known[0] = prompt
+        tokens = len(prompt) // 4
+        usage = {
+            "prompt_tokens": tokens,
+            "completion_tokens": 12,
+            "total_tokens": tokens + 12,
+            "prompt_tokens_details": {"cached_tokens": same},
+        }
+        return await says(text, usage=usage)(body)
+
+    return reply
+
+
+def work(gate: Gateway, messages: list[dict[str, Any]], session: str, **headers: str) -> int:
+    """Send a conversation as an agent does: all of it again at each step; the number of requests.
+
+    Waits until the ledger has them.
+    """
+    before = sum(one.requests for one in gate.memory.ledger.sums())
+    ends = [n for n, one in enumerate(messages) if one["role"] == "assistant"][1:]
+    for end in [*ends, len(messages)]:
+        gate.chat(messages[:end], extra_headers={"x-clara-session": session, **headers})
+    requests = len(ends) + 1
+    wait_until(lambda: sum(s.requests for s in gate.memory.ledger.sums()) == before + requests)
+    return requests
 
 
 def count(memory: Memory, now: float | None = None) -> list[Round]:
     """Write rounds of two days into the ledger, as a gateway would; returns them."""
     now = time.time() if now is None else now
-    compacted = tuple(one.handle for one in memory.list({"session": SESSION, "source": "bash"}))[:3]
+    outputs = memory.list({"session": SESSION, "source": "bash"})
+    longest = sorted(outputs, key=lambda one: -one.length)
+    compacted = tuple(one.handle for one in longest[:3])
     usual = {"project": "/home/me/inventory", "agent": "claude-cli", "model": "qwen3"}
     rounds = [
         Round(now - 90_000, "yesterday", tokens_in=4_000, tokens_sent=4_000, **usual),  # type: ignore[arg-type]

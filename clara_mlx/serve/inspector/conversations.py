@@ -161,7 +161,7 @@ def _chart(rounds: Sequence[Round]) -> Chart:
     return draw(
         [_amount(one) for one in ordered],
         said,
-        (_time(ordered[0].at), _time(ordered[-1].at)),
+        _ends(ordered[0].at, ordered[-1].at),
         [one.before is not None for one in ordered],
     )
 
@@ -172,6 +172,14 @@ def _amount(one: Round) -> Amount:
 
 def _amount_of_sums(one: Sums) -> Amount:
     return Amount(one.tokens_in, one.tokens_sent, one.cached)
+
+
+def _ends(first: float, last: float) -> tuple[str, str]:
+    """The times of a first and a last round, with the day if it differs."""
+    begun, ended = datetime.fromtimestamp(first), datetime.fromtimestamp(last)
+    if begun.date() == ended.date():
+        return begun.strftime("%H:%M:%S"), ended.strftime("%H:%M:%S")
+    return _time(first), _time(last)
 
 
 def _time(seconds: float) -> str:

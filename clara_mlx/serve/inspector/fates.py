@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,16 +44,14 @@ def first_page_end(memory: Memory, handle: str, text: str) -> int:
     return next(differ, min(len(body), len(text)))
 
 
-def follow(
-    text: str, start: int, end: int, sent: Sequence[str] | None, first_page: int
-) -> list[Followed]:
+def follow(text: str, start: int, end: int, sent: str | None, first_page: int) -> list[Followed]:
     """The facts of a part of a text, in its order.
 
     Args:
         text: The whole original.
         start: Where the part begins.
         end: Where it ends.
-        sent: The texts that are sent in its place; None if it is sent as it is.
+        sent: The text that is sent in its place; None if it is sent as it is.
         first_page: See `first_page_end`.
     """
     part = text[start:end]
@@ -63,10 +61,10 @@ def follow(
         found.setdefault((fact.start, fact.end), (fact.name.replace("_", " "), fact.text))
     for one in identifiers(part, _MOST_FACTS):
         found.setdefault((one.start, one.end), (one.kind, one.text))
-    views = None if sent is None else [undress(one).text for one in sent]
+    view = None if sent is None else undress(sent).text
     return [
         Followed(
-            name, said, start + first, start + last, _fate(said, start + last, views, first_page)
+            name, said, start + first, start + last, _fate(said, start + last, view, first_page)
         )
         for (first, last), (name, said) in sorted(found.items())[:_MOST_FACTS]
         if last > first
@@ -78,8 +76,8 @@ def tally(facts: Iterable[Followed]) -> Counter[Fate]:
     return Counter(fact.fate for fact in facts)
 
 
-def _fate(said: str, end: int, views: Sequence[str] | None, first_page: int) -> Fate:
-    if views is None or any(_stands_in(view, said) for view in views):
+def _fate(said: str, end: int, view: str | None, first_page: int) -> Fate:
+    if view is None or _stands_in(view, said):
         return "shown"
     return "near" if end <= first_page else "behind"
 

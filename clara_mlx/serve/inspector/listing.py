@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.store import browsing
-from clara_mlx.store.browsing import Group, Listed
+from clara_mlx.store.browsing import Common, Group, Listed
 
 #: Memories of one page.
 ON_A_PAGE = 50
@@ -135,14 +135,9 @@ def items_of(rows: Sequence[Listed]) -> list[Item]:
     return [_item(row) for row in rows]
 
 
-def choices(memory: Memory, chosen: str, by: str) -> list[Group]:
-    """What a filter offers: the newest sources or sessions, and the one that is chosen."""
-    assert by in ("source", "session")
-    found = [
-        group
-        for group in browsing.groups(memory.file, by, _MOST_CHOICES)  # type: ignore[arg-type]
-        if group.name
-    ]
+def choices(memory: Memory, chosen: str, by: Common) -> list[Group]:
+    """What a filter offers: the newest of a kind, and the one that is chosen."""
+    found = [group for group in browsing.groups(memory.file, by, _MOST_CHOICES) if group.name]
     if chosen and chosen not in {group.name for group in found}:
         found.insert(0, Group(chosen, 0, 0.0))
     return found

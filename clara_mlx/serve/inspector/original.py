@@ -76,18 +76,21 @@ class MemoryPage:
     facts: list[Followed]  # of this page
     tally: Counter[Fate]
     blocks: list[Shown]
+    by: int  # which of them the facts are followed by
     replaced: bool  # whether a block or a fold is sent in its place
     twins: list[str]  # handles of other memories of the same content
     used: list[Use]  # where it was compacted, and where it was asked back
 
 
-def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
+def read_memory(memory: Memory, handle: str, number: int, by: int = 0) -> MemoryPage | None:
     """The page of a memory; None if there is no such memory.
 
     Args:
         memory: The memory file.
         handle: Of the memory.
         number: The page of the original, from 1; the last one if there are fewer.
+        by: Which of the texts that are sent the facts are followed by, from 0; its own block is
+            the first. A conversation sends one of them: a later fold takes a block's place.
     """
     if not memory.has(handle):
         return None
@@ -100,10 +103,11 @@ def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
     number = min(max(1, number), pages)
     start, end = page_span(text, number)
     found = browsing.standing(memory.file, handle, _MOST_STANDING)
+    by = by if by < len(found) else 0
     # A note repeats lines of a text, it does not stand for it.
-    sent = [one.text for one in found if one.kind != "note"]
-    first_page = first_page_end(memory, handle, text) if sent else len(text)
-    facts = follow(text, start, end, sent or None, first_page)
+    replaced = any(one.kind != "note" for one in found)
+    first_page = first_page_end(memory, handle, text) if replaced else len(text)
+    facts = follow(text, start, end, found[by].text if replaced else None, first_page)
     chunks = browsing.chunk_sizes(memory.file, handle)
     return MemoryPage(
         memory=row,
@@ -123,7 +127,8 @@ def read_memory(memory: Memory, handle: str, number: int) -> MemoryPage | None:
             )
             for one in found
         ],
-        replaced=bool(sent),
+        by=by,
+        replaced=replaced,
         twins=browsing.same_content(memory.file, handle, _MOST_TWINS),
         used=memory.ledger.uses(handle, _MOST_USES),
     )

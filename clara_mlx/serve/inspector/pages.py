@@ -98,6 +98,7 @@ class Inspector:
                 "page_address": lambda number: asked.address(page=number),
                 "sources": choices(self.memory, asked.source, "source"),
                 "sessions": choices(self.memory, asked.session, "session"),
+                "projects": choices(self.memory, asked.project, "project"),
             }
 
         return await self._show(request, "list", read)
@@ -107,16 +108,25 @@ class Inspector:
         """A memory: its original beside what is sent in its place."""
         handle = request.query_params.get("handle", "")
         page = _number(request, "page") or 1
+        by = _number(request, "by") or 0
 
         def read() -> dict[str, Any]:
-            found = read_memory(self.memory, handle, page)
+            found = read_memory(self.memory, handle, page, by)
             if found is None:
                 raise ApiError(404, f"no memory has the handle {handle[:100]}")
+            title = items_of([found.memory])[0].title
             return {
                 "page": found,
-                "title": items_of([found.memory])[0].title,
-                "metadata": [(key, written(value)) for key, value in found.memory.metadata.items()],
-                "original_address": lambda number: _address("memory", handle=handle, page=number),
+                "title": title,
+                "metadata": [
+                    (key, text)
+                    for key, value in found.memory.metadata.items()
+                    if (text := written(value)) and text != title
+                ],
+                "original_address": lambda number: _address(
+                    "memory", handle=handle, page=number, by=found.by
+                ),
+                "by_address": lambda number: _address("memory", handle=handle, by=number),
             }
 
         return await self._show(request, "memory", read)

@@ -32,9 +32,13 @@ def editable(memory: Memory) -> Iterator[Site]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, started once."""
+    """Chromium, started once for the file that drives it.
+
+    Not for the session: while it runs, so does Playwright's event loop, beside which other tests
+    could not run one of their own.
+    """
     with chromium() as started:
         yield started
 
@@ -49,7 +53,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(**{"viewport": WIDE, **options})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: said.type == "error" and wrong.append(said.text))
         page.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))

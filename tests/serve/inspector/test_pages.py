@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import statistics
 import time
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from gateway import Upstream, gateway
 from hostile_texts import HOSTILE, characters
 from hypothesis import given
 from hypothesis import strategies as st
-from inspected import TOKEN, Site, site_of
+from inspected import SESSION, TOKEN, Site, caching, conversation, site_of, work
 from real_outputs import PYTEST
 
+from clara_mlx.context import Budget
 from clara_mlx.memory import Memory
 from clara_mlx.serve.inspector.charts import WIDTH, Amount, bar, draw, round_up
 from clara_mlx.serve.inspector.fates import follow, tally
@@ -77,14 +80,14 @@ def test_each_fact_has_its_fate() -> None:
     text = PYTEST + "\n" * 20 + "src/late.py:99: error\n"
     block = "[clara m-1: output]\noutcome: 1 failed, 3 passed, 1 skipped in 0.62s"
     near = len(PYTEST)
-    facts = follow(text, 0, len(text), [block], near)
+    facts = follow(text, 0, len(text), block, near)
     fates = {fact.text: fact.fate for fact in facts}
     assert fates["0.62s"] == "shown" and fates["src/late.py:99"] == "behind"
     assert fates["tests/test_price.py:7"] == "near"
     assert all(text[fact.start : fact.end] == fact.text for fact in facts if fact.fate == "behind")
     assert set(tally(follow(text, 0, len(text), None, 0))) == {"shown"}
     # A number that is only a part of another one is not shown.
-    (only,) = (f for f in follow("1 failed in 0.10s\n", 0, 20, ["11 passed"], 0) if f.text == "1")
+    (only,) = (f for f in follow("1 failed in 0.10s\n", 0, 20, "11 passed", 0) if f.text == "1")
     assert only.fate == "behind"
 
 
@@ -148,6 +151,40 @@ def test_only_the_files_of_the_pages_are_given_away(site: Site, name: str) -> No
         assert answer.status_code in (401, 404) and "import" not in answer.text
 
 
+def test_the_pages_add_up_to_what_the_gateway_counted(tmp_path: Path) -> None:
+    """What a page says, the metrics, and what the reasoner itself said of each request agree."""
+    upstream = Upstream(caching("done"))
+    budget = Budget(window=6_000, reserve=500)
+    with upstream.running() as url, gateway(tmp_path, url, budget=budget) as gate:
+        requests = work(gate, conversation(12), SESSION)
+        requests += work(gate, conversation(3, first=40), "another")
+        metrics = gate.http.get("/metrics").text
+        pages = {
+            path: gate.http.get(path).text
+            for path in ("/inspector/savings", f"/inspector/conversation?session={SESSION}")
+        }
+        (sums,) = gate.memory.ledger.sums(where={"session": SESSION})
+        rounds = gate.memory.ledger.rounds({"session": SESSION})
+    counted = dict(re.findall(r'clara_prompt_tokens_total\{what="(\w+)"\} (\d+)', metrics))
+    said = sum(len(json.dumps(body["messages"])) // 4 for body in upstream.requests)
+    assert said == int(counted["sent"])
+    without, sent, read, compactions, _ = re.findall(
+        r"<dd>([\d,]+)<small>", pages["/inspector/savings"]
+    )
+    assert number(without) == int(counted["in"]) and number(sent) == said
+    assert number(read) == said - int(counted["cached_reported"])
+    assert f"tokens in {requests} requests" in pages["/inspector/savings"]
+    # One of them was compacted, and its timeline says why, for what, and what that cost.
+    page = html.unescape(pages[f"/inspector/conversation?session={SESSION}"])
+    compacted = [one for one in rounds if one.before is not None]
+    assert compacted and number(compactions) == sums.compactions == len(compacted)
+    for one in compacted:
+        assert f"{one.before:,} → {one.after:,} tokens: {one.reason}" in page
+        assert f"{one.lost:,} tokens that the server had were read again" in page or not one.lost
+        assert one.why in page and set(one.compacted) <= set(re.findall(r"handle=(m-\w+)", page))
+    assert page.count('class="round ') + page.count('class="round"') == len(rounds)
+
+
 @pytest.mark.alone
 def test_a_page_of_ten_thousand_memories_comes_at_once(tmp_path: Path) -> None:
     """Under 200 ms each, the whole way; the median of several, as other programs run, too."""
@@ -182,3 +219,7 @@ def test_a_page_of_ten_thousand_memories_comes_at_once(tmp_path: Path) -> None:
                     seconds.append(time.perf_counter() - begun)
                     assert answer.status_code == 200
                 assert statistics.median(seconds) < 0.2, (path, seconds)
+
+
+def number(written: str) -> int:
+    return int(written.replace(",", ""))
