@@ -157,7 +157,8 @@ def show(
         about = describe(memory, handle)
         text = memory.text(handle) if about.sent else ""
         first_page = first_page_end(memory, handle, text) if about.sent else 0
-    facts = follow(text, 0, len(text), about.sent, first_page)
+    # Its own block is the first; a fold that tells of it, too, says less.
+    facts = follow(text, 0, len(text), about.sent[0] if about.sent else None, first_page)
     counts = tally(facts)
     result = dataclasses.asdict(about) | {
         "facts": [dataclasses.asdict(fact) for fact in facts],

@@ -19,6 +19,9 @@ ON_A_PAGE = 50
 # The most hits of a search that are looked at; a question is made narrower, not paged for ever.
 _MOST_HITS = 100
 
+# Seconds that a page waits until memories that wait beside the file are in it.
+_SETTLE_SECONDS = 0.1
+
 # Choices of a filter.
 _MOST_CHOICES = 200
 
@@ -115,6 +118,7 @@ def read_listing(memory: Memory, asked: Asked) -> Listing:
         StoreError: A date is none, or the file can't be read.
     """
     where = asked.where
+    memory.file.settle(_SETTLE_SECONDS)
     everything = memory.status().memories
     if asked.words:
         found = _search(memory, asked, where)
