@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clara_mlx.cli.options import DEFAULT_DB, Db, Model, open_memory
+from clara_mlx.cli.scope import find_root
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory.settings import (
     FALLBACK_API,
@@ -278,18 +279,27 @@ def mcp(db: Db = DEFAULT_DB, model: Model = None) -> None:
 
     `clara-mlx mcp --db agent.db`
 
-    The tools are remember, recall, ask_memory and expand. `clara-mlx serve` has them at /mcp.
+    The tools are remember, recall, ask_memory and expand. `clara-mlx serve` has them at /mcp. What
+    is remembered belongs to the project of the repository that this is started in.
     """
     import anyio
 
+    from clara_mlx.serve.bookkeeping import Bookkeeper
     from clara_mlx.serve.mcp_server import create_mcp_server
     from clara_mlx.serve.pools import Pools
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # standard output is MCP's
     with open_memory(db, model, make=True, compress=True) as memory:
         pools = Pools()
+        books = Bookkeeper(memory, pools)
+
+        async def serve() -> None:
+            server = create_mcp_server(memory, pools, books.note_mcp_call, find_root())
+            await server.run_stdio_async()
+            await books.close()
+
         try:
-            anyio.run(create_mcp_server(memory, pools).run_stdio_async)
+            anyio.run(serve)
         finally:
             pools.close()
 

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
 from clara_mlx.context.budget import Cache
 from clara_mlx.errors import ClaraError
@@ -19,9 +20,12 @@ from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reasoner_cache import ReasonerCache
 from clara_mlx.serve.reply import Object
 from clara_mlx.serve.usage import cached_tokens, stated_tokens, states_cached
-from clara_mlx.store.ledger import CacheEffect, Round
+from clara_mlx.store.ledger import MCP, CacheEffect, Round
 
 logger = logging.getLogger(__name__)
+
+#: The tools by which a client asks back what was seen.
+ASKS_BACK = frozenset(("ask_memory", "expand", "recall"))
 
 # Seconds for which rounds are collected before they are written together. The end of the process
 # by force takes no more than these.
@@ -134,6 +138,22 @@ class Bookkeeper:
             unanswered = not answer.round.tokens_sent
             self.add(replace(answer.round, error=error[:_ERROR_CHARACTERS] if unanswered else ""))
             answer.round = None
+
+    def note_mcp_call(self, tool: str, arguments: dict[str, Any]) -> None:
+        """Note what a client asked back by MCP; nobody says for which of its prompts."""
+        if tool in ASKS_BACK:
+            handle, session = arguments.get("handle"), arguments.get("session")
+            self.add(
+                Round(
+                    at=time.time(),
+                    session=session if isinstance(session, str) else "",
+                    api=MCP,
+                    served_by="memory",
+                    why="it was asked by MCP",
+                    memory_calls=1,
+                    asked=((handle, tool),) if isinstance(handle, str) else (),
+                )
+            )
 
     # -- writing ---------------------------------------------------------------------------------
 

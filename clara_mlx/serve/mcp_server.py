@@ -39,14 +39,28 @@ _INSTRUCTIONS = (
     "passages; ask_memory answers a question about them; expand reads the exact text of a handle."
 )
 
+#: Told of a tool that was called, with its arguments.
+OnCall = Callable[[str, dict[str, Any]], None]
+
 Session = Annotated[str | None, Field(description="Only this session's memories; default: all.")]
 
 
-def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
-    """An MCP server over a memory; the SDK has its transports."""
-    server: MCPServer = _Server(
+def create_mcp_server(
+    memory: Memory, pools: Pools, on_call: OnCall | None = None, project: str | None = None
+) -> MCPServer:
+    """An MCP server over a memory; the SDK has its transports.
+
+    Args:
+        memory: The memory.
+        pools: The threads in which its calls run.
+        on_call: Called after each tool call that was answered.
+        project: The folder that what is remembered belongs to, if one is known.
+    """
+    server = _Server(
         "clara-mlx", instructions=_INSTRUCTIONS, version=__version__, log_level="WARNING"
     )
+    server.on_call = on_call
+    metadata = {"project": project} if project else None
 
     async def remember(
         text: Annotated[str, Field(description="Kept exactly as it is.")],
@@ -55,7 +69,9 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
     ) -> str:
         """Keep a text, whole and for good; returns the handle that brings it back."""
         return await _run_tool(
-            pools.write, lambda: memory.remember(text, source=source, session=session), memory
+            pools.write,
+            lambda: memory.remember(text, source=source, session=session, metadata=metadata),
+            memory,
         )
 
     async def recall(
@@ -106,17 +122,26 @@ def create_mcp_server(memory: Memory, pools: Pools) -> MCPServer:
 
 
 class _Server(MCPServer):
-    """The SDK's server, which says in our words what is wrong with the arguments of a call."""
+    """The SDK's server, which says in our words what is wrong with the arguments of a call.
+
+    Attributes:
+        on_call: Called after each call that was answered.
+    """
+
+    on_call: OnCall | None = None
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Call a tool; see the SDK."""
         try:
-            return await super().call_tool(name, arguments, context)
+            result = await super().call_tool(name, arguments, context)
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
                 wrong = "; ".join(map(_in_words, error.__cause__.errors()))
                 raise ToolError(f"{name} can't be called so: {wrong}") from None
             raise
+        if self.on_call is not None:
+            self.on_call(name, arguments)
+        return result
 
 
 def _in_words(error: ErrorDetails) -> str:

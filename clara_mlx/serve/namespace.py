@@ -15,7 +15,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.serve.answering import Answerer
 from clara_mlx.serve.apis import APIS
 from clara_mlx.serve.bodies import ReadFirst
-from clara_mlx.serve.bookkeeping import Bookkeeper
+from clara_mlx.serve.bookkeeping import ASKS_BACK, Bookkeeper
 from clara_mlx.serve.compacting import Compactor
 from clara_mlx.serve.delivery import Delivery
 from clara_mlx.serve.figures import Figures
@@ -78,7 +78,7 @@ class Namespace:
         self._answerer = Answerer(settings, self._context, reasoners, pools, *counting)
         compactor = Compactor(settings.name, memory.path, pools, *counting)
         reception = Reception(settings, self._context, pools, process)
-        self._mcp = create_mcp_server(memory, pools).streamable_http_app(
+        self._mcp = create_mcp_server(memory, pools, self._note_mcp_call).streamable_http_app(
             # Nothing is kept between requests, so a client survives a restart of the gateway.
             stateless_http=True,
             json_response=True,
@@ -122,6 +122,11 @@ class Namespace:
         await self.runs.close(self._settings.drain)
         await self._answerer.close(self._settings.drain)
         await self._books.close()
+
+    def _note_mcp_call(self, tool: str, arguments: dict[str, Any]) -> None:
+        if tool in ASKS_BACK:
+            self._figures.memory_calls.labels(tool, "mcp").inc()
+        self._books.note_mcp_call(tool, arguments)
 
     def _status(self, session: str | None) -> dict[str, Any]:
         return {

@@ -18,6 +18,9 @@ from clara_mlx.store.file import File
 #: used, or a part, or nothing of it.
 CacheEffect = Literal["first", "hit", "partial", "miss"]
 
+#: The ``api`` of a call of the memory's tools by MCP, which is no prompt and counts as none.
+MCP = "mcp"
+
 #: Rounds that are kept one by one: some weeks of an agent that works all day.
 MOST_ROUNDS = 20_000
 
@@ -35,8 +38,8 @@ KEYS = ("day", "session", "project", "agent", "model")
 
 #: The columns of `rounds` summed up, by their names in the table `days`.
 SUMS = {
-    "requests": "sum(number = 0)",
-    "rounds": "count(*)",
+    "requests": f"sum(number = 0 AND api <> '{MCP}')",
+    "rounds": f"sum(api <> '{MCP}')",
     "tokens_in": "sum(tokens_in)",
     "tokens_sent": "sum(tokens_sent)",
     "cached": "sum(min(tokens_sent, coalesce(cached_reported, cached_expected)))",
@@ -61,7 +64,7 @@ class Round:
     """
 
     at: float  # when its preparation began, in seconds since 1970
-    session: str  # the conversation's name
+    session: str  # the conversation's name; empty: not known, or forgotten
     project: str = ""  # folder that the conversation works in; empty: not known
     agent: str = ""  # who asked, such as claude-cli; empty: not known
     api: str = "chat"  # by which it was asked

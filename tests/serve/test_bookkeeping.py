@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from gateway import Upstream, fails, gateway, says, wait_until
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from replayed_agent import LoggingReasoner, captured_run, metrics, replay, tools_of
 
 from clara_mlx.context import Budget
@@ -160,6 +163,29 @@ def test_a_client_that_has_its_conversation_compacted_is_in_the_ledger(tmp_path:
         "responses-compact",
         "its client asked for it",
     )
+
+
+def test_what_is_asked_by_mcp_is_in_the_ledger_and_is_no_prompt(tmp_path: Path) -> None:
+    with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
+        gate.chat("hello")
+        handle = gate.memory.remember("a text", session="s")
+
+        async def ask() -> None:
+            async with Client(streamable_http_client(f"{gate.url}/mcp")) as client:
+                await client.call_tool("expand", {"handle": handle})
+                await client.call_tool("recall", {"query": "text", "session": "s"})
+                await client.call_tool("expand", {"handle": "m-0000000000"})  # there is none
+                await client.call_tool("remember", {"text": "another"})
+
+        anyio.run(ask)
+        counted = metrics(gate.http)
+    found = sums_of(tmp_path)
+    check_metrics(found, counted)
+    assert (found.requests, found.rounds, found.memory_calls) == (1, 1, 2)
+    with Memory.open(tmp_path / "agent.db") as memory:
+        assert [use.how for use in memory.ledger.uses(handle)] == ["expand"]
+        (of_session,) = memory.ledger.sums((), {"session": "s"})
+    assert (of_session.requests, of_session.memory_calls) == (0, 1)
 
 
 def test_what_can_not_be_written_waits_and_no_request_fails(
