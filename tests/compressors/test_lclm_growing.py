@@ -47,7 +47,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=sized(12, 300), deadline=None, database=None, derandomize=True)
+@settings(max_examples=sized(8, 300), deadline=None, database=None, derandomize=True)
 @given(pieces=PIECES)
 def test_any_pieces_become_what_the_whole_becomes(
     lclm: Load, small: Encoder, pieces: list[str]

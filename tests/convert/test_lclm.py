@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from lclm_files import checkpoint, document
 from mlx_lm.utils import load_model
+from sizes import sized
 
 import clara_mlx
 from clara_mlx.compressors.lclm.folder import DECODER, ENCODER, LclmFolder
@@ -25,6 +26,9 @@ from clara_mlx.model.folder import ModelFolder
 from clara_mlx.model.schemes import Quantisation
 
 Run = Callable[..., Any]
+
+FORMATS = [("-q", "8"), ("--q-bits", "4", "--q-group-size", "32"), ("--q-mode", "mxfp4")]
+DTYPES = ["bfloat16", "float16", "float32"]  # of a checkpoint
 
 DECODER_FILE = "decoder/model.safetensors"  # of c4, which has one
 
@@ -57,9 +61,7 @@ def refused(path: Path, *said: str) -> None:
 # -- what it makes -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "options", [("-q", "8"), ("--q-bits", "4", "--q-group-size", "32"), ("--q-mode", "mxfp4")]
-)
+@pytest.mark.parametrize("options", sized(FORMATS[:2], FORMATS))
 def test_quantised_folders_agree_with_their_source(
     cli: Run, lclm_folder: Run, options: tuple[str, ...]
 ) -> None:
@@ -102,7 +104,7 @@ def test_the_decoder_is_an_ordinary_model(lclm_folder: Run, lclm: Run) -> None:
     assert described["config"]["ratio"] == 16
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", sized(DTYPES[:1], DTYPES))
 def test_any_dtype_on_disk(copy: Path, tmp_path: Path, lclm: Run, dtype: str) -> None:
     for file in copy.rglob("*.safetensors"):
         change_tensors(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lclm_files
 import mlx.core as mx
 import pytest
 from hypothesis import given, settings
@@ -71,13 +72,20 @@ def test_paraphrase_takes_them_too(model: Clara, latents: mx.array) -> None:
         model.paraphrase(latents, instruction="no place for them")
 
 
+# Byte fallback, and a byte-level tokenizer: two ways in which a character has several tokens.
+BYTE_LEVEL = lclm_files.checkpoint("c4") / "decoder" / "tokenizer.json"
+
+
+@pytest.mark.parametrize("file", [TOKENIZER, BYTE_LEVEL], ids=["fallback", "byte level"])
 @settings(max_examples=200, deadline=None)
-@given(st.data())
-def test_what_was_streamed_is_never_taken_back(data: st.DataObject) -> None:
-    texts = TextTokenizer(TOKENIZER.read_text())
+@given(data=st.data())
+def test_what_was_streamed_is_never_taken_back(file: Path, data: st.DataObject) -> None:
+    texts = TextTokenizer(file.read_text())
     detokenizer = Detokenizer(texts, None)
     bytes_and_specials = st.integers(0, 258)
-    ids = data.draw(st.lists(st.one_of(bytes_and_specials, st.integers(0, 642)), max_size=12))
+    most = texts.full.get_vocab_size() - 1
+    ids = data.draw(st.lists(st.one_of(bytes_and_specials, st.integers(0, most)), max_size=12))
+    ids += texts.encode(data.draw(st.text(max_size=4)))
     seen = ""
     for id in ids:
         detokenizer.add_token(id)
