@@ -77,8 +77,8 @@ def convert(
         to: The folder to make.
         quantisation: Applied to all matrices of the base; None keeps them in ``dtype``. Where its
             groups do not divide a matrix, smaller ones are taken.
-        recipe: One of mlx-lm's, which give some matrices more bits, or a choice of one's own;
-            ``quantisation`` then only says the size of mlx-lm's groups.
+        recipe: One of mlx-lm's or ours, which give some matrices more bits, or a choice of one's
+            own; ``quantisation`` then only says the size of the groups.
         dtype: The type of everything that is not quantised; the added tokens' rows keep theirs.
         force: Replace an existing model folder.
         progress: Called with bytes and the tensor's name as tensors are done.

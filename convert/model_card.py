@@ -128,7 +128,7 @@ def _contents(folder: ModelFolder) -> str:
     scheme = Scheme.of(folder)
     how = f"quantised to {scheme}" if scheme else f"not quantised ({description['dtype']})"
     if scheme and scheme.recipe:
-        how += f" (mlx-lm's recipe {scheme.recipe})"
+        how += f" (recipe {scheme.recipe})"
     size = sum((folder.path / name).stat().st_size for name in description["files"])
     return (
         f"- the base: {totals['total_parameters']:,} weights, {how}; {bits:.2f} bits per weight "

@@ -72,8 +72,8 @@ def convert(
         typer.Option(
             "--recipe",
             "--quant-predicate",
-            help="Give some matrices more bits, as mlx-lm does: mixed_2_6, mixed_3_4, mixed_3_6 "
-            "or mixed_4_6.",
+            help="Give some matrices more bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6 as "
+            "mlx-lm does, or latents_4_6, which keeps more of the latents at the size of the last.",
         ),
     ] = None,
     dtype: Annotated[

@@ -1,6 +1,7 @@
 """How the base's matrices are quantised: the format of one, and the scheme of all.
 
-Formats, recipes and the way both are recorded are mlx-lm's, so that its programs load the folder.
+Formats and the way that they and recipes are recorded are mlx-lm's, so that its programs load the
+folder. Recipes are mlx-lm's, too, but for one of ours.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "nvfp4": ((4,), (16,)),
     "mxfp8": ((8,), (32,)),
 }
+
+#: Our own recipe, by measured effect (bench/quantisation_kinds.py): what latents are made of, at 6
+#: bits, and everything else at 4. As large as mlx-lm's mixed_4_6, which has lm_head at 6 bits, it
+#: loses a third as much of them; no latent passes lm_head.
+LATENTS_4_6 = "latents_4_6"
+_LATENTS_KINDS = ("embed_tokens", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class Scheme:
 
     default: Quantisation
     exceptions: Mapping[str, Quantisation] = field(default_factory=dict)
-    recipe: str | None = None  # the name of mlx-lm's recipe that was followed
+    recipe: str | None = None  # the name of the recipe that was followed
 
     @classmethod
     def of(cls, folder: ModelFolder) -> Scheme | None:
@@ -146,8 +153,8 @@ class Scheme:
         Args:
             default: The format of most matrices; with a recipe, only its groups count.
             shapes: The shape of every tensor of the base, by name.
-            recipe: The name of one of mlx-lm's recipes, which give some matrices more bits, or
-                our own choice by a matrix's path.
+            recipe: The name of a recipe, which gives some matrices more bits, or a choice by a
+                matrix's path.
             layers: Number of the base's transformer blocks.
 
         Raises:
@@ -180,15 +187,20 @@ class Scheme:
 def _follow_recipe(
     recipe: str, paths: list[str], default: Quantisation, layers: int
 ) -> dict[str, Quantisation]:
-    """The formats that mlx-lm's recipe of this name gives the matrices at these paths."""
+    """The formats that the recipe of this name gives the matrices at these paths."""
     from mlx_lm.convert import QUANT_RECIPES, mixed_quant_predicate_builder
 
-    if recipe not in QUANT_RECIPES:
+    if recipe not in (*QUANT_RECIPES, LATENTS_4_6):
         raise CheckpointError(
-            f"there is no recipe {recipe!r}: recipes are {', '.join(QUANT_RECIPES)}"
+            f"there is no recipe {recipe!r}: recipes are {', '.join((*QUANT_RECIPES, LATENTS_4_6))}"
         )
     if default.mode != "affine":
         raise CheckpointError("recipes are for the mode affine only; leave one of both out")
+    if recipe == LATENTS_4_6:
+        return {
+            path: Quantisation(6 if path.endswith(_LATENTS_KINDS) else 4, default.group_size)
+            for path in paths
+        }
     # Of a model the builder reads the paths and the number of layers, and nothing else.
     model = SimpleNamespace(
         named_modules=lambda: [(path, None) for path in paths], layers=range(layers)

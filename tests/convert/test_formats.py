@@ -32,6 +32,7 @@ OPTIONS = [
     ("--q-mode", "nvfp4"),
     ("--q-mode", "mxfp8"),
     ("--recipe", "mixed_3_6"),
+    ("--recipe", "latents_4_6"),
 ]
 
 
@@ -90,6 +91,21 @@ def test_recipes_are_mlx_lms(folder: Any, exact: Path, recipe: str) -> None:
     theirs = by_mlx_lm(exact, recipe=recipe, group_size=32)
     assert ours.keys() == theirs.keys()
     assert all(mx.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_our_recipe_keeps_what_latents_are_made_of(folder: Any) -> None:
+    opened = ModelFolder.open(folder("c16", "e2e", "--recipe", "latents_4_6"))
+    scheme = Scheme.of(opened)
+    assert scheme is not None and (scheme.recipe, scheme.default) == (
+        "latents_4_6",
+        Quantisation(4),
+    )
+    bits = {path: format.bits for path, format in scheme.exceptions.items()}
+    assert {path.rpartition(".")[2] for path, n in bits.items() if n == 6} == {
+        *("embed_tokens", "v_proj", "o_proj")
+    }
+    assert sum(n == 6 for n in bits.values()) == 1 + 2 * 3  # in each of the layers
+    assert opened.description["recipe"] == "latents_4_6"
 
 
 def test_groups_fall_back_by_matrix_and_are_recorded(folder: Any) -> None:
