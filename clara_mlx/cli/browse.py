@@ -14,6 +14,7 @@ from clara_mlx.cli.options import (
     DEFAULT_DB,
     After,
     Before,
+    Compressor,
     Count,
     Db,
     Model,
@@ -217,6 +218,7 @@ def search(
     query: Annotated[str, typer.Argument(help="A question, or words to look for.")],
     db: Db = DEFAULT_DB,
     model: Model = None,
+    compressor: Compressor = None,
     k: Count = 10,
     everywhere: Everywhere = False,
     project: Project = None,
@@ -231,10 +233,10 @@ def search(
     `clara-mlx recall` prints the whole passages. In a repository, memories of other projects are
     left out. It says how it has searched if not everything could be compared by meaning.
     """
-    with open_memory(db, model) as memory:
+    with open_memory(db, model, compressor) as memory:
         where = Scope.chosen(everywhere, project).narrow(memory, where)
         hits = memory.recall(query, k, where or None)
-        say_how_it_was_searched(memory, with_model=model is not None)
+        say_how_it_was_searched(memory, with_model=model is not None or compressor is not None)
     found = [_found(hit) for hit in hits]
     width = max((len(f"{one['handle']}:{one['line']}") for one in found), default=0)
     words = {word for word in query.lower().split() if len(word) > 1}

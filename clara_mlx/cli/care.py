@@ -34,7 +34,8 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     with open_memory(db) as memory:
         figures = dataclasses.asdict(memory.status())
     table = Table(show_header=False)
-    for name, value in figures.items():
+    made_by = ", ".join(f"{name}: {count:,}" for name, count in figures["made_by"].items())
+    for name, value in (figures | {"made_by": made_by or None}).items():
         if value is not None:
             table.add_row(
                 name.replace("_", " "),

@@ -13,6 +13,7 @@ import typer
 
 from clara_mlx.cli.options import (
     DEFAULT_DB,
+    Compressor,
     Count,
     Db,
     Meta,
@@ -22,7 +23,7 @@ from clara_mlx.cli.options import (
     Source,
     open_memory,
     parse_metadata,
-    require_model,
+    require_compressor,
     with_filter,
 )
 from clara_mlx.cli.output import (
@@ -159,6 +160,7 @@ def recall(
     query: Annotated[str, typer.Argument(help="A question, or words to look for.")],
     db: Db = DEFAULT_DB,
     model: Model = None,
+    compressor: Compressor = None,
     k: Count = 5,
     everywhere: Everywhere = False,
     project: Project = None,
@@ -179,8 +181,9 @@ def recall(
     `clara-mlx search` prints one line a hit.
     """
     if mode == "latent":
-        model = require_model(model, "latent search")
-    with open_memory(db, None if mode == "text" else model) as memory:
+        require_compressor(model, compressor, "latent search")
+    named = (None, None) if mode == "text" else (model, compressor)
+    with open_memory(db, *named) as memory:
         where = Scope.chosen(everywhere, project).narrow(memory, where)
         hits = memory.recall(query, k, where, mode=cast("Mode", mode), exact=exact)
         if mode == "hybrid":
@@ -208,6 +211,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     db: Db = DEFAULT_DB,
     model: NeededModel = None,
+    compressor: Compressor = None,
     k: Count = 5,
     max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of the answer.")] = 128,
     floor: Annotated[
@@ -227,7 +231,8 @@ def ask(
     Only compressed memories are read (see `clara-mlx flush`). The exact lines that support the
     answer follow it.
     """
-    with open_memory(db, require_model(model, "asking"), floor=floor) as memory:
+    require_compressor(model, compressor, "asking")
+    with open_memory(db, model, compressor, floor=floor) as memory:
         answer = None
         for piece in memory.stream_ask(question, k, where, max_tokens=max_tokens):
             if not isinstance(piece, str):
@@ -235,7 +240,13 @@ def ask(
             elif not as_json:
                 typer.echo(printable(piece), nl=False)
     assert answer is not None  # the last piece
+    if not answer.answered and not as_json:
+        typer.echo(printable(answer.text))
     lines = ["\n" if answer.evidence else "", *map(_format_hit, answer.evidence)]
+    if not answer.answered:
+        lines.insert(
+            1, "(this compressor doesn't answer: above is what it keeps of these chunks)\n"
+        )
     if not answer.grounded:
         lines.insert(1, "(not grounded: none of these words stands in what it was given from)\n")
     if answer.evidence:
@@ -266,15 +277,21 @@ def original(
 
 
 @commands.command()
-def flush(db: Db = DEFAULT_DB, model: NeededModel = None, as_json: Json = False) -> None:
+def flush(
+    db: Db = DEFAULT_DB,
+    model: NeededModel = None,
+    compressor: Compressor = None,
+    as_json: Json = False,
+) -> None:
     """Compress everything that was remembered without a model.
 
     `clara-mlx flush --model clara-7b-q8`
 
     It can be interrupted at any time; the next run continues where this one stopped.
     """
+    require_compressor(model, compressor, "compressing")
     with (
-        open_memory(db, require_model(model, "compressing"), compress=True) as memory,
+        open_memory(db, model, compressor, compress=True) as memory,
         progress_bar("compressing texts") as progress,
     ):
         memory.flush(progress=progress)
@@ -286,17 +303,19 @@ def flush(db: Db = DEFAULT_DB, model: NeededModel = None, as_json: Json = False)
 def recompress(
     db: Db = DEFAULT_DB,
     model: NeededModel = None,
+    compressor: Compressor = None,
     as_json: Json = False,
 ) -> None:
-    """Move a memory to another model: compress all originals again.
+    """Move a memory to another model or compressor: compress all originals again.
 
     `clara-mlx recompress --model clara-7b-q4`
 
-    Originals and text search can be used in the meantime. It can be interrupted; the next run, or
-    `clara-mlx flush`, continues it.
+    Originals, handles and text search can be used in the meantime. It can be interrupted; the next
+    run, or `clara-mlx flush`, continues it.
     """
+    require_compressor(model, compressor, "recompressing")
     with (
-        open_memory(db, require_model(model, "recompressing")) as memory,
+        open_memory(db, model, compressor) as memory,
         progress_bar("recompressing texts") as progress,
     ):
         memory.recompress(progress=progress)

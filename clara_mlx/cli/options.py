@@ -15,7 +15,7 @@ import typer
 
 from clara_mlx.cli.times import FORMS, read_time
 from clara_mlx.errors import ClaraError
-from clara_mlx.memory.settings import MEMORY, MODEL
+from clara_mlx.memory.settings import COMPRESSOR, MEMORY, MODEL
 
 if TYPE_CHECKING:
     from clara_mlx.memory import Memory
@@ -31,6 +31,15 @@ Model = Annotated[
     ),
 ]
 NeededModel = Annotated[str | None, typer.Option("--model", envvar=MODEL.name, help=MODEL.purpose)]
+Compressor = Annotated[
+    str | None,
+    typer.Option(
+        "--compressor",
+        envvar=COMPRESSOR.name,
+        metavar="NAME",
+        help=f"{COMPRESSOR.purpose} Some need no model: extractive, bm25, head-tail, verbatim.",
+    ),
+]
 Source = Annotated[
     str | None, typer.Option("-s", "--source", help="Where it came from, e.g. pytest.")
 ]
@@ -69,6 +78,7 @@ _RESERVED = ("handle", "source", "session", "after", "before")
 def open_memory(
     db: Path,
     model: str | None = None,
+    compressor: str | None = None,
     *,
     make: bool = False,
     compress: bool = False,
@@ -78,22 +88,33 @@ def open_memory(
     db = db.expanduser()
     if not make and not db.exists():
         raise ClaraError(f"{db}: there is no memory file; `clara-mlx remember` makes one")
-    clara = None
-    if model is not None:
-        from clara_mlx.model.clara import load
-
-        clara = load(model)
+    opened = open_compressor(model, compressor)
     from clara_mlx.memory import Memory
 
-    with Memory.open(db, clara, floor=floor, compress=compress) as memory:
+    with Memory.open(db, opened, floor=floor, compress=compress) as memory:
         yield memory
 
 
-def require_model(model: str | None, act: str) -> str:
-    """The model that was named, or an error that says how to name one."""
-    if model is None:
-        raise ClaraError(f"{act} needs a model: use --model FOLDER, or set {MODEL.name}")
-    return model
+def open_compressor(model: str | None, compressor: str | None) -> Any:
+    """The compressor that was named, or the one that a model's folder is for; None without both."""
+    from clara_mlx.compressors import registry  # its compressors bring in MLX
+
+    if compressor is not None:
+        return registry.open_compressor(compressor, model)
+    return None if model is None else registry.load(model)
+
+
+def require_compressor(model: str | None, compressor: str | None, act: str) -> None:
+    """Refuse to go on without a compressor, and say how to name one.
+
+    Raises:
+        ClaraError: Neither it nor a model was named.
+    """
+    if model is None and compressor is None:
+        raise ClaraError(
+            f"{act} needs a model: use --model FOLDER, or set {MODEL.name}; or name a compressor "
+            "that needs none, with --compressor"
+        )
 
 
 def with_filter(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clara_mlx.cli.options import DEFAULT_DB, Db, Model, open_memory
+from clara_mlx.cli.options import DEFAULT_DB, Compressor, Db, Model, open_memory
 from clara_mlx.cli.scope import find_root
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory.settings import (
@@ -171,6 +171,7 @@ def serve(
     ] = None,
     db: Db = DEFAULT_DB,
     model: Model = None,
+    compressor: Compressor = None,
 ) -> None:
     """Serve a gateway in front of a reasoner; an agent changes only its URL.
 
@@ -251,7 +252,7 @@ def serve(
     with (
         _make_counter(tokenizer, template_args) as counter,
         listening_socket(host, port) as listening,
-        open_memory(db, model, make=True, compress=True) as memory,
+        open_memory(db, model, compressor, make=True, compress=True) as memory,
         _open_namespaces(memory, settings.namespaces) as namespaces,
     ):
         address = listening.getsockname()
@@ -274,7 +275,7 @@ def serve(
 
 
 @commands.command()
-def mcp(db: Db = DEFAULT_DB, model: Model = None) -> None:
+def mcp(db: Db = DEFAULT_DB, model: Model = None, compressor: Compressor = None) -> None:
     """Serve the memory as MCP tools over standard input and output; an agent starts it.
 
     `clara-mlx mcp --db agent.db`
@@ -289,7 +290,7 @@ def mcp(db: Db = DEFAULT_DB, model: Model = None) -> None:
     from clara_mlx.serve.pools import Pools
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # standard output is MCP's
-    with open_memory(db, model, make=True, compress=True) as memory:
+    with open_memory(db, model, compressor, make=True, compress=True) as memory:
         pools = Pools()
         books = Bookkeeper(memory, pools)
 
@@ -332,7 +333,7 @@ def _open_namespaces(memory: Memory, names: Iterable[str]) -> Iterator[dict[str,
         opened: dict[str, Memory] = {}
         for name in names:
             path = memory.path.with_name(f"{memory.path.stem}.{name}{memory.path.suffix or '.db'}")
-            one = type(memory).open(path, memory.clara, model_thread=memory.model_thread)
+            one = type(memory).open(path, memory.compressor, model_thread=memory.model_thread)
             opened[name] = stack.enter_context(one)
         yield opened
 

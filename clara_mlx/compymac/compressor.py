@@ -21,7 +21,7 @@ from clara_mlx.memory import Memory, asking
 from clara_mlx.model.thread import ModelThread, Priority
 
 if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara
+    from clara_mlx.compressors.compressor import LatentCompressor
 
 # Characters per token of a tool's output; CompyMac's constant.
 _CHARACTERS_PER_TOKEN = 4
@@ -86,7 +86,7 @@ class ClaraCompressor:
         clara, model = self._model()
         return asking.encode_query(text, clara, model)
 
-    def _model(self) -> tuple[Clara, ModelThread]:
+    def _model(self) -> tuple[LatentCompressor, ModelThread]:
         if self.memory.clara is None or self.memory.model_thread is None:
             raise StoreError("compressing needs a model; set CLARA_MLX_MODEL")
         return self.memory.clara, self.memory.model_thread
@@ -100,8 +100,9 @@ class ClaraCompressor:
             clara, model = self._model()
 
             def compress() -> list[tuple[np.ndarray[Any, Any], int]]:
-                made = clara.compress_batch([piece.text for piece in pieces])
-                return [(np.array(one.latents), one.source_tokens) for one in made]
+                made = [asking.encode_text(piece.text, clara) for piece in pieces]
+                empty = np.zeros((0, *clara.latent_shape), np.float32)
+                return [(np.stack(one) if one else empty, count) for one, count in made]
 
             made = model.run(Priority.QUESTION, compress)
             latents = [one for one, _ in made]

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class ClaraKnowledgeStore:
             path = getattr(backend, "db_path", None)
             if path is not None:
                 beside = Path(path).with_suffix(".clara.db")
-                settings = Settings(beside, settings.model, settings.reasoner, settings.session)
+                settings = replace(settings, memory=beside)
             memory = shared_memory(settings)
         self.memory: Memory = memory
 

@@ -8,14 +8,22 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from clara_mlx.compressors import registry
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
-from clara_mlx.memory.settings import MEMORY, MODEL, REASONER, SESSION, TOOL_OUTPUT_TOKENS
+from clara_mlx.memory.settings import (
+    COMPRESSOR,
+    MEMORY,
+    MODEL,
+    REASONER,
+    SESSION,
+    TOOL_OUTPUT_TOKENS,
+)
 
 logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
-_open: dict[tuple[Path, str | None], Memory] = {}
+_open: dict[tuple[Path, str | None, str | None], Memory] = {}
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Settings:
         memory: The memory file (``CLARA_MLX_MEMORY``).
         model: A model folder or hub id (``CLARA_MLX_MODEL``). None: originals, handles and text
             search only.
+        compressor: The name of a compressor (``CLARA_MLX_COMPRESSOR``). None: the model's.
         reasoner: A folder with the reasoner's tokenizer (``CLARA_MLX_REASONER``), for exact
             counts. None: CompyMac's own estimate.
         session: The session that the memories belong to (``CLARA_MLX_SESSION``).
@@ -35,6 +44,7 @@ class Settings:
 
     memory: Path = Path(MEMORY.default)
     model: str | None = None
+    compressor: str | None = None
     reasoner: Path | None = None
     session: str = SESSION.default
     tool_output_tokens: int = int(TOOL_OUTPUT_TOKENS.default)
@@ -53,6 +63,7 @@ class Settings:
         return cls(
             memory=Path(MEMORY.read()),
             model=MODEL.read() or None,
+            compressor=COMPRESSOR.read() or None,
             reasoner=Path(reasoner) if reasoner else None,
             session=SESSION.read(),
             tool_output_tokens=int(tokens),
@@ -66,21 +77,22 @@ def shared_memory(settings: Settings) -> Memory:
         StoreError: The file can't be opened.
         CheckpointError: The model can't be loaded.
     """
-    key = settings.memory.expanduser().absolute(), settings.model
+    path = settings.memory.expanduser().absolute()
+    key = path, settings.model, settings.compressor
     with _lock:
         if key not in _open:
-            clara = None
-            if settings.model:
-                from clara_mlx.model.clara import load  # imports MLX
-
-                clara = load(settings.model)
+            compressor = None
+            if settings.compressor:
+                compressor = registry.open_compressor(settings.compressor, settings.model)
+            elif settings.model:
+                compressor = registry.load(settings.model)
             else:
                 logger.warning(
                     "%s: CLARA_MLX_MODEL is not set; originals, handles and text search work, "
                     "latent search and answers don't",
-                    key[0],
+                    path,
                 )
-            _open[key] = Memory.open(key[0], clara)
+            _open[key] = Memory.open(path, compressor)
         return _open[key]
 
 

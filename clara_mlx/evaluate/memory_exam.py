@@ -28,7 +28,7 @@ def measure_memory(
         with Memory.open(plain) as memory:
             _remember(memory, exam, progress)
             memory.vacuum()
-        with Memory.open(path, compressor) as memory:  # type: ignore[arg-type]
+        with Memory.open(path, compressor) as memory:
             handles = _remember(memory, exam, progress)
             memory.flush()
             asked = {

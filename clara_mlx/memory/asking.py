@@ -19,7 +19,7 @@ from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.results import Hit
 
 if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara
+    from clara_mlx.compressors.compressor import LatentCompressor
 
 Array = np.ndarray[Any, Any]
 
@@ -36,10 +36,11 @@ class Answer:
 
     text: str
     evidence: list[Hit]
-    tokens_read: int  # memory tokens and separators the decoder read in place of the text
+    tokens_read: int  # memory tokens and separators, or tokens, that stand for that text
     tokens_saved: int  # tokens of that text, less tokens_read
     passes: int  # decoder passes; 0 if nothing relevant was found
     grounded: bool = True  # false: none of its words stands in the evidence
+    answered: bool = True  # false: the compressor only shortens texts, and the text is what it kept
 
 
 def check_question(question: str) -> None:
@@ -56,6 +57,11 @@ def check_question(question: str) -> None:
 def is_narrow(where: Where) -> bool:
     """Whether a filter names what to look in, which then has to do with the question."""
     return any(value is not None for value in (where or {}).values())
+
+
+def naming(hits: list[Hit]) -> list[Hit]:
+    """The hits worth reading where only words were searched: those with enough of the question."""
+    return [hit for hit in hits if (hit.share or 0.0) >= ENOUGH_WORDS]
 
 
 def relevant(hits: list[Hit], floor: float | None, unrelated: Calibration | None) -> list[Hit]:
@@ -94,22 +100,36 @@ def is_grounded(answer: str, question: str, evidence: list[Hit]) -> bool:
     return not wanted or any(word in known or forms.stem(word) in stems for word in wanted)
 
 
-def encode_query(query: str, clara: Clara, model_thread: ModelThread) -> Array:
-    """Latents of a query (memory_tokens, hidden): the mean over its chunks if it is a long one."""
-    chunks = chunking.split(query, clara.tokenizer, clara.config.doc_max_length)
+def encode_query(query: str, compressor: LatentCompressor, model_thread: ModelThread) -> Array:
+    """A query as chunks are compared with it, (memory_tokens, hidden) or (1, hidden).
+
+    Of a long one, it is the mean over its chunks.
+    """
+    chunks = chunking.split(query, compressor.tokenizer, compressor.chunk_tokens)
     pieces = [query[chunk.start : chunk.end] for chunk in chunks] or [""]
 
     def encode() -> Array:
-        return np.stack([np.array(clara.encode_query(piece)) for piece in pieces]).mean(0)
+        encoded = np.stack([np.array(compressor.encode_query(piece)) for piece in pieces]).mean(0)
+        return encoded.reshape(-1, encoded.shape[-1])
 
     return model_thread.run(Priority.QUESTION, encode)
+
+
+def encode_text(text: str, compressor: LatentCompressor) -> tuple[list[Array], int]:
+    """The latents of a text's chunks, each (vectors, hidden), and its tokens.
+
+    To be called in the model's thread.
+    """
+    chunks = list(chunking.split(text, compressor.tokenizer, compressor.chunk_tokens))
+    latents = compressor.encode_chunks([text[chunk.start : chunk.end] for chunk in chunks])
+    return latents, sum(chunk.tokens for chunk in chunks)
 
 
 def stream_answer(
     question: str,
     hits: list[Hit],
     latents: LatentTable,
-    clara: Clara,
+    compressor: LatentCompressor,
     model_thread: ModelThread,
     max_tokens: int,
 ) -> Iterator[str | Answer]:
@@ -125,15 +145,15 @@ def stream_answer(
         yield NOTHING_FOUND
         yield Answer(NOTHING_FOUND, [], 0, 0, 0)
         return
-    documents = _documents(hits, latents, clara, model_thread)
-    room = clara.documents_that_fit(question, max_tokens)
+    documents = _documents(hits, latents, compressor, model_thread)
+    room = compressor.documents_that_fit(question, max_tokens)
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
     answers: list[str] = []
     passes = range(0, len(documents), room)
     for start in passes:
         batch = documents[start : start + room]
-        answer = partial(clara.stream_answer, question, batch, max_tokens)
+        answer = partial(compressor.stream_answer, question, batch, max_tokens)
         text = ""
         for piece in model_thread.stream(Priority.QUESTION, answer):
             text += piece
@@ -142,8 +162,8 @@ def stream_answer(
             answers.append(text.strip())
         if start != passes[-1]:
             yield "\n"
-    read = len(documents) * (clara.config.memory_tokens + 1)  # with <SEP>
-    tokens = sum(len(ids) for ids in clara.tokenizer.encode_batch([hit.text for hit in hits]))
+    read = sum(len(document) + compressor.separators for document in documents)
+    tokens = sum(len(ids) for ids in compressor.tokenizer.encode_batch([hit.text for hit in hits]))
     whole = "\n".join(answers)
     grounded = is_grounded(whole, question, hits)
     yield Answer(whole, hits, read, tokens - read, len(passes), grounded)
@@ -157,22 +177,22 @@ def last(pieces: Iterator[str | Answer]) -> Answer:
 
 
 def _documents(
-    hits: list[Hit], latents: LatentTable, clara: Clara, model_thread: ModelThread
-) -> Array:
-    """Latents (documents, memory_tokens, hidden) of hits, best first.
+    hits: list[Hit],
+    latents: LatentTable,
+    compressor: LatentCompressor,
+    model_thread: ModelThread,
+) -> list[Array]:
+    """Latents (vectors, hidden) of hits, best first.
 
     A hit that the background work has not reached is compressed now, and may become several
     documents.
     """
-
-    def compress(text: str) -> Array:
-        return np.array(clara.compress(text).latents)
-
     compressed = latents.present([hit.chunk_id for hit in hits])
-    documents = [
-        latents.latents([hit.chunk_id])
-        if hit.chunk_id in compressed
-        else model_thread.run(Priority.QUESTION, partial(compress, hit.text))
-        for hit in hits
-    ]
-    return np.concatenate(documents)
+    documents: list[Array] = []
+    for hit in hits:
+        if hit.chunk_id in compressed:
+            documents.extend(latents.latents([hit.chunk_id]))
+        else:
+            encode = partial(encode_text, hit.text, compressor)
+            documents.extend(model_thread.run(Priority.QUESTION, encode)[0])
+    return documents

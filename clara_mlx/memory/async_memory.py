@@ -14,7 +14,7 @@ from clara_mlx.store.filters import Where
 from clara_mlx.store.results import Hit, Status
 
 if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara
+    from clara_mlx.compressors.compressor import Compressor
 
 _Result = TypeVar("_Result")
 
@@ -44,9 +44,11 @@ class AsyncMemory:
         self.memory = memory
 
     @classmethod
-    async def open(cls, path: str | Path, clara: Clara | None = None, **settings: Any) -> Self:
+    async def open(
+        cls, path: str | Path, compressor: Compressor | None = None, **settings: Any
+    ) -> Self:
         """Open a memory file, or make it; the arguments are those of `Memory.open`."""
-        return cls(await asyncio.to_thread(Memory.open, path, clara, **settings))
+        return cls(await asyncio.to_thread(Memory.open, path, compressor, **settings))
 
     async def close(self, *, flush: bool = False) -> None:
         """As `Memory.close`."""

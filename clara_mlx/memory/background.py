@@ -1,4 +1,4 @@
-"""The background work: pending contents become latents, in batches, and resume after a stop."""
+"""The background work: pending contents are compressed, in batches, and resume after a stop."""
 
 from __future__ import annotations
 
@@ -8,21 +8,17 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from clara_mlx.errors import ClaraError, Progress, StoreError
-from clara_mlx.memory.cutting import Measure, cut
+from clara_mlx.errors import ClaraError, Progress, StoreError, TextTooLong
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import atomic, reindexing
+from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.driver import BUSY_SECONDS
-from clara_mlx.store.latents import LatentTable, OtherModel
+from clara_mlx.store.latents import OtherModel
 from clara_mlx.store.store import Store, StoredChunk
-
-if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara
 
 #: Contents taken from the backlog at a time.
 CONTENTS = 64
@@ -45,22 +41,47 @@ BACKLOG = 10_000
 #: The most seconds for which one call of a writer is held back.
 BACKLOG_SECONDS = 5.0
 
-# The lease's name, as it is stored in the file.
-_LEASE = "compressor"
-
 _HOST = socket.gethostname().replace(" ", "-")
+
+
+class Work(Protocol):
+    """What is to be done with one compressor: `LatentWork` or `TextualWork`."""
+
+    @property
+    def lease(self) -> str:
+        """The name of the lease, as it is stored in the file."""
+
+    @property
+    def backlog(self) -> Backlog:
+        """The contents that wait."""
+
+    def missing(self, content: int, /) -> list[StoredChunk]:
+        """The chunks of a content that are still to be compressed."""
+
+    def recut(self, content: int, /) -> list[StoredChunk]:
+        """Cut a content anew, as one of its chunks is too long; returns its chunks."""
+
+    def compress(self, texts: list[str], /) -> Sequence[Any]:
+        """What becomes of the texts of chunks; called in the model's thread."""
+
+    def put(
+        self,
+        chunks: Sequence[StoredChunk],
+        texts: Sequence[str],
+        made: Sequence[Any],
+        done: Sequence[int],
+        /,
+    ) -> None:
+        """Store what was made, and take the contents that are ``done`` out of the backlog."""
 
 
 class BackgroundCompression:
     """A thread that works through a file's backlog while it holds the file's lease."""
 
-    def __init__(
-        self, store: Store, latents: LatentTable, clara: Clara, model_thread: ModelThread
-    ) -> None:
+    def __init__(self, store: Store, work: Work, model_thread: ModelThread) -> None:
         self.error: Exception | None = None  # what it stopped for, or paused for
         self._store = store
-        self._latents = latents
-        self._clara = clara
+        self._work = work
         self._model_thread = model_thread
         self._owner = f"{_HOST} {os.getpid()} {secrets.token_hex(4)}"  # `_has_died` reads it
         self._stop = threading.Event()
@@ -84,9 +105,7 @@ class BackgroundCompression:
     def hold_back(self) -> None:
         """Make a writer that is far ahead of the thread wait a little; no writer is refused."""
         deadline = time.monotonic() + BACKLOG_SECONDS
-        while (
-            self.running and self._store.backlog.count() > BACKLOG and time.monotonic() < deadline
-        ):
+        while self.running and self._work.backlog.count() > BACKLOG and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -106,10 +125,10 @@ class BackgroundCompression:
         if self.running:
             self.error = None  # of an earlier try
         self.wake()
-        total = self._store.backlog.count()
-        while self._store.backlog.pending(1):
+        total = self._work.backlog.count()
+        while self._work.backlog.pending(1):
             if progress:
-                progress(total - self._store.backlog.count(), total)
+                progress(total - self._work.backlog.count(), total)
             if not self.running or self.error:
                 raise StoreError(f"compression stopped: {self.error}") from self.error
             if deadline is not None and time.monotonic() > deadline:
@@ -141,12 +160,12 @@ class BackgroundCompression:
             self.error = error
         finally:
             with contextlib.suppress(ClaraError):
-                self._store.backlog.give_up_lease(_LEASE, self._owner)
+                self._work.backlog.give_up_lease(self._work.lease, self._owner)
 
     def _compress_some(self) -> bool:
         """Compress some of the backlog; false if there was nothing to do here."""
         self._store.settle_soon()
-        contents = self._store.backlog.pending(CONTENTS)
+        contents = self._work.backlog.pending(CONTENTS)
         if contents:
             self._await_log()
         if not contents or not self._take_lease():
@@ -165,36 +184,40 @@ class BackgroundCompression:
     def _compress_alone(self, content: int) -> None:
         """Compress one content, or note why it failed."""
         try:
-            self._compress([content])
+            try:
+                self._compress([content])
+            except TextTooLong:  # it was cut by another tokenizer
+                self._work.recut(content)
+                self._compress([content])
         except Exception as error:
             if _concerns_all(error):
                 raise
             # If it has been forgotten since, there is nothing to note.
-            self._store.backlog.note_failure(content, str(error) or repr(error))
+            self._work.backlog.note_failure(content, str(error) or repr(error))
 
     def _take_lease(self) -> bool:
         """Take or renew the lease; at once if its owner is a process here that has died."""
-        if self._store.backlog.take_lease(_LEASE, self._owner, LEASE_SECONDS):
+        if self._work.backlog.take_lease(self._work.lease, self._owner, LEASE_SECONDS):
             return True
-        other = self._store.backlog.lease_owner(_LEASE)
+        other = self._work.backlog.lease_owner(self._work.lease)
         if other and _has_died(other):
-            self._store.backlog.give_up_lease(_LEASE, other)
-            return self._store.backlog.take_lease(_LEASE, self._owner, LEASE_SECONDS)
+            self._work.backlog.give_up_lease(self._work.lease, other)
+            return self._work.backlog.take_lease(self._work.lease, self._owner, LEASE_SECONDS)
         return False
 
     def _compress(self, contents: list[int]) -> None:
-        """Encode the chunks of contents that have no latents, in batches of similar length.
+        """Compress the chunks of contents that are left, in batches of similar length.
 
-        Each batch is written with its latents, and a content is no longer pending as soon as its
-        last chunk is written. Stops between two batches if it is asked to or loses the lease.
+        Each batch is written as it is made, and a content is no longer pending as soon as its last
+        chunk is written. Stops between two batches if it is asked to or loses the lease.
         """
         missing: list[StoredChunk] = []
-        left: dict[int, int] = {}  # by content, the number of its chunks to encode
+        left: dict[int, int] = {}  # by content, the number of its chunks
         for content in contents:
-            chunks = self._chunks_to_encode(content)
+            chunks = self._work.missing(content)
             left[content] = len(chunks)
             missing += chunks
-        self._store.backlog.finish([content for content, count in left.items() if not count])
+        self._work.backlog.finish([content for content, count in left.items() if not count])
         missing.sort(key=lambda chunk: chunk.tokens or 0)
         for start in range(0, len(missing), CHUNKS):
             self._await_log()
@@ -202,16 +225,16 @@ class BackgroundCompression:
                 return
             batch = missing[start : start + CHUNKS]
             texts = [self._store.text(chunk.content_id)[chunk.start : chunk.end] for chunk in batch]
-            latents = self._model_thread.run(Priority.BACKLOG, partial(self._encode, texts))
+            made = self._model_thread.run(Priority.BACKLOG, partial(self._work.compress, texts))
             for chunk in batch:
                 left[chunk.content_id] -= 1
             done = [c for c in {chunk.content_id for chunk in batch} if not left[c]]
-            self._latents.put([chunk.id for chunk in batch], latents, done)
+            self._work.put(batch, texts, made, done)
             if not self._take_lease():  # it expired while this process slept
                 return
 
     def _await_log(self) -> None:
-        """Wait while a reader holds up a long log, to which each batch would add its latents.
+        """Wait while a reader holds up a long log, to which each batch would add.
 
         Raises:
             StoreError: That takes too long; the backlog is looked at again later.
@@ -225,23 +248,6 @@ class BackgroundCompression:
                     transient=True,
                 )
             self._stop.wait(IDLE_SECONDS)
-
-    def _encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        return np.array(self._clara.encode(texts))  # (texts, memory_tokens, hidden)
-
-    def _chunks_to_encode(self, content: int) -> list[StoredChunk]:
-        """The chunks of a content that have no latents; cuts it again if they don't fit the model.
-
-        Chunks do not fit if they were cut without a tokenizer, or for a model with longer ones.
-        """
-        chunks = self._store.chunks(content)
-        limit = self._clara.config.doc_max_length
-        if any(chunk.tokens is None or chunk.tokens > limit for chunk in chunks):
-            measure = Measure(self._clara.tokenizer, limit)
-            self._store.rechunk(content, cut(self._store.text(content), measure))
-            chunks = self._store.chunks(content)
-        encoded = self._latents.present([chunk.id for chunk in chunks])
-        return [chunk for chunk in chunks if chunk.id not in encoded]
 
 
 def _concerns_all(error: Exception) -> bool:

@@ -16,7 +16,7 @@ from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.latents import LatentTable
 
 if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara
+    from clara_mlx.compressors.compressor import LatentCompressor
 
 # Questions of general knowledge, in the forms in which agents ask. A memory that is about one or
 # two of them does not change the median.
@@ -55,11 +55,15 @@ class Calibrator:
     """The calibration of a memory's latents: read from its file, or measured and kept there."""
 
     def __init__(
-        self, latents: LatentTable, index: LatentIndex, clara: Clara, model_thread: ModelThread
+        self,
+        latents: LatentTable,
+        index: LatentIndex,
+        compressor: LatentCompressor,
+        model_thread: ModelThread,
     ) -> None:
         self._latents = latents
         self._index = index
-        self._clara = clara
+        self._compressor = compressor
         self._model_thread = model_thread
         self._lock = threading.Lock()
         self._kept: Calibration | None = None  # if it can't be kept in the file
@@ -88,7 +92,7 @@ class Calibrator:
     def _measure(self, count: int, epoch: int) -> Calibration:
         best = []
         for question in UNRELATED:
-            encoded = encode_query(question, self._clara, self._model_thread)
+            encoded = encode_query(question, self._compressor, self._model_thread)
             ids = [id for id, _ in self._index.search(encoded, 1)]
             cosines = self._index.centred_cosines(encoded, ids).values()
             best += [cosine for cosine in cosines if cosine is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from clara_mlx.errors import NoModel, NotFound, Progress, StoreError
 from clara_mlx.memory import asking
 from clara_mlx.memory.asking import Answer
-from clara_mlx.memory.background import BackgroundCompression
-from clara_mlx.memory.calibrating import Calibrator
+from clara_mlx.memory.compressing import Compressing
 from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.memory.exporting import Exports
 from clara_mlx.memory.ledger import Ledger
@@ -20,31 +18,36 @@ from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.given import Given
-from clara_mlx.store.latent_index import LatentIndex
-from clara_mlx.store.latents import LatentTable, OtherModel, drop_all_latents, fingerprint_and_count
+from clara_mlx.store.latents import space_of
 from clara_mlx.store.newcomer import readable, text_of
 from clara_mlx.store.results import Hit, Status
+from clara_mlx.store.shortened import count_by_shortener
 from clara_mlx.store.store import Store, StoredMemory
 
 if TYPE_CHECKING:
-    from clara_mlx.model.clara import Clara  # imports MLX, which text alone does not need
+    from clara_mlx.compressors.compressor import Compressor, LatentCompressor
+    from clara_mlx.memory.background import BackgroundCompression
 
 Mode = Literal["latent", "text", "hybrid"]
 
-logger = logging.getLogger(__name__)
-
 
 class Memory(Exports):
-    """A memory file, with or without the model that compresses and answers. Made by `open`.
+    """A memory file, with or without the compressor of its texts. Made by `open`.
 
-    Without a model it remembers, recalls by text and gives originals back; what it remembers is
+    Without one it remembers, recalls by text and gives originals back; what it remembers is
     compressed when the file is next opened with one.
+
+    Attributes:
+        path: The file.
+        compressor: What compresses, and answers if it can; `Clara`, or any other.
+        measure: What texts are cut by; None: only their characters count.
+        floor: Least centred cosine of what `ask` reads; None: it is measured.
     """
 
     def __init__(
         self,
         store: Store,
-        clara: Clara | None,
+        compressor: Compressor | None,
         codec: str,
         floor: float | None,
         most_bytes: int | None,
@@ -54,26 +57,22 @@ class Memory(Exports):
         self.file: File = store  # for the tables that other rooms keep in it
         #: What the gateway has counted.
         self.ledger = Ledger(store)
-        self.clara = clara
-        #: What texts are cut by; None: only their characters count.
-        self.measure = Measure(clara.tokenizer, clara.config.doc_max_length) if clara else None
-        self.model_thread = (model_thread or ModelThread()) if clara else None
-        self._closes_thread = model_thread is None
+        self.compressor = compressor
+        self.measure: Measure | None = None
+        if self.clara:
+            self.measure = Measure(self.clara.tokenizer, self.clara.chunk_tokens)
         self.floor = floor
         self._store = store
-        self._codec = codec
         self._most_bytes = most_bytes
-        self._latents: LatentTable | None = None
-        self._index: LatentIndex | None = None
-        self._calibrator: Calibrator | None = None
-        self._compression: BackgroundCompression | None = None
-        self._other_model: str | None = None  # what to say if the latents are another model's
+        self._compressing: Compressing | None = None
+        if compressor:
+            self._compressing = Compressing(store, compressor, codec, model_thread)
 
     @classmethod
     def open(
         cls,
         path: str | Path,
-        clara: Clara | None = None,
+        compressor: Compressor | None = None,
         *,
         codec: str = "int8",
         floor: float | None = None,
@@ -85,55 +84,56 @@ class Memory(Exports):
 
         Args:
             path: The SQLite file.
-            clara: The model; without it only text is searched and nothing is compressed.
+            compressor: `Clara` or another; without it only text is searched and nothing is
+                compressed.
             codec: The format in which new latents are stored: ``int8``, ``fp16`` or ``int4``.
             floor: Least centred cosine of what `ask` reads; default: see `asking.relevant`.
             most_bytes: Size of the file's used pages above which the oldest memories are
                 forgotten; None keeps everything.
             compress: Whether to work through the backlog in the background.
-            model_thread: The `model_thread` of a memory with the same model, which then serves
-                both and ends with that one; close this one first.
+            model_thread: The `model_thread` of a memory with the same compressor, which then
+                serves both and ends with that one; close this one first.
 
-        A file whose latents are another model's is open for text search only, until `recompress`.
+        A file has latents of one model and, beside them, shortened texts of one textual compressor.
+        If those that this compressor would make are another's, the file is open for text search
+        only, until `recompress`.
 
         Raises:
             StoreError: The file can't be opened.
         """
         if most_bytes is not None:
             fields.check_number("most_bytes", most_bytes)
-        memory = cls(Store(path), clara, codec, floor, most_bytes, model_thread)
+        store = Store(path)
         try:
-            memory._open_latents()
-        except OtherModel as error:  # originals and text search work; latents must not mix
-            memory._other_model = str(error)
+            memory = cls(store, compressor, codec, floor, most_bytes, model_thread)
         except BaseException:
-            memory.close()
+            store.close()
             raise
-        if compress and memory._compression:
-            memory._compression.start()
+        if compress and memory._background:
+            memory._background.start()
         return memory
 
-    def _open_latents(self) -> None:
-        clara, thread = self.clara, self.model_thread
-        reads_only = self._store.obstacle is not None
-        if reads_only and fingerprint_and_count(self._store)[0] is None:
-            return  # there are no latents, and none can be made
-        if clara and thread:
-            shape = clara.config.memory_tokens, clara.config.hidden_size
-            self._latents = LatentTable.open(self._store, clara.fingerprint, *shape, self._codec)
-            self._index = LatentIndex(self._latents)
-            self._calibrator = Calibrator(self._latents, self._index, clara, thread)
-            if not reads_only:
-                self._compression = BackgroundCompression(self._store, self._latents, clara, thread)
+    @property
+    def clara(self) -> LatentCompressor | None:
+        """The compressor, if it is one that makes latents: it can answer."""
+        compressor = self.compressor
+        return compressor if compressor is not None and compressor.kind == "latent" else None
+
+    @property
+    def model_thread(self) -> ModelThread | None:
+        """Where the compressor works; None without one."""
+        return self._compressing.model_thread if self._compressing else None
+
+    @property
+    def _background(self) -> BackgroundCompression | None:
+        return self._compressing.background if self._compressing else None
 
     def close(self, *, flush: bool = False) -> None:
         """Stop the background work after its current batch; the rest waits for the next open."""
         if flush:
             self.flush()
-        if self._compression:
-            self._compression.stop()
-        if self.model_thread and self._closes_thread:
-            self.model_thread.close()
+        if self._compressing:
+            self._compressing.close()
         self._store.close()
 
     def __enter__(self) -> Memory:
@@ -183,9 +183,9 @@ class Memory(Exports):
     def _work_on(self) -> None:
         if self._most_bytes is not None:
             care.evict(self._store, self._most_bytes)
-        if self._compression:
-            self._compression.wake()
-            self._compression.hold_back()
+        if self._background:
+            self._background.wake()
+            self._background.hold_back()
 
     def _keep(
         self, original: bytes, kind: str, progress: Progress | None = None, **given: Any
@@ -197,7 +197,7 @@ class Memory(Exports):
 
     @property
     def answers(self) -> bool:
-        """Whether `ask` has a model, so that asking is worth a try."""
+        """Whether `ask` has a model that answers, so that asking is worth a try."""
         return self.clara is not None
 
     def flush(self, timeout: float | None = None, *, progress: Progress | None = None) -> None:
@@ -208,16 +208,16 @@ class Memory(Exports):
         Raises:
             StoreError: The time is up; `NoModel`: no model compresses this file here.
         """
-        if self._other_model:
-            raise OtherModel(self._other_model)
+        if self._compressing:
+            self._compressing.check_model()
         self._store.settle()
-        if self._compression and self._compression.running:
-            self._compression.wait(timeout, progress)
+        if self._background and self._background.running:
+            self._background.wait(timeout, progress)
         elif self.backlog():
             self._store.check_writable()
             raise NoModel(f"{self.path}: nothing compresses the rest; open it with a model")
-        if self._calibrator:
-            self._calibrator.current()
+        if self._compressing:
+            self._compressing.calibrate()
 
     def original(self, handle: str) -> str | bytes:
         """The exact original: text as text, bytes as bytes, checked against its SHA-256."""
@@ -278,24 +278,20 @@ class Memory(Exports):
             raise StoreError(f"mode must be latent, text or hybrid, not {mode!r}")
         fields.check_query(query)
         k = fields.check_number("k", k)
-        if mode == "latent":
-            self._need_latents("latent search")
-        if mode == "hybrid" and self._other_model:
-            logger.warning("only text search is possible: %s", self._other_model)
-        encoded = None
-        latents = self._latents
-        if mode != "text" and self.clara and self.model_thread and latents and latents.count():
-            encoded = asking.encode_query(query, self.clara, self.model_thread)
-        words = None if mode == "latent" else query
         reindexing.work(self._store, reindexing.SEARCH_SECONDS)
-        unrelated = self._calibrator.current() if encoded is not None and self._calibrator else None
-        found = self._store, self._index, encoded, words, k, where
-        return search.search(*found, exact=exact, calibration=unrelated)
+        hits: list[Hit] | None = None
+        if mode == "latent" and self._compressing is None:
+            raise StoreError("latent search needs a model; open the memory with one")
+        if mode != "text" and self._compressing:
+            hits = self._compressing.find(query, k, where, mode, exact)
+        return search.search(self._store, None, None, query, k, where) if hits is None else hits
 
     def ask(
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Answer:
         """Answer a question from the memory tokens of the k best chunks, with the evidence.
+
+        A textual compressor doesn't answer: the text is then what it keeps of these chunks.
 
         Only relevant chunks are read (`asking.relevant`), in several passes if they do not fit the
         decoder's window together. If there is none, the answer says so.
@@ -307,49 +303,50 @@ class Memory(Exports):
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
         asking.check_question(question)
-        latents = self._need_latents("asking")
-        clara, model_thread = self.clara, self.model_thread
-        assert clara and model_thread
-        calibrator = None if asking.is_narrow(where) else self._calibrator
-        unrelated = calibrator.current() if calibrator else None
-        hits = asking.relevant(self.recall(question, k, where), self.floor, unrelated)
-        return asking.stream_answer(question, hits, latents, clara, model_thread, max_tokens)
+        compressing = self._need_compressor("asking")
+        compressing.work("asking")
+        hits = self.recall(question, k, where)
+        narrow = asking.is_narrow(where)
+        return compressing.answer(question, hits, self.floor, narrow, max_tokens)
 
-    def _need_latents(self, what: str) -> LatentTable:
-        if self._other_model:
-            raise OtherModel(self._other_model)
-        if self._latents is None:
+    def shortened(self, handle: str) -> str:
+        """What stands for a memory: its text as a textual compressor shortens it.
+
+        Raises:
+            NoModel: The memory was not opened with one.
+            NotFound: There is no such handle.
+        """
+        return self._need_compressor("shortening").shortened(handle)
+
+    def _need_compressor(self, what: str) -> Compressing:
+        if self._compressing is None:
             raise NoModel(f"{what} needs a model; open the memory with one")
-        return self._latents
+        return self._compressing
 
     # -- care ------------------------------------------------------------------------------------
 
     def recompress(self, progress: Progress | None = None) -> None:
-        """Move the file to this model: its latents replace the other model's.
+        """Move the file to this compressor: what it makes replaces what another one has made.
 
         All contents are compressed again; if this is interrupted, it is resumed at the next open.
-        Meanwhile text search works as before, and latent search on what is compressed so far.
+        Meanwhile originals, handles and text search are as before, and latent search works on what
+        is compressed so far. Latents stay when shortened texts are replaced, and the reverse.
 
         Raises:
-            NoModel: No model was given to `open`.
+            NoModel: No compressor was given to `open`.
         """
         self._store.check_writable()
-        if self._other_model:
-            drop_all_latents(self._store)
-            self._other_model = None
-            self._open_latents()
-        if self._compression is None:
+        if self._compressing is None:
             raise NoModel("recompressing needs the new model; open the memory with it")
-        self._compression.start()
-        self._compression.wait(None, progress)
+        self._compressing.recompress(progress)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> care.Findings:
         """Check every original, span, latent and index entry; ``repair`` marks damage pending."""
         findings = care.verify(self._store, progress)
         if repair and findings.damaged_chunks:
             care.repair(self._store, findings)
-            if self._compression:
-                self._compression.wake()
+            if self._background:
+                self._background.wake()
         return findings
 
     def vacuum(self) -> tuple[int, int]:
@@ -370,22 +367,26 @@ class Memory(Exports):
         """
         self._store.check_writable()
         new = exports.import_(lines, name, self.has, lambda given: self._keep(**given))
-        if self._compression:
-            self._compression.wake()
+        if self._background:
+            self._background.wake()
         return new
 
     def status(self) -> Status:
         """Counts, sizes and the progress of compression."""
-        found: tuple[str | None, int] = None, 0
-        if self._latents:
-            found = self._latents.fingerprint, self._latents.count()
-        elif self.clara is None:
-            found = fingerprint_and_count(self._store)
-        return Status(compressed=found[1], fingerprint=found[0], **self._store.figures())
+        space = space_of(self._store)
+        made_by = {space.compressor: space.count} if space else {}
+        made_by |= count_by_shortener(self._store)
+        if self._compressing:
+            figures = self._compressing.figures()
+        else:
+            done = {"compressed": space.count, "fingerprint": space.fingerprint} if space else {}
+            figures = {"compressed": 0, "fingerprint": None, **done}
+            figures |= self._store.backlog.figures()
+        return Status(made_by=made_by, **self._store.figures(), **figures)
 
     def backlog(self) -> int:
         """Number of contents that wait for compression."""
-        return self._store.backlog.count()
+        return (self._compressing.backlog if self._compressing else self._store.backlog.count)()
 
     # The last method, as its name hides the built-in list from the annotations that follow it.
     def list(self, where: Where = None, newest: int | None = None) -> Iterator[StoredMemory]:

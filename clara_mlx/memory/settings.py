@@ -29,6 +29,10 @@ MEMORY = Setting(
     "CLARA_MLX_MEMORY", "The memory file; `remember` makes it.", "~/.clara-mlx/memory.db"
 )
 MODEL = Setting("CLARA_MLX_MODEL", "The model that compresses, searches and answers.")
+COMPRESSOR = Setting(
+    "CLARA_MLX_COMPRESSOR",
+    "The name of the compressor; without it the model's folder says which it is.",
+)
 REASONER = Setting(
     "CLARA_MLX_REASONER",
     "The reasoner's folder, for exact token counts; without it they are estimates.",

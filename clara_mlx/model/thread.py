@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -96,8 +97,6 @@ class ModelThread:
                 future.cancel()
 
     def _run_queued(self) -> None:
-        import mlx.core as mx
-
         try:
             while queued := self._work.get()[-1]:
                 future, work = queued
@@ -108,4 +107,5 @@ class ModelThread:
                 except BaseException as error:
                     future.set_exception(error)
         finally:
-            mx.clear_streams()  # on the CPU, they could abort the process when it exits
+            if mx := sys.modules.get("mlx.core"):  # not every compressor needs it
+                mx.clear_streams()  # on the CPU, they could abort the process when it exits

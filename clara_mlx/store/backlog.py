@@ -1,9 +1,13 @@
-"""The backlog: contents without latents yet, failed attempts, and the lease to work on them."""
+"""A backlog: contents that are still to be compressed, failed attempts, and the lease to do it.
+
+A file has two, as it can have latents and shortened texts beside each other.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
@@ -12,42 +16,61 @@ from clara_mlx.store.file import File
 MOST_ATTEMPTS = 3
 
 
-def lift_marks(connection: Connection, content_ids: Iterable[int]) -> None:
-    """Take contents out of the backlog, in the transaction that completes their latents."""
+# The tables of marks: of contents without all of their latents, and of those without all of their
+# shortened texts, of which there are none as long as nothing shortens.
+Marks = Literal["pending", "pending_texts"]
+
+
+def lift_marks(
+    connection: Connection, content_ids: Iterable[int], marks: Marks = "pending"
+) -> None:
+    """Take contents out of a backlog, in the transaction that completes what they waited for."""
     connection.executemany(
-        "DELETE FROM pending WHERE content_id = ?", [(id,) for id in content_ids]
+        f"DELETE FROM {marks} WHERE content_id = ?", [(id,) for id in content_ids]
     )
 
 
 class Backlog:
-    """The contents of a file that wait for their latents."""
+    """The contents of a file that wait to be compressed."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, marks: Marks = "pending") -> None:
         self._file = file
+        self._marks = marks
 
     def count(self) -> int:
-        """Number of contents that wait for their latents or were given up."""
-        return int(self._file.read("SELECT count(*) FROM pending")[0][0])
+        """Number of contents that wait or were given up."""
+        return int(self._file.read(f"SELECT count(*) FROM {self._marks}")[0][0])
 
     def pending(self, limit: int) -> list[int]:
         """Up to ``limit`` contents that wait and have not been given up, the oldest first."""
         rows = self._file.read(
-            "SELECT content_id FROM pending WHERE attempts < ? ORDER BY content_id LIMIT ?",
+            f"SELECT content_id FROM {self._marks} WHERE attempts < ? ORDER BY content_id LIMIT ?",
             (MOST_ATTEMPTS, limit),
         )
         return [row["content_id"] for row in rows]
 
+    def figures(self) -> dict[str, Any]:
+        """Counts, and the last error, by their names in `clara_mlx.store.results.Status`."""
+        (row,) = self._file.read(
+            "SELECT count(*) FILTER (WHERE attempts < ?) AS pending, "
+            "count(*) FILTER (WHERE attempts >= ?) AS failed, "
+            f"(SELECT error FROM {self._marks} WHERE error IS NOT NULL "
+            f"ORDER BY content_id DESC LIMIT 1) AS last_error FROM {self._marks}",
+            (MOST_ATTEMPTS, MOST_ATTEMPTS),
+        )
+        return dict(row)
+
     def finish(self, content_ids: Sequence[int]) -> None:
-        """Take contents out of the backlog whose chunks all have latents."""
+        """Take contents out of the backlog for which nothing is left to do."""
         if content_ids:
             with self._file.write() as connection:
-                lift_marks(connection, content_ids)
+                lift_marks(connection, content_ids, self._marks)
 
     def note_failure(self, content_id: int, error: str) -> None:
         """Count a failed attempt at a content; nothing happens if it has been forgotten."""
         with self._file.write() as connection:
             connection.execute(
-                "UPDATE pending SET attempts = attempts + 1, error = ? WHERE content_id = ?",
+                f"UPDATE {self._marks} SET attempts = attempts + 1, error = ? WHERE content_id = ?",
                 (error, content_id),
             )
 

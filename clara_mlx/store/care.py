@@ -28,7 +28,7 @@ class Findings:
     checked: dict[str, int] = field(default_factory=dict)  # number of rows, by their kind
     problems: list[str] = field(default_factory=list)
     damaged_contents: list[int] = field(default_factory=list)
-    damaged_chunks: list[int] = field(default_factory=list)  # their latents must be remade
+    damaged_chunks: list[int] = field(default_factory=list)  # what was made of them is remade
     can_be_exported: int | None = None  # memories, if originals or rows are damaged
 
 
@@ -53,6 +53,7 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
         run("chunks", _check_chunks)
         run("latents", _check_latents)
         run("sketches", _check_sketches)
+        run("shortened texts", _check_shortened)
         if findings.damaged_contents or store.obstacle or salvage.is_damaged(store):
             run("export", _count_exported)
     return findings
@@ -147,6 +148,16 @@ def _check_latents(store: Store, findings: Findings, progress: Progress | None) 
     findings.checked["latents"] = len(ids)
 
 
+def _check_shortened(store: Store, findings: Findings, progress: Progress | None) -> None:
+    """Check that each shortened text has the checksum it was stored with."""
+    rows = store.read("SELECT chunk_id, crc, data FROM shortened ORDER BY id")
+    for chunk_id, crc, data in rows:
+        if zlib.crc32(data) != crc:
+            findings.damaged_chunks.append(chunk_id)
+            findings.problems.append(f"the shortened text of chunk {chunk_id} is damaged")
+    findings.checked["shortened texts"] = len(rows)
+
+
 def _check_sketches(store: Store, findings: Findings, progress: Progress | None) -> None:
     """Check that each latent has its own sketch, and that no chunk without latents has one."""
     for space in store.read("SELECT * FROM spaces"):
@@ -181,8 +192,8 @@ def _compare_sketches(table: LatentTable, findings: Findings, ids: list[int]) ->
         )
         if not rows:
             continue
-        latents = table.codec.decode([row["data"] for row in rows]).reshape(len(rows), -1)
-        for row, sketch in zip(rows, sketcher.sketch(latents), strict=True):
+        vectors = table.codec.search_vectors([row["data"] for row in rows])
+        for row, sketch in zip(rows, sketcher.sketch(vectors), strict=True):
             differing = np.bitwise_count(np.frombuffer(row["bits"], np.uint8) ^ sketch).sum()
             if differing > table.sketch_bits / 4:
                 findings.damaged_chunks.append(row["chunk_id"])
@@ -190,10 +201,10 @@ def _compare_sketches(table: LatentTable, findings: Findings, ids: list[int]) ->
 
 
 def repair(store: Store, findings: Findings) -> int:
-    """Drop damaged latents and put their contents back into the backlog.
+    """Drop damaged latents and shortened texts, and put their contents back into the backlogs.
 
     Returns:
-        The number of chunks whose latents were dropped.
+        The number of chunks of which they were dropped.
     """
     chunks = sorted(set(findings.damaged_chunks))
     with store.write() as connection:
@@ -204,6 +215,12 @@ def repair(store: Store, findings: Findings) -> int:
                 (chunk_id,),
             )
             connection.execute("DELETE FROM latents WHERE chunk_id = ?", (chunk_id,))
+            connection.execute(
+                "INSERT OR IGNORE INTO pending_texts (content_id) SELECT c.content_id "
+                "FROM chunks c JOIN shortened s ON s.chunk_id = c.id WHERE c.id = ?",
+                (chunk_id,),
+            )
+            connection.execute("DELETE FROM shortened WHERE chunk_id = ?", (chunk_id,))
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
             sketch_table.remove(connection, space_id, chunks)
     return len(chunks)

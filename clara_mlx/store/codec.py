@@ -87,12 +87,13 @@ class Codec:
         self._header = 4 + 4 * self._shape[0] * self._quantised
         self.nbytes = self._header + _BITS[name] * self._values // 8
 
-    def encode(self, latents: Floats) -> list[bytes]:
+    def encode(self, latents: Floats | Sequence[Floats]) -> list[bytes]:
         """Blobs of latents (n, memory_tokens, hidden) float32.
 
         Raises:
             ClaraError: They have another shape, or values that are not finite or too large.
         """
+        latents = np.asarray(latents)
         expected = (self.memory_tokens, self.hidden)
         if latents.shape[1:] != expected:
             raise ClaraError(f"latents have the shape {latents.shape}, not (n, {expected})")
@@ -180,6 +181,14 @@ class Codec:
                     row *= header[1:, None]
             latents[start : start + step] = self._unrotate(x)
         return latents
+
+    def pool(self, latents: Floats | Sequence[Floats]) -> Floats:
+        """What a search compares with of each latents: all values, (n, memory_tokens * hidden)."""
+        return np.asarray(latents, np.float32).reshape(len(latents), -1)
+
+    def search_vectors(self, blobs: Sequence[bytes]) -> Floats:
+        """`pool` of what blobs hold."""
+        return self.pool(self.decode(blobs))
 
     def rotate_queries(self, queries: Floats) -> Floats:
         """Queries in the form that `scores` takes: rotated as blobs are, and of length one.

@@ -1,10 +1,10 @@
 """The table of latents: one blob and one sketch for each compressed chunk.
 
-All latents of a file are one model's: its *space*, a row that names the model and says how latents
-and sketches are stored. Sketches are centred on the mean of the latents, which moves as latents are
-added, so now and then all sketches are remade (`LatentTable.put`). Each time sketches are removed
-or remade, the space's *epoch* grows, which tells every process that the sketches it has read are
-out of date.
+All latents of a file are one model's: its *space*, a row that names the compressor and its model
+and says how latents and sketches are stored. Sketches are centred on the mean of the latents, which
+moves as latents are added, so now and then all sketches are remade (`LatentTable.put`). Each time
+sketches are removed or remade, the space's *epoch* grows, which tells every process that the
+sketches it has read are out of date.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import threading
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from clara_mlx.store.codec import Codec
 from clara_mlx.store.file import File
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, Bits, RunningMean, Sketcher
+from clara_mlx.store.varying import VaryingCodec
 
 # Length of a sketch in bits, where the latents have as many values; 1 KiB.
 _SKETCH_BITS = 8192
@@ -46,13 +48,15 @@ class OtherModel(NoModel):
 
 
 class LatentTable:
-    """The latents (memory_tokens, hidden) of one model in one file; made by `open`.
+    """The latents of one model in one file; made by `open`.
 
     Attributes:
         file: The memory file.
         id: The space's id, and part of the name of its table of sketches.
+        compressor: The compressor's name.
         fingerprint: The model's fingerprint.
-        shape: Shape of one chunk's latents, (memory_tokens, hidden).
+        shape: Shape of what a search compares: a chunk's latents (memory_tokens, hidden), or their
+            mean (1, hidden).
         codec: Turns latents into blobs and back.
         sketch_bits: Length of a sketch.
     """
@@ -60,9 +64,14 @@ class LatentTable:
     def __init__(self, file: File, space: Any) -> None:
         self.file = file
         self.id: int = space["id"]
+        self.compressor: str = space["compressor"]
         self.fingerprint: str = space["fingerprint"]
-        self.shape: tuple[int, int] = (space["memory_tokens"], space["hidden"])
-        self.codec = Codec(space["codec"], *self.shape)
+        most, hidden = space["memory_tokens"], space["hidden"]
+        pooled = space["pooling"] == "mean"
+        self.shape: tuple[int, int] = (1 if pooled else most, hidden)
+        self.codec: Codec | VaryingCodec = (VaryingCodec if pooled else Codec)(
+            space["codec"], most, hidden
+        )
         self.sketch_bits: int = space["sketch_bits"]
         self._seed: int = space["sketch_seed"]
         self._dims = self.shape[0] * self.shape[1]
@@ -71,23 +80,34 @@ class LatentTable:
 
     @classmethod
     def open(
-        cls, file: File, fingerprint: str, memory_tokens: int, hidden: int, codec: str
+        cls,
+        file: File,
+        fingerprint: str,
+        memory_tokens: int,
+        hidden: int,
+        codec: str,
+        *,
+        compressor: str = "clara",
+        pooling: str = "flat",
     ) -> LatentTable:
         """Open the table of a model's latents, and make it in a file that has none.
 
         Args:
             file: The memory file.
             fingerprint: The model's fingerprint.
-            memory_tokens: Vectors of one chunk's latents.
+            memory_tokens: Vectors of one chunk's latents; the most of them if they are pooled.
             hidden: Length of such a vector.
             codec: One of `codec.CODECS`, for a new table; an existing one keeps its own.
+            compressor: The compressor's name.
+            pooling: What a search compares: all vectors of a chunk (``flat``), or their ``mean``.
 
         Raises:
             OtherModel: The file's latents are another model's.
             ClaraError: There is no such codec.
         """
         Codec(codec, memory_tokens, hidden)  # an unknown name fails before anything is written
-        bits = Sketcher(memory_tokens * hidden, _SKETCH_BITS).bits
+        values = hidden if pooling == "mean" else memory_tokens * hidden
+        bits = Sketcher(values, _SKETCH_BITS).bits
         space = next(iter(file.read("SELECT * FROM spaces")), None)
         if (
             space is None
@@ -96,14 +116,18 @@ class LatentTable:
                 space = connection.execute("SELECT * FROM spaces").fetchone()
                 if space is None:
                     connection.execute(
-                        "INSERT INTO spaces (fingerprint, memory_tokens, hidden, codec, "
-                        "sketch_bits, sketch_seed) VALUES (?, ?, ?, ?, ?, ?)",
-                        (fingerprint, memory_tokens, hidden, codec, bits, _SKETCH_SEED),
+                        "INSERT INTO spaces (compressor, fingerprint, memory_tokens, hidden, "
+                        "pooling, codec, sketch_bits, sketch_seed) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                        (
+                            *(compressor, fingerprint, memory_tokens, hidden),
+                            *(pooling, codec, bits, _SKETCH_SEED),
+                        ),
                     )
                     space = connection.execute("SELECT * FROM spaces").fetchone()
                     sketch_table.create(connection, space["id"], bits)
         if space["fingerprint"] != fingerprint:
-            raise _other_model(file, space["fingerprint"], fingerprint)
+            theirs = space["compressor"], space["fingerprint"]
+            raise _other_model(file, theirs, (compressor, fingerprint))
         return cls(file, space)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -117,8 +141,10 @@ class LatentTable:
         """Those of the chunks that have latents."""
         return {row[0] for row in self._rows("chunk_id", chunk_ids)}
 
-    def latents(self, chunk_ids: Sequence[int]) -> Floats:
+    def latents(self, chunk_ids: Sequence[int]) -> Floats | list[Floats]:
         """Latents (n, memory_tokens, hidden) float32 of chunks, in the order given.
+
+        Where chunks have different numbers of vectors, it is a list of (vectors, hidden).
 
         Raises:
             StoreError: A chunk has none, or they are damaged.
@@ -150,10 +176,24 @@ class LatentTable:
             for id, crc, data in rows
         }
 
-    def _sound_latents(self, chunk_ids: Sequence[int]) -> tuple[list[int], Floats]:
-        """The chunks that have undamaged latents, and these latents, flattened to (n, dims)."""
+    def known(self, digests: Sequence[bytes]) -> dict[bytes, Floats]:
+        """Latents that the file has of texts, by the digests that they were `put` with."""
+        found: dict[bytes, Floats] = {}
+        for digest in set(digests):
+            rows = self.file.read(
+                "SELECT crc, data FROM latents WHERE space_id = ? AND digest = ? LIMIT 1",
+                (self.id, digest),
+            )
+            for crc, data in rows:
+                if zlib.crc32(data) == crc:
+                    found[digest] = self.codec.decode([data])[0]
+        return found
+
+    def _sound_vectors(self, chunk_ids: Sequence[int]) -> tuple[list[int], Floats]:
+        """The chunks with undamaged latents, and what a search compares of them (n, dims)."""
         blobs = {id: blob for id, blob in self.checked_blobs(chunk_ids).items() if blob is not None}
-        return list(blobs), self.codec.decode(list(blobs.values())).reshape(-1, self._dims)
+        vectors = np.empty((0, self._dims), np.float32)
+        return list(blobs), self.codec.search_vectors(list(blobs.values())) if blobs else vectors
 
     def _rows(self, columns: str, chunk_ids: Sequence[int]) -> list[Any]:
         return self.file.read(
@@ -176,8 +216,10 @@ class LatentTable:
             (self.id, self.fingerprint),
         )
         if not rows:
-            theirs, _ = fingerprint_and_count(self.file)
-            raise _other_model(self.file, theirs or "(none yet)", self.fingerprint)
+            ours = self.compressor, self.fingerprint
+            found = space_of(self.file)
+            theirs = (found.compressor, found.fingerprint) if found else ("none", "dropped")
+            raise _other_model(self.file, theirs, ours)
         return rows[0][0], rows[0][1]
 
     def sketcher(self) -> tuple[int, Sketcher]:
@@ -193,33 +235,41 @@ class LatentTable:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def put(self, chunk_ids: Sequence[int], latents: Floats, done: Sequence[int] = ()) -> None:
+    def put(
+        self,
+        chunk_ids: Sequence[int],
+        latents: Floats | Sequence[Floats],
+        done: Sequence[int] = (),
+        digests: Sequence[bytes] = (),
+    ) -> None:
         """Store latents, and take the contents that they complete out of the backlog.
 
         Both happen in one transaction. Afterwards all sketches are remade if that is due.
 
         Args:
             chunk_ids: The chunks; those that have been forgotten are left out.
-            latents: Their latents (n, memory_tokens, hidden).
+            latents: Their latents (n, memory_tokens, hidden), or n of (vectors, hidden).
             done: The contents whose chunks all have latents now.
+            digests: What the chunks' texts can be found by later, see `known`.
 
         Raises:
             OtherModel: Another process has moved the file to another model.
         """
         blobs = self.codec.encode(latents)
         crcs = [zlib.crc32(blob) for blob in blobs]
-        flat = latents.reshape(len(latents), -1)
+        vectors = self.codec.pool(latents)
         epoch, sketcher = self.sketcher()
-        sketches = sketcher.sketch(flat)
+        sketches = sketcher.sketch(vectors)
+        rows = list(zip(chunk_ids, crcs, blobs, digests or (None,) * len(blobs), strict=True))
         with self.file.write() as connection:
             if self.state()[0] != epoch:  # another process has moved the mean
-                sketches = self.sketcher()[1].sketch(flat)
+                sketches = self.sketcher()[1].sketch(vectors)
             kept = []
-            for chunk_id, crc, blob, sketch in zip(chunk_ids, crcs, blobs, sketches, strict=True):
+            for (chunk_id, crc, blob, digest), sketch in zip(rows, sketches, strict=True):
                 cursor = connection.execute(
-                    "INSERT OR IGNORE INTO latents (space_id, chunk_id, crc, data) "
-                    "SELECT ?, id, ?, ? FROM chunks WHERE id = ?",
-                    (self.id, crc, blob, chunk_id),
+                    "INSERT OR IGNORE INTO latents (space_id, chunk_id, crc, data, digest) "
+                    "SELECT ?, id, ?, ?, ? FROM chunks WHERE id = ?",
+                    (self.id, crc, blob, digest, chunk_id),
                 )
                 if cursor.rowcount:
                     kept.append((chunk_id, sketch.tobytes()))
@@ -256,7 +306,7 @@ class LatentTable:
         ids = [row[0] for row in rows]
         mean = RunningMean(self._dims)
         for start in range(0, len(ids), _MEAN_BATCH):
-            mean.update(self._sound_latents(ids[start : start + _MEAN_BATCH])[1])
+            mean.update(self._sound_vectors(ids[start : start + _MEAN_BATCH])[1])
         return mean
 
     def _recentre(self, mean: Floats, count: int) -> None:
@@ -279,25 +329,37 @@ class LatentTable:
         rows = self.file.read("SELECT chunk_id FROM latents WHERE space_id = ?", (self.id,))
         missing = [row[0] for row in rows if row[0] not in sketches]
         for start in range(0, len(missing), _SKETCH_BATCH):
-            ids, latents = self._sound_latents(missing[start : start + _SKETCH_BATCH])
+            ids, latents = self._sound_vectors(missing[start : start + _SKETCH_BATCH])
             sketches.update(zip(ids, sketcher.sketch(latents), strict=True))
         for gone in sketches.keys() - {row[0] for row in rows}:
             del sketches[gone]
 
 
-def _other_model(file: File, theirs: str, ours: str) -> OtherModel:
+def _other_model(file: File, theirs: tuple[str, str], ours: tuple[str, str]) -> OtherModel:
+    (their_name, their_model), (our_name, our_model) = theirs, ours
     return OtherModel(
-        f"{file.path}: its latents are from model {theirs[:12]}, not {ours[:12]}; "
-        "open it with that model, or move it to this one with: clara-mlx recompress"
+        f"{file.path}: its latents were made by {their_name} (model {their_model[:12]}), not by "
+        f"{our_name} (model {our_model[:12]}); open it with that model, or move it to this one "
+        "with: clara-mlx recompress"
     )
 
 
-def fingerprint_and_count(file: File) -> tuple[str | None, int]:
-    """The fingerprint of the model whose latents a file has, and how many chunks have them."""
+@dataclass(frozen=True)
+class Space:
+    """Whose latents a file has."""
+
+    compressor: str  # its name
+    fingerprint: str  # of its model
+    count: int  # of chunks that have latents
+
+
+def space_of(file: File) -> Space | None:
+    """Whose latents a file has; None if it has none."""
     rows = file.read(
-        "SELECT fingerprint, (SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
+        "SELECT compressor, fingerprint, "
+        "(SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
     )
-    return (rows[0][0], rows[0][1]) if rows else (None, 0)
+    return Space(*rows[0]) if rows else None
 
 
 def drop_all_latents(file: File) -> None:

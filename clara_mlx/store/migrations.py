@@ -244,12 +244,57 @@ def m005_create_ledger(connection: Connection) -> None:
         connection.execute(statement)
 
 
+def m006_record_compressors(connection: Connection) -> None:
+    """Record which compressor made each row; keep shortened texts beside latents.
+
+    Latents are found by their texts, too: a text that comes again, in an original that has grown,
+    is not compressed again.
+    """
+    for statement in (
+        "ALTER TABLE spaces ADD COLUMN compressor TEXT NOT NULL DEFAULT 'clara'",
+        "ALTER TABLE spaces ADD COLUMN pooling TEXT NOT NULL DEFAULT 'flat'",
+        "ALTER TABLE latents ADD COLUMN digest BLOB",  # of the chunk's text; NULL: not known
+        "CREATE INDEX latents_digest ON latents (digest) WHERE digest IS NOT NULL",
+        """
+        CREATE TABLE shorteners (            -- a textual compressor, as spaces has the latent one
+            id INTEGER PRIMARY KEY,
+            compressor TEXT NOT NULL,
+            fingerprint TEXT NOT NULL UNIQUE,
+            ratio REAL NOT NULL              -- tokens of a chunk for each of its shortened text
+        )""",
+        """
+        CREATE TABLE shortened (
+            id INTEGER PRIMARY KEY,
+            shortener_id INTEGER NOT NULL REFERENCES shorteners (id) ON DELETE CASCADE,
+            chunk_id INTEGER NOT NULL REFERENCES chunks (id) ON DELETE CASCADE,
+            crc INTEGER NOT NULL,
+            data BLOB NOT NULL,              -- UTF-8
+            UNIQUE (shortener_id, chunk_id)
+        )""",
+        "CREATE INDEX shortened_chunk ON shortened (chunk_id)",
+        """
+        CREATE TABLE pending_texts (         -- as pending, for the shortener, if there is one
+            content_id INTEGER PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
+            attempts INTEGER NOT NULL DEFAULT 0,
+            error TEXT
+        )""",
+        # Whether a content is new or is cut anew, its chunks have no shortened texts.
+        """
+        CREATE TRIGGER chunks_to_shorten AFTER INSERT ON chunks
+        WHEN EXISTS (SELECT 1 FROM shorteners) BEGIN
+            INSERT OR IGNORE INTO pending_texts (content_id) VALUES (new.content_id);
+        END""",
+    ):
+        connection.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     m001_create_originals,
     m002_create_latents,
     m003_create_blocks,
     m004_index_descriptions,
     m005_create_ledger,
+    m006_record_compressors,
 )
 
 

@@ -39,9 +39,10 @@ class Status:
     original_bytes: int
     stored_bytes: int  # of originals, compressed
     chunks: int
-    compressed: int  # chunks with latents of this model
+    compressed: int  # chunks that this compressor is done with
     pending: int  # contents that wait for compression
     failed: int  # contents that were given up, for the reason in last_error
     last_error: str | None
     file_bytes: int
-    fingerprint: str | None
+    fingerprint: str | None  # of this compressor's model
+    made_by: dict[str, int]  # chunks with latents or shortened texts, by the compressor's name

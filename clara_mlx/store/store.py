@@ -14,7 +14,7 @@ from typing import Any
 
 from clara_mlx.errors import NotFound, StorageFailed, StoreError, reason
 from clara_mlx.store import fields, filters, forgetting
-from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog
+from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.given import Given, new_memory
 from clara_mlx.store.newcomer import (
     ChunkRow,
@@ -296,8 +296,8 @@ class Store(SettledFile):
     def select(self, condition: str, parameters: Sequence[Any]) -> Iterator[StoredMemory]:
         """The memories ``m`` in the file for which an SQL condition holds, in its order."""
         for row in self.read(
-            "SELECT m.*, c.kind, c.length FROM memories m JOIN contents c ON c.id = m.content_id "
-            f"WHERE {condition}",
+            "SELECT m.handle, m.source, m.session, m.created_at, m.metadata, c.kind, c.length "
+            f"FROM memories m JOIN contents c ON c.id = m.content_id WHERE {condition}",
             parameters,
         ):
             yield StoredMemory(
@@ -346,12 +346,7 @@ class Store(SettledFile):
             "SELECT (SELECT count(*) FROM memories) AS memories, count(*) AS contents, "
             "coalesce(sum(length), 0) AS original_bytes, "
             "coalesce(sum(length(data)), 0) AS stored_bytes, "
-            "(SELECT count(*) FROM chunks) AS chunks, "
-            "(SELECT count(*) FROM pending WHERE attempts < ?) AS pending, "
-            "(SELECT count(*) FROM pending WHERE attempts >= ?) AS failed, "
-            "(SELECT error FROM pending WHERE error IS NOT NULL ORDER BY content_id DESC LIMIT 1) "
-            "AS last_error FROM contents",
-            (MOST_ATTEMPTS, MOST_ATTEMPTS),
+            "(SELECT count(*) FROM chunks) AS chunks FROM contents"
         )
         figures = {"path": str(self.path), **dict(row), "waiting": waiting}
         figures["memories"] += waiting

@@ -129,7 +129,7 @@ def test_two_processes_never_mix_sketches_of_two_means(tmp_path: Path) -> None:
 def test_a_file_that_moves_to_another_model_while_it_is_open(
     clara: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """The first model notices, stops compressing, and says so; no latents are mixed."""
+    """The first model notices, stops compressing, and says so; it finds by words all the same."""
     path = tmp_path / "m.db"
     first = Memory.open(path, clara("c16", "e2e"))
     for number in range(20):
@@ -137,7 +137,8 @@ def test_a_file_that_moves_to_another_model_while_it_is_open(
     first.flush(60)
     second = Memory.open(path, clara("c16", "instruct"))
     second.recompress()
-    for use in (lambda: first.recall("text 7"), lambda: first.ask("text 7?")):
+    assert first.recall("text 7", 1)[0].found_by == ("text",)
+    for use in (lambda: first.recall("7", mode="latent"), lambda: first.ask("text 7?")):
         with pytest.raises(OtherModel, match="recompress"):
             use()
     first.remember("one more")

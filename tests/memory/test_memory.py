@@ -45,9 +45,9 @@ def test_everything_is_compressed_and_the_latents_are_the_models(memory: Memory)
     assert (status.pending, status.failed, status.memories) == (0, 0, 3)
     assert status.compressed == status.chunks > 10
     clara = memory.clara
-    assert clara is not None and memory._latents is not None
+    assert clara is not None and memory._compressing is not None
     hits = memory.recall("which file", 5, mode="latent")
-    kept = memory._latents.latents([hit.chunk_id for hit in hits])
+    kept = memory._compressing.work("a test").table.latents([hit.chunk_id for hit in hits])
     exact = np.array(clara.encode([hit.text for hit in hits]))
     cosines = [float(clara.rank(a, b)[0]) for a, b in zip(kept, exact, strict=True)]
     assert min(cosines) > 0.999
@@ -123,8 +123,10 @@ def test_text_and_bytes_come_back_as_they_were(path: Path, clara: Any) -> None:
 def test_asking_gives_the_models_answer_and_its_evidence(memory: Memory) -> None:
     question = "Which test failed?"
     answer = memory.ask(question, k=3, max_tokens=8)
-    assert memory.clara is not None and memory._latents is not None
-    latents = memory._latents.latents([hit.chunk_id for hit in answer.evidence])
+    assert memory.clara is not None and memory._compressing is not None
+    latents = memory._compressing.work("a test").table.latents(
+        [hit.chunk_id for hit in answer.evidence]
+    )
     assert answer.text == memory.clara.answer(question, latents, 8).strip()
     assert answer.passes == 1
     assert answer.tokens_read == 3 * 5
@@ -274,8 +276,8 @@ def test_only_one_process_compresses(path: Path, clara: Any) -> None:
     with Memory.open(path, clara("c16", "e2e"), compress=False) as memory:
         memory.remember("text")
         memory._store.backlog.take_lease("compressor", "another process", 0.8)
-        assert memory._compression is not None
-        memory._compression.start()
+        assert memory._background is not None
+        memory._background.start()
         time.sleep(0.3)
         assert memory.status().pending == 1
         memory.flush(60)  # once the other's lease has expired

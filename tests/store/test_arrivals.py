@@ -81,7 +81,8 @@ def test_too_many_do_not_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("clara_mlx.store.settled_file._SLICE_SECONDS", 0.0)
     with reader(store):
         handles = fill_log(store)
-        handles += [remember(store, len(handles)) for _ in range(60)]
+        for _ in range(60):
+            handles.append(remember(store, len(handles)))
         ((moved,),) = store.connection.execute("SELECT count(*) FROM memories").fetchall()
         assert len(handles) - 30 < moved < len(handles)
     check(store, handles)
