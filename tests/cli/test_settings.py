@@ -65,6 +65,7 @@ def test_compymac_reads_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read == Settings(
         memory=Path("a file"),
         model="a folder or hub id",
+        compressor="a name",
         reasoner=Path("a folder"),
         session="a name",
         tool_output_tokens=7,
