@@ -5,8 +5,10 @@
 A conversation is made of recorded runs of agents, one after the other; the format is described in
 README.md. It is sent as agents send theirs: whole, once for each answer, parsed anew each time. Of
 each size, the last requests are measured whose history has no more tokens, at four characters each.
-Nothing is left out before them, so every compaction on the way took place. There is no model. Where
-others use the machine, it is the time of the processor that can be compared.
+Nothing is left out before them, so every compaction on the way took place. There is no model. What
+is drafted ahead while a reasoner would answer (`Context.draft_blocks`) is counted as "meanwhile";
+with ``--no-pause`` it never is, as if the reasoner needed no time. Where others use the machine, it
+is the time of the processor that can be compared.
 
 With ``--against`` the same is measured with the code of another checkout, in turns with this one's,
 so that what else the machine does is the same for both. Results go to bench/results/latency.json.
@@ -30,13 +32,14 @@ from typing import Any
 
 from clara_mlx import Memory, machine
 from clara_mlx.context import Budget, Context
+from clara_mlx.context.view import session_of
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 CHARACTERS_PER_TOKEN = 4
-# What is measured, in milliseconds; the last is what the thread computed for both, and does not
-# count what the machine did for others.
-KINDS = ("prepare", "observe", "both", "processor")
+# What is measured, in milliseconds. "processor" is what the thread computed for both, and does not
+# count what the machine did for others; "meanwhile" is what it did ahead before the next request.
+KINDS = ("prepare", "observe", "both", "processor", "meanwhile")
 # Requests of a size: the last ones of a conversation whose history has no more tokens than that.
 REQUESTS = 60
 
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32_768)
     parser.add_argument("--conversations", type=int, default=3, help="each with its order of runs")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="code to compare with")
+    parser.add_argument("--no-pause", action="store_true", help="nothing is drafted ahead")
     parser.add_argument("--output", type=Path, default=RESULTS / "latency.json")
     parser.add_argument("--one", type=int, metavar="SEED", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -69,6 +73,7 @@ def main() -> None:
         "load": os.getloadavg(),
         "window": options.window,
         "conversations": options.conversations,
+        "pause": not options.no_pause,
         "milliseconds": {
             name: {size: spread(some, size) for size in map(str, options.tokens)}
             for name, some in taken.items()
@@ -82,7 +87,7 @@ def measure_with(checkout: Path, seed: int, options: argparse.Namespace) -> dict
     """What `measure` gives with the code of a checkout, in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--one", str(seed)]
     command += ["--trajectories", str(options.trajectories), "--window", str(options.window)]
-    command += ["--tokens", *map(str, options.tokens)]
+    command += ["--tokens", *map(str, options.tokens), *["--no-pause"] * options.no_pause]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
@@ -106,12 +111,15 @@ def measure(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, A
             context.observe(messages)
             observed = time.perf_counter()
             compacted = bool(context.prepare(messages).compacted)
-            ended = time.perf_counter()
+            ended, computed = time.perf_counter(), time.thread_time() - processor
+            if not options.no_pause and hasattr(context, "draft_blocks"):
+                context.draft_blocks(session_of(messages))
             figures = {
                 "observe": 1e3 * (observed - begun),
                 "prepare": 1e3 * (ended - observed),
                 "both": 1e3 * (ended - begun),
-                "processor": 1e3 * (time.thread_time() - processor),
+                "processor": 1e3 * computed,
+                "meanwhile": 1e3 * (time.perf_counter() - ended),
                 "compacted": compacted,
             }
             for size in sizes:
@@ -174,7 +182,7 @@ def table(results: dict[str, Any]) -> str:
     """The milliseconds as a table in Markdown: p50 / p95 of each kind."""
     lines = [
         f"| tokens | code | requests | compactions | {' | '.join(KINDS)} |",
-        "|---|---|---|---|---|---|---|---|",
+        f"|{'---|' * (4 + len(KINDS))}",
     ]
     for code, sizes in results["milliseconds"].items():
         for size, figures in sizes.items():

@@ -12,7 +12,7 @@ from clara_mlx.context import folds, wording
 from clara_mlx.context.counting import Counter, for_template
 from clara_mlx.context.fold_form import choose_form, fold_part, turn_before
 from clara_mlx.context.freezer import Freezer
-from clara_mlx.context.kept import digest_of, is_recalled
+from clara_mlx.context.kept import Folded, digest_of, is_recalled
 from clara_mlx.context.messages import Piece, is_instruction, units
 from clara_mlx.context.rebuild import fold_at
 from clara_mlx.context.steps import is_long, pieces_to_keep
@@ -60,7 +60,7 @@ class New:
     """
 
     mentions: dict[bytes, list[str]]
-    folds: dict[bytes, Piece]
+    folds: dict[bytes, Folded]
 
     def copy(self) -> New:
         """The same, to add to separately."""
@@ -109,14 +109,11 @@ class Compaction:
     def commit(self) -> None:
         """Save the edits, so that they are the same in every later request."""
         edits = self.edits
-        new: dict[bytes, tuple[Block, list[str]]] = {}
-        for edit in edits:
-            block, mentions = edit.block, self.new.mentions.get(edit.block.digest, [])
-            if block.kind == "fold":
-                self.freezer.keep_fold(self.view.session, block, self.new.folds, mentions)
-            elif block.kind == "piece":
-                new[block.digest] = (block, mentions)
-        self.freezer.table.save_edits(edits, list(new.values()))
+        blocks = {e.block.digest: e.block for e in edits if e.block.kind != "note"}
+        for digest in self.new.folds.keys() & blocks.keys():
+            self.freezer.remember_fold(self.view.session, blocks[digest], self.new.folds[digest])
+        new = [(block, self.new.mentions.get(digest, [])) for digest, block in blocks.items()]
+        self.freezer.table.save_edits(edits, new)
 
     def replace_with_blocks(
         self,
@@ -240,15 +237,15 @@ class Compaction:
         session = self.view.session
         sent = self.view.render(start, end, notes=False)
         body = json.dumps(sent, ensure_ascii=False, sort_keys=True)
-        piece = Piece("assistant", "fold", body, kept=folds.transcript(sent, self._tell))
+        folded = Folded(body, lambda: folds.transcript(sent, self._tell))
         earlier = self._earlier_folds(start, end)
         entries, handles = self._entries(start, end, earlier)
         block = self.freezer.choose_fold(
             session,
-            piece,
+            folded,
             lambda handle: folds.describe_fold(entries, handle, end - start, characters) + unread,
         )
-        self.new.folds[block.digest] = piece
+        self.new.folds[block.digest] = folded
         self.new.mentions[block.digest] = handles
         return block
 

@@ -16,6 +16,7 @@ from clara_mlx.context.counting import (
     message_tokens,
     tokens_of_tools,
 )
+from clara_mlx.context.drafts import needed_from
 from clara_mlx.context.freezer import Freezer
 from clara_mlx.context.messages import Message, is_instruction, units
 from clara_mlx.context.observed import Observer
@@ -171,7 +172,7 @@ class Context:
         if (compact == "never" or (undone and not asked_for)) and tokens <= limit:
             reason = "not asked for"
         elif asked_for or tokens > (budget.target if anew else budget.trigger) * limit:
-            self.observe(given, view.session)
+            self._observer.observe(given, view.session)
             count = count_prompt(self.counter, view.render(), tools)
             target = 0 if asked_for else int(budget.target * limit)
             strategy = Strategy(
@@ -244,7 +245,13 @@ class Context:
 
         Returns the handles. Nothing that the memory itself gave is remembered.
         """
-        return self._observer.observe(messages, session or session_of(messages))
+        name = session or session_of(messages)
+        self.draft_blocks(name)  # of what came before, if its caller had no time to spare
+        return self._observer.observe(messages, name)
+
+    def draft_blocks(self, session: str) -> None:
+        """Draft blocks that may soon be needed, in time to spare; without, `prepare` takes longer."""
+        self.freezer.drafts.make(session, needed_from(self.budget))
 
     def handles(
         self, messages: Sequence[Mapping[str, Any]], session: str, indices: Iterable[int]

@@ -9,16 +9,17 @@ from itertools import islice
 from typing import Any
 
 from clara_mlx.context import wording
+from clara_mlx.context.drafts import Drafts
 from clara_mlx.context.folds import Told, ToldUnits
 from clara_mlx.context.kept import (
     DIGITS,
+    Folded,
     as_given,
     body_of,
     digest_of,
     is_recalled,
     remembered_text,
     sha256,
-    wording_of,
 )
 from clara_mlx.context.messages import Piece
 from clara_mlx.context.project import Projects
@@ -37,8 +38,8 @@ _MOST_OBSERVED = 100_000
 # Characters of texts that are remembered in one transaction, about.
 _REMEMBERED_TOGETHER = 50_000
 
-# The number of blocks' texts, and of what folds say of units, that are kept at hand.
-_MOST_DRAFTS = 8_192
+# The number of units of which it is kept at hand what folds can say of them.
+_MOST_TOLD = 8_192
 
 
 class Freezer:
@@ -58,28 +59,14 @@ class Freezer:
         self._verified: set[str] = set()
         # Handles of what was observed in this process. What is forgotten stays forgotten.
         self._observed: dict[bytes, str] = {}
-        # Texts of blocks, by digest, that were made or read in this process.
-        self._drafts: dict[bytes, str] = {}
+        #: The texts of blocks, before they are chosen.
+        self.drafts = Drafts(self.table, self.handle_of)
         #: What folds can say of units; see `folds.ToldUnits`.
-        self.told_units = ToldUnits(_MOST_DRAFTS)
+        self.told_units = ToldUnits(_MOST_TOLD)
 
     def draft(self, session: str, piece: Piece, excerpt: int = 0) -> str:
         """The text that `freeze` would choose, without keeping anything."""
-        return self._draft(session, piece, excerpt, digest_of(session, piece, excerpt))
-
-    def _draft(self, session: str, piece: Piece, excerpt: int, digest: bytes) -> str:
-        text = self._drafts.get(digest)
-        if text is None:
-            block = self.table.block(digest)
-            if block is None:
-                handle = "" if is_recalled(piece) else self.handle_of(session, piece)
-                text = wording_of(session, piece, excerpt)(handle)
-            else:
-                text = block.text
-            if len(self._drafts) >= _MOST_DRAFTS:
-                self._drafts.clear()
-            self._drafts[digest] = text
-        return text
+        return self.drafts.text(session, piece, excerpt, digest_of(session, piece, excerpt))
 
     def choose(self, session: str, piece: Piece, excerpt: int = 0) -> Block:
         """As `freeze`, but the block is not kept yet: `BlockTable.save_edits` does that.
@@ -88,7 +75,7 @@ class Freezer:
             StoreError: The memory can't keep the original or does not give it back exactly.
         """
         digest = digest_of(session, piece, excerpt)
-        text = self._draft(session, piece, excerpt, digest)
+        text = self.drafts.text(session, piece, excerpt, digest)
         if is_recalled(piece):
             return Block(digest, "piece", text, None, piece.text)
         block = self.table.block(digest)
@@ -129,7 +116,6 @@ class Freezer:
         mentions: Iterable[str] = (),
         *,
         kind: Kind = "piece",
-        synced: bool = True,
     ) -> Block:
         """As `freeze`, with the caller's wording.
 
@@ -139,41 +125,39 @@ class Freezer:
             describe: Makes the block's text, given the original's handle.
             mentions: Other handles that the text names.
             kind: What the block stands for.
-            synced: Whether it survives a loss of power from now on; see `File.write`.
         """
         digest = digest_of(session, piece)
         known = self.table.block(digest)
         if known and self.can_restore(known, piece.text):
             return known
         handle = self.handle_of(session, piece)
-        self._remember(session, piece, handle, synced=synced)
+        self._remember(session, piece, handle)
         block = Block(digest, kind, describe(handle), handle, body_of(piece))
-        block = self.table.keep(block, mentions, synced=synced)
+        block = self.table.keep(block, mentions)
         self._check(block, piece)
         return block
 
-    def choose_fold(self, session: str, piece: Piece, describe: Callable[[str], str]) -> Block:
-        """The block of a fold, not kept yet: `keep_fold` does that."""
-        digest = digest_of(session, piece)
+    def choose_fold(self, session: str, folded: Folded, describe: Callable[[str], str]) -> Block:
+        """The block of a fold, not kept yet: that takes `remember_fold` and `save_edits`."""
+        digest = digest_of(session, folded.piece)
         known = self.table.block(digest)
-        if known and self.can_restore(known, piece.text):
+        if known and self.can_restore(known, folded.piece.text):
             return known
-        handle = self._handle_for(digest, piece)
-        return Block(digest, "fold", describe(handle), handle, body_of(piece))
+        handle = self._first_handle(digest)
+        if self.memory.has(handle):
+            handle = self._handle_for(digest, folded.with_transcript)
+        return Block(digest, "fold", describe(handle), handle, folded.piece.text)
 
-    def keep_fold(
-        self, session: str, block: Block, folds: Mapping[bytes, Piece], mentions: Iterable[str]
-    ) -> None:
-        """Keep the block of a fold and remember its transcript, before its edit is saved.
+    def remember_fold(self, session: str, block: Block, folded: Folded) -> None:
+        """Remember the transcript of a fold, before its block is kept with its edit.
 
         Raises:
-            StoreError: The memory can't keep the original or does not give it back exactly.
+            StoreError: The memory can't keep it.
         """
-        piece = folds.get(block.digest)
-        if piece is not None:
-            self.freeze_as(
-                session, piece, lambda _: block.text, mentions, kind="fold", synced=False
-            )
+        assert block.handle is not None
+        if not self.memory.has(block.handle):
+            self._remember(session, folded.with_transcript, block.handle, synced=False)
+        self._check(block, folded.piece)
 
     def is_own(self, session: str, block: Block) -> bool:
         """Whether a fold was made in this session."""
@@ -194,20 +178,25 @@ class Freezer:
 
         Returns its handle; None if it is short, is the memory's own, or was forgotten.
         """
-        return self.observe_all(session, [piece] if is_long(piece) else []).get(0)
+        if not is_long(piece):
+            return None
+        handle = self.observe_all(session, [piece]).get(0)
+        self.drafts.make(session, 0)
+        return handle
 
     def observe_all(self, session: str, pieces: Sequence[Piece]) -> dict[int, str]:
-        """Remember pieces, in one step, and draft the blocks of the long ones.
+        """Remember pieces, in one step, and let the long ones wait for their drafts.
 
         Returns the handles, by the index of the piece, without those that were forgotten and those
         of what the memory itself gave.
         """
         handles: dict[int, str] = {}
         new: dict[str, tuple[bytes, Piece]] = {}
+        to_draft: dict[bytes, Piece] = {}
         for index, piece in enumerate(pieces):
             if is_recalled(piece):
                 if is_long(piece):
-                    self.draft(session, piece)
+                    to_draft[digest_of(session, piece)] = piece
                 continue
             if MARKER in piece.text and self.block_with_text(piece.text):
                 continue
@@ -233,9 +222,8 @@ class Freezer:
         self._remember_all(given, synced=False)
         for oldest in list(islice(self._observed, max(0, len(self._observed) - _MOST_OBSERVED))):
             self._observed.pop(oldest, None)
-        for digest, piece in new.values():
-            if is_long(piece):
-                self._draft(session, piece, 0, digest)
+        to_draft.update((digest, piece) for digest, piece in new.values() if is_long(piece))
+        self.drafts.let_wait(session, to_draft)
         old = [handle for handle in handles.values() if handle not in new]
         there = self.table.existing(old) | new.keys() if old else new.keys()
         return {index: handle for index, handle in handles.items() if handle in there}
@@ -289,11 +277,11 @@ class Freezer:
             fold = self.block_with_text(piece.text) if MARKER in piece.text else None
             if fold and fold.kind == "fold" and self.is_own(session, fold):
                 return Told(piece.text)  # it has the form of a result, and lines of ours
-            return Told(piece.text, None, self._draft(session, piece, 0, digest))
+            return Told(piece.text, None, self.drafts.text(session, piece, 0, digest))
         handle = self._observed.get(digest) or self._handle_for(digest, piece)
         if not self.memory.has(handle):
             return Told(piece.text)
-        return Told(piece.text, handle, self._draft(session, piece, 0, digest))
+        return Told(piece.text, handle, self.drafts.text(session, piece, 0, digest))
 
     def original_piece(self, session: str, piece: Piece) -> Piece:
         """The piece that a block's text stands for; of any other text, the piece itself.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from clara_mlx.context import wording
@@ -15,6 +17,26 @@ from clara_mlx.store.fields import LONGEST_NAME
 
 #: Hexadecimal digits of a handle; more if another original has it.
 DIGITS = 12
+
+
+class Folded:
+    """What a fold stands for.
+
+    Args:
+        sent: The messages as they would be sent, as JSON.
+        transcribe: Makes the transcript that is remembered in their place; that takes long, and is
+            done only for a fold that is chosen.
+    """
+
+    def __init__(self, sent: str, transcribe: Callable[[], str]) -> None:
+        #: What identifies the fold.
+        self.piece = Piece("assistant", "fold", sent)
+        self._transcribe = transcribe
+
+    @cached_property
+    def with_transcript(self) -> Piece:
+        """The same, as it is remembered."""
+        return replace(self.piece, kept=self._transcribe())
 
 
 def remembered_text(piece: Piece) -> str:

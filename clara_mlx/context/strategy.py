@@ -137,12 +137,13 @@ class Strategy:
         yield self._measure("blocks for what is in use, too", tried)
 
     def _folds(self, blocks: Compaction) -> Iterator[Attempt]:
-        """One fold for all old messages, or one that comes after the earlier folds.
+        """One fold for all old messages, or one that comes after the earlier folds, if there are.
 
         Earlier folds stay only if the target is reached; if not, the next fold would come too soon.
         """
         target = int(self.budget.target * self.budget.limit)
-        for name, whole in (("one fold for all", True), ("a fold after the earlier ones", False)):
+        ways = [("one fold for all", True), ("a fold after the earlier ones", False)]
+        for name, whole in ways if blocks.view.folds else ways[:1]:
             attempt = self._fold(name, blocks, self.budget.keep, whole=whole)
             if attempt and (whole or attempt.exchange.after <= target):
                 yield attempt

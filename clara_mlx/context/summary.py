@@ -67,10 +67,10 @@ def summarize(view: View, freezer: Freezer, counter: Counter, characters: int) -
     unread = _quote_unread(view, freezer, int(characters * _UNREAD_SHARE))
     compaction = Compaction(view, freezer, counter)
     fold = compaction.fold_block(start, end, characters - len(unread), unread)
-    mentions, folds = compaction.new.mentions, compaction.new.folds
-    made = [edit.block for edit in compaction.edits]
+    made = [*(edit.block for edit in compaction.edits), fold]
+    mentions = compaction.new.mentions
+    freezer.remember_fold(view.session, fold, compaction.new.folds[fold.digest])
     freezer.table.save_edits([], [(block, mentions.get(block.digest, [])) for block in made])
-    freezer.keep_fold(view.session, fold, folds, mentions[fold.digest])
     text = fold.text + EXPLANATION
     tokens = rough_tokens(view.messages, None, counter.text)
     return Summary(text, str(fold.handle), tokens, counter.text(text))

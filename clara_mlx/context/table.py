@@ -76,11 +76,10 @@ class BlockTable:
         rows = self._file.read("SELECT * FROM blocks WHERE issued = ?", (_sha256(text),))
         return _block(rows[0]) if rows and rows[0]["text"] == text else None
 
-    def keep(self, block: Block, mentions: Iterable[str] = (), *, synced: bool = True) -> Block:
+    def keep(self, block: Block, mentions: Iterable[str] = ()) -> Block:
         """Keep a block with the handles it names, and return the one that counts.
 
         That is an earlier one of the same digest, if there is one: a choice is never changed.
-        ``synced`` says whether it survives a loss of power from now on; see `File.write`.
 
         Raises:
             StoreError: One of the handles does not exist, or was forgotten.
@@ -88,7 +87,7 @@ class BlockTable:
         row = _row(block)
         handles = [*([block.handle] if block.handle else []), *mentions]
         self._file.bring(handles)
-        with self._file.write(synced=synced) as connection:
+        with self._file.write() as connection:
             _insert(connection, row, handles)
         chosen = self.block(block.digest)
         if chosen is None:

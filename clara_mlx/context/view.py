@@ -79,6 +79,7 @@ class View:
         self.head = head_length(messages)
         self.edits: dict[int, Mapping[str, Edit]] = {}
         self.folds: dict[int, tuple[int, Edit]] = {}
+        self._pieces: dict[int, list[Piece]] = {}  # by index, as far as they were asked for
         self.add(edits)
 
     def continued(self, messages: Sequence[Message], ends: Sequence[bytes], same: int) -> View:
@@ -168,7 +169,9 @@ class View:
 
     def pieces(self, index: int) -> list[Piece]:
         """The texts of a message as the client sent it."""
-        return pieces(self.messages[index], self._calls.get(index))
+        if index not in self._pieces:
+            self._pieces[index] = pieces(self.messages[index], self._calls.get(index))
+        return self._pieces[index]
 
     def sent_indices(self) -> list[int]:
         """The indices of the messages that are sent, in order; of each fold, the last index."""

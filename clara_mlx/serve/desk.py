@@ -209,6 +209,7 @@ class NearDesk:
         start = _first_new(messages, before)
         end = _end_of_some(messages, start)
         self._context.observe(messages[start:end], self.name.text)
+        self._context.draft_blocks(self.name.text)
         return (end, _digest(messages[end - 1])), end < len(messages)
 
 

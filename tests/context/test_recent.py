@@ -98,6 +98,8 @@ def test_what_is_known_changes_nothing(seed: int, tmp_path: Path) -> None:
             there = Context(fresh, budget=SMALL)
             if chance.random() < 0.7:
                 assert here.observe(messages, name) == there.observe(messages, name)
+            if chance.random() < 0.5:
+                here.draft_blocks(name)
             if chance.random() < 0.05:
                 assert here.undo(messages, name) == there.undo(messages, name)
             if chance.random() < 0.1:
