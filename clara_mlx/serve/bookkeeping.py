@@ -6,11 +6,13 @@ import asyncio
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from clara_mlx.context.budget import Cache
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.serve.answer import Answer
 from clara_mlx.serve.figures import Conversation
@@ -20,6 +22,7 @@ from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.reasoner_cache import ReasonerCache
 from clara_mlx.serve.reply import Object
 from clara_mlx.serve.usage import cached_tokens, stated_tokens, states_cached
+from clara_mlx.store.fields import LONGEST_NAME
 from clara_mlx.store.ledger import MCP, CacheEffect, Round
 
 logger = logging.getLogger(__name__)
@@ -37,8 +40,8 @@ _PAUSE_SECONDS = 30.0
 # The most rounds that wait; the oldest are dropped. Each takes about a kilobyte.
 _MOST_WAITING = 2_000
 
-# Characters of an error that are kept.
-_ERROR_CHARACTERS = 300
+# Characters of a name or an error that others chose.
+_MOST_CHARACTERS = 300
 
 # A server is taken to have kept a prefix if it reports more than this share of it as cached, and
 # to have lost it if it reports less than the other.
@@ -55,6 +58,7 @@ class Bookkeeper:
         self._waiting: deque[Round] = deque(maxlen=_MOST_WAITING)
         self._task: asyncio.Task[None] | None = None
         self._failed = False
+        self._ending = asyncio.Event()
 
     # -- one round -------------------------------------------------------------------------------
 
@@ -70,10 +74,10 @@ class Bookkeeper:
         answer.round = Round(
             at=time.time(),
             session=answer.session,
-            project=answer.desk.project,
-            agent=answer.desk.caller.agent,
+            project=plain(answer.desk.project, LONGEST_NAME),
+            agent=plain(answer.desk.caller.agent),
             api=answer.request.api,
-            model=model,
+            model=plain(model),
             number=number,
         )
 
@@ -106,7 +110,7 @@ class Bookkeeper:
         by_reasoner = answer.route.by == "reasoner"
         done = replace(
             answer.round,
-            model=model,
+            model=plain(model),
             served_by=answer.route.by,
             seconds=time.time() - answer.round.at,
             tokens_in=prompt.tokens_in,
@@ -136,7 +140,7 @@ class Bookkeeper:
         """
         if answer.round is not None:
             unanswered = not answer.round.tokens_sent
-            self.add(replace(answer.round, error=error[:_ERROR_CHARACTERS] if unanswered else ""))
+            self.add(replace(answer.round, error=plain(error) if unanswered else ""))
             answer.round = None
 
     def note_mcp_call(self, tool: str, arguments: dict[str, Any]) -> None:
@@ -146,12 +150,12 @@ class Bookkeeper:
             self.add(
                 Round(
                     at=time.time(),
-                    session=session if isinstance(session, str) else "",
+                    session=plain(session) if isinstance(session, str) else "",
                     api=MCP,
                     served_by="memory",
                     why="it was asked by MCP",
                     memory_calls=1,
-                    asked=((handle, tool),) if isinstance(handle, str) else (),
+                    asked=((plain(handle), tool),) if isinstance(handle, str) else (),
                 )
             )
 
@@ -164,32 +168,42 @@ class Bookkeeper:
             self._task = asyncio.create_task(self._write_soon())
 
     async def _write_soon(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(_PAUSE_SECONDS if self._failed else _COLLECT_SECONDS)
+        while self._waiting and not self._ending.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PAUSE_SECONDS if self._failed else _COLLECT_SECONDS):
+                    await self._ending.wait()
             await self._write()
 
     async def _write(self) -> None:
+        """Write what waits; if that may succeed later, it goes on waiting."""
         rounds = list(self._waiting)
+        self._waiting.clear()
         try:
             await self._pools.write(lambda: self._memory.ledger.write(rounds))
-        except ClaraError as error:
+            self._failed = False
+        except StoreError as error:
             if not self._failed:
-                logger.warning(
-                    "the figures of requests can't be written to the memory, and wait: %s", error
-                )
+                logger.warning("the figures of requests can't be written to the memory: %s", error)
             self._failed = True
-            return
-        self._failed = False
-        for _ in range(min(len(rounds), len(self._waiting))):
-            self._waiting.popleft()
+            if error.transient:
+                self._waiting = deque([*rounds, *self._waiting], maxlen=_MOST_WAITING)
+            elif len(rounds) > 1:  # one that can't be written must not take the others with it
+                for one in rounds:
+                    with suppress(StoreError):
+                        await self._pools.write(partial(self._memory.ledger.write, [one]))
 
     async def close(self) -> None:
         """Write what waits."""
+        self._ending.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await self._task
         if self._waiting:
             await self._write()
+
+
+def plain(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """A text that others chose, as the ledger can keep it: Unicode, and not long."""
+    return text[:most].encode("utf-8", "replace").decode()
 
 
 def cache_effect(

@@ -166,26 +166,37 @@ def _delete_oldest(connection: Connection) -> None:
             (DELETED_UNTIL,),
         )
         connection.execute(f"DELETE FROM rounds WHERE id IN ({oldest})")
-    (count,) = connection.execute("SELECT count(*) FROM days WHERE session <> ''").fetchone()
+    _merge_oldest(connection, "session <> ''", ("project", "agent", "model"))
+    # Whatever names clients think of, there is an end to their number.
+    _merge_oldest(connection, "session || project || agent || model <> ''", ())
+
+
+def _merge_oldest(connection: Connection, named: str, kept: Sequence[str]) -> None:
+    """Merge the sums of the oldest days that have names, if there are too many of these."""
+    (count,) = connection.execute(f"SELECT count(*) FROM days WHERE {named}").fetchone()
     if count > MOST_SUMS + _SLACK:
         (day,) = connection.execute(
-            "SELECT day FROM days WHERE session <> '' ORDER BY day LIMIT 1 OFFSET ?",
+            f"SELECT day FROM days WHERE {named} ORDER BY day LIMIT 1 OFFSET ?",
             (count - MOST_SUMS,),
         ).fetchone()
-        _unname(connection, "day < ?", (day,))
+        # Of one day that has too many by itself, all.
+        _merge(connection, kept, f"{named} AND day <= ?", (day,))
 
 
-def _unname(connection: Connection, condition: str, parameters: tuple[object, ...]) -> None:
-    """Add the sums for which a condition holds to those that have no session's name."""
-    unnamed = f"session <> '' AND {condition}"
+def _merge(
+    connection: Connection, kept: Sequence[str], condition: str, parameters: tuple[object, ...]
+) -> None:
+    """Add the sums for which a condition holds to those that have only the ``kept`` names."""
+    keys = ", ".join(key if key in kept else "''" for key in KEYS[1:])
     sums = ", ".join(f"sum({name})" for name in SUMS)
-    _add_sums(
-        connection,
-        f"SELECT day, '', project, agent, model, min(first_at), max(last_at), {sums} FROM days "
-        f"WHERE {unnamed} GROUP BY day, project, agent, model",
+    (*merged,) = connection.execute(
+        f"SELECT day, {keys}, min(first_at), max(last_at), {sums} FROM days WHERE {condition} "
+        f"GROUP BY {', '.join(('day', *kept))}",
         parameters,
-    )
-    connection.execute(f"DELETE FROM days WHERE {unnamed}", parameters)
+    ).fetchall()
+    connection.execute(f"DELETE FROM days WHERE {condition}", parameters)
+    for row in merged:
+        _add_sums(connection, f"VALUES ({','.join('?' * len(row))})", row)
 
 
 def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
@@ -202,4 +213,4 @@ def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
             "WHERE session = ?",
             (session,),
         )
-        _unname(connection, "session = ?", (session,))
+        _merge(connection, ("project", "agent", "model"), "session = ?", (session,))

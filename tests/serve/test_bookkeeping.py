@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from clara_mlx.context import Budget
 from clara_mlx.errors import StorageFailed
 from clara_mlx.memory import Memory
 from clara_mlx.serve import bookkeeping
+from clara_mlx.serve.bookkeeping import Bookkeeper
+from clara_mlx.serve.pools import Pools
+from clara_mlx.store.ledger import Round
 from clara_mlx.store.sums import Sums
 
 SMALL = Budget(window=5_000, reserve=500, trigger=0.7, target=0.4)
@@ -208,3 +212,38 @@ def test_what_can_not_be_written_waits_and_no_request_fails(
             gate.chat(text)
         wait_until(lambda: [one.rounds for one in gate.memory.ledger.sums()] == [3])
     assert len(tries) >= 4 and sums_of(tmp_path).rounds == 3
+
+
+def test_names_that_clients_choose_harm_nothing(tmp_path: Path) -> None:
+    with Upstream(says("ok")).running() as url, gateway(tmp_path, url) as gate:
+        for model in ("\ud800", "x" * 100_000, "usual"):
+            body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+            answer = gate.http.post(
+                "/v1/chat/completions",
+                content=json.dumps(body),
+                headers={
+                    "content-type": "application/json",
+                    "user-agent": "y" * 5_000,
+                    "x-clara-project": "z" * 5_000,
+                },
+            )
+            assert answer.is_success
+    with Memory.open(tmp_path / "agent.db") as memory:
+        rounds = memory.ledger.rounds()
+    assert len(rounds) == 3
+    assert all(len(one.model) <= 300 and len(one.agent) <= 64 for one in rounds)
+
+
+def test_one_round_that_can_not_be_written_takes_no_other_with_it(tmp_path: Path) -> None:
+    with Memory.open(tmp_path / "m.db") as memory:
+
+        async def keep() -> None:
+            pools = Pools()
+            books = Bookkeeper(memory, pools)
+            for session in ("a", "\ud800", "b"):
+                books.add(Round(at=1.0, session=session))
+            await books.close()
+            pools.close()
+
+        anyio.run(keep)
+        assert {one.session for one in memory.ledger.rounds()} == {"a", "b"}

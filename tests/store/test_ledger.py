@@ -142,6 +142,18 @@ def test_it_grows_no_further_than_its_bounds_and_the_sums_stay(
     assert newest.rounds == 5
 
 
+def test_names_that_others_think_of_are_bounded_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MOST_SUMS", 10)
+    monkeypatch.setattr(ledger, "_SLACK", 2)
+    for number in range(60):
+        ledger.write(store, [a_round("", NOON + number % 3 * DAY, model=f"model {number}")])
+    assert store.read("SELECT count(*) FROM days")[0][0] <= 15
+    (all_,) = sums.sums(store)
+    assert (all_.rounds, all_.tokens_in) == (60, 60_000)
+
+
 def test_a_forgotten_session_leaves_its_figures_without_its_name(store: Store) -> None:
     handle = remember(store, "one", session="s1")
     other = remember(store, "two", session="s1")
