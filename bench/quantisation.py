@@ -1,11 +1,11 @@
 """Measures what each way of quantising CLaRa's base keeps: latents, and answers from them.
 
-    python bench/quantisation.py [--per-tool 10] [--kinds]
+    python bench/quantisation.py [--per-tool 10]
 
 Converts clara-nano in every format and by every recipe that `clara-mlx convert` has. Latents are
-compared with those of the bfloat16 folder, and the brief probes are answered from latents. With
-``--kinds``, 4 bits are also measured with one kind of matrix at a time kept at 8 bits. Results go
-to bench/results/quantisation.json.
+compared with those of the bfloat16 folder, and the brief probes are answered from latents. Results
+go to bench/results/quantisation.json. Which matrices need more bits than others:
+quantisation_kinds.py.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.retention import Reader
 from clara_mlx.evaluate.sets import ProbeSet, generate_set
 from clara_mlx.model.clara import Clara, load
-from clara_mlx.model.schemes import MODES, Quantisation, Recipe
+from clara_mlx.model.schemes import LATENTS_4_6, MODES, Quantisation
 
 ROOT = Path(__file__).parents[1]
 NANO = ROOT / "scripts" / "nano" / "clara-nano"
-KINDS = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "o_proj")
-KINDS = (*KINDS, "gate_proj", "up_proj", "down_proj")
 TEXTS = 200  # whose latents are compared
 
 
-def ways(kinds: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+def ways() -> Iterator[tuple[str, dict[str, Any]]]:
     """The name of each way, and the arguments of `convert`."""
     yield "bfloat16", {}
     for bits in MODES["affine"][0]:
@@ -43,17 +41,8 @@ def ways(kinds: bool) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{bits} bits, groups of {group}", {"quantisation": Quantisation(bits, group)}
     for mode in ("mxfp8", "nvfp4", "mxfp4"):
         yield mode, {"quantisation": Quantisation.of_mode(mode)}
-    for recipe in QUANT_RECIPES:
+    for recipe in (*QUANT_RECIPES, LATENTS_4_6):
         yield recipe, {"quantisation": Quantisation(8), "recipe": recipe}
-    if kinds:
-        for kind in KINDS:
-            arguments = {"quantisation": Quantisation(8), "recipe": keep_one_kind(kind)}
-            yield f"4 bits, {kind} 8 bits", arguments
-
-
-def keep_one_kind(kind: str) -> Recipe:
-    """4 bits for all matrices but those of one kind, which have 8."""
-    return lambda path: Quantisation(8 if path.endswith(kind) else 4)
 
 
 def encode(clara: Clara, texts: list[str]) -> Any:
@@ -88,7 +77,6 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--per-tool", type=int, default=10)
-    parser.add_argument("--kinds", action="store_true")
     options = parser.parse_args()
     probes = generate_set("brief", 0, options.per_tool)
     source = Source.open(NANO / "checkpoint", base=NANO / "base")
@@ -96,7 +84,7 @@ def main() -> None:
     rows = []
     to = ROOT / "bench" / "results" / "quantisation.json"
     with tempfile.TemporaryDirectory() as work:
-        for name, arguments in ways(options.kinds):
+        for name, arguments in ways():
             converted = convert(source, Path(work) / "model", force=True, **arguments)
             texts = [output.text for output in probes.outputs][:TEXTS]
             row = {"way": name, "bits_per_weight": converted.bits_per_weight}

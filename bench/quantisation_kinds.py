@@ -21,7 +21,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.utils import dequantize_model
-from quantisation import KINDS, NANO, ROOT, TEXTS, encode, keep_one_kind, measure
+from quantisation import NANO, ROOT, TEXTS, encode, measure
 
 from clara_mlx import machine
 from clara_mlx.convert import Source, convert
@@ -31,6 +31,8 @@ from clara_mlx.model.schemes import Quantisation, Recipe
 from clara_mlx.train.config import Fresh
 from clara_mlx.train.fresh import Start
 
+KINDS = ("embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "o_proj")
+KINDS = (*KINDS, "gate_proj", "up_proj", "down_proj")
 PER_TOOL = 5  # generated outputs of each tool, from which questions are made
 LAYERS = 8  # of the random model
 #: Mistral-7B's proportions at an eighth of its width.
@@ -66,7 +68,6 @@ def recipes(layers: int) -> dict[str, Any]:
         "4 bits": {"quantisation": Quantisation(4)},
         "mixed_4_6": {"quantisation": Quantisation(8), "recipe": "mixed_4_6"},
     }
-    chosen: dict[str, Recipe] = {f"{kind} at 8": keep_one_kind(kind) for kind in KINDS}
     several = {
         "v_proj, o_proj": ("v_proj", "o_proj"),
         "embed_tokens, v_proj": ("embed_tokens", "v_proj"),
@@ -74,6 +75,9 @@ def recipes(layers: int) -> dict[str, Any]:
         "v_proj, down_proj": ("v_proj", "down_proj"),
         "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
     }
+    chosen: dict[str, Recipe] = {}
+    for one in KINDS:
+        chosen[f"{one} at 8"] = keep(lambda kind, _, one=one: kind == one)
     for bits in (6, 8):
         for name, kinds in several.items():
             chosen[f"{name} at {bits}"] = keep(lambda kind, _, kinds=kinds: kind in kinds, bits)

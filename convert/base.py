@@ -34,6 +34,7 @@ class Base:
     tokenizer: dict[str, Any]  # the parsed tokenizer.json with the added tokens in it
     sizes: dict[str, int]  # by the weight map's shape names
     table: tuple[Weight, ...]  # the weight map
+    is_tied: bool  # whether its lm_head is its embedding
 
     @classmethod
     def open(cls, path: Path, checkpoint: Path, fields: Mapping[str, Any]) -> Base:
@@ -64,7 +65,8 @@ class Base:
         table = weight_map.base_table(shapes(network))
         try_network(network, config, where=where)
         try_prompt(config, TextTokenizer(json.dumps(tokenizer), where=str(path)), where=where)
-        return cls(path, final, config, layout, tokenizer, sizes, table)
+        is_tied = raw.get("tie_word_embeddings") is True
+        return cls(path, final, config, layout, tokenizer, sizes, table, is_tied)
 
 
 def _complete(

@@ -12,7 +12,15 @@ import mlx.core as mx
 from clara_mlx.convert import files, pisco, weight_map
 from clara_mlx.convert.base import Base
 from clara_mlx.convert.tensors import TensorRef
-from clara_mlx.convert.weight_map import ADAPTER, ADAPTER_NAMES, TABLE_LINES, TABLES, Weight
+from clara_mlx.convert.weight_map import (
+    ADAPTER,
+    ADAPTER_NAMES,
+    EMBEDDING,
+    LM_HEAD,
+    TABLE_LINES,
+    TABLES,
+    Weight,
+)
 from clara_mlx.errors import CheckpointError
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.folder import CLARA, ModelFolder, download
@@ -139,6 +147,8 @@ class Source:
             fields = pisco.read_fields(fields, path / "config.json")
             adapters = pisco.share_adapter(adapters, fields)
         opened = Base.open(base_path, path, fields)
+        if opened.is_tied and EMBEDDING in tables:  # torch names a tied lm_head only once
+            tables = {LM_HEAD: tables[EMBEDDING]} | tables
         weights = _without_tables(files.read_base(base_path)) | tables
         _check_fit(path, base_path, weights, opened, adapters)
         licence = files.read_licence(path)

@@ -38,7 +38,7 @@ class Weight:
 
 
 #: The two tables, which come from decoder_first_last_layers.pth and not from the base.
-TABLES = ("model.embed_tokens.weight", "lm_head.weight")
+EMBEDDING, LM_HEAD = TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 TABLE_LINES = tuple(Weight(name, name, ("rows", "hidden")) for name in TABLES)
 

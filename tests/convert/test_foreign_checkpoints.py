@@ -12,6 +12,7 @@ import mlx.core as mx
 import pytest
 from pth_files import REBUILD, call, mapping, number, pack, save, storage, tensor
 
+import clara_mlx
 from clara_mlx.convert import Source, convert
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.pth_writer import write_pth
@@ -324,3 +325,16 @@ def test_leftovers_that_are_links_go(checkpoint: Path, base: Path, tmp_path: Pat
     (tmp_path / "model").mkdir()  # an empty folder is filled
     convert(Source.open(checkpoint, base=base), tmp_path / "model")
     assert not list(tmp_path.glob(".model*")) and (elsewhere / "kept").exists()
+
+
+def test_a_tied_lm_head_is_named_once(checkpoint: Path, base: Path, tmp_path: Path) -> None:
+    """As torch's named_parameters gives it, which the reference saves."""
+    content = read_pth(checkpoint / "decoder_first_last_layers.pth")
+    name = "model.embed_tokens.weight"
+    write_pth(checkpoint / "decoder_first_last_layers.pth", {name: content[name].read()})
+    refused(checkpoint, base, r"nothing was written: base: missing lm_head\.weight")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    convert(Source.open(checkpoint, base=base), tmp_path / "to", dtype="float32")
+    network = clara_mlx.load(tmp_path / "to").network
+    assert mx.array_equal(network.lm_head.weight, network.model.embed_tokens.table.weight)
