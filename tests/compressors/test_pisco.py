@@ -21,6 +21,7 @@ from clara_mlx.convert import Source, convert
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.pth_writer import write_pth
 from clara_mlx.errors import CheckpointError, ClaraError
+from clara_mlx.memory import Memory
 from clara_mlx.train.run import Run
 
 CHECKPOINT = GOLDEN / "pisco" / "checkpoint"
@@ -191,3 +192,19 @@ def test_questions_are_not_encoded(pisco: Pisco) -> None:
     assert not pisco.searches
     with pytest.raises(ClaraError, match="no encoder for questions"):
         pisco.encode_query("a question")
+
+
+def test_a_memory_finds_by_words_and_answers_from_latents(pisco: Pisco, tmp_path: Path) -> None:
+    failure = EXPECTED["documents"][2]
+    with Memory.open(tmp_path / "memory.db", pisco) as memory:
+        handle = memory.remember(failure, source="pytest")
+        memory.remember("Nothing of the kind happened on the other machine.")
+        memory.flush()
+        assert memory.status().compressed == 2 and not memory.status().failed
+        (hit, *_) = memory.recall("FileNotFoundError config.toml")
+        assert hit.handle == handle and hit.cosine is None
+        answer = memory.ask("Which test failed with FileNotFoundError?", k=1, max_tokens=4)
+        assert answer.evidence[0].handle == handle and answer.tokens_read == 8 + 1
+        latents = pisco.encode(failure)
+        assert answer.text == pisco.answer("Which test failed with FileNotFoundError?", latents, 4)
+        assert memory.original(handle) == failure
