@@ -88,8 +88,11 @@ def _without_lone_surrogates(text: str) -> str:
 
 
 def _remove_special_words(spec: dict[str, Any]) -> None:
-    """Remove special tokens from a vocabulary in which a whole word of a text is looked up."""
+    """Remove special tokens from a vocabulary in which text is looked up as it stands."""
     model = spec["model"]
+    if model.get("type") == "Unigram":  # ids are places in a list: each keeps its own, and no text
+        special = {token["content"] for token in spec.get("added_tokens", []) if token["special"]}
+        model["vocab"] = [["" if t in special else t, score] for t, score in model["vocab"]]
     if model.get("ignore_merges"):
         for token in spec.get("added_tokens", []):
             if token["special"] and token["content"] != model.get("unk_token"):
