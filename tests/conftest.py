@@ -10,10 +10,12 @@ from typing import Any
 import lclm_files
 import pytest
 from golden_files import GOLDEN
+from token_classifiers import make_checkpoint
 from typer.testing import CliRunner
 
 import clara_mlx
 from clara_mlx.cli.app import app
+from clara_mlx.compressors.llmlingua2.llmlingua2 import LlmLingua2
 from clara_mlx.compymac import Settings
 from clara_mlx.compymac.settings import close_shared
 from clara_mlx.memory import Memory
@@ -83,6 +85,24 @@ def lclm_folder(
 def lclm(lclm_folder: Callable[..., Path]) -> Callable[..., Any]:
     """A loaded golden LCLM checkpoint: ``lclm("c16")``."""
     return functools.cache(lambda *args: clara_mlx.load(lclm_folder(*args)))
+
+
+@pytest.fixture(scope="session")
+def llmlingua2(
+    cli: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., LlmLingua2]:
+    """A loaded tiny encoder: ``llmlingua2("bert", "-q", "8")``; in float32 without options."""
+    root = tmp_path_factory.mktemp("llmlingua2")
+
+    @functools.cache
+    def load(kind: str, *options: str) -> LlmLingua2:
+        source = make_checkpoint(kind, root / kind)
+        to = root / "-".join((kind, "folder", *options))
+        cli("convert", source, "--to", to, *(options or ("-q", "none", "--dtype", "float32")))
+        loaded: LlmLingua2 = clara_mlx.load(to)
+        return loaded
+
+    return load
 
 
 @pytest.fixture

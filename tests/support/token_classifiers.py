@@ -5,12 +5,12 @@ Weights come from numpy's generator, so that every machine has the same ones.
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from golden_files import ROOT
 from safetensors.numpy import save_file
 from tokenizers import (
     Regex,
@@ -22,6 +22,8 @@ from tokenizers import (
     processors,
     trainers,
 )
+
+GOLDEN = ROOT / "tests" / "golden-llmlingua2"
 
 #: The kinds, by names that the package ``llmlingua`` tells them by.
 KINDS = {"xlm-roberta": "xlm-roberta-large", "bert": "bert-base-multilingual-cased"}
@@ -42,9 +44,11 @@ _CORPUS = [
 _LAYERS, _HIDDEN, _HEADS, _MLP = 2, 64, 4, 96
 
 
-@functools.cache
 def make_tokenizer(kind: str) -> str:
-    """A ``tokenizer.json`` of the form that the published checkpoints have."""
+    """A ``tokenizer.json`` of the form that the published checkpoints have.
+
+    Those in tests/golden-llmlingua2 were made by this.
+    """
     texts = [*_CORPUS, *map(str.upper, _CORPUS), *map(str.title, _CORPUS)]
     tokenizer: Any
     if kind == "bert":
@@ -147,7 +151,7 @@ def make_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray[
 def make_checkpoint(kind: str, to: Path, tokenizer: str | None = None) -> Path:
     """Write a checkpoint as a Hugging Face folder, in safetensors."""
     to.mkdir(parents=True, exist_ok=True)
-    tokenizer = tokenizer or make_tokenizer(kind)
+    tokenizer = tokenizer or (GOLDEN / kind / "tokenizer.json").read_text(encoding="utf-8")
     (to / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     size = Tokenizer.from_str(tokenizer).get_vocab_size()
     config = make_config(kind, size)

@@ -80,6 +80,7 @@ class LlmLingua2:
     thread at a time, as `Clara`.
 
     Attributes:
+        reader: The encoder with its tokenizer.
         tokenizer: The encoder's, which budgets are counted by where no other is given.
         fingerprint: Identifies checkpoint, quantisation and dtype, and the settings that texts are
             shortened with.
@@ -93,12 +94,12 @@ class LlmLingua2:
     def __init__(self, reader: Reader, fingerprint: str, *, ratio: float = RATIO) -> None:
         self.ratio = ratio
         self.fingerprint = fingerprint_of(fingerprint, ratio)
-        self._reader = reader
+        self.reader = reader
 
     @property
     def tokenizer(self) -> TextTokenizer:
         """The encoder's tokenizer."""
-        return self._reader.tokenizer
+        return self.reader.tokenizer
 
     @property
     def tokens(self) -> TextTokenizer:
@@ -107,7 +108,7 @@ class LlmLingua2:
 
     def words(self, text: str) -> list[Word]:
         """The words of a text of any length, with their places and probabilities to be kept."""
-        return self._reader.words(text)
+        return self.reader.words(text)
 
     def shorten(
         self,
@@ -186,7 +187,7 @@ class LlmLingua2:
         For comparisons and for those who come from it; see `published.compress_prompt`.
         """
         return published.compress_prompt(
-            self._reader,
+            self.reader,
             [context] if isinstance(context, str) else context,
             rate=rate,
             target_token=target_token,

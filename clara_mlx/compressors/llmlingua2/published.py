@@ -49,6 +49,7 @@ class Compression:
     text: str
     words: tuple[str, ...] = ()
     kept: tuple[bool, ...] = ()  # of each word
+    probabilities: tuple[float, ...] = ()  # of each word
 
 
 def compress_prompt(
@@ -94,6 +95,7 @@ def compress_prompt(
     texts: list[str] = []
     words: list[str] = []
     kept: list[bool] = []
+    rated: list[float] = []
     for pieces in chunks:
         texts.append("")
         for _ in pieces:
@@ -105,7 +107,8 @@ def compress_prompt(
             )
             words += [prompt.without_space(word.text) for word in its_words]
             kept += its_kept
-    return Compression("\n\n".join(texts), tuple(words), tuple(kept))
+            rated += [float(word.probability) for word in its_words]
+    return Compression("\n\n".join(texts), tuple(words), tuple(kept), tuple(rated))
 
 
 @dataclass(frozen=True)
