@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from llmlingua_cases import GOLDEN, run_original
-from token_classifiers import KINDS, make_checkpoint
+from llmlingua_cases import run_original
+from token_classifiers import GOLDEN, KINDS, make_checkpoint
 
 
 def main() -> None:
