@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.inspector.forms import read_form
 from clara_mlx.serve.inspector.rendering import page_response
 
@@ -101,17 +102,20 @@ class Entry:
         token = request.query_params.get("token")
         foreign = request.headers.get("sec-fetch-site") in _FOREIGN
         namespace = None if token is None or foreign else self.opened_by(token)
+        rest = [(k, v) for k, v in request.query_params.multi_items() if k != "token"]
+        to = request.url.path + (f"?{urlencode(rest)}" if rest else "")
         if namespace is not None:
-            rest = [(k, v) for k, v in request.query_params.multi_items() if k != "token"]
-            to = request.url.path + (f"?{urlencode(rest)}" if rest else "")
-            return self._let_in(namespace, to, request.headers)
-        return self._form(_way_back(request.url.path), wrong=token is not None)
+            return self._let_in(namespace, _way_back(to), request.headers)
+        return self._form(_way_back(to), wrong=token is not None)
 
     async def sign_in(self, request: Request) -> Response:
         """The form in which a token is written, and what it sends."""
         if request.method != "POST":
             return self._form(_way_back(request.query_params.get("next", "/")), wrong=False)
-        given = await read_form(request)
+        try:
+            given = await read_form(request)
+        except ApiError:
+            return self._form("/", wrong=True)
         namespace = self.opened_by(given.get("token", ""))
         to = _way_back(given.get("next", "/"))
         if namespace is None:
@@ -150,4 +154,6 @@ def _way_back(path: str) -> str:
     """A path of the inspector, whatever was asked for: a form must not lead elsewhere."""
     parts = urlsplit(path)
     ours = not parts.scheme and not parts.netloc and is_page(parts.path) and "\\" not in path
-    return parts.path if ours and not is_open(parts.path) else "/"
+    if not ours or is_open(parts.path):
+        return "/"
+    return parts.path + (f"?{parts.query}" if parts.query else "")

@@ -62,24 +62,20 @@ def follow(text: str, start: int, end: int, sent: str | None, first_page: int) -
     for one in identifiers(part, _MOST_FACTS):
         found.setdefault((one.start, one.end), (one.kind, one.text))
     view = None if sent is None else undress(sent).text
-    return [
-        Followed(
-            name, said, start + first, start + last, _fate(said, start + last, view, first_page)
+    texts = {said for _, said in found.values()}
+    shown = texts if view is None else {said for said in texts if _stands_in(view, said)}
+    fates: list[Followed] = []
+    for (first, last), (name, said) in sorted(found.items())[:_MOST_FACTS]:
+        fate: Fate = (
+            "shown" if said in shown else "near" if start + last <= first_page else "behind"
         )
-        for (first, last), (name, said) in sorted(found.items())[:_MOST_FACTS]
-        if last > first
-    ]
+        fates += [Followed(name, said, start + first, start + last, fate)] if last > first else []
+    return fates
 
 
 def tally(facts: Iterable[Followed]) -> Counter[Fate]:
     """The number of facts by what became of them."""
     return Counter(fact.fate for fact in facts)
-
-
-def _fate(said: str, end: int, view: str | None, first_page: int) -> Fate:
-    if view is None or _stands_in(view, said):
-        return "shown"
-    return "near" if end <= first_page else "behind"
 
 
 def _stands_in(view: str, said: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 
 from markupsafe import Markup, escape
@@ -42,16 +43,17 @@ def _pieces(text: str) -> Iterator[Markup]:
     marks: list[str] = []
     for found in _MARKED.finditer(text):
         if found.start() > end:
-            yield _written(marks)
+            yield _written(tuple(marks))
             marks = []
             yield escape(text[end : found.start()])
         marks.append(found[0])
         end = found.end()
-    yield _written(marks)
+    yield _written(tuple(marks))
     yield escape(text[end:])
 
 
-def _written(marks: list[str]) -> Markup:
+@lru_cache(maxsize=1024)  # the same few again and again, such as the end of each line
+def _written(marks: tuple[str, ...]) -> Markup:
     """Marks that stand in a row."""
     if not marks:
         return Markup("")

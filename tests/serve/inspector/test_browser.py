@@ -73,14 +73,14 @@ def test_a_token_lets_a_browser_in(site: Site, open_page: Open) -> None:
     (cookie,) = page.context.cookies()
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
     page.context.clear_cookies()
-    page.goto(f"{site.url}/inspector/savings")
+    page.goto(f"{site.url}/inspector/savings?days=7")
     page.get_by_label("Token").fill("not-the-token-at-all")
     page.get_by_role("button", name="Open").click()
     assert page.get_by_role("alert").inner_text() == "That token opens nothing here."
     page.get_by_label("Token").fill(site.entrance.partition("token=")[2])
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Savings").wait_for()
-    assert page.url == f"{site.url}/inspector/savings"
+    assert page.url == f"{site.url}/inspector/savings?days=7"
 
 
 def test_the_list_is_searched_and_filtered(site: Site, open_page: Open) -> None:

@@ -119,6 +119,7 @@ def test_signing_in_leads_to_a_page_of_ours(gate: Gateway, to: str) -> None:
         assert answer.status_code == 303 and answer.headers["location"] == "/"
         wrong = client.post("/inspector/sign-in", data={"token": "no", "next": to})
         assert wrong.status_code == 401 and 'value="/"' in wrong.text
+        assert client.post("/inspector/sign-in", json=sent).status_code == 401
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/inspector/static/inspector.js", "/inspector/nowhere"])
