@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from clara_mlx import machine
 from clara_mlx.compressors import registry
 from clara_mlx.errors import ClaraError, Progress
 from clara_mlx.evaluate import metrics
-from clara_mlx.evaluate.contender import Contender, tokens_of
+from clara_mlx.evaluate.contender import Contender, label_of, tokens_of
 from clara_mlx.evaluate.contender_process import measure_apart
 from clara_mlx.evaluate.exam import KEPT, Exam
 from clara_mlx.evaluate.sets import ProbeSet
@@ -122,12 +123,13 @@ def compare(
                 extent.tokenizer,
             )
             began = time.perf_counter()
-            found[name] = measure_apart(contender, file, _labelled(progress, Path(name).name))
+            found[name] = measure_apart(contender, file, _labelled(progress, label_of(name)))
             found[name]["seconds"] = time.perf_counter() - began
     return {
         "format": FORMAT,
         "clara_mlx": __version__,
         "machine": machine.describe(),
+        "load": os.getloadavg(),
         "libraries": {name: version(name) for name in ("mlx", "mlx-lm", "numpy", "tokenizers")},
         "extent": asdict(extent) | {"recorded": extent.recorded and extent.recorded.name},
         "definitions": DEFINITIONS,
@@ -140,7 +142,7 @@ def _check(names: Sequence[str], mechanics: Sequence[str]) -> None:
     every = (*names, *mechanics)
     if not every:
         raise ClaraError("name at least one compressor")
-    if len({Path(name).name for name in every}) < len(every):
+    if len({label_of(name) for name in every}) < len(every):
         raise ClaraError(f"a compressor was named twice: {', '.join(every)}")
     for name in every:
         if name in registry.names() and not Path(name).exists():

@@ -64,6 +64,12 @@ def open_compressor(name: str) -> Compressor:
         raise ClaraError(f"{error}; here its folder is its name: --compressor FOLDER") from error
 
 
+def label_of(name: str) -> str:
+    """What a report calls a compressor: the end of its path; ``mine/model``, not ``model``."""
+    parts = Path(name).parts
+    return "/".join(parts[-2:] if parts[-1:] == ("model",) else parts[-1:])
+
+
 def tokens_of(tokenizer: str | None) -> Tokens:
     """What the reasoner's tokens are counted by.
 
@@ -92,7 +98,7 @@ def measure(contender: Contender, exam: Exam, progress: Progress | None = None) 
     began = time.perf_counter()
     compressor = open_compressor(contender.name)
     found: dict[str, Any] = {
-        "label": Path(contender.name).name,
+        "label": label_of(contender.name),
         "name": compressor.name,
         "kind": compressor.kind,
         "fingerprint": compressor.fingerprint,

@@ -135,7 +135,8 @@ def read_own_set(path: Path) -> ProbeSet:
     A line may also have the ``tool`` that printed the document and the ``kind`` of the answer.
     ``start`` and ``end`` are the characters of the document that hold the evidence; they are
     needed only if the document does not contain the answer. If it contains the answer several
-    times, the first place counts.
+    times, the first place counts. Lines that `clara-mlx examples` wrote are read, too, except
+    those of the stage scp; the evidence is all of the document if that does not contain the answer.
 
     Raises:
         ClaraError: The file can't be read, has no probes, or has unusable lines; the message says
@@ -186,6 +187,8 @@ def _parse_line(line: bytes) -> tuple[str, str, Probe]:
         raise ClaraError(f"not JSON: {error}") from error
     if not isinstance(given, dict):
         raise ClaraError("not a JSON object")
+    if isinstance(given.get("docs"), list) and "document" not in given:
+        given = _from_training(given)
     for name, kind in (_REQUIRED_FIELDS | _OPTIONAL_FIELDS).items():
         if name not in given and name in _REQUIRED_FIELDS:
             raise ClaraError(f'"{name}" is missing')
@@ -212,3 +215,17 @@ def _parse_line(line: bytes) -> tuple[str, str, Probe]:
         raise ProbeError(f'"end" is {end}, but the document has {len(document)} characters')
     probe = Probe(given["question"], answer, given.get("kind") or kind_of(answer), start, end)
     return given.get("tool", "own"), document, probe
+
+
+def _from_training(given: dict[str, Any]) -> dict[str, Any]:
+    """A line of training examples as a line of probes: of its documents, the one that answers."""
+    try:
+        (which, *_) = given.get("pos_index", [0])
+        document = given["docs"][which]
+    except (LookupError, TypeError, ValueError) as error:
+        raise ClaraError('"docs" has no document at "pos_index"') from error
+    made = {name: given[name] for name in ("question", "answer") if name in given}
+    made["document"] = document
+    if isinstance(document, str) and str(made.get("answer")) not in document:
+        made |= {"start": 0, "end": len(document)}
+    return made

@@ -62,6 +62,18 @@ def test_own_probes(tmp_path: Path) -> None:
     assert own.outputs[1].text[only.start : only.end] == "a b"
 
 
+def test_training_examples_are_probes(tmp_path: Path) -> None:
+    """As `clara-mlx examples` writes them: the document that answers is asked about."""
+    one = {"docs": ["a", "2 passed"], "question": "How many?", "answer": "2", "pos_index": [1]}
+    two = {"docs": ["1 and 1"], "question": "How many together?", "answer": "2"}
+    first, second = sets.read_own_set(written(tmp_path / "own.jsonl", one, two)).outputs
+    assert first.text == "2 passed" and (first.probes[0].start, first.probes[0].end) == (0, 1)
+    assert second.text == "1 and 1" and (second.probes[0].start, second.probes[0].end) == (0, 7)
+    for wrong in ({"docs": []}, {"docs": ["a"], "pos_index": [3]}, {"docs": [1]}, {"docs": {}}):
+        with pytest.raises(ClaraError, match=r"own\.jsonl:1: "):
+            sets.read_own_set(written(tmp_path / "own.jsonl", two | wrong))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
