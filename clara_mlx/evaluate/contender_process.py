@@ -52,11 +52,12 @@ def measure_apart(
                     raise ClaraError(f"{contender.name}: {message['error']}")
                 if progress:
                     progress(*message["progress"])
+            status = process.wait()
         finally:
             process.kill()  # it has nothing left to say, or was interrupted
     raise ClaraError(
-        f"{contender.name}: the process that measured it ended ({process.returncode}) before it "
-        "was done; it may have had too little memory"
+        f"{contender.name}: the process that measured it ended with {status} before it was done; "
+        "what it printed says why, or it had too little memory"
     )
 
 
