@@ -17,6 +17,11 @@ from sizes import sized
 
 from clara_mlx.compressors import registry
 from clara_mlx.compressors.compressor import ESTIMATE
+from clara_mlx.errors import Progress
+from clara_mlx.evaluate import comparison
+from clara_mlx.evaluate.contender import Contender, measure
+from clara_mlx.evaluate.contender_process import measure_apart
+from clara_mlx.evaluate.exam import Exam
 
 PAGE = (ROOT / "docs/COMPRESSORS.md").read_text(encoding="utf-8")
 
@@ -25,6 +30,10 @@ def block(heading: str, language: str, number: int = 0) -> str:
     """A block of code below a heading."""
     section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return str(re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)[number])
+
+
+def _measure_here(one: Contender, exam: Path, progress: Progress | None = None) -> dict[str, Any]:
+    return measure(one, Exam.from_json(json.loads(exam.read_text())), progress)
 
 
 def test_every_compressor_of_ours_is_on_the_page() -> None:
@@ -48,14 +57,17 @@ def test_from_logs_to_a_compressor_in_five_commands(
     small = small.replace("most = 1\n", f"most = 1\n{quick}")
     (tmp_path / "train.toml").write_text(sized(small, config))
     monkeypatch.chdir(tmp_path)
+    # By default all compressors are measured in this process, which takes less time.
+    monkeypatch.setattr(comparison, "measure_apart", sized(_measure_here, measure_apart))
     assert len(commands) == 5 and all(line.startswith("$ clara-mlx ") for line in commands)
     for line in commands:
         words = [str(swapped.get(word, word)) for word in shlex.split(line)[2:]]
-        cli(*words, *sized(["--max-tokens", 1] if words[0] == "evaluate" else [], []))
+        few = ["--max-tokens", 1, "--most", 2, "--rates", 4] if words[0] == "evaluate" else []
+        cli(*words, *sized(few, []))
     report = json.loads((tmp_path / "report" / "compressors.json").read_text())
     labels = [each["label"] for each in report["compressors"]]
     assert labels == ["start", "mine/model", "extractive", "bm25"]
-    assert report["sets"]["own"]["questions"] > 20
+    assert report["sets"]["own"]["questions"] >= sized(4, 30)
     start, mine = report["compressors"][:2]
     assert start["fingerprint"] != mine["fingerprint"]  # it has learned something
 
