@@ -13,6 +13,7 @@ import pytest
 from foreign_bases import convert_fresh, make_base
 from gateway import Upstream, says, wait_until
 from served import serving
+from sizes import sized
 from typer.testing import CliRunner
 
 from clara_mlx.cli.serve import commands
@@ -131,7 +132,7 @@ def test_mcp_on_a_damaged_file_says_nothing_to_its_client(tmp_path: Path, kept: 
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("family", ["smollm2", "llama3"])
+@pytest.mark.parametrize("family", sized(["llama3"], ["llama3", "smollm2"]))
 def test_a_model_on_another_base_is_the_memory_of_a_gateway(tmp_path: Path, family: str) -> None:
     """ChatML and Llama prompts: what was remembered is compressed, found and answered from."""
     model = convert_fresh(make_base(family, tmp_path / "base"), tmp_path / "run")

@@ -44,7 +44,7 @@ def cosine(a: Clara, b: Clara) -> float:
 def test_latents_come_nearer_and_nothing_else_changes(
     folder: Folder, clara: Callable[..., Clara], student: Path, cli: Any, tmp_path: Path
 ) -> None:
-    file = config(tmp_path, student, folder("c16", "e2e"), steps__most=40)
+    file = config(tmp_path, student, folder("c16", "e2e"), steps__most=20)
     result = Run.open(file).train()
     before, after = clara_mlx.load(student), clara_mlx.load(result["model"])
     near = [cosine(model, clara("c16", "e2e")) for model in (before, after)]
