@@ -21,6 +21,7 @@ from clara_mlx.cli import (
     model,
     plan,
     serve,
+    stats,
     train,
     ui,
     upload,
@@ -122,7 +123,7 @@ def _options(
 #: The panels of ``--help`` and what they hold, in this order.
 PANELS = {
     "Start": (demo, connect),
-    "Memory": (memory, browse),
+    "Memory": (memory, browse, stats),
     "Gateway": (serve, ui),
     "Model": (model, upload, evaluate, train, plan),
     "Care": (care,),

@@ -70,6 +70,9 @@ Before = Annotated[
 ]
 Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks to find.")]
 
+Most = Annotated[int, typer.Option("-n", "--most", min=1, help="The number of rows to show.")]
+Skip = Annotated[int, typer.Option("--skip", min=0, help="The number of rows to leave out before.")]
+
 # Keys that mean something other than metadata in a filter.
 _RESERVED = ("handle", "source", "session", "after", "before")
 

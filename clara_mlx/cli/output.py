@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -142,3 +143,11 @@ def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Progress]:
             bar.update(task, description=f"{what} {step}".rstrip(), completed=done, total=total)
 
         yield update
+
+
+def written_time(seconds: float) -> str:
+    """A time for people, in this machine's time zone."""
+    try:
+        return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+        return f"{seconds:g} s"

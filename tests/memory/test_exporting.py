@@ -22,6 +22,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.store import plain_sqlite
 from clara_mlx.store.exports import Incomplete
 from clara_mlx.store.ledger import Round
+from clara_mlx.store.plain_schema import SCHEMA
 
 AT = 1_796_029_921.25  # 2026-11-30T09:12:01.250Z
 
@@ -159,7 +160,7 @@ def test_it_is_complete_or_not_there(
 ) -> None:
     file = tmp_path / "plain.db"
     file.write_text("what was there before")
-    monkeypatch.setattr(plain_sqlite, "_AT_THE_END", ("CREATE TABLE wrong (",))
+    monkeypatch.setattr(plain_sqlite, "AT_THE_END", ("CREATE TABLE wrong (",))
     with pytest.raises(StoreError, match=r"syntax|incomplete"):
         worked.export_sqlite(file)
     assert file.read_text() == "what was there before"
@@ -235,7 +236,7 @@ def test_parquet_has_a_row_for_each_memory(worked: Memory, tmp_path: Path) -> No
 def test_every_column_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "EXPORT.md").read_text()
     connection = sqlite3.connect(":memory:")
-    for statement in plain_sqlite.SCHEMA:
+    for statement in SCHEMA:
         connection.execute(statement)
     named = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     for (table,) in named:
