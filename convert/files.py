@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clara_mlx.convert import peft_folders
+from clara_mlx.convert import licences, peft_folders
 from clara_mlx.convert.downloads import check_download, is_named
 from clara_mlx.convert.pth import read_pth
 from clara_mlx.convert.tensors import TensorRef, read_safetensors
@@ -233,7 +233,10 @@ def read_base(path: Path) -> dict[str, TensorRef]:
 
 
 def read_licence(path: Path) -> str | None:
-    """The licence that the model card in a folder, or in the one above it, states."""
+    """The licence that the model card in a folder, or in the one above it, states.
+
+    The head of a card and its text may differ: the stricter one counts, see `licences.stricter`.
+    """
     from huggingface_hub import ModelCard
 
     for folder in (path, path.parent):
@@ -247,7 +250,7 @@ def read_licence(path: Path) -> str | None:
             data = ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
         except Exception:  # the YAML need not be valid
             continue
-        licence = data.get("license_name") or data.get("license")
+        licence = licences.stricter(data.get("license_name") or data.get("license"), text)
         if licence:
-            return "".join(c if c.isprintable() else "?" for c in str(licence))
+            return "".join(c if c.isprintable() else "?" for c in licence)
     return None

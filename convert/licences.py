@@ -47,6 +47,17 @@ def recognise(text: str) -> str | None:
     return next((name for title, name in _TITLES.items() if title in start), None)
 
 
+def stricter(stated: object, text: str) -> str | None:
+    """The licence of a model card, whose head states one, if any, and whose text may name another.
+
+    The cards of naver's PISCO state cc-by-4.0 in their head, and say CC BY-NC 4.0 in their text.
+    """
+    named = str(stated) if stated else None
+    if "cc-by-nc-4.0" in normalise(text) and (named is None or normalise(named) == "cc-by-4.0"):
+        return "cc-by-nc-4.0"
+    return named
+
+
 def normalise(name: str) -> str:
     """A licence's name as the hub writes it: ``CC BY-NC 4.0`` is ``cc-by-nc-4.0``."""
     return "-".join(name.lower().replace("_", "-").split())

@@ -137,7 +137,9 @@ def test_the_licence_is_recorded_and_shown(
 ) -> None:
     said = cli("convert", checkpoint, "--base", BASE, "--to", tmp_path / "a")
     assert "naver's own PISCO models are under CC BY-NC 4.0" in said.output
-    (checkpoint / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# PISCO\n")
+    # As naver's cards do, whose head and text differ.
+    card = "---\nlicense: cc-by-4.0\n---\n# PISCO\n\nThis work is licensed under CC BY-NC\n4.0.\n"
+    (checkpoint / "README.md").write_text(card)
     said = cli("convert", checkpoint, "--base", BASE, "--to", tmp_path / "b")
     assert "cc-by-nc-4.0" in said.output and "states no licence" not in said.output
     description = json.loads((tmp_path / "b" / "clara.json").read_text())
