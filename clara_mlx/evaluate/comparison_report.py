@@ -127,12 +127,12 @@ def _position_rows(each: dict[str, Any]) -> Iterator[_Row]:
     for way, asked in each["asked"].items():
         yield f"{label}: {way}, of that output", "one call away", 0, asked["kept"]
     for rival in each["at_its_positions"]:
-        allowed = NO_BUDGET if _exceeds(rival) else budget
-        if allowed == budget:
-            yield from _textual_rows(rival["name"], budget, rival, rival)
+        if _exceeds(rival):
+            continue
+        yield from _textual_rows(rival["name"], budget, rival, rival)
         if "read" in rival:
             who = f"{rival['name']}{_asked(rival)}, read by {label}"
-            yield who, allowed, rival["rate"]["all"], rival["read"]
+            yield who, budget, rival["rate"]["all"], rival["read"]
 
 
 def _textual_rows(

@@ -23,6 +23,9 @@ from clara_mlx.model import chunking
 # Chunks that are encoded together.
 _BATCH = 64
 
+# Tokens of the prompts that are read together, so that memory does not grow with their number.
+_GROUP_TOKENS = 16_384
+
 
 class LatentExam:
     """Encodes all outputs of an exam, and asks their questions.
@@ -113,13 +116,14 @@ class LatentExam:
     def _read(self, shortened: Shortened) -> dict[str, Any]:
         """What this compressor's decoder answers from the shortened texts; empty if it can't.
 
-        It reads what was made for the question, as text in the place of its own vectors.
+        It reads what was made for the question, as text in the place of its own vectors. Texts
+        that exceed their budget would have more positions than these, and are not read.
         """
         from clara_mlx.evaluate.batched import Reading, generate_answers
         from clara_mlx.model.clara import Clara
 
         clara = self._compressor
-        if not isinstance(clara, Clara):
+        if not isinstance(clara, Clara) or shortened.over:
             return {}
         questions = self._exam.questions
         readings: dict[int, Reading] = {}
@@ -128,16 +132,30 @@ class LatentExam:
             with suppress(PromptTooLong):
                 clara.prompts.check_window(prompt, self._max_tokens)
                 readings[number] = Reading(prompt, None)
-        numbers = list(readings)
         answers = [""] * len(questions)
-        given = generate_answers(clara, list(readings.values()), self._max_tokens)
-        for done, (which, answer) in enumerate(given, 1):
-            answers[numbers[which]] = answer
+        done = 0
+        for group in _groups({number: len(one.prompt.ids) for number, one in readings.items()}):
+            given = generate_answers(clara, [readings[n] for n in group], self._max_tokens)
+            for which, answer in given:
+                answers[group[which]] = answer
+            done += len(group)
             self._progress(done, len(readings), "reading texts")
         return {
             "read": self._exam.shares(self._exam.answered(answers)),
             "read_too_long": len(questions) - len(readings),
         }
+
+
+def _groups(sizes: dict[int, int]) -> Iterator[list[int]]:
+    """Prompts in groups of similar length, none of more than `_GROUP_TOKENS` with its padding."""
+    group: list[int] = []
+    for number, size in sorted(sizes.items(), key=lambda pair: pair[1]):
+        if group and size * (len(group) + 1) > _GROUP_TOKENS:
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
 
 
 def _mean(values: Sequence[int]) -> float | None:
