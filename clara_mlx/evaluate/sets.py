@@ -224,7 +224,7 @@ def _from_training(given: dict[str, Any]) -> dict[str, Any]:
         document = given["docs"][which]
     except (LookupError, TypeError, ValueError) as error:
         raise ClaraError('"docs" has no document at "pos_index"') from error
-    made = {name: given[name] for name in ("question", "answer") if name in given}
+    made: dict[str, Any] = {key: given[key] for key in ("question", "answer") if key in given}
     made["document"] = document
     if isinstance(document, str) and str(made.get("answer")) not in document:
         made |= {"start": 0, "end": len(document)}
