@@ -127,8 +127,8 @@ class LlmLingua2:
         """A text of at most a number of tokens that stands for a longer one.
 
         A text within the budget is returned as it is. Otherwise the budget is used up as far as
-        whole words allow: nothing that was left out would still fit. What is read, and returned, is
-        the text as a reader sees it, without codes of a terminal and overwritten progress bars.
+        whole words allow, and never exceeded. What is read, and returned, is the text as a reader
+        sees it, without codes of a terminal and overwritten progress bars.
 
         Args:
             text: Any text, of any length.
