@@ -40,7 +40,8 @@ class Doomed:
         # Without a condition it would be everything, which nobody asks for by accident here.
         if not self.asked.filters or self.asked.words:
             return None
-        return {"before": self.until} | self.asked.where
+        where = self.asked.where
+        return where | {"before": min(self.until, where.get("before", self.until))}
 
     @property
     def fields(self) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What forms send: fields in the form of a query, few and small."""
+"""What forms and addresses say: fields of a query, few and small."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ _MOST_BYTES = 1 << 18
 
 # Seconds that a form may take to arrive.
 _SECONDS = 15.0
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a field gives; None if it gives none, or one that no page can need."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 async def read_form(request: Request) -> MultiDict:

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
+from clara_mlx.serve.inspector.forms import whole_number
 from clara_mlx.store import browsing
 from clara_mlx.store.browsing import Common, Group, Listed
 
@@ -44,13 +45,10 @@ class Asked:
     @classmethod
     def read(cls, given: Mapping[str, str]) -> Asked:
         """What a page's address, or a form, asks for."""
-        number = given.get("page", "")
         return cls(
             words=given.get("q", "").strip()[:1000],
             **{name: given.get(name, "") for name in _FILTERS},
-            page=max(1, int(number))
-            if number.isascii() and number.isdigit() and len(number) < 7
-            else 1,
+            page=max(1, whole_number(given.get("page", "")) or 1),
         )
 
     @property
@@ -79,11 +77,8 @@ class Asked:
     def address(self, **changed: str | int) -> str:
         """The address of the same question with some fields changed; empty ones are left out."""
         fields = {"q": self.words, **self.filters} | {k: str(v) for k, v in changed.items()}
-        return (
-            "/?" + urlencode({k: v for k, v in fields.items() if v})
-            if any(fields.values())
-            else "/"
-        )
+        query = urlencode({name: value for name, value in fields.items() if value})
+        return f"/?{query}" if query else "/"
 
 
 _FILTERS = ("source", "session", "project", "after", "before")
@@ -121,12 +116,12 @@ def read_listing(memory: Memory, asked: Asked) -> Listing:
     memory.file.settle(_SETTLE_SECONDS)
     everything = memory.status().memories
     if asked.words:
-        found = _search(memory, asked, where)
+        found, is_cut = _search(memory, asked, where)
         total = len(found)
         pages = max(1, -(-total // ON_A_PAGE))
         start = (min(asked.page, pages) - 1) * ON_A_PAGE
         items = found[start : start + ON_A_PAGE]
-        return Listing(asked, items, total, everything, pages, total >= _MOST_HITS)
+        return Listing(asked, items, total, everything, pages, is_cut)
     total = browsing.count(memory.file, where) if where else everything
     pages = max(1, -(-total // ON_A_PAGE))
     offset = (min(asked.page, pages) - 1) * ON_A_PAGE
@@ -147,15 +142,20 @@ def choices(memory: Memory, chosen: str, by: Common) -> list[Group]:
     return found
 
 
-def _search(memory: Memory, asked: Asked, where: Mapping[str, Any]) -> list[Item]:
-    """The memories that words find, best first; one that is named by its handle is the first."""
+def _search(memory: Memory, asked: Asked, where: Mapping[str, Any]) -> tuple[list[Item], bool]:
+    """The memories that words find, best first, and whether there may be more.
+
+    One that is named by its handle is the first. Several hits may be of one memory.
+    """
     handles: dict[str, tuple[str, int | None]] = {}
     if memory.has(asked.words):
         handles[asked.words] = ("", None)
-    for hit in memory.recall(asked.words, _MOST_HITS, where or None, mode="text"):
+    hits = memory.recall(asked.words, _MOST_HITS, where or None, mode="text")
+    for hit in hits:
         handles.setdefault(hit.handle, (hit.matched, hit.matched_line))
     rows = browsing.by_handle(memory.file, list(handles))
-    return [_item(rows[handle], *found) for handle, found in handles.items() if handle in rows]
+    items = [_item(rows[handle], *found) for handle, found in handles.items() if handle in rows]
+    return items, len(hits) == _MOST_HITS
 
 
 def _item(row: Listed, matched: str = "", line: int | None = None) -> Item:

@@ -18,7 +18,7 @@ from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.inspector.conversations import read_sessions, read_timeline
 from clara_mlx.serve.inspector.entry import PREFIX, STATIC, Entry
 from clara_mlx.serve.inspector.forgetting import Doomed, forget, read_doomed
-from clara_mlx.serve.inspector.forms import read_form
+from clara_mlx.serve.inspector.forms import read_form, whole_number
 from clara_mlx.serve.inspector.listing import Asked, choices, items_of, read_listing
 from clara_mlx.serve.inspector.original import read_memory, written
 from clara_mlx.serve.inspector.rendering import FOLDER, HEADERS, page_response
@@ -74,7 +74,7 @@ class Inspector:
         """The routes, for a Starlette application."""
         return [
             Route("/", self.list, methods=["GET"]),
-            Route(f"{PREFIX}memory", self.one, methods=["GET"]),
+            Route(f"{PREFIX}memory", self.show_one, methods=["GET"]),
             Route(f"{PREFIX}original", self.original, methods=["GET"]),
             Route(f"{PREFIX}conversations", self.conversations, methods=["GET"]),
             Route(f"{PREFIX}conversation", self.conversation, methods=["GET"]),
@@ -104,7 +104,7 @@ class Inspector:
         return await self._show(request, "list", read)
 
     @_as_page
-    async def one(self, request: Request) -> Response:
+    async def show_one(self, request: Request) -> Response:
         """A memory: its original beside what is sent in its place."""
         handle = request.query_params.get("handle", "")
         page = _number(request, "page") or 1
@@ -271,5 +271,4 @@ def _address(page: str, /, **fields: object) -> str:
 
 def _number(request: Request, name: str) -> int | None:
     """A whole number in an address; None if there is none."""
-    given = request.query_params.get(name, "")
-    return int(given) if given.isascii() and given.isdigit() and len(given) < 16 else None
+    return whole_number(request.query_params.get(name, ""))
