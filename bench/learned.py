@@ -1,6 +1,6 @@
 """Measures whether what is learned makes up for a quantised base.
 
-    python bench/learned.py [--steps 200]
+    python bench/learned.py [--steps 200] [--bits 4 3]
 
 Two ways, each trained towards the latents of the unquantised folder, on other texts than those
 measured. *The stage distil* of `clara-mlx train` trains the encoder's adapter, a low-rank
@@ -38,7 +38,6 @@ from clara_mlx.train.run import Run
 
 BATCH = 8  # texts of a step
 RATE = 3e-4  # the stage's own learning rate
-FORMATS = {"4 bits": Quantisation(4), "3 bits": Quantisation(3)}
 
 
 def run_stage(work: Path, student: Path, teacher: Path, texts: list[str], steps: int) -> Path:
@@ -138,6 +137,7 @@ def train_scales(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 3])
     parser.add_argument("--per-tool", type=int, default=5)
     options = parser.parse_args()
     probes = generate_set("brief", 0, options.per_tool)
@@ -150,12 +150,14 @@ def main() -> None:
         work = Path(name)
         teacher = convert(source, work / "teacher").folder
         measure(load_dequantised(teacher), probes, texts, exact)
-        for format, quantisation in FORMATS.items():
-            student = convert(source, work / format, quantisation=quantisation).folder
+        for bits in options.bits:
+            format = f"{bits} bits"
+            student = convert(source, work / format, quantisation=Quantisation(bits)).folder
             row: dict[str, Any] = {"format": format}
             row["before"] = measure(load_dequantised(student), probes, texts, exact)
             made = run_stage(work / f"run {format}", student, teacher, lessons, options.steps)
             row["distil"] = measure(load_dequantised(made), probes, texts, exact)
+            print(row, flush=True)
             clara, layers = with_groups(student)
             train_scales(clara, layers, lessons, load(teacher), options.steps)
             row["with scales"] = measure(clara, probes, texts, exact)
