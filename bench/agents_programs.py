@@ -121,7 +121,7 @@ def connect(program: Program, home: Path, url: str) -> dict[str, str]:
     variables = {**kept, "HOME": str(home), **program.unattended}
     if program.by_hand:
         return {**variables, **program.by_hand(home, url)}
-    _run(*_CONNECT, program.name, "--url", url, variables=variables)
+    _run(*_CONNECT, program.name, "--endpoint", url, variables=variables)
     return variables
 
 

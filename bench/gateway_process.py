@@ -226,7 +226,7 @@ def gateway(
     with tempfile.TemporaryDirectory() as folder:
         db = db or Path(folder) / "agent.db"
         log = Path(folder) / "gateway.log"
-        given = ("--port", "0", "--db", str(db), "--reasoner", upstream.url, *options)
+        given = ("--port", "0", "--db", str(db), "--endpoint", upstream.url, *options)
         with log.open("wb") as writing:
             process = subprocess.Popen(
                 [sys.executable, "-c", SERVE, "serve", *given],

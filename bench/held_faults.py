@@ -200,7 +200,7 @@ def faulty_upstreams(folder: Path) -> Iterator[Verdict]:
 def a_flapping_reasoner(folder: Path) -> Iterator[Verdict]:
     """A reasoner that fails, with a fallback beside it."""
     reasoner, fallback = Upstream(_reset), Upstream()
-    options = ("--fallback", fallback.url, "--fallback-model", "other")
+    options = ("--fallback-endpoint", fallback.url, "--fallback-model", "other")
     with gateway(reasoner, *options) as gate:
         statuses = [gate.chat(f"q{n}").status for n in range(6)]
     asked = len(reasoner.bodies)

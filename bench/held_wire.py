@@ -214,7 +214,7 @@ def keys(folder: Path) -> Iterator[Verdict]:
         "CLARA_MLX_REASONER_KEY": _SECRETS[1],
         "CLARA_MLX_FALLBACK_KEY": _SECRETS[2],
     }
-    options = ("--fallback", fallback.url, "--fallback-model", "other")
+    options = ("--fallback-endpoint", fallback.url, "--fallback-model", "other")
     with gateway(reasoner, *options, **secrets) as gate:
         sent = [*BEARER, ("Cookie", f"a={_SECRETS[3]}"), ("x-api-key", _SECRETS[4])]
         image: list[dict[str, Any]] = [

@@ -231,7 +231,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder, process(__file__, "--upstream") as (direct, _):
         db = str(Path(folder) / "agent.db")
-        serving = ("-c", SERVE, "serve", "--port", "0", "--db", db, "--reasoner", direct)
+        serving = ("-c", SERVE, "serve", "--port", "0", "--db", db, "--endpoint", direct)
         with process(*serving) as (through, pid):
             result = {
                 "machine": machine.describe() | {"load_average": os.getloadavg()},

@@ -73,7 +73,9 @@ def check_gateway(patient: Patient) -> Iterator[Finding]:
     try:
         patient.model, window = ask_models(patient.url, patient.token)
     except Unreachable as error:
-        yield wrong("gateway", str(error), "start it with `clara-mlx serve`, or name it with --url")
+        yield wrong(
+            "gateway", str(error), "start it with `clara-mlx serve`, or name it with --endpoint"
+        )
         return
     except ClaraError as error:
         yield wrong("gateway", str(error), "name the token that `clara-mlx serve` was given")
@@ -135,7 +137,7 @@ def _api(patient: Patient, name: str, path: str, body: dict[str, Any]) -> Findin
 def _remedy(answered: Answered) -> str:
     """What to do about an answer that is an error."""
     if answered.status in (502, 503, 504):
-        return "start the reasoner, or name it: `clara-mlx serve --reasoner URL`"
+        return "start the reasoner, or name it: `clara-mlx serve --endpoint URL`"
     if answered.status in (401, 403):
         return "give the gateway's token with --token"
     return "the reasoner refuses it: look into its log"

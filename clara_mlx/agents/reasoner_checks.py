@@ -32,7 +32,7 @@ def check_reasoner(url: str, window: int | None) -> Iterator[Finding]:
         yield note(
             "reasoner",
             f"nothing answers at {url} from here",
-            "if the gateway's reasoner is elsewhere, name it with --reasoner",
+            "if the gateway's reasoner is elsewhere, name it with --reasoner-endpoint",
         )
         return
     data = answered.data

@@ -27,6 +27,7 @@ from clara_mlx.cli import (
     upload,
 )
 from clara_mlx.cli.extras import what_to_install
+from clara_mlx.cli.renamed import renew
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
 
@@ -51,6 +52,9 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, and see whether a program will read the result."""
         ctx.meta[_AS_JSON] = "--json" in args
+        args, notes = renew(args)
+        for note in notes:
+            typer.echo(f"clara-mlx: {note}", err=True)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

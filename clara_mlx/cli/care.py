@@ -115,7 +115,10 @@ commands.command(
 @with_filter
 def export(
     to: Annotated[
-        Path | None, typer.Argument(help="The file to write; standard output if none is named.")
+        Path | None, typer.Option(help="The file to write; standard output if none is named.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Argument(hidden=True, help="The same as --to: its form until 0.1.")
     ] = None,
     db: Db = DEFAULT_DB,
     sqlite: Annotated[
@@ -131,7 +134,7 @@ def export(
 ) -> None:
     """Write memories with their originals as JSON lines, for `import`, or as tables.
 
-    `clara-mlx export memory.jsonl -s pytest`; `clara-mlx export --sqlite memory-tables.db`
+    `clara-mlx export --to memory.jsonl -s pytest`; `clara-mlx export --sqlite memory-tables.db`
 
     docs/EXPORT.md describes the tables, which can't be imported.
     Latents are left out, since they can be computed again. The file appears only when it is
@@ -141,6 +144,9 @@ def export(
     """
     from clara_mlx.store.exports import Incomplete
 
+    if file is not None:
+        typer.echo("clara-mlx: export takes its file as --to FILE now", err=True)
+        to = to or file
     if len([one for one in (to, sqlite, parquet) if one is not None]) > 1:
         raise typer.BadParameter("name one file to write", param_hint="--sqlite, --parquet")
     if parquet:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Url = Annotated[str, typer.Option("--url", help="The gateway's URL.")]
+Url = Annotated[str, typer.Option("--endpoint", help="The gateway's URL.")]
 Token = Annotated[
     str | None,
     typer.Option(
@@ -230,7 +230,8 @@ def doctor(
     url: Url = DEFAULT_URL,
     token: Token = None,
     reasoner: Annotated[
-        str, typer.Option(envvar=REASONER_URL.name, help=REASONER_URL.purpose)
+        str,
+        typer.Option("--reasoner-endpoint", envvar=REASONER_URL.name, help=REASONER_URL.purpose),
     ] = REASONER_URL.default,
     db: Db = DEFAULT_DB,
     full: Annotated[

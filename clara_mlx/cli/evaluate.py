@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clara_mlx.cli.output import Json, emit, progress_bar
+from clara_mlx.memory.settings import MODEL
 
 if TYPE_CHECKING:
     from clara_mlx.evaluate.comparison import Extent
@@ -21,6 +22,10 @@ def evaluate(
     models: Annotated[
         list[str] | None,
         typer.Argument(help="Model folders or hub ids; the others are compared with the first."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", envvar=MODEL.name, help="The same, if no MODELS are named."),
     ] = None,
     probes: Annotated[
         Path | None,
@@ -99,6 +104,7 @@ def evaluate(
     """
     from clara_mlx.evaluate import report, tables
 
+    models = models or ([] if compressor or mechanics else model)
     if markdown is not None:
         typer.echo(_markdown(markdown), nl=False)
         return

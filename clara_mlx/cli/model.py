@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clara_mlx.cli.options import NeededModel, require_model
 from clara_mlx.cli.output import Json, emit, printable, progress_bar, read_bytes, read_stdin
 from clara_mlx.cli.upload import Licence, Private, Repository, YesLicence, publish
 from clara_mlx.errors import ClaraError
@@ -186,7 +187,9 @@ def inspect(
     ] = False,
     source: Annotated[
         str | None,
-        typer.Option(help="With --verify: where the checkpoint is now, if it has moved."),
+        typer.Option(
+            "--checkpoint", help="With --verify: where the checkpoint is now, if it has moved."
+        ),
     ] = None,
     base: Base = None,
     as_json: Json = False,
@@ -230,18 +233,19 @@ def _fail_on_differences(path: str | Path, verification: Verification) -> None:
 
 @commands.command()
 def compress(
-    model: ModelArgument,
     files: Annotated[
         list[Path] | None, typer.Argument(help="Text files; standard input if none is named.")
     ] = None,
+    model: NeededModel = None,
     as_json: Json = False,
 ) -> None:
     """Compress text into memory tokens and show how many there are.
 
-    `git log --stat -20 | clara-mlx compress clara-7b-q8`
+    `git log --stat -20 | clara-mlx compress --model clara-7b-q8`
 
     Text of any length is split into chunks at natural boundaries; nothing is cut off.
     """
+    name = require_model(model, "compressing")
     texts = (
         {str(file): decode(read_bytes(file)) for file in files}
         if files
@@ -251,7 +255,7 @@ def compress(
 
     from clara_mlx import load
 
-    clara = load(model)
+    clara = load(name)
     with progress_bar("compressing chunks") as progress:
         compressed = clara.compress_batch(list(texts.values()), progress=progress)
     fields = ("source_tokens", "memory_tokens", "ratio")
@@ -269,7 +273,10 @@ def compress(
 
 @commands.command()
 def bench(
-    model: ModelArgument,
+    named: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="The same as --model.")
+    ] = None,
+    model: NeededModel = None,
     lengths: Annotated[
         str, typer.Option(help="Chunk lengths in tokens, separated by commas.")
     ] = "32,64,128,256",
@@ -297,7 +304,7 @@ def bench(
 
     with progress_bar("measuring") as progress:
         result = speed.measure(
-            model,
+            require_model(named or model, "measuring"),
             lengths=_parse_numbers(lengths, "--lengths"),
             batches=_parse_numbers(batches, "--batches"),
             repeats=repeats,

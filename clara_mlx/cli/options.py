@@ -68,7 +68,7 @@ Before = Annotated[
         help="Only what was remembered before this time, written as with --after.",
     ),
 ]
-Count = Annotated[int, typer.Option("-k", min=1, help="The number of chunks to find.")]
+Count = Annotated[int, typer.Option("--count", "-k", min=1, help="The number of chunks to find.")]
 
 Most = Annotated[int, typer.Option("-n", "--most", min=1, help="The number of rows to show.")]
 Skip = Annotated[int, typer.Option("--skip", min=0, help="The number of rows to leave out before.")]
@@ -105,6 +105,13 @@ def open_compressor(model: str | None, compressor: str | None) -> Any:
     if compressor is not None:
         return registry.open_compressor(compressor, model)
     return None if model is None else registry.load(model)
+
+
+def require_model(model: str | None, act: str) -> str:
+    """The model that was named, or an error that says how to name one."""
+    if model is None:
+        raise ClaraError(f"{act} needs a model: use --model FOLDER, or set {MODEL.name}")
+    return model
 
 
 def require_compressor(model: str | None, compressor: str | None, act: str) -> None:

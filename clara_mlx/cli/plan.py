@@ -61,7 +61,8 @@ def plan(
     clara: Annotated[
         str,
         typer.Option(
-            help="A model folder; q8, q6 or q4 for CLaRa-7B; or none if it is swapped out."
+            "--model",
+            help="A model folder; q8, q6 or q4 for CLaRa-7B; or none if it is swapped out.",
         ),
     ] = "q8",
     wired_limit: Annotated[

@@ -51,7 +51,7 @@ DEFAULT_WINDOW = 32_768  # tokens; `clara-mlx plan` computes with the same numbe
 @commands.command()
 def serve(
     reasoner: Annotated[
-        str, typer.Option(envvar=REASONER_URL.name, help=REASONER_URL.purpose)
+        str, typer.Option("--endpoint", envvar=REASONER_URL.name, help=REASONER_URL.purpose)
     ] = REASONER_URL.default,
     reasoner_api: Annotated[
         str, typer.Option(envvar=REASONER_API.name, help=REASONER_API.purpose)
@@ -106,7 +106,8 @@ def serve(
         float, typer.Option(min=1, help="Seconds that an API may be silent, prefill included.")
     ] = 900,
     fallback: Annotated[
-        str | None, typer.Option(envvar=FALLBACK_URL.name, help=FALLBACK_URL.purpose)
+        str | None,
+        typer.Option("--fallback-endpoint", envvar=FALLBACK_URL.name, help=FALLBACK_URL.purpose),
     ] = None,
     fallback_api: Annotated[
         str, typer.Option(envvar=FALLBACK_API.name, help=FALLBACK_API.purpose)
@@ -115,7 +116,11 @@ def serve(
         str | None, typer.Option(envvar=FALLBACK_MODEL.name, help=FALLBACK_MODEL.purpose)
     ] = None,
     fallback_key: Annotated[
-        str, typer.Option(help="The environment variable that holds the second API's key.")
+        str,
+        typer.Option(
+            "--fallback-key-variable",
+            help="The environment variable that holds the second API's key.",
+        ),
     ] = FALLBACK_KEY.name,
     fallback_reasoning: Annotated[
         bool,
@@ -175,7 +180,7 @@ def serve(
 ) -> None:
     """Serve a gateway in front of a reasoner; an agent changes only its URL.
 
-    `clara-mlx serve --reasoner http://127.0.0.1:8080/v1 --tokenizer Qwen3-235B-A22B-4bit`
+    `clara-mlx serve --endpoint http://127.0.0.1:8080/v1 --tokenizer Qwen3-235B-A22B-4bit`
 
     OpenAI's API is at /v1, the memory at /v1/memory and as MCP at /mcp, metrics at /metrics; at /
     are pages that show what is remembered, for a browser (see `clara-mlx ui`). Keys come from the

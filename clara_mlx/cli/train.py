@@ -88,7 +88,9 @@ def examples(
         str | None,
         typer.Option(help="An OpenAI-compatible API that writes more questions, e.g. http://…/v1."),
     ] = None,
-    model: Annotated[str, typer.Option(help="The model's name at the endpoint.")] = "default",
+    model: Annotated[
+        str, typer.Option("--endpoint-model", help="The model's name at the endpoint.")
+    ] = "default",
     key: Annotated[
         str | None, typer.Option(help="The environment variable that holds the endpoint's key.")
     ] = None,

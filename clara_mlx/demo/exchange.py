@@ -123,7 +123,7 @@ def work(folder: Path, step: Callable[[str], None]) -> Exchanged:
 def _gateway(folder: Path, reasoner: str) -> Iterator[str]:
     """The gateway in a process of its own; gives the base URL of its API."""
     options = {
-        "--reasoner": reasoner,
+        "--endpoint": reasoner,
         "--db": folder / "memory.db",
         "--port": 0,
         "--window": WINDOW,

@@ -31,7 +31,7 @@ def start_script(
         caches += ["--prompt-cache-size", str(setup.kept_caches)]
     server = ["mlx_lm.server", "--model", model, "--host", "127.0.0.1", "--port", str(_PORT)]
     server += ["--prefill-step-size", str(setup.prefill_step), *caches]
-    gateway = ["clara-mlx", "serve", "--reasoner", f"http://127.0.0.1:{_PORT}/v1"]
+    gateway = ["clara-mlx", "serve", "--endpoint", f"http://127.0.0.1:{_PORT}/v1"]
     gateway += ["--tokenizer", model, "--window", str(setup.context)]
     lines = [
         f"Computed from shapes, not measured: {_gb(planner.total(setup))} of at most "

@@ -141,7 +141,7 @@ def test_agents_that_are_connected_elsewhere(tmp_path: Path) -> None:
 
 def test_the_command(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    given = ("--url", "http://127.0.0.1:9/v1", "--db", tmp_path / "none.db")
+    given = ("--endpoint", "http://127.0.0.1:9/v1", "--db", tmp_path / "none.db")
     result = cli("doctor", *given, ok=False)
     assert result.exit_code == 1
     assert "wrong  gateway: http://127.0.0.1:9: no gateway answers" in result.stdout

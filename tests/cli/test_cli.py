@@ -151,9 +151,9 @@ def test_inspect(cli: Any, folder: Any, golden: Path) -> None:
     to = folder("c16", "e2e", "-q", "8")
     assert json.loads(cli("inspect", to, "--json").stdout)["kind"] == "model folder"
     assert "query_reasoner_adapter" in cli("inspect", golden / "c4/e2e").stdout
-    verified = cli("inspect", to, "--verify", "--source", golden / "c16/e2e")
+    verified = cli("inspect", to, "--verify", "--checkpoint", golden / "c16/e2e")
     assert "the folder agrees with its source" in verified.stdout
-    other = cli("inspect", to, "--verify", "--source", golden / "c16/instruct", ok=False)
+    other = cli("inspect", to, "--verify", "--checkpoint", golden / "c16/instruct", ok=False)
     assert other.exit_code == 1
     assert "differs:" in other.stdout
 
@@ -163,7 +163,7 @@ def test_compress(cli: Any, folder: Any, tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\x00\xfe not text")
     (tmp_path / "empty").write_text("")
     files = [tmp_path / name for name in ("long", "bytes", "empty")]
-    figures = json.loads(cli("compress", folder("c16", "e2e"), *files, "--json").stdout)
+    figures = json.loads(cli("compress", "--model", folder("c16", "e2e"), *files, "--json").stdout)
     long, raw, empty = (figures[str(file)] for file in files)
     assert long["chunks"] > 5
     assert long["memory_tokens"] == 4 * long["chunks"]
@@ -171,13 +171,21 @@ def test_compress(cli: Any, folder: Any, tmp_path: Path) -> None:
     assert empty == {"characters": 0, "chunks": 0, "source_tokens": 0} | dict(
         memory_tokens=0, ratio=0.0
     )
-    piped = cli("compress", folder("c16", "e2e"), input="some output\n")
+    piped = cli("compress", "--model", folder("c16", "e2e"), input="some output\n")
     assert "ratio" in piped.stdout
 
 
 def test_a_pipe_into_a_process(folder: Any) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "clara_mlx.cli", "compress", str(folder("c16", "e2e")), "--json"],
+        [
+            sys.executable,
+            "-m",
+            "clara_mlx.cli",
+            "compress",
+            "--model",
+            str(folder("c16", "e2e")),
+            "--json",
+        ],
         input=b"1 failed, 2 passed\n",
         env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,

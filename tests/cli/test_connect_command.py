@@ -43,7 +43,7 @@ def test_connecting_and_back(cli: Any, home: Path, asked: list[Any]) -> None:
     file = home / ".codex/config.toml"
     plan = cli("connect", "codex", "--print").stdout
     assert '+model = "served"' in plan and file.read_text() == 'model = "gpt"\n'
-    done = cli("connect", "codex", "--url", "http://127.0.0.1:8100/v1/").stdout
+    done = cli("connect", "codex", "--endpoint", "http://127.0.0.1:8100/v1/").stdout
     assert "connected to http://127.0.0.1:8100 (served, 65,536 tokens)" in done
     assert asked[-1] == ("http://127.0.0.1:8100", None)
     listed = json.loads(cli("connect", "--json").stdout)
@@ -77,12 +77,12 @@ def test_where_the_token_is(
 
 
 def test_a_gateway_that_does_not_answer(cli: Any, home: Path) -> None:
-    nowhere = ("connect", "codex", "--url", "http://127.0.0.1:9")
+    nowhere = ("connect", "codex", "--endpoint", "http://127.0.0.1:9")
     result = cli(*nowhere, ok=False)
     assert result.exit_code == 1 and "start `clara-mlx serve` first" in result.stderr
     cli(*nowhere, "--window", 32_768)
     assert "model_context_window" in (home / ".codex/config.toml").read_text()
-    assert "is not a URL" in cli("connect", "codex", "--url", "8100", ok=False).stderr
+    assert "is not a URL" in cli("connect", "codex", "--endpoint", "8100", ok=False).stderr
     assert "not connected" in cli("connect", "claude", "--remove", ok=False).stderr
 
 

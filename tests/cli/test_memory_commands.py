@@ -190,7 +190,7 @@ def test_export_and_import(run: Run, tmp_path: Path) -> None:
     for number, text in enumerate(TEXTS):
         run("remember", "-s", f"s{number % 2}", "-m", f"n={number}", input=text)
     file = tmp_path / "memory.jsonl"
-    assert read(run, "export", file) == {"memories": 4, "file": str(file), "damaged": []}
+    assert read(run, "export", "--to", file) == {"memories": 4, "file": str(file), "damaged": []}
     assert file.stat().st_mode & 0o777 == 0o600
     exported = file.read_text()
     assert run("export").stdout == exported
@@ -204,7 +204,7 @@ def test_export_and_import(run: Run, tmp_path: Path) -> None:
     assert failed.exit_code == 1
     assert "line 1" in failed.stderr
     for wrong in (tmp_path, tmp_path / "no" / "folder"):
-        assert run("export", wrong, ok=False).exit_code == 1
+        assert run("export", "--to", wrong, ok=False).exit_code == 1
         assert run("import", wrong, *to, ok=False).exit_code == 1
     assert not list(tmp_path.glob(".*partial*"))
 
@@ -353,7 +353,7 @@ def test_of_a_damaged_memory_the_rest_is_exported(run: Run, tmp_path: Path) -> N
     with Memory.open(tmp_path / "agent.db") as memory, memory.file.write() as connection:
         connection.execute("UPDATE contents SET data = x'00' WHERE id = 2")
     to = tmp_path / "export.jsonl"
-    result = run("export", to, "--json", ok=False)
+    result = run("export", "--to", to, "--json", ok=False)
     assert result.exit_code == 1
     assert [json.loads(line)["handle"] for line in to.read_text().splitlines()] == [
         handles[0],

@@ -144,7 +144,7 @@ def test_the_script(cli: Cli, options: tuple[object, ...]) -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     server, gateway = commands(script)
     assert server[0] == "mlx_lm.server" and "clara-mlx" in gateway
-    assert gateway[gateway.index("--reasoner") + 1] == "http://127.0.0.1:8080/v1"
+    assert gateway[gateway.index("--endpoint") + 1] == "http://127.0.0.1:8080/v1"
     assert ("--model" in gateway) == ("none" not in options)
     assert "Computed from shapes, not measured" in script
     nearest = planned(cli, *options)["nearest"]

@@ -26,12 +26,12 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
     db = tmp_path / "agent.db"
     upstream = Upstream(says("hello"))
     token = "a-token-of-some-length"
-    options = ("--name", "qwen", "--window", "8000", "--fallback", "http://127.0.0.1:9")
+    options = ("--name", "qwen", "--window", "8000", "--fallback-endpoint", "http://127.0.0.1:9")
     with (
         upstream.running() as url,
         serving(
             db,
-            *("--reasoner", url, "--fallback-model", "grok", "--reasoner-cache", "whole", *options),
+            *("--endpoint", url, "--fallback-model", "grok", "--reasoner-cache", "whole", *options),
             CLARA_MLX_TOKEN=token,
             CLARA_MLX_REASONER_KEY="the-key",
         ) as (base, process),
@@ -85,8 +85,8 @@ def test_each_namespace_has_a_token_and_a_file(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--host", "0.0.0.0"], "CLARA_MLX_TOKEN"),
-        (["--reasoner", "localhost:8080"], "not the URL"),
-        (["--fallback", "https://api.x.ai/v1"], "--fallback-model"),
+        (["--endpoint", "localhost:8080"], "not the URL"),
+        (["--fallback-endpoint", "https://api.x.ai/v1"], "--fallback-model"),
         (["--tools", "maybe"], "auto, always or never"),
         (["--reasoner-cache", "maybe"], "auto, trimmable or whole"),
         (["--window", "2000", "--reserve", "2000"], "leaves no room"),
@@ -140,7 +140,7 @@ def test_a_model_on_another_base_is_the_memory_of_a_gateway(tmp_path: Path, fami
     options = ("--model", str(model.path), "--window", "8000")
     with (
         upstream.running() as url,
-        serving(tmp_path / "agent.db", "--reasoner", url, *options) as (base, _),
+        serving(tmp_path / "agent.db", "--endpoint", url, *options) as (base, _),
         httpx2.Client(base_url=base, trust_env=False, timeout=60) as client,
     ):
 

@@ -173,7 +173,7 @@ def endpoint(through: str, server: str, db: Path) -> Iterator[str]:
         yield server
         return
     with ExitStack() as open_until_then:
-        options, environment = ["--reasoner", server], {}
+        options, environment = ["--endpoint", server], {}
         if through == "gateway before a remote":
             options[1] = open_until_then.enter_context(remote(server))
             options += ["--reasoner-model", "qwen3-235b-a22b-instruct-2507"]

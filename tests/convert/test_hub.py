@@ -62,7 +62,7 @@ def test_checkpoint_and_base_by_id(hub: Path, golden: Path, tmp_path: Path) -> N
 def test_a_model_folder_by_id(hub: Path, folder: object, tmp_path: Path) -> None:
     shutil.copytree(folder("c16", "e2e"), cached(hub, "me/clara-mlx"), dirs_exist_ok=True)  # type: ignore[operator]
     (tmp_path / "text").write_text("some text")
-    done = run(hub, "compress", "me/clara-mlx", tmp_path / "text", "--json")
+    done = run(hub, "compress", "--model", "me/clara-mlx", tmp_path / "text", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[str(tmp_path / "text")]["memory_tokens"] == 4
 

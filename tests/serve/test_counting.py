@@ -27,7 +27,7 @@ def test_an_endless_template_stops_nothing(tmp_path: Path) -> None:
     upstream = Upstream(says("ok"))
     with upstream.running() as url:
         code = "from clara_mlx.cli.serve import commands; commands()"
-        options = ["--reasoner", url, "--tokenizer", str(folder), "--window", "16384"]
+        options = ["--endpoint", url, "--tokenizer", str(folder), "--window", "16384"]
         command = [sys.executable, "-c", code, "serve", "--port", "0", *options]
         command += ["--db", str(tmp_path / "agent.db")]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -208,7 +208,7 @@ def test_a_stop_is_heeded_while_it_works(tmp_path: Path) -> None:
     upstream = Upstream(says("ok"))
     db = tmp_path / "agent.db"
     options = ["--window", "8192"]
-    with upstream.running() as url, serving(db, "--reasoner", url, *options) as (base, process):
+    with upstream.running() as url, serving(db, "--endpoint", url, *options) as (base, process):
         assert process.stderr
         threading.Thread(target=process.stderr.read, daemon=True).start()
         with httpx2.Client(base_url=base.removesuffix("/v1"), timeout=60, trust_env=False) as http:
@@ -258,7 +258,7 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     upstream = Upstream(says("ok"))
     with (
         upstream.running() as url,
-        serving(tmp_path / "agent.db", "--reasoner", url) as (base, process),
+        serving(tmp_path / "agent.db", "--endpoint", url) as (base, process),
     ):
         assert process.stderr
         threading.Thread(target=process.stderr.read, daemon=True).start()
