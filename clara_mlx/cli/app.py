@@ -27,6 +27,7 @@ from clara_mlx.cli import (
     upload,
 )
 from clara_mlx.cli.extras import what_to_install
+from clara_mlx.cli.output import Printed
 from clara_mlx.cli.renamed import renew
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
@@ -59,6 +60,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         as_json = ctx.meta[_AS_JSON]
+        Printed.json = False
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # typer ends quietly
@@ -85,6 +87,8 @@ def _say(message: str, kind: str, as_json: bool) -> None:
 
 def _print_error(message: str, kind: str) -> None:
     """Print an error on standard output, for a program that reads JSON there."""
+    if Printed.json:  # the result itself says what is wrong
+        return
     with suppress(OSError):  # perhaps it is standard output that can't be written
         typer.echo(json.dumps({"error": {"type": kind, "message": message}}))
 

@@ -25,7 +25,7 @@ def evaluate(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", envvar=MODEL.name, help="The same, if no MODELS are named."),
+        typer.Option("--model", envvar=MODEL.name, help=f"{MODEL.purpose} The same as MODELS."),
     ] = None,
     probes: Annotated[
         Path | None,

@@ -98,9 +98,16 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda m: chr(0x2400 + ord(m[0])) if m[0] < " " else "\ufffd", text)
 
 
+class Printed:
+    """Whether this command has printed a result as JSON, which an error must not follow."""
+
+    json = False
+
+
 def emit(result: Any, lines: Sequence[RenderableType], as_json: bool) -> None:
     """Print a result: JSON for programs, or tables and lines for people."""
     if as_json:
+        Printed.json = True
         typer.echo(json.dumps(result, indent=2, default=str))
         return
     for line in lines:
