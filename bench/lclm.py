@@ -154,11 +154,10 @@ def write_checkpoint(folder: Path) -> None:
 
 
 def load_model(folder: Path) -> dict[str, Any]:
-    """Load a model folder, and read one short region with it."""
+    """Load a model folder, and compress one short text."""
     import mlx.core as mx
 
     import clara_mlx
-    from clara_mlx.compressors.lclm.regions import Region
 
     start = time.perf_counter()
     lclm = clara_mlx.load(folder)
@@ -166,14 +165,11 @@ def load_model(folder: Path) -> dict[str, Any]:
     loaded = mx.get_active_memory()
     latents = lclm.encode("FAILED tests/test_io.py::test_load")
     finite = bool(mx.isfinite(latents).all())
-    messages = [{"role": "user", "content": [Region(latents=latents), " What failed?"]}]
-    tokens = [response.token for response in lclm.stream_responses(messages, 1)]
     return {
         "load_seconds": seconds,
         "array_bytes": loaded,
         "latents": list(latents.shape),
         "finite": finite,
-        "generated_tokens": len(tokens),
     }
 
 
