@@ -250,7 +250,7 @@ class Context:
         return self._observer.observe(messages, name)
 
     def draft_blocks(self, session: str) -> None:
-        """Draft blocks that may soon be needed, in time to spare; without, `prepare` takes longer."""
+        """Draft blocks that may be needed soon, in time to spare; `prepare` does the rest."""
         self.freezer.drafts.make(session, needed_from(self.budget))
 
     def handles(

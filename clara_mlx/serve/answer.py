@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from clara_mlx.context.messages import Message
 from clara_mlx.serve.apis import Writer
 from clara_mlx.serve.desk import Desk
-from clara_mlx.serve.figures import Conversation
+from clara_mlx.serve.figures import Conversation, PromptParts
 from clara_mlx.serve.preparing import Prompt
 from clara_mlx.serve.request import ChatRequest
 from clara_mlx.serve.route import Route
@@ -32,11 +32,12 @@ class Answer:
     writer: Writer  # writes the answer in the client's form
     conversation: Conversation  # the conversation's figures
     begun: float  # when the request arrived, by `time.perf_counter`
-    sight: Sight  # what the conversation may see of the memory
+    sight: Sight | None = None  # what the conversation may see of the memory; None: not looked yet
     hidden: list[Message] = field(default_factory=list)  # the hidden rounds of this answer so far
     new_results: int = 0  # messages at the end of ``hidden`` that are results of the newest calls
     compacted: list[str] = field(default_factory=list)  # handles of the blocks made for it
     round: Round | None = None  # the newest round, for the ledger; None: it is there already
+    sent: PromptParts | None = None  # what the reasoner was sent last; None: that was the fallback
     asked: set[tuple[str, str]] = field(default_factory=set)  # the memory calls that were made
     must_answer: bool = False  # whether the memory's tools are not offered any more
     route: Route = field(default_factory=Route)  # who answers

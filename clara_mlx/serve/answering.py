@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from contextlib import aclosing
+from functools import partial
 
 from clara_mlx.context import Context
 from clara_mlx.context.messages import Message
@@ -23,7 +24,7 @@ from clara_mlx.serve.apis import APIS, Writer
 from clara_mlx.serve.bookkeeping import Bookkeeper
 from clara_mlx.serve.desk import Desk
 from clara_mlx.serve.errors import ApiError, is_about_roles
-from clara_mlx.serve.figures import Figures, prompt_parts
+from clara_mlx.serve.figures import Figures, PromptParts, prompt_parts
 from clara_mlx.serve.memory_calls import MemoryCalls
 from clara_mlx.serve.observer import Observer
 from clara_mlx.serve.pools import Pools
@@ -33,7 +34,7 @@ from clara_mlx.serve.request import call_ids
 from clara_mlx.serve.route import By, Router, Switched
 from clara_mlx.serve.runs import Run
 from clara_mlx.serve.settings import Settings
-from clara_mlx.serve.sight import Sight, Sights
+from clara_mlx.serve.sight import Sights
 from clara_mlx.serve.usage import cached_tokens, stated_tokens, states_cached
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,7 @@ class Answerer:
         begun = time.perf_counter()
         conversation = self._figures.conversation(desk.name.text)
         conversation.requests += 1
-        sight = await self._pools.prepare(lambda: self._look(desk), distant=desk.is_distant)
-        answer = Answer(desk, run, writer, conversation, begun, sight)
+        answer = Answer(desk, run, writer, conversation, begun)
         try:
             self._choose_endpoint(answer)
             reply = await self._ask_until_answered(answer)
@@ -91,10 +91,6 @@ class Answerer:
         answer.log()
         if self._settings.observe:
             self._observer.remember_soon(desk, answer.hidden)
-
-    def _look(self, desk: Desk) -> Sight:
-        desk.look()
-        return self._sights.of(desk)
 
     # -- before the first round ------------------------------------------------------------------
 
@@ -125,10 +121,12 @@ class Answerer:
             except ApiError as error:
                 prompt = await self._undo_what_was_refused(answer, prompt, error)
                 reply = await self._ask_reasoner(answer, prompt)
-            await self._count(answer, prompt, reply)
+            self._count(answer, prompt, reply)
             if not reply.own_calls:
                 break
+            self._note_prompt(answer, await self._pools.prepare(partial(self._parts_of, reply)))
             answer.conversation.memory_calls += len(reply.own_calls)
+            assert answer.sight is not None
             answered = await self._memory_calls.answer(
                 reply.own_calls,
                 answer.sight,
@@ -182,12 +180,17 @@ class Answerer:
     async def _prepare(self, answer: Answer, *, bring_back: bool) -> Prompt:
         self._context.keep_in_mind(cache=self._figures.cache.kind)
         offered = bool(answer.conversation.compactions)
-        prompt = await self._pools.prepare(
-            lambda: answer.desk.prepare(
-                answer.hidden, offered=offered, bring_back=bring_back, among=answer.sight.own
-            ),
-            distant=answer.desk.is_distant,
-        )
+
+        def look_and_prepare() -> Prompt:  # at one go: for small requests the way costs most
+            if answer.sight is None:
+                answer.desk.look()
+                answer.sight = self._sights.of(answer.desk)
+            own = answer.sight.own
+            return answer.desk.prepare(
+                answer.hidden, offered=offered, bring_back=bring_back, among=own
+            )
+
+        prompt = await self._pools.prepare(look_and_prepare, distant=answer.desk.is_distant)
         if prompt.degraded:
             self._figures.memory_errors.inc()
         return prompt.without_own_tools() if answer.must_answer else prompt
@@ -268,7 +271,7 @@ class Answerer:
         assert self._settings.fallback is not None
         return str(piece.get("model") or self._settings.fallback.model)
 
-    async def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
+    def _count(self, answer: Answer, prompt: Prompt, reply: Reply) -> None:
         """Count the tokens of a round, and what the reasoner's server had cached of it."""
         usage = reply.usage
         conversation = answer.conversation
@@ -277,17 +280,25 @@ class Answerer:
         self._figures.count_round(conversation, prompt.tokens_in, sent, completion)
         model = self._model(answer, {})
         self._books.note_answer(answer, prompt, usage, model, self._figures.cache)
+        answer.sent = None
         if answer.route.by == "fallback":
             conversation.fallbacks += 1
             return
         cached = cached_tokens(usage)
         stated = cached if states_cached(usage) else None
         self._figures.count_cached(conversation, prompt.parts, stated)
-        count = self._context.counter.text
-        said = await self._pools.prepare(lambda: prompt_parts([reply.message()], [], count))
-        conversation.prompt = prompt.parts + said[1:]
+        answer.sent = prompt.parts
         if not answer.request.stream:
             answer.run.headers["x-clara-cached-reported"] = str(cached)
+
+    def _parts_of(self, reply: Reply) -> PromptParts:
+        """What a reply will be in the next prompt."""
+        return prompt_parts([reply.message()], [], self._context.counter.text)[1:]
+
+    def _note_prompt(self, answer: Answer, said: PromptParts) -> None:
+        """Note what the reasoner's server has had by now: what it was sent, and what it said."""
+        if answer.sent is not None:
+            answer.conversation.prompt = answer.sent + said
 
     # -- after the last round --------------------------------------------------------------------
 
@@ -306,6 +317,12 @@ class Answerer:
             await self._pools.prepare(
                 lambda: answer.desk.keep(seen, rounds), distant=answer.desk.is_distant
             )
-        await self._pools.prepare(
-            lambda: self._sights.add_answer(answer.sight, seen, rounds, answer.compacted)
-        )
+
+        def add() -> PromptParts:
+            assert answer.sight is not None
+            self._sights.add_answer(answer.sight, seen, rounds, answer.compacted)
+            return self._parts_of(reply)
+
+        said = await self._pools.prepare(add)
+        if not reply.own_calls:  # if there are, it is noted
+            self._note_prompt(answer, said)
