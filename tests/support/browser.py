@@ -36,9 +36,10 @@ def chromium() -> Iterator[Browser]:
     program = find_chromium()
     if program is None:
         pytest.skip("there is no Chromium here; scripts/test says how to get one")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
+    playwright_api = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed; the extra 'test' brings it"
+    )
+    with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program)
         yield browser
         browser.close()

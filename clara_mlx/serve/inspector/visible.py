@@ -24,6 +24,12 @@ _HIDDEN = (
 # \x1b[31m, or characters in a row that are not seen
 _MARKED = re.compile(rf"\x1b\[[0-?]{{0,32}}+[@-~]|[{_HIDDEN}]")
 
+# What controls are called, in their order; few fonts have the pictures of them.
+_CONTROLS = (  # noqa: SIM905  # a list would be as long as the file
+    "NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI "
+    "DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
+).split()
+
 # Marks in a row that are written out; of more, the number is said.
 _WRITTEN = 8
 
@@ -65,8 +71,8 @@ def _written(marks: tuple[str, ...]) -> Markup:
 
 def _label(mark: str) -> str:
     if len(mark) > 1:
-        return "\u241b" + mark[1:]
-    return chr(0x2400 + ord(mark)) if mark < " " else f"U+{ord(mark):04X}"
+        return f"ESC{mark[1:]}"
+    return _CONTROLS[ord(mark)] if mark < " " else f"U+{ord(mark):04X}"
 
 
 def _name(mark: str) -> str:
