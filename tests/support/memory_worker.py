@@ -115,6 +115,20 @@ def job_compress(path: Path, rng: random.Random, model: str) -> None:
         time.sleep(0.005)
 
 
+def job_move(path: Path, rng: random.Random, model: str) -> None:
+    """Remember a little, and move the memory to a model, again and again."""
+    import clara_mlx
+    from clara_mlx.memory import Memory
+
+    compressor = clara_mlx.load(model)
+    say("ready")
+    while True:
+        with Memory.open(path, compressor) as memory:
+            text = some_text(rng, most=3)
+            say("kept", memory.remember(text), sha(text.encode()))
+            memory.recompress()
+
+
 def job_write(path: Path, rng: random.Random, seconds: float, model: str = "") -> None:
     """Remember for some seconds; with a model also compress, and say when each batch was put."""
     memory = None
