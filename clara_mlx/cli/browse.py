@@ -25,7 +25,7 @@ from clara_mlx.cli.scope import Everywhere, Project, Scope
 from clara_mlx.cli.searched import say_how_it_was_searched
 
 if TYPE_CHECKING:
-    from clara_mlx.memory.describing import Description
+    from clara_mlx.memory.listing import Description
     from clara_mlx.serve.inspector.fates import Fate
     from clara_mlx.store.browsing import Listed
     from clara_mlx.store.results import Hit
@@ -83,13 +83,10 @@ def list_(
     """
     from rich.table import Table
 
-    from clara_mlx.store import browsing
-
     with open_memory(db) as memory:
         where = Scope.chosen(everywhere, project).narrow(memory, where)
-        memory.file.settle()
-        total = browsing.count(memory.file, where)
-        rows = browsing.page(memory.file, where, most, skip, sort.value)
+        total = memory.count(where)
+        rows = memory.page(where, most, skip, sort.value)
     table = Table("handle", "time", "source", "session", "bytes", "what", box=None)
     for row in rows:
         table.add_row(
@@ -131,11 +128,10 @@ def show(
     on the page that one call of `expand` gives, or further on in the original. `clara-mlx original`
     prints the memory itself.
     """
-    from clara_mlx.memory.describing import describe
     from clara_mlx.serve.inspector.fates import first_page_end, follow, tally
 
     with open_memory(db) as memory:
-        about = describe(memory, handle)
+        about = memory.describe(handle)
         text = memory.text(handle) if about.sent else ""
         first_page = first_page_end(memory, handle, text) if about.sent else 0
     # Its own block is the first; a fold that tells of it, too, says less.

@@ -73,17 +73,11 @@ class Scope:
         Memories that belong to no project are in every scope. A filter that names handles, a
         session or a project is specific enough, and stays as it is.
         """
-        from clara_mlx.store import browsing
-        from clara_mlx.store.settled_file import SEARCH_SECONDS
-
         if self.root is None or where.keys() & {"handle", "session", PROJECT}:
             return where
-        memory.file.settle(SEARCH_SECONDS)
-        inside = [one for one in browsing.projects(memory.file) if self.holds(one)]
+        inside = [one for one in memory.projects() if self.holds(one)]
         scoped = {**where, PROJECT: [*inside, None]}
-        self._say(
-            browsing.count(memory.file, where) - browsing.count(memory.file, scoped), "memories"
-        )
+        self._say(memory.count(where) - memory.count(scoped), "memories")
         return scoped
 
     def narrow_ledger(self, memory: Memory, where: dict[str, Any]) -> dict[str, Any]:

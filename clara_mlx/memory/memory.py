@@ -13,6 +13,7 @@ from clara_mlx.memory.compressing import Compressing
 from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.memory.exporting import Exports
 from clara_mlx.memory.ledger import Ledger
+from clara_mlx.memory.listing import Listings
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.file import File
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Mode = Literal["latent", "text", "hybrid"]
 
 
-class Memory(Exports):
+class Memory(Exports, Listings):
     """A memory file, with or without the compressor of its texts. Made by `open`.
 
     Without one it remembers, recalls by text and gives originals back; what it remembers is

@@ -50,6 +50,7 @@ def test_neither_answers_nor_outputs_nor_later_messages_say_it() -> None:
     assert project_of([*late, {"role": "user", "content": text}]) == ""
 
 
+@pytest.mark.alone
 def test_a_long_text_is_looked_through_quickly() -> None:
     hostile = [{"role": "user", "content": "working directory:" * 500_000}]
     begun = time.perf_counter()

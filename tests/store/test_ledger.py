@@ -170,6 +170,7 @@ def test_a_forgotten_session_leaves_its_figures_without_its_name(store: Store) -
     assert (all_.rounds, all_.tokens_in) == (3, 3000)
 
 
+@pytest.mark.alone
 def test_a_batch_is_cheap_and_nothing_of_a_failed_one_is_kept(store: Store) -> None:
     with pytest.raises(StoreError):
         ledger.write(store, [a_round(), a_round(tokens_in=2**70)])
