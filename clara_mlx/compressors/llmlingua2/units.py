@@ -14,6 +14,7 @@ from enum import IntEnum
 
 from clara_mlx.compressors.llmlingua2.words import Word
 from clara_mlx.tool_outputs.identifiers import occurrences
+from clara_mlx.tool_outputs.pieces import find_all
 
 # parse_header, shop.prices, std::vector, test-data, 3.14
 _NAME = re.compile(r"\w++(?:[.:-]{1,2}+\w++)*+")
@@ -69,7 +70,7 @@ def units(
     spans = list(_forced(text, force_tokens))
     if protect:
         spans += [_Span(one.start, one.end, Rank.IDENTIFIER) for one in occurrences(text)]
-        spans += [_Span(*match.span(), Rank.WORD) for match in _NAME.finditer(text)]
+        spans += [_Span(*match.span(), Rank.WORD) for match in find_all(_NAME, text)]
     spans.sort(key=lambda span: span.start)
     found = _merge(words, spans)
     if not keep_digits:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from clara_mlx.compressors.llmlingua2.encoder import (
@@ -102,7 +101,6 @@ class Reader:
             found = keep_probabilities(self.network, self.config, [rows[i] for i in batch])
             for number, row in zip(batch, found, strict=True):
                 kept[number] = row
-            mx.clear_cache()
         return kept
 
     @property
