@@ -149,6 +149,12 @@ def test_eight_bits_rate_words_much_the_same(llmlingua2: Load) -> None:
         assert max(abs(a.probability - b.probability) for a, b in pairs) < 0.1
 
 
+def test_a_sentence_without_spaces_is_no_name(llmlingua2: Load) -> None:
+    text = "海口市疾病预防控制中心专家介绍" * 2
+    shortened = llmlingua2("bert").shorten(text, rate=0.5)
+    assert 0 < len(shortened) < len(text)
+
+
 def test_settings_are_checked(llmlingua2: Load) -> None:
     model = llmlingua2("bert")
     for wrong in ({}, {"rate": 0.5, "target_tokens": 3}, {"rate": 1.5}, {"target_tokens": -1}):

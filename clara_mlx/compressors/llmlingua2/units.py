@@ -16,8 +16,9 @@ from clara_mlx.compressors.llmlingua2.words import Word
 from clara_mlx.tool_outputs.identifiers import occurrences
 from clara_mlx.tool_outputs.pieces import find_all
 
-# parse_header, shop.prices, std::vector, test-data, 3.14
-_NAME = re.compile(r"\w++(?:[.:-]{1,2}+\w++)*+")
+# parse_header, shop.prices, std::vector, test-data, 3.14; in ASCII, because a Chinese sentence is
+# one run of letters
+_NAME = re.compile(r"\w++(?:[.:-]{1,2}+\w++)*+", re.ASCII)
 
 
 class Rank(IntEnum):
