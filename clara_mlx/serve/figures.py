@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -205,8 +206,16 @@ def prompt_parts(
         tokens = message_tokens(said, count)
         # Most of a message is its text, which need not be escaped for a digest.
         text = said.pop("content") if isinstance(said.get("content"), str) else ""
-        parts.append((_digest(f"{json.dumps(said, sort_keys=True)}\n{text}"), tokens))
+        only_role = said.keys() == {"role"}
+        rest = _only_role(str(said["role"])) if only_role else json.dumps(said, sort_keys=True)
+        parts.append((_digest(f"{rest}\n{text}"), tokens))
     return parts
+
+
+@lru_cache(maxsize=32)
+def _only_role(role: str) -> str:
+    """What is left of most messages without their texts, as JSON."""
+    return json.dumps({"role": role})
 
 
 def _digest(text: str) -> bytes:
