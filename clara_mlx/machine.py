@@ -28,7 +28,9 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "device": str(device.type).removeprefix("DeviceType."),
-        "preloaded": os.environ.get("LD_PRELOAD", ""),
+        "preloaded": " ".join(
+            Path(name).name for name in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
+        ),
         "python": platform.python_version(),
         "mlx": version("mlx"),
         "mlx-lm": version("mlx-lm"),

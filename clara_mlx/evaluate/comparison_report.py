@@ -65,7 +65,8 @@ def page(report: dict[str, Any]) -> str:
 
 def grids(report: dict[str, Any]) -> list[Grid]:
     """The tables: what is kept, and what it costs."""
-    return [_kept_grid(report), _cost_grid(report)]
+    kept = _kept_grid(report)
+    return [*([kept] if kept.rows else []), _cost_grid(report)]
 
 
 def to_markdown(report: dict[str, Any]) -> str:
