@@ -26,6 +26,9 @@ Span = tuple[int, int]
 #: Tokens of a text for each that a memory stores; the paper's results are at 2 to 5.
 RATIO = 3.0
 
+# Grows when the same encoder shortens a text to another one than before.
+_RULE = 1
+
 
 class Shortened(str):
     """A shortened text, which also knows what it was made of.
@@ -93,7 +96,7 @@ class LlmLingua2:
 
     def __init__(self, reader: Reader, fingerprint: str, *, ratio: float = RATIO) -> None:
         self.ratio = ratio
-        self.fingerprint = fingerprint_of(fingerprint, ratio)
+        self.fingerprint = _fingerprint_of(fingerprint, ratio)
         self.reader = reader
 
     @property
@@ -198,9 +201,9 @@ class LlmLingua2:
         )
 
 
-def fingerprint_of(checkpoint: str, ratio: float) -> str:
+def _fingerprint_of(checkpoint: str, ratio: float) -> str:
     """The hash that tells what a memory stores of a text from what another setting would."""
-    identity = {"checkpoint": checkpoint, "ratio": ratio, "protect": True}
+    identity = {"checkpoint": checkpoint, "ratio": ratio, "rule": _RULE}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
