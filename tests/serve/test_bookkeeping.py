@@ -50,7 +50,7 @@ def check_metrics(found: Sums, counted: dict[str, float]) -> None:
 
 
 def work(
-    path: Path, reasoner: LoggingReasoner, steps: int = 15, **settings: Any
+    path: Path, reasoner: LoggingReasoner, steps: int = 12, **settings: Any
 ) -> tuple[int, dict[str, float]]:
     """A recorded agent's work; returns its requests, and the metrics at its end."""
     messages = captured_run(steps)
@@ -108,7 +108,7 @@ def test_sums_are_those_of_the_metrics_and_of_the_reasoners_log(tmp_path: Path) 
 def test_what_a_server_does_not_report_is_estimated_and_marked(tmp_path: Path, whole: bool) -> None:
     budget = Budget(**{**vars(SMALL), "cache": "whole" if whole else "trimmable"})
     reasoner = LoggingReasoner(states_cached=False, whole=whole)
-    messages = captured_run(10)
+    messages = captured_run(8)
     with (
         Upstream(reasoner.replies).running() as url,
         gateway(tmp_path, url, budget=budget, cache_known_by="setting") as gate,
