@@ -34,8 +34,10 @@ DOCUMENTS = [
     for one in expected(variant)["documents"]
     if one["name"] not in LONG.get(variant, ())
 ]
+#: Cases of which every step is generated, not only the first six.
+WHOLE = sized(("specials", "two_docs"), tuple(name for _, name in CASES))
 #: Cases that are also generated with a repetition penalty.
-PENALISED = sized(("end_in_text", "two_docs"), tuple(name for _, name in CASES))
+PENALISED = sized(("end_in_text",), tuple(name for _, name in CASES))
 
 
 @pytest.mark.parametrize(("variant", "name"), DOCUMENTS)
@@ -54,7 +56,7 @@ def test_documents_become_the_same_latents(lclm: Load, variant: str, name: str) 
 @pytest.mark.parametrize("variant", LCLM_VARIANTS)
 def test_documents_in_one_batch_are_the_same(lclm: Load, variant: str) -> None:
     """Whatever their lengths are; special-token strings are text here."""
-    left_out = "specials", "windows", *LONG.get(variant, ())
+    left_out = "specials", *sized(("window", "window_plus_one", "windows"), ())
     documents = [d for d in expected(variant)["documents"] if d["name"] not in left_out]
     together = fresh(lclm(variant)).compress_batch([d["text"] for d in documents])
     for document_, compressed in zip(documents, together, strict=True):
@@ -79,10 +81,12 @@ def test_prompts_in_the_published_form(lclm: Load, variant: str, name: str) -> N
     assert prompt.slots == places
     logits = model.decoder(mx.array([prompt.ids]), None, model.embeddings(prompt)[None])[0, -1]
     assert np.abs(np.array(logits) - golden[f"case.{name}.first_logits"]).max() < LOGITS
-    responses = list(model.stream_responses(case["prompt"], 24))
-    assert [r.token for r in responses] == golden[f"case.{name}.token_ids"].tolist()
+    steps = 24 if name in WHOLE else 6
+    responses = list(model.stream_responses(case["prompt"], steps))
+    assert [r.token for r in responses] == golden[f"case.{name}.token_ids"][:steps].tolist()
     assert {r.prompt_tokens for r in responses} == {case["n_prompt_tokens"]}
-    assert "".join(r.text for r in responses) == case["text_without_specials"]
+    if steps == 24:
+        assert "".join(r.text for r in responses) == case["text_without_specials"]
     if name in PENALISED:
         responses = list(model.stream_responses(case["prompt"], 24, repetition_penalty=1.1))
         theirs = golden[f"case.{name}.token_ids_rep1.1"].tolist()
