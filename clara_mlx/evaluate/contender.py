@@ -112,8 +112,11 @@ def measure(contender: Contender, exam: Exam, progress: Progress | None = None) 
         latent = LatentExam(compressor, exam, tokens, contender.max_tokens, report)
         found |= latent.measure() | measure_memory(compressor, exam, contender.max_tokens, report)
         found["memory"] = _memory_used(before)
-        rivals = map(open_compressor, contender.rivals)
-        found["at_its_positions"] = [latent.against(one) for one in rivals if is_textual(one)]
+        found["at_its_positions"] = [
+            {**latent.against(rival), "name": label_of(name)}
+            for name in contender.rivals
+            if is_textual(rival := open_compressor(name))
+        ]
     elif is_textual(compressor):
         found |= measure_textual(compressor, exam, contender.rates, tokens, report)
         found["memory"] = _memory_used(before)
