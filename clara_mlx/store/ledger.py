@@ -27,6 +27,9 @@ MOST_ROUNDS = 20_000
 #: Rows of sums that have their session; above it, the oldest days are summed over their sessions.
 MOST_SUMS = 50_000
 
+# Rounds after which it is looked again whether there are too many: counting takes milliseconds.
+_LOOK_EVERY = 100
+
 # Rounds above the most before some are deleted, so that not every write deletes.
 _SLACK = 500
 
@@ -121,18 +124,20 @@ def write(file: File, rounds: Sequence[Round]) -> None:
     if not rounds:
         return
     with file.write(synced=False) as connection:
-        for one in rounds:
-            _insert(connection, one)
-        _delete_oldest(connection)
+        ids = [_insert(connection, one) for one in rounds]
+        if any(id % _LOOK_EVERY == 0 for id in ids):
+            _delete_oldest(connection)
 
 
-def _insert(connection: Connection, one: Round) -> None:
+def _insert(connection: Connection, one: Round) -> int:
+    """Add a round to the ledger and to the sums of its day; returns its id."""
     values = [getattr(one, name) for name in _COLUMNS]
     marks = ",".join("?" * len(_COLUMNS))
     id = connection.execute(
         f"INSERT INTO rounds ({','.join(_COLUMNS)}, compacted) VALUES ({marks}, ?)",
         [*values, len(one.compacted)],
     ).lastrowid
+    assert id is not None  # a row was inserted
     uses = [(handle, id, "compacted") for handle in one.compacted]
     uses += [(handle, id, tool) for handle, tool in one.asked]
     connection.executemany("INSERT OR IGNORE INTO uses (handle, round, how) VALUES (?, ?, ?)", uses)
@@ -143,6 +148,7 @@ def _insert(connection: Connection, one: Round) -> None:
         "FROM rounds WHERE id = ? GROUP BY id",
         (day, id),
     )
+    return id
 
 
 def _add_sums(connection: Connection, select: str, parameters: Iterable[object]) -> None:

@@ -128,6 +128,7 @@ def test_it_grows_no_further_than_its_bounds_and_the_sums_stay(
     monkeypatch.setattr(ledger, "MOST_ROUNDS", 20)
     monkeypatch.setattr(ledger, "MOST_SUMS", 10)
     monkeypatch.setattr(ledger, "_SLACK", 2)
+    monkeypatch.setattr(ledger, "_LOOK_EVERY", 1)
     for number in range(50):
         ledger.write(store, [a_round(f"s{number}", NOON + number * DAY, compacted=("m-1",))])
     assert store.read("SELECT count(*) FROM rounds")[0][0] <= 22
@@ -147,6 +148,7 @@ def test_names_that_others_think_of_are_bounded_too(
 ) -> None:
     monkeypatch.setattr(ledger, "MOST_SUMS", 10)
     monkeypatch.setattr(ledger, "_SLACK", 2)
+    monkeypatch.setattr(ledger, "_LOOK_EVERY", 1)
     for number in range(60):
         ledger.write(store, [a_round("", NOON + number % 3 * DAY, model=f"model {number}")])
     assert store.read("SELECT count(*) FROM days")[0][0] <= 15
