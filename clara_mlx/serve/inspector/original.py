@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clara_mlx.errors import NotFound
 from clara_mlx.memory import Memory
 from clara_mlx.serve.inspector.fates import Fate, Followed, first_page_end, follow, tally
-from clara_mlx.store import browsing
 from clara_mlx.store.browsing import Listed, Standing
 from clara_mlx.store.sums import Use
 
@@ -20,20 +20,11 @@ PAGE_CHARACTERS = 16_000
 # Characters before the end of a page in which a line's end is looked for.
 _SLACK = 2_000
 
-# The texts that are shown of those that stand for a memory, or tell of it.
-_MOST_STANDING = 20
-
-# Characters that are shown of each.
+# Characters that are shown of a text that stands for the memory or tells of it.
 _STANDING_CHARACTERS = 16_000
-
-# Rounds that are named which have used it.
-_MOST_USES = 50
 
 # Characters that are shown of a value of metadata.
 _VALUE_CHARACTERS = 300
-
-# Other memories of the same content that are named.
-_MOST_TWINS = 10
 
 
 @dataclass(frozen=True)
@@ -92,28 +83,24 @@ def read_memory(memory: Memory, handle: str, number: int, by: int = 0) -> Memory
         by: Which of the texts that are sent the facts are followed by, from 0; its own block is
             the first. A conversation sends one of them: a later fold takes a block's place.
     """
-    if not memory.has(handle):
-        return None
-    text = memory.text(handle)  # which moves it into the file, if it waits beside it
-    memory.file.bring([handle])
-    row = browsing.by_handle(memory.file, [handle]).get(handle)
-    if row is None:
+    try:
+        about, text = memory.describe(handle), memory.text(handle)
+    except NotFound:
         return None
     pages = page_count(text)
     number = min(max(1, number), pages)
     start, end = page_span(text, number)
-    found = browsing.standing(memory.file, handle, _MOST_STANDING)
+    found = about.standing
     by = by if by < len(found) else 0
     # A note repeats lines of a text, it does not stand for it.
-    replaced = any(one.kind != "note" for one in found)
+    replaced = bool(about.sent)
     first_page = first_page_end(memory, handle, text) if replaced else len(text)
     facts = follow(text, start, end, found[by].text if replaced else None, first_page)
-    chunks = browsing.chunk_sizes(memory.file, handle)
     return MemoryPage(
-        memory=row,
+        memory=about.memory,
         characters=len(text),
-        chunks=chunks[0],
-        tokens=chunks[1],
+        chunks=about.chunks,
+        tokens=about.tokens,
         number=number,
         pages=pages,
         lines=list(lines_of(text, start, end, facts)),
@@ -129,8 +116,8 @@ def read_memory(memory: Memory, handle: str, number: int, by: int = 0) -> Memory
         ],
         by=by,
         replaced=replaced,
-        twins=browsing.same_content(memory.file, handle, _MOST_TWINS),
-        used=memory.ledger.uses(handle, _MOST_USES),
+        twins=about.twins,
+        used=about.uses,
     )
 
 
