@@ -89,7 +89,8 @@ def calls_by_result(
     earlier: dict[str, Mapping[str, Any]] | None = None
     found: dict[int, tuple[str, str]] = {}
     for index, message in enumerate(messages[first:], first):
-        calls.update(_calls_by_id(message))
+        if message.get("tool_calls"):
+            calls.update(_calls_by_id(message))
         if message.get("role") == "tool":
             id = str(message.get("tool_call_id"))
             if id not in calls and earlier is None:  # it came late, or its call is lost
