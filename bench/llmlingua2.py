@@ -201,7 +201,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"{about['processor']}, {about['cores']} cores, {about['system']}; mlx {about['mlx']} on "
         f"the {about['device']}, preloaded: {about['preloaded'] or 'nothing'}; {about['date']}; "
-        f"medians of {results['repeats']}.",
+        + (f"medians of {results['repeats']}." if results["repeats"] else "not timed."),
         "",
         "| | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
