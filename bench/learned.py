@@ -37,7 +37,7 @@ from clara_mlx.train.losses import Network
 from clara_mlx.train.run import Run
 
 BATCH = 8  # texts of a step
-RATE = 3e-4  # the stage's own learning rate
+RATE = 3e-4  # of the adapter: the stage's own
 
 
 def run_stage(work: Path, student: Path, teacher: Path, texts: list[str], steps: int) -> Path:
@@ -86,9 +86,14 @@ def with_groups(folder: Path) -> tuple[Clara, list[Grouped]]:
 
 
 def train_scales(
-    clara: Clara, layers: list[Grouped], texts: list[str], teacher: Clara, steps: int
+    clara: Clara,
+    layers: list[Grouped],
+    texts: list[str],
+    teacher: Clara,
+    steps: int,
+    rate: float,
 ) -> None:
-    """Train scales, biases and the encoder's adapter, in place."""
+    """Train scales and biases, at their own rate, and the encoder's adapter, in place."""
     memory = clara.config.memory_tokens
     network = Network(clara.network, clara.lora, memory)
     inputs = [clara.prompts.encoder_input(clara.tokenizer.encode(text)) for text in texts]
@@ -103,15 +108,18 @@ def train_scales(
 
     def loss(trained: Any, batch: losses.Arrays) -> mx.array:
         own = groups()
-        put(trained["groups"])
+        put(trained["groups"]["layers"])
         with parameters.in_place(clara.network, clara.lora, trained["adapters"]):
             value, _ = losses.imitation(network, batch)
         put(own)
         return value
 
     adapters = parameters.collect(clara.network, clara.lora, ("encoder",), rows=False)
-    trained: Any = {"adapters": adapters, "groups": groups()}
-    optimiser = optim.AdamW(learning_rate=optim.cosine_decay(RATE, steps), weight_decay=0.0)
+    trained: Any = {"adapters": adapters, "groups": {"layers": groups()}}
+    optimisers = {
+        part: optim.AdamW(learning_rate=optim.cosine_decay(peak, steps), weight_decay=0.0)
+        for part, peak in (("adapters", RATE), ("groups", rate))
+    }
     gradient = mx.value_and_grad(loss)
     draw = random.Random(0)
     order = sorted(range(len(texts)), key=lambda i: len(inputs[i]))  # pads batches little
@@ -128,15 +136,17 @@ def train_scales(
             "teacher_latents": mx.array(targets[chosen]),
         }
         _, gradients = gradient(trained, batch)
-        trained = optimiser.apply_gradients(gradients, trained)
-        mx.eval(trained, optimiser.state)
+        for part, optimiser in optimisers.items():
+            trained[part] = optimiser.apply_gradients(gradients[part], trained[part])
+            mx.eval(trained[part], optimiser.state)
     parameters.put(clara.network, clara.lora, trained["adapters"])
-    put(trained["groups"])
+    put(trained["groups"]["layers"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--scales-rate", type=float, default=RATE)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3])
     parser.add_argument("--per-tool", type=int, default=5)
     options = parser.parse_args()
@@ -159,7 +169,8 @@ def main() -> None:
             row["distil"] = measure(load_dequantised(made), probes, texts, exact)
             print(row, flush=True)
             clara, layers = with_groups(student)
-            train_scales(clara, layers, lessons, load(teacher), options.steps)
+            rate = options.scales_rate
+            train_scales(clara, layers, lessons, load(teacher), options.steps, rate)
             row["with scales"] = measure(clara, probes, texts, exact)
             rows.append(row)
             for way, figures in list(row.items())[1:]:
