@@ -23,9 +23,9 @@ MODES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "mxfp8": ((8,), (32,)),
 }
 
-#: Our own recipe, by measured effect (bench/quantisation_kinds.py): the matrices that change latents
-#: most for their size, at 6 bits, and all others at 4. At the size of mlx-lm's mixed_4_6, which has
-#: lm_head at 6, latents lose 0.4 to 0.65 times as much; none of them passes lm_head.
+#: Our own recipe, by measured effect (bench/quantisation_kinds.py): the matrices that change
+#: latents most for their size, at 6 bits, and all others at 4. At the size of mlx-lm's mixed_4_6,
+#: which has lm_head at 6, latents lose 0.4 to 0.65 times as much; none of them passes lm_head.
 LATENTS_4_6 = "latents_4_6"
 _LATENTS_KINDS = ("embed_tokens", "v_proj", "o_proj")
 
