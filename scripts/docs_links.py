@@ -8,8 +8,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
-# A link's target that leaves docs/, and what may follow it.
-_OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
+# A link's target that leaves docs/, up to its end; targets are short.
+_OUTSIDE = re.compile(r"\]\(\.\./([^()\s]{1,200})\)")
 
 
 def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
@@ -20,10 +20,10 @@ def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
     """
 
     def to_repository(link: re.Match[str]) -> str:
-        path, place = link[1], link[2] or ""
+        path, sign, place = link[1].partition("#")
         if not (ROOT / path).exists():
             raise FileNotFoundError(f"a page links to {path}, which is not in the repository")
         kind = "tree" if (ROOT / path).is_dir() else "blob"
-        return f"]({config['repo_url'].rstrip('/')}/{kind}/main/{path}{place})"
+        return f"]({config['repo_url'].rstrip('/')}/{kind}/main/{path}{sign}{place})"
 
     return _OUTSIDE.sub(to_repository, markdown)

@@ -8,7 +8,7 @@ import platform
 _EXTRAS = {
     "anyio": "serve",
     "httpx2": "serve",
-    "jinja2": "evaluate",
+    "jinja2": "serve",
     "matplotlib": "evaluate",
     "mcp": "serve",
     "prometheus_client": "serve",

@@ -25,11 +25,14 @@ _HEAD_CHARACTERS = 600
 #: What memories may have in common.
 Common = Literal["source", "session", "project"]
 
-# The same as SQL; the project stands in the metadata, and has an index there.
+# The project stands in the metadata, which may be damaged; the index is on exactly this.
+_PROJECT = """CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$."project"') END"""
+
+# The same as SQL.
 _COMMON: dict[Common, str] = {
     "source": "source",
     "session": "session",
-    "project": "json_extract(metadata, '$.\"project\"')",
+    "project": _PROJECT,
 }
 
 
@@ -105,7 +108,7 @@ def page(
 def projects(file: File) -> list[str]:
     """The projects that memories belong to, by name."""
     rows = file.read(
-        """SELECT DISTINCT json_extract(metadata, '$."project"') AS project FROM memories """
+        f"SELECT DISTINCT {_PROJECT} AS project FROM memories "
         "WHERE project IS NOT NULL ORDER BY project"
     )
     return [row[0] for row in rows if isinstance(row[0], str)]

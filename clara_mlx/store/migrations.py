@@ -239,7 +239,10 @@ def m005_create_ledger(connection: Connection) -> None:
             PRIMARY KEY (day, session, project, agent, model)
         ) WITHOUT ROWID""",
         "CREATE INDEX days_session ON days (session)",
-        """CREATE INDEX memories_project ON memories (json_extract(metadata, '$."project"'))""",
+        # Damaged metadata, which an older version let in, harms nobody.
+        """CREATE INDEX memories_project ON memories (
+            CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$."project"') END
+        )""",
     ):
         connection.execute(statement)
 

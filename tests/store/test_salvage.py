@@ -18,11 +18,14 @@ COUNT = 40
 
 @pytest.fixture
 def texts(tmp_path: Path) -> dict[str, str]:
-    """The originals, by handle, of a file at ``m.db`` that was closed."""
+    """The originals, by handle, of a file at ``m.db`` that was closed.
+
+    They are large beside the schema, of which a fifth of the file must still have all.
+    """
     with Memory.open(tmp_path / "m.db") as memory:
         return {
             memory.remember(text): text
-            for text in (f"text {number} {os.urandom(1500).hex()}" for number in range(COUNT))
+            for text in (f"text {number} {os.urandom(9000).hex()}" for number in range(COUNT))
         }
 
 
