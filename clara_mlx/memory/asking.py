@@ -59,6 +59,13 @@ def is_narrow(where: Where) -> bool:
     return any(value is not None for value in (where or {}).values())
 
 
+def floor_for(where: Where, floor: float | None) -> float | None:
+    """The floor of a question: none but a given one where its text is named by its handle."""
+    if floor is None and (where or {}).get("handle") is not None:
+        return float("-inf")
+    return floor
+
+
 def naming(hits: list[Hit]) -> list[Hit]:
     """The hits worth reading where only words were searched: those with enough of the question."""
     return [hit for hit in hits if (hit.share or 0.0) >= ENOUGH_WORDS]

@@ -307,8 +307,9 @@ class Memory(Exports, Listings):
         compressing = self._need_compressor("asking")
         compressing.work("asking")
         hits = self.recall(question, k, where)
+        floor = asking.floor_for(where, self.floor)
         narrow = asking.is_narrow(where)
-        return compressing.answer(question, hits, self.floor, narrow, max_tokens)
+        return compressing.answer(question, hits, floor, narrow, max_tokens)
 
     def shortened(self, handle: str) -> str:
         """What stands for a memory: its text as a textual compressor shortens it.

@@ -148,3 +148,16 @@ def test_an_answer_says_whether_it_is_grounded(
         monkeypatch.setattr(type(memory.clara), "stream_answer", lambda *_, said=said: iter([said]))
         answer = memory.ask("What is the port?")
         assert (answer.text, answer.grounded) == (said, grounded)
+
+
+def test_a_text_that_is_named_by_its_handle_is_read(
+    memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clara_mlx.memory.asking.UNMEASURED", Calibration(0.9, 0.05))
+    handle = memory.recall("port", 1)[0].handle
+    question = "What is the capital of France?"
+    assert memory.ask(question, where={"source": "git"}, max_tokens=3).text == NOTHING_FOUND
+    named = memory.ask(question, where={"handle": handle}, max_tokens=3)
+    assert {hit.handle for hit in named.evidence} == {handle}
+    memory.floor = 0.99  # a floor that was asked for counts always
+    assert memory.ask(question, where={"handle": handle}, max_tokens=3).text == NOTHING_FOUND
