@@ -25,6 +25,9 @@ def say_how_it_was_searched(memory: Memory, *, with_model: bool) -> None:
             f"(searched by words only: no model was given; --model or {MODEL.name} names one)",
             err=True,
         )
+    elif not getattr(memory.compressor, "searches", False):
+        name = getattr(memory.compressor, "name", "this compressor")
+        typer.echo(f"(searched by words only: {name} does not compare by meaning)", err=True)
     elif status.compressed < status.chunks:
         typer.echo(
             f"(by meaning, {status.compressed:,} of {status.chunks:,} chunks were searched, which "
