@@ -212,7 +212,7 @@ def search(
     with open_memory(db, model, compressor) as memory:
         where = Scope.chosen(everywhere, project).narrow(memory, where)
         hits = memory.recall(query, k, where or None)
-        say_how_it_was_searched(memory, with_model=memory.compressor is not None)
+        say_how_it_was_searched(memory)
     found = [_found(hit) for hit in hits]
     width = max((len(f"{one['handle']}:{one['line']}") for one in found), default=0)
     words = {word for word in query.lower().split() if len(word) > 1}

@@ -187,7 +187,7 @@ def recall(
         where = Scope.chosen(everywhere, project).narrow(memory, where)
         hits = memory.recall(query, k, where, mode=cast("Mode", mode), exact=exact)
         if mode == "hybrid":
-            say_how_it_was_searched(memory, with_model=memory.compressor is not None)
+            say_how_it_was_searched(memory)
     lines = [_format_hit(hit, f"{' + '.join(hit.found_by)} {hit.score:.2f}") for hit in hits]
     emit([dataclasses.asdict(hit) for hit in hits], lines or ["nothing found"], as_json)
 

@@ -15,7 +15,6 @@ from trajectories import trajectory
 from typer import BadParameter
 
 from clara_mlx.cli.scope import Scope, find_root
-from clara_mlx.cli.searched import say_how_it_was_searched
 from clara_mlx.cli.times import read_time
 from clara_mlx.context import Budget, Context
 from clara_mlx.memory import Memory
@@ -195,12 +194,13 @@ def test_a_search_prints_the_line_that_matches_with_its_number(run: Run) -> None
 
 
 def test_a_search_with_a_model_says_what_is_not_compressed(
-    memory: Memory, capsys: pytest.CaptureFixture[str]
+    run: Run, folder: Callable[..., Path]
 ) -> None:
-    memory.remember("not compressed yet")
-    say_how_it_was_searched(memory, with_model=True)
-    said = capsys.readouterr().err
+    remember(run, "not compressed yet")
+    said = run("search", "compressed", "--model", folder("c16", "e2e")).stderr
     assert "0 of 1 chunks" in said and "flush" in said
+    said = run("search", "compressed", "--compressor", "extractive").stderr
+    assert "extractive does not compare by meaning" in said
 
 
 # -- show --------------------------------------------------------------------------------------
