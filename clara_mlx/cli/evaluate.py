@@ -94,15 +94,16 @@ def evaluate(
 
     `clara-mlx evaluate clara-7b-q8 clara-7b-q4 --probes my-probes.jsonl`
 
-    Writes report.json and report.html. Every answer is written to answers.jsonl at once, so an
-    interrupted run continues where it stopped.
+    Writes report.json and report.html, and ends with verdicts: is less than 10% lost at 16x, is
+    recall above 95%, is the context shorter by half? Every answer is written to answers.jsonl at
+    once, so an interrupted run continues where it stopped.
 
     `clara-mlx evaluate --compressor clara-7b-q8 --compressor extractive --compressor bm25`
 
     With --compressor, everything named is measured by the same questions at equal budgets:
     compressors.json, compressors.html and compressors.svg. docs/COMPRESSORS.md says how to read it.
     """
-    from clara_mlx.evaluate import report, tables
+    from clara_mlx.evaluate import report, tables, verdicts
 
     models = models or ([] if compressor or mechanics else model)
     if markdown is not None:
@@ -118,7 +119,7 @@ def evaluate(
     from clara_mlx.evaluate import run
 
     if html:
-        report.require_page_libraries()  # before hours of work
+        report.require_page_libraries("leave the page out with --no-html")  # before hours of work
     base = run.QUICK if quick else run.Settings()
     settings = replace(
         base,
@@ -142,7 +143,8 @@ def evaluate(
         result = run.evaluate(models or [], to, settings, progress)
     written = report.write(result, to, html=html)
     grids = [grid.to_rich() for grid in tables.main_grids(result)]
-    emit(result, [*grids, *(f"wrote {file}" for file in written)], as_json)
+    verdict = verdicts.table_of(verdicts.of_evaluation(result))
+    emit(result, [*grids, *(f"wrote {file}" for file in written), verdict], as_json)
 
 
 def _rates(given: str) -> tuple[float, ...]:
@@ -179,8 +181,8 @@ def _compare(
 
 def _markdown(file: Path) -> str:
     """The tables of a report or a comparison."""
-    from clara_mlx.evaluate import comparison_report, report, tables
+    from clara_mlx.evaluate import comparison_report, report
 
     if comparison_report.is_comparison(file):
         return comparison_report.to_markdown(comparison_report.read(file))
-    return tables.to_markdown(report.read(file))
+    return report.to_markdown(report.read(file))

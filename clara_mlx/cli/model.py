@@ -291,17 +291,23 @@ def bench(
             min=0, help="How many outputs to remember, recall and ask about; 0: no memory."
         ),
     ] = 40,
+    to: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the report: bench.json, bench.md, bench.html with plots."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure memory and latency on this machine: load, compress, encode a query, answer, recall.
 
-    `clara-mlx bench clara-7b-q8 --json > bench.json`
+    `clara-mlx bench clara-7b-q8 --to bench`
 
     It ends with verdicts: does it load in 8 GB, is a document compressed in 100 ms, are the ten
     best found in 20 ms? What `clara-mlx evaluate` says: whether they are the right ones.
     """
-    from clara_mlx.evaluate import speed
+    from clara_mlx.evaluate import report, speed, speed_report
 
+    if to is not None:
+        report.require_page_libraries("leave --to out")  # before it is measured
     with progress_bar("measuring") as progress:
         result = speed.measure(
             require_model(named or model, "measuring"),
@@ -312,7 +318,9 @@ def bench(
             outputs=outputs,
             progress=progress,
         )
-    emit(result, speed.tables(result), as_json)
+    written = speed_report.write(result, to) if to is not None else []
+    *shown, verdict = speed_report.to_terminal(result)
+    emit(result, [*shown, *(f"wrote {file}" for file in written), verdict], as_json)
 
 
 def _parse_numbers(text: str, option: str) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from clara_mlx.evaluate import plots
 from clara_mlx.evaluate.comparison import FORMAT
+from clara_mlx.evaluate.drawing import alone
 from clara_mlx.evaluate.report import printable, read_json, render
 from clara_mlx.evaluate.tables import Grid, percent
 from clara_mlx.store.atomic import write_text
@@ -29,7 +30,7 @@ def write(report: dict[str, Any], folder: Path, *, html: bool) -> list[Path]:
     files = {folder / f"{STEM}.json": json.dumps(report, indent=1) + "\n"}
     if html:
         files[folder / f"{STEM}.html"] = page(report)
-        files[folder / f"{STEM}.svg"] = plots.retention_by_rate(printable(report))
+        files[folder / f"{STEM}.svg"] = alone(plots.retention_by_rate(printable(report)))
     for file, text in files.items():
         write_text(file, text)
     return list(files)

@@ -36,9 +36,14 @@ DEFINITIONS = {
         "probe. A single document has no interval."
     ),
     "difference": (
-        "Mean of the differences probe by probe (paired), and 1.96 standard errors on either side, "
-        "estimated between documents in the same way. An interval of no width says that all "
-        "documents agree, not that there is no doubt."
+        "Mean of the differences probe by probe (paired), with the 95% interval of Agresti and Min "
+        "(2005), which has a width even if no probe differs, for the number of independent probes "
+        "that would be as certain, estimated between documents in the same way."
+    ),
+    "kept": (
+        "The share answered exactly from latents, as a share of what the same decoder answers "
+        "exactly from the text, with the 95% interval of Bonett and Price (2006) for paired "
+        "shares, for the same number of independent probes. What is lost is the rest."
     ),
 }
 
@@ -113,22 +118,77 @@ def share(documents: Sequence[int], values: Any) -> Estimate:
 
 def wilson(mean: float, number: float) -> Estimate:
     """A share of so many independent probes, with Wilson's 95% score interval."""
-    scale = 1 + _Z**2 / number
-    centre = (mean + _Z**2 / (2 * number)) / scale
-    half = _Z / scale * sqrt(mean * (1 - mean) / number + (_Z / (2 * number)) ** 2)
-    return Estimate(mean, max(0.0, centre - half), min(1.0, centre + half))
+    low, high = _wilson(mean, number, _Z)
+    return Estimate(mean, max(0.0, low), min(1.0, high))
+
+
+def _wilson(mean: float, number: float, errors: float) -> tuple[float, float]:
+    """The score interval with so many standard errors on either side."""
+    scale = 1 + errors**2 / number
+    centre = (mean + errors**2 / (2 * number)) / scale
+    half = errors / scale * sqrt(mean * (1 - mean) / number + (errors / (2 * number)) ** 2)
+    return centre - half, centre + half
 
 
 def difference(documents: Sequence[int], values: Any) -> Estimate:
-    """Mean of paired differences between -1 and 1, with the normal interval for clustered probes.
+    """Mean of paired differences between -1 and 1, with an interval for clustered probes.
 
-    The arguments and errors are those of `share`.
+    Agresti and Min (2005, Statistics in Medicine 24) add two pairs that are as unlike as they can
+    be, so that few pairs, or pairs that are all alike, are no certainty. The effective number of
+    pairs is found as in `share`, and so are the arguments and errors.
     """
-    mean, variance = _mean_and_variance(documents, values)
-    if variance is None:
+    figures = np.asarray(values, np.float64)
+    mean, effective = _pairs_as_certain(documents, figures)
+    if effective is None:
         return Estimate(mean, None, None)
-    half = _Z * sqrt(variance)
-    return Estimate(mean, max(-1.0, mean - half), min(1.0, mean + half))
+    total = effective + 2
+    gained = mean * effective
+    unlike = float(np.abs(figures).mean()) * effective + 1
+    half = _Z * sqrt(max(0.0, unlike - gained**2 / total)) / total
+    low, high = gained / total - half, gained / total + half
+    return Estimate(mean, max(-1.0, min(mean, low)), min(1.0, max(mean, high)))
+
+
+def kept(documents: Sequence[int], some: Any, all_of: Any) -> Estimate | None:
+    """A share of right answers relative to another on the same probes; None if that one is 0.
+
+    The interval is the hybrid score interval of Bonett and Price (2006, Biometrics 62) for a ratio
+    of paired shares, with the effective number of pairs of `difference`.
+
+    Args:
+        documents: The number of the document that each of n probes is about.
+        some: For each probe 1 if it is right where something was left out, else 0.
+        all_of: The same where nothing was.
+    """
+    one, other = np.asarray(some, np.float64), np.asarray(all_of, np.float64)
+    if not other.any():
+        return None
+    mean = float(one.mean() / other.mean())
+    _, effective = _pairs_as_certain(documents, one - other)
+    if effective is None:
+        return Estimate(mean, None, None)
+    right = float(one.mean()) * effective
+    right_before = float(other.mean()) * effective
+    both = float((one * other).mean()) * effective
+    either = right + right_before - both  # pairs of which neither is right say nothing
+    unlike = either - both
+    spread = sqrt((unlike + 2) / ((right + 1) * (right_before + 1)))
+    apart = sum(sqrt((1 - (n + 1) / (either + 2)) / (n + 1)) for n in (right, right_before))
+    errors = _Z * spread / apart  # so many on either side of each share: their errors go together
+    of_one = _wilson(right / either, either, errors)
+    of_other = _wilson(right_before / either, either, errors)
+    return Estimate(mean, of_one[0] / of_other[1], of_one[1] / of_other[0])
+
+
+def _pairs_as_certain(documents: Sequence[int], differences: Any) -> tuple[float, float | None]:
+    """Mean of paired differences, and the number of independent pairs that are as certain."""
+    mean, variance = _mean_and_variance(documents, differences)
+    if variance is None:
+        return mean, None
+    of_one = float(np.abs(differences).mean()) - mean**2
+    if not variance or not of_one:
+        return mean, len(set(documents))
+    return mean, max(1.0, min(len(differences), of_one / variance))
 
 
 def _mean_and_variance(documents: Sequence[int], values: Any) -> tuple[float, float | None]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from clara_mlx.evaluate.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, as_svg, new_figure
 from clara_mlx.evaluate.tables import DIMENSIONS, find_retention
 
 if TYPE_CHECKING:
@@ -15,67 +14,44 @@ if TYPE_CHECKING:
 
 # The methods that a breakdown shows; the tables beside it have all methods.
 _COLOURS = {
-    "latents": "#0b6e99",
-    "text": "#444444",
-    "bm25": "#d9822b",
-    "head": "#7b9e3f",
-    "tail": "#a05195",
-    "nothing": "#bbbbbb",
+    "latents": BLUE,
+    "text": INK,
+    "bm25": ORANGE,
+    "head": GREEN,
+    "tail": PURPLE,
+    "nothing": GREY,
 }
-_SEARCH_COLOURS = {"latent": "#0b6e99", "text": "#444444", "hybrid": "#d9822b"}
+_SEARCH_COLOURS = {"latent": BLUE, "text": INK, "hybrid": ORANGE}
 _ROW = 0.28  # height of a row, in inches
 _MARGINS = 1.1  # height above and below all rows together, in inches
 
 
-_STYLE = {
-    "svg.hashsalt": "clara-mlx",  # equal figures give equal texts
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,  # a dollar in a tool's name is a dollar
-}
-
-
-def _as_svg(draw: Callable[..., Figure]) -> Callable[..., str]:
-    """Make a function that draws a figure return it as SVG text, drawn in our style."""
-
-    @wraps(draw)
-    def draw_svg(*args: Any) -> str:
-        import matplotlib
-
-        text = io.StringIO()
-        with matplotlib.rc_context(_STYLE):
-            draw(*args).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        svg = text.getvalue()
-        return svg[svg.index("<svg") :]
-
-    return draw_svg
-
-
-@_as_svg
+@as_svg
 def retention(report: dict[str, Any]) -> Figure:
     """Exact answers of every method, with one panel for each set."""
     model, names = report["models"][0]["name"], list(report["sets"])
     methods = [m for m in report["methods"] if find_retention(report, model, names[0], m)][::-1]
-    figure = _figure(2.4 + 2.1 * len(names), _MARGINS + _ROW * len(methods))
+    figure = new_figure(2.4 + 2.1 * len(names), _MARGINS + _ROW * len(methods))
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
         entries = [find_retention(report, model, name, method) for method in methods]
         shares = [entry["all"]["exact"] for entry in entries if entry]
         colours = [_COLOURS.get(method, _COLOURS["latents"]) for method in methods]
         panel.barh(range(len(methods)), [100 * s["mean"] for s in shares], color=colours, alpha=0.8)
-        _draw_intervals(panel, range(len(methods)), shares, "#000000")
+        _draw_intervals(panel, range(len(methods)), shares, INK)
         panel.set(title=name, xlim=(0, 100), xlabel="% exact")
     panels[0].set_yticks(range(len(methods)), methods)
     return figure
 
 
-@_as_svg
+@as_svg
 def breakdown(report: dict[str, Any], name: str) -> Figure:
     """One set broken down: a panel for each dimension, a dot for each method."""
     model = report["models"][0]["name"]
     entries = {m: entry for m in _COLOURS if (entry := find_retention(report, model, name, m))}
     any_entry = next(iter(entries.values()))
     heights = [_MARGINS + _ROW * len(any_entry["by"][dimension]) for dimension in DIMENSIONS]
-    figure = _figure(9.5, sum(heights))
+    figure = new_figure(9.5, sum(heights))
     panels = figure.subplots(len(DIMENSIONS), 1, height_ratios=heights, squeeze=False)[:, 0]
     for panel, dimension in zip(panels, DIMENSIONS, strict=True):
         groups = list(any_entry["by"][dimension])
@@ -96,13 +72,13 @@ def breakdown(report: dict[str, Any], name: str) -> Figure:
     return figure
 
 
-@_as_svg
+@as_svg
 def recall(report: dict[str, Any]) -> Figure:
     """Recall over depth for each way to search, with one panel for each set."""
     memory = report["memory"]
     depths = memory["depths"]
     names = list(next(iter(memory["recall"].values()))["by"]["set"])
-    figure = _figure(1.5 + 2.4 * (len(names) + 1), 3.2)
+    figure = new_figure(1.5 + 2.4 * (len(names) + 1), 3.2)
     panels = figure.subplots(1, len(names) + 1, sharey=True, squeeze=False)[0]
     for panel, name in zip(panels, ["all", *names], strict=True):
         for way, figures in memory["recall"].items():
@@ -116,7 +92,7 @@ def recall(report: dict[str, Any]) -> Figure:
     return figure
 
 
-@_as_svg
+@as_svg
 def retention_by_rate(report: dict[str, Any]) -> Figure:
     """Facts kept over the rate, with one panel for each set of a comparison.
 
@@ -124,7 +100,7 @@ def retention_by_rate(report: dict[str, Any]) -> Figure:
     are what is kept before anybody asks, empty ones what is given when asked.
     """
     names = list(report["sets"])
-    figure = _figure(2.2 + 2.6 * len(names), 3.6)
+    figure = new_figure(2.2 + 2.6 * len(names), 3.6)
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     trained = [each for each in report["compressors"] if each["trained"]]
     for panel, name in zip(panels, names, strict=True):
@@ -175,9 +151,3 @@ def _draw_intervals(
     for height, share in zip(heights, shares, strict=True):
         if share["low"] is not None:
             panel.plot([100 * share["low"], 100 * share["high"]], [height] * 2, lw=1, color=colour)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")

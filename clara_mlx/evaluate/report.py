@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clara_mlx.errors import ClaraError, reason
-from clara_mlx.evaluate import plots, tables
+from clara_mlx.evaluate import plots, tables, verdicts
 from clara_mlx.evaluate.run import FORMAT
 from clara_mlx.store.atomic import write_text
 
@@ -17,8 +17,11 @@ from clara_mlx.store.atomic import write_text
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def require_page_libraries() -> None:
-    """Find out before a long run whether the HTML page can be made.
+def require_page_libraries(otherwise: str) -> None:
+    """Find out before a long run whether an HTML page can be made.
+
+    Args:
+        otherwise: How to do without, for the error.
 
     Raises:
         ClaraError: matplotlib or jinja2 is not installed.
@@ -27,7 +30,7 @@ def require_page_libraries() -> None:
     if missing:
         raise ClaraError(
             f"the HTML report needs {' and '.join(missing)}: pip install 'clara-mlx[evaluate]', "
-            "or leave the page out with --no-html"
+            f"or {otherwise}"
         )
 
 
@@ -73,7 +76,7 @@ def read_json(file: Path, part: str, newest: int) -> dict[str, Any]:
 
 
 def page(report: dict[str, Any]) -> str:
-    """The whole report as one HTML page; every text in it is escaped by the template."""
+    """The whole report as one HTML page, the verdicts first; every text in it is escaped."""
     from markupsafe import Markup
 
     report = printable(report)
@@ -81,6 +84,7 @@ def page(report: dict[str, Any]) -> str:
     return render(
         "report.html.jinja",
         report=report,
+        verdicts=verdicts.of_evaluation(report),
         grids=list(tables.main_grids(report)),
         retention_plot=Markup(plots.retention(report)),
         recall_plot=Markup(plots.recall(report)) if report["memory"] else None,
@@ -93,6 +97,19 @@ def page(report: dict[str, Any]) -> str:
         },
         provenance=json.dumps({part: report[part] for part in parts}, indent=1),
     )
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """The main tables, what they were measured with, and the verdicts, for a README."""
+    machine, model = report["machine"], report["models"][0]
+    source = (
+        f"clara-mlx {report['clara_mlx']}, model {model['sha256'][:12]}, seed "
+        f"{report['settings']['seed']}, {machine['device']} of {machine['processor']}, "
+        f"{machine['date']}."
+    )
+    grids = (grid.to_markdown() for grid in tables.main_grids(report))
+    verdict = verdicts.to_markdown(verdicts.of_evaluation(report))
+    return "\n\n".join([*grids, source, verdict]) + "\n"
 
 
 def render(template: str, **values: Any) -> str:

@@ -72,26 +72,29 @@ class Outcomes:
 
 
 def compare(a: Outcomes, b: Outcomes) -> dict[str, Any]:
-    """Share of probes that ``a`` answers exactly less the share of ``b``, with a paired interval.
+    """Share of probes that ``a`` answers exactly beside the share of ``b``, with paired intervals.
 
-    Only probes that both were asked count, because another tokenizer can leave out other probes.
+    Both the difference and the ratio; the ratio is None if ``b`` answers nothing. Only probes that
+    both were asked count, because another tokenizer can leave out other probes.
     """
     exact_a, exact_b = (outcomes.scores()["exact"] for outcomes in (a, b))
     other = {
         (case.document, case.probe): score for case, score in zip(b.cases, exact_b, strict=True)
     }
     pairs = [
-        (case.document, score - other[case.document, case.probe])
+        (case.document, score, other[case.document, case.probe])
         for case, score in zip(a.cases, exact_a, strict=True)
         if (case.document, case.probe) in other
     ]
-    documents, differences = zip(*pairs, strict=True) if pairs else ((), ())
+    documents, of_a, of_b = zip(*pairs, strict=True) if pairs else ((), (), ())
+    kept = metrics.kept(documents, of_a, of_b)
     return {
         "set": a.set,
         "of": {"model": a.model, "method": a.method},
         "minus": {"model": b.model, "method": b.method},
         "probes": len(pairs),
-        "exact": asdict(metrics.difference(documents, differences)),
+        "exact": asdict(metrics.difference(documents, np.subtract(of_a, of_b))),
+        "kept": kept and asdict(kept),
     }
 
 

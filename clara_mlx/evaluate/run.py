@@ -13,7 +13,7 @@ from typing import Any
 
 from clara_mlx import machine
 from clara_mlx.errors import ClaraError, Progress
-from clara_mlx.evaluate import metrics, retrieval, sets
+from clara_mlx.evaluate import metrics, retrieval, sets, verdicts
 from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.cases import MOST_CHUNKS
 from clara_mlx.evaluate.retention import METHODS, Outcomes, Reader, compare
@@ -99,7 +99,7 @@ def evaluate(
             seconds["memory"] = time.perf_counter() - started
         del clara  # before the next one is loaded
     asked = {outcome.set: len(outcome.cases) for outcome in outcomes if outcome.model == first}
-    return {
+    report = {
         "format": FORMAT,
         "clara_mlx": __version__,
         "machine": machine.describe(),
@@ -118,6 +118,7 @@ def evaluate(
         "answers_reused": cache.reused,
         "seconds": seconds,
     }
+    return report | {"verdicts": [asdict(verdict) for verdict in verdicts.of_evaluation(report)]}
 
 
 def probe_sets(settings: Settings) -> list[ProbeSet]:

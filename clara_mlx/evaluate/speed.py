@@ -8,7 +8,7 @@ from dataclasses import asdict
 from math import prod
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 
@@ -19,9 +19,6 @@ from clara_mlx.evaluate.memory_speed import measure_memory
 from clara_mlx.model import chunking
 from clara_mlx.model.clara import Clara, load
 from clara_mlx.model.lora import AdaptedLinear, dims
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _QUESTION = "Which test failed, and on which line?"
 
@@ -182,83 +179,3 @@ def _text_of(clara: Clara, tokens: int) -> tuple[str, int]:
     text = _TEXT * (1 + tokens // 64)
     chunk = next(chunking.split(text, clara.tokenizer, tokens))
     return text[: chunk.end], chunk.tokens
-
-
-def tables(result: dict[str, Any]) -> list[RenderableType]:
-    """The result as lines and tables for people, the verdicts last."""
-    from rich.table import Table
-
-    used = result["machine"]
-    memory = result["memory"]
-    compress = Table("chunk tokens", "batch", "ms", "ms per chunk", "tokens/s", "of matmul peak")
-    for row in result["compress"]:
-        differs = row["asked_tokens"] != row["chunk_tokens"]
-        compress.add_row(
-            f"{row['chunk_tokens']}{' *' if differs else ''}",
-            str(row["batch"]),
-            f"{1e3 * row['seconds']:.1f}",
-            f"{1e3 * row['seconds_per_chunk']:.1f}",
-            f"{row['tokens_per_second']:,.0f}",
-            f"{row['share_of_matmul_peak']:.0%}",
-        )
-    answer = Table("documents", "first token, ms", "tokens/s")
-    for row in result["answer"]:
-        rate = row["tokens_per_second"]
-        answer.add_row(
-            str(row["documents"]),
-            f"{1e3 * row['first_token_seconds']:.1f}",
-            f"{rate:,.1f}" if rate else "",
-        )
-    return [
-        f"{result['model']} on {used['processor']}, {used['cores']} cores, "
-        f"{used['memory_bytes'] / 1e9:.0f} GB, {used['device']}; mlx {used['mlx']}; "
-        f"medians of {result['repeats']}",
-        f"load {result['load']['seconds']:.2f} s, {result['load']['array_bytes'] / 1e9:.3f} GB of "
-        f"arrays; with adapters {memory['array_bytes_with_adapters'] / 1e9:.3f} GB; at most "
-        f"{memory['peak_array_bytes'] / 1e9:.3f} GB of arrays, "
-        f"{memory['peak_resident_bytes'] / 1e9:.2f} GB resident",
-        f"matmul peak measured here: {result['matmul_flops'] / 1e9:,.0f} GFLOP/s "
-        f"({result['compute_dtype']})",
-        compress,
-        *_notes_on_lengths(result),
-        f"query encoding: {1e3 * result['query']['seconds']:.1f} ms",
-        answer,
-        *_memory_lines(result["memory_file"]),
-        verdicts.table_of([verdicts.Verdict(**verdict) for verdict in result["verdicts"]]),
-    ]
-
-
-def _notes_on_lengths(result: dict[str, Any]) -> list[str]:
-    """What became of the lengths that were asked for."""
-    notes = []
-    changed = {
-        row["asked_tokens"]: row["chunk_tokens"]
-        for row in result["compress"]
-        if row["asked_tokens"] != row["chunk_tokens"]
-    }
-    if changed:
-        pairs = ", ".join(f"{there} for {asked}" for asked, there in changed.items())
-        notes.append(f"* chunks end with lines, as they do in use: {pairs}")
-    if result["left_out_lengths"]:
-        lengths = ", ".join(map(str, result["left_out_lengths"]))
-        notes.append(f"left out, as they exceed this model's chunks: {lengths} tokens")
-    return notes
-
-
-def _memory_lines(found: dict[str, Any] | None) -> list[RenderableType]:
-    if found is None:
-        return []
-    from rich.table import Table
-
-    table = Table("with a memory", "median, ms", "p95, ms")
-    rows = {"remember, durable": found["remember"]}
-    rows |= {f"recall, k = 10, {row['mode']}": row for row in found["recall"]}
-    rows[f"ask, k = {found['ask']['k']}, {found['ask']['max_tokens']} tokens"] = found["ask"]
-    for name, row in rows.items():
-        table.add_row(name, f"{1e3 * row['seconds']:.1f}", f"{1e3 * row['p95_seconds']:.1f}")
-    return [
-        table,
-        f"{found['outputs']} outputs, {found['chunks']:,} chunks: all compressed after "
-        f"{found['compress']['seconds']:.1f} s, {1e3 * found['compress']['seconds_per_chunk']:.1f} "
-        "ms a chunk",
-    ]

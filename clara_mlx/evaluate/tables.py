@@ -184,14 +184,3 @@ def breakdown_grid(report: dict[str, Any], name: str, dimension: str) -> Grid:
     ]
     title = f"{name}, by {DIMENSIONS[dimension]}: {_INTERVAL}"
     return Grid(title, (DIMENSIONS[dimension], "probes", *shares), rows)
-
-
-def to_markdown(report: dict[str, Any]) -> str:
-    """The main tables and what they were measured with, for a README."""
-    machine, model = report["machine"], report["models"][0]
-    source = (
-        f"clara-mlx {report['clara_mlx']}, model {model['sha256'][:12]}, seed "
-        f"{report['settings']['seed']}, {machine['device']} of {machine['processor']}, "
-        f"{machine['date']}."
-    )
-    return "\n\n".join([*(grid.to_markdown() for grid in main_grids(report)), source]) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 import clara_mlx
 from clara_mlx.errors import ClaraError
-from clara_mlx.evaluate import report, run, sets, tables
+from clara_mlx.evaluate import report, run, sets, tables, verdicts
 from clara_mlx.evaluate.answer_cache import AnswerCache
 from clara_mlx.evaluate.probes.probe import Output, Probe, ProbeError
 from clara_mlx.evaluate.retention import METHODS, Reader, compare
@@ -229,7 +229,7 @@ def test_a_hostile_name_is_only_text_on_the_page(
 def test_markdown_is_made_from_the_json(made: tuple[Path, dict[str, Any]], cli: Run) -> None:
     to, result = made
     printed = cli("evaluate", "--markdown", to / "report.json").stdout
-    assert printed == tables.to_markdown(result)
+    assert printed == report.to_markdown(result)
     exact = shares(result, "latents")["all"]["exact"]
     row = next(line for line in printed.splitlines() if line.startswith("| latents |"))
     low, high = 100 * exact["low"], 100 * exact["high"]
@@ -252,6 +252,7 @@ def test_the_command(
     printed = cli(*arguments, *few, "--sets", "own", "--to", tmp_path / "own").stdout
     result = json.loads((tmp_path / "own" / "report.json").read_text())
     assert tables.percent(shares(result, "latents")["all"]["exact"]) in printed
+    assert printed.rindex("wrote ") < printed.index("Is the context shorter by 50%?")
     assert list(result["sets"]) == ["own"]
     assert (tmp_path / "own" / "report.html").exists()
 
@@ -262,6 +263,20 @@ def test_the_command(
     assert all(described["documents"] == 1 for described in result["sets"].values())
     assert 0 < result["memory"]["queries"] <= 6
     assert not (tmp_path / "all" / "report.html").exists()
+
+
+def test_it_ends_with_verdicts(made: tuple[Path, dict[str, Any]], cli: Run) -> None:
+    to, result = made
+    questions = [verdict["question"] for verdict in result["verdicts"]]
+    assert result["verdicts"] == [asdict(one) for one in verdicts.of_evaluation(result)]
+    kept = next(pair["kept"] for pair in result["differences"] if pair["minus"]["method"] == "text")
+    assert kept is None or kept["low"] <= kept["mean"] <= kept["high"]
+    printed = cli("evaluate", "--markdown", to / "report.json").stdout
+    listed = [line.split(" **")[0] for line in printed.splitlines() if line.startswith("- ")]
+    assert listed == [f"- {question}" for question in questions]
+    text = (to / "report.html").read_text()
+    places = [text.index(f"<strong>{question}</strong>") for question in questions]
+    assert places == sorted(places) and places[-1] < text.index("<svg") < text.index("<table")
 
 
 def test_wrong_arguments(

@@ -108,7 +108,10 @@ def test_the_variance_between_documents_by_hand() -> None:
     assert [estimate.low, estimate.high] == pytest.approx(wilson(0.75, 4 / 3))
     difference = metrics.difference([7, 7, 7, 3], [0.5, 0.5, 0.5, 0])
     assert difference.mean == 0.375
-    assert difference.high == pytest.approx(min(1, 0.375 + Z * 3 / 16))
+    # Differences 1/2, 1/2, 1/2, 0: variance 9/256 of 15/64 is that of 20/3 pairs, but there are 4.
+    # Two more pairs as unlike as can be: 1.5 of 6 gained, 1.5 + 1 of 6 unlike.
+    half = Z * (2.5 - 1.5**2 / 6) ** 0.5 / 6
+    assert [difference.low, difference.high] == pytest.approx([0.25 - half, 0.25 + half])
 
 
 @settings(deadline=None, max_examples=sized(100, 2000))
@@ -128,8 +131,42 @@ def test_what_all_documents_share_cancels_in_a_difference() -> None:
     a, b = random.random(100), random.random(100)
     paired = metrics.difference(documents, a - b)
     assert paired.mean == pytest.approx(a.mean() - b.mean())
-    none = metrics.difference(documents, (a + 0.25) - a)
-    assert (none.low, none.high) == pytest.approx((0.25, 0.25))
+    assert metrics.difference(documents, (a + 0.25) - a).mean == pytest.approx(0.25)
+
+
+def test_five_that_agree_are_no_certainty() -> None:
+    five, right = list(range(5)), [1.0] * 5
+    every = metrics.share(five, right)
+    assert (every.mean, every.low, every.high) == pytest.approx((1, 0.5655, 1), abs=1e-4)
+    alike = metrics.difference(five, [0.0] * 5)
+    assert (alike.low, alike.high) == pytest.approx((-Z / 7, Z / 7))  # Agresti and Min: 1 of 7
+    kept = metrics.kept(five, right, right)
+    assert kept is not None and kept.low is not None and kept.high is not None
+    assert kept.mean == 1 and kept.low < 0.7 and kept.low == pytest.approx(1 / kept.high)
+
+
+def test_what_is_kept() -> None:
+    many = list(range(1000))
+    before = [1.0] * 800 + [0.0] * 200
+    after = [1.0] * 760 + [0.0] * 240
+    kept = metrics.kept(many, after, before)
+    assert kept is not None and kept.low is not None and kept.high is not None
+    # Of 800 the rest keeps 95%, as certain as a share of 800 independent probes.
+    assert [kept.mean, kept.low, kept.high] == pytest.approx([0.95, *wilson(0.95, 800)], abs=3e-3)
+    assert metrics.kept(many, after, [0.0] * 1000) is None
+    assert metrics.kept([4, 4], [1, 0], [1, 1]) == Estimate(0.5, None, None)
+
+
+def test_most_intervals_hold_what_is_kept() -> None:
+    random = np.random.default_rng(2)
+    held = 0
+    for _ in range(400):
+        before = random.random(60) < 0.7
+        after = before & (random.random(60) < 0.9)
+        kept = metrics.kept(list(range(60)), after, before)
+        assert kept is not None and kept.low is not None and kept.high is not None
+        held += kept.low <= 0.9 <= kept.high
+    assert held > 0.92 * 400
 
 
 def test_most_intervals_hold_the_true_share() -> None:
