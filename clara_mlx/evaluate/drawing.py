@@ -20,9 +20,17 @@ BLUE = "#0b6e99"
 ORANGE = "#c2701c"
 GREEN = "#5f8a1f"
 PURPLE = "#a05195"
-GREY = "#8c8c88"
+GREY = "#77756f"
+SAND = "#c4bfb0"
 
-_NAMES = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "purple": PURPLE, "grey": GREY}
+_NAMES = {
+    "blue": BLUE,
+    "orange": ORANGE,
+    "green": GREEN,
+    "purple": PURPLE,
+    "grey": GREY,
+    "sand": SAND,
+}
 
 _LEAST = 0.7  # of its width: a smaller plot would be hard to read, so that it is scrolled instead
 

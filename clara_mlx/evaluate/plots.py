@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.evaluate.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, as_svg, new_figure
+from clara_mlx.evaluate.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    SAND,
+    as_svg,
+    new_figure,
+)
 from clara_mlx.evaluate.tables import DIMENSIONS, find_retention
 
 if TYPE_CHECKING:
@@ -15,11 +25,11 @@ if TYPE_CHECKING:
 # The methods that a breakdown shows; the tables beside it have all methods.
 _COLOURS = {
     "latents": BLUE,
-    "text": INK,
+    "text": GREY,
     "bm25": ORANGE,
     "head": GREEN,
     "tail": PURPLE,
-    "nothing": GREY,
+    "nothing": SAND,
 }
 _SEARCH_COLOURS = {"latent": BLUE, "text": INK, "hybrid": ORANGE}
 _ROW = 0.28  # height of a row, in inches
@@ -88,7 +98,7 @@ def recall(report: dict[str, Any]) -> Figure:
         panel.set(title=name, xticks=depths, ylim=(0, 102), xlabel="chunks looked at")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("% of queries with the relevant chunk")
-    panels[-1].legend(loc="lower right")
+    panels[-1].legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
 
 

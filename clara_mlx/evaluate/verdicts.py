@@ -148,6 +148,7 @@ def _keeps(report: dict[str, Any]) -> Verdict:
     """Whether little enough is lost, and at which rate, as outputs may not fill their chunks."""
     words: list[Word] = []
     reasons = []
+    not_full = []
     for name in report["sets"]:
         gap = _latents_against_text(report, name)
         if gap is None or gap.get("kept") is None:
@@ -156,16 +157,21 @@ def _keeps(report: dict[str, Any]) -> Verdict:
             continue
         rate, kept = _rate(report, name), gap["kept"]
         word = _judge(kept, 1 - MOST_LOST)
-        reason = f"{name}: at {rate:.1f}x, {_lost(kept)} is lost"
-        if word == "open":
+        reason = f"{name} at {rate:.1f}x: {_lost(kept)} of the {_from_text(report, name)}"
+        full = rate >= _FILLED * RATE
+        if word == "open" and (full or kept["mean"] <= 1 - MOST_LOST):
             reason += f", {_more(kept, 1 - MOST_LOST, gap['probes'])}"
-        if word != "no" and rate < _FILLED * RATE:
-            word = "open"
-            reason += f"; {RATE}x is not reached: {_why_less(report['models'][0])}"
+        if not full:
+            not_full.append(name)
+            word = "open" if word == "yes" else word
         words.append(word)
         reasons.append(reason)
-    note = "lost is what the same decoder answers from the text and not from memory tokens"
-    return Verdict(_KEEPS, _all_of(words), ". ".join((*reasons, note)))
+    sentences = ["Lost of what the same decoder answers from the text: " + "; ".join(reasons)]
+    if not_full:
+        why = _why_less(report["models"][0])
+        which = "" if len(not_full) == len(report["sets"]) else f" by {_listed(not_full)}"
+        sentences.append(f"{RATE}x is not reached{which}, as {why}")
+    return Verdict(_KEEPS, _all_of(words), ". ".join(sentences))
 
 
 def _latents_against_text(report: dict[str, Any], name: str) -> dict[str, Any] | None:
@@ -187,7 +193,7 @@ def _why_less(model: dict[str, Any]) -> str:
     tokens, memory_tokens = model["doc_max_length"], model["memory_tokens"]
     if tokens < RATE * memory_tokens:
         return f"this model makes {memory_tokens} memory tokens of {tokens} tokens"
-    return f"these chunks are shorter than the {tokens} tokens that fill one"
+    return f"these texts do not fill chunks of {tokens} tokens"
 
 
 def _lost(kept: dict[str, Any]) -> str:
@@ -196,6 +202,12 @@ def _lost(kept: dict[str, Any]) -> str:
     if kept["low"] is None:
         return f"{lost} (one document: no interval)"
     return f"{lost} ({100 * (1 - kept['high']):.1f} to {100 * (1 - kept['low']):.1f})"
+
+
+def _from_text(report: dict[str, Any], name: str) -> str:
+    """What the decoder answers from the text: of little, little can be lost."""
+    entry = find_retention(report, report["models"][0]["name"], name, "text")
+    return f"{100 * entry['all']['exact']['mean']:.1f}%" if entry else "text"
 
 
 def _rate(report: dict[str, Any], name: str) -> float:
@@ -220,12 +232,17 @@ def _finds(report: dict[str, Any]) -> Verdict:
     found = total["10"]
     word = _judge(found, LEAST_RECALL)
     because = (
-        f"the relevant chunk is among the ten best of {memory['chunks']:,} for {percent(found)}% "
-        f"of {total['queries']:,} questions"
+        f"The relevant chunk is among the ten best of {memory['chunks']:,} for "
+        f"{_share(found)} of {total['queries']:,} questions"
     )
     if word == "open":
         because += f"; {_more(found, LEAST_RECALL, total['queries'], 'questions')}"
     return Verdict(_FINDS, word, because)
+
+
+def _share(estimate: dict[str, Any]) -> str:
+    mean, *interval = percent(estimate).split(" ", 1)
+    return " ".join([f"{mean}%", *interval])
 
 
 def _shortens(report: dict[str, Any]) -> Verdict:
@@ -234,12 +251,13 @@ def _shortens(report: dict[str, Any]) -> Verdict:
     for name in report["sets"]:
         latents, text = _positions(report, name)
         words.append(_word(latents <= MOST_CONTEXT * text))
-        reasons.append(f"{name}: {latents:.1f} for {text:.1f}, {latents / text - 1:+.0%}")
-    note = (
-        "positions of chunks in the decoder's prompt; `clara-mlx stats` says what whole "
-        "conversations save"
+        change = f"{latents / text - 1:+.0%}" if text else "no text"
+        reasons.append(f"{name} {latents:.1f} for {text:.1f} ({change})")
+    because = (
+        f"Positions of chunks in the decoder's prompt: {'; '.join(reasons)}. What whole "
+        "conversations save: `clara-mlx stats`"
     )
-    return Verdict(_SHORTENS, _all_of(words), ". ".join((*reasons, note)))
+    return Verdict(_SHORTENS, _all_of(words), because)
 
 
 def _judge(estimate: dict[str, Any], goal: float) -> Word:
@@ -249,6 +267,11 @@ def _judge(estimate: dict[str, Any], goal: float) -> Word:
     if estimate["low"] > goal:
         return "yes"
     return "no" if estimate["high"] <= goal else "open"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _all_of(words: Sequence[Word]) -> Word:

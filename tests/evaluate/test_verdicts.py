@@ -59,7 +59,13 @@ def evaluation(
         "models": [{"name": "m", "doc_max_length": 64, "memory_tokens": 4}],
         "sets": {name: {}},
         "retention": [
-            {"model": "m", "set": name, "method": way, "positions": positions}
+            {
+                "model": "m",
+                "set": name,
+                "method": way,
+                "positions": positions,
+                "all": {"exact": share(0.7, 0.8, 0.9)},
+            }
             for way, positions in ways.items()
         ],
         "differences": [
@@ -81,7 +87,7 @@ def evaluation(
         (
             evaluation(FEW_LOST, FOUND),
             ["yes", "yes", "yes"],
-            "at 15.5x, 3.0% (-1.0 to 7.0) is lost",
+            "own at 15.5x: 3.0% (-1.0 to 7.0) of the 80.0%",
         ),
         # The interval's end decides, not its middle.
         (
@@ -98,14 +104,14 @@ def evaluation(
         (evaluation(share(0.8, 0.9, 1.0), FOUND), ["open", "yes", "yes"], "too close to 90%"),
         (evaluation(share(None, 1.0, None), FOUND), ["open", "yes", "yes"], "more documents"),
         # Half full chunks: whatever is kept, it was not at 16x.
-        (evaluation(FEW_LOST, FOUND, 33), ["open", "yes", "yes"], "at 8.2x, 3.0%"),
-        (evaluation(share(0.8, 0.85, 0.9), FOUND, 33), ["no", "yes", "yes"], "at 8.2x, 15.0%"),
-        (evaluation(FEW_LOST, FOUND, 9), ["open", "yes", "no"], "5.0 for 9.0, -44%"),
+        (evaluation(FEW_LOST, FOUND, 33), ["open", "yes", "yes"], "at 8.2x: 3.0%"),
+        (evaluation(share(0.8, 0.85, 0.9), FOUND, 33), ["no", "yes", "yes"], "at 8.2x: 15.0%"),
+        (evaluation(FEW_LOST, FOUND, 9), ["open", "yes", "no"], "own 5.0 for 9.0 (-44%)"),
         (evaluation(None, FOUND), ["open", "yes", "yes"], "nothing is answered exactly even from"),
         (
             evaluation(FEW_LOST, share(0.9, 0.93, 0.95)),
             ["yes", "no", "yes"],
-            "93.0 (90.0 to 95.0)%",
+            "93.0% (90.0 to 95.0) of 100",
         ),
         (evaluation(FEW_LOST, share(0.9, 0.97, 1.0)), ["yes", "open", "yes"], "more questions"),
     ],
@@ -123,7 +129,7 @@ def test_every_set_must_hold() -> None:
         good[part] += bad[part]
     good["sets"] |= bad["sets"]
     keeps, _, shortens, *_ = of_evaluation(good)
-    assert keeps.word == "no" and "long: at 15.5x, 80.0% (70.0 to 90.0) is lost" in keeps.because
+    assert keeps.word == "no" and "long at 15.5x: 80.0% (70.0 to 90.0) of" in keeps.because
     assert shortens.word == "yes"
 
 
