@@ -91,8 +91,7 @@ def test_packages_are_listed() -> None:
     setuptools = project["tool"]["setuptools"]
     found = {name for name, file in modules() if file.name == "__init__.py"}
     assert set(setuptools["packages"]) == found
-    for package, folder in setuptools["package-dir"].items():
-        assert (ROOT / folder / "__init__.py").is_file(), package
+    assert setuptools["package-dir"] == {"": "."}  # with any other, type checkers don't find it
     assert (ROOT / "clara_mlx/convert").resolve() == ROOT / "convert"
     data = {
         file

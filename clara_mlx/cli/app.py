@@ -27,6 +27,7 @@ from clara_mlx.cli import (
     upload,
 )
 from clara_mlx.cli.extras import what_to_install
+from clara_mlx.cli.notes import set_verbosity
 from clara_mlx.cli.output import Printed
 from clara_mlx.cli.renamed import renew
 from clara_mlx.errors import ClaraError
@@ -53,10 +54,12 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line, and see whether a program will read the result."""
         ctx.meta[_AS_JSON] = "--json" in args
-        args, notes = renew(args)
+        # What stands before the command's name: --version, -v and -q, which take no value.
+        start = next((i for i, arg in enumerate(args) if not arg.startswith("-")), len(args))
+        renewed, notes = renew(args[start:])
         for note in notes:
             typer.echo(f"clara-mlx: {note}", err=True)
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [*args[:start], *renewed])
 
     def invoke(self, ctx: Any) -> Any:
         as_json = ctx.meta[_AS_JSON]
@@ -124,8 +127,18 @@ def _options(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("-v", "--verbose", help="Before a command: log what is done, and how long."),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Before a command: only results and errors."),
+    ] = False,
 ) -> None:
-    pass
+    if verbose and quiet:
+        raise typer.BadParameter("choose one of the two", param_hint="-v, -q")
+    set_verbosity(quiet=quiet, verbose=verbose)
 
 
 #: The panels of ``--help`` and what they hold, in this order.

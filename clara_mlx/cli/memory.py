@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clara_mlx.cli.notes import note
 from clara_mlx.cli.options import (
     DEFAULT_DB,
     Compressor,
@@ -43,7 +44,6 @@ from clara_mlx.errors import ClaraError
 from clara_mlx.tool_outputs.decoding import encoding_of
 
 if TYPE_CHECKING:
-    from clara_mlx.memory.memory import Mode
     from clara_mlx.store.results import Hit
 
 commands = typer.Typer()
@@ -60,6 +60,10 @@ def remember(
     meta: Meta = None,
     tee: Annotated[
         bool, typer.Option("--tee", help="Also copy standard input to standard output.")
+    ] = False,
+    allow_empty: Annotated[
+        bool,
+        typer.Option("--allow-empty", help="Remember standard input also if nothing came."),
     ] = False,
     from_: Annotated[
         str | None,
@@ -83,11 +87,14 @@ def remember(
 
     `pytest 2>&1 | clara-mlx remember -s pytest`; `clara-mlx remember --from claude --dry-run`
 
-    Prints a handle, which gives the exact original back. No model is loaded: text search finds the
-    memory at once, and `clara-mlx flush`, or any process that compresses the memory file, makes
-    latents of it. A file's path and the root of the repository that this is run in, as the project,
-    are kept as metadata. With --tee, standard input is passed on
-    whatever happens to the memory; the exit code says whether it was remembered.
+    Prints a handle, which gives the exact original back; of several files, one a line, in their
+    order (--json has the names). No model is loaded: text search finds the memory at once, and
+    `clara-mlx flush`, or any process that compresses the memory file, makes latents of it. A file's
+    path and the root of the repository that this is run in, as the project, are kept as metadata.
+
+    With --tee, standard input is passed on whatever happens to the memory; the exit code says
+    whether it was remembered. If nothing comes in, as from a command that failed, nothing is
+    remembered, and the exit code is 1; with --tee it is 0, as many commands have no output.
     """
     if from_ is not None:
         if files or tee or source or session or meta:
@@ -116,6 +123,9 @@ def remember(
             passed_on = read_stdin(tee=True)
         except NotPassedOn as error:
             passed_on, failure = error.content, error
+        if not passed_on and not allow_empty:
+            note("clara-mlx: standard input was empty: nothing was remembered")
+            return
     with open_memory(db, make=True) as memory:
 
         def add(content: bytes, metadata: dict[str, Any], what: str = "") -> str:
@@ -129,14 +139,20 @@ def remember(
                 )
 
         if not files:
-            handles["-"] = add(read_stdin() if passed_on is None else passed_on, metadata)
+            content = read_stdin() if passed_on is None else passed_on
+            if not content and not allow_empty:
+                raise ClaraError(
+                    "standard input was empty: nothing was remembered; perhaps the command before "
+                    "it failed (--allow-empty remembers it all the same)"
+                )
+            handles["-"] = add(content, metadata)
         for number, file in enumerate(files, 1):
             handles[str(file)] = add(
                 read_bytes(file),
                 {"path": os.path.abspath(file)} | metadata,
                 f"{file.name} ({number} of {len(files)}), ",
             )
-    lines = [handle if name == "-" else f"{handle}  {name}" for name, handle in handles.items()]
+    lines = list(handles.values())
     if tee and not files:  # standard output has the input
         typer.echo(json.dumps(handles) if as_json else lines[0], err=True)
     else:
@@ -164,7 +180,10 @@ def recall(
     k: Count = 5,
     everywhere: Everywhere = False,
     project: Project = None,
-    mode: Annotated[str, typer.Option(help="How to search: latent, text or hybrid.")] = "hybrid",
+    mode: Annotated[
+        Literal["hybrid", "latent", "text"],
+        typer.Option(help="How to search: by words (text), by memory tokens (latent), or both."),
+    ] = "hybrid",
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare the query with every latent.")
     ] = False,
@@ -185,21 +204,21 @@ def recall(
     named = (None, None) if mode == "text" else (model, compressor)
     with open_memory(db, *named) as memory:
         where = Scope.chosen(everywhere, project).narrow(memory, where)
-        hits = memory.recall(query, k, where, mode=cast("Mode", mode), exact=exact)
+        hits = memory.recall(query, k, where, mode=mode, exact=exact)
         if mode == "hybrid":
             say_how_it_was_searched(memory)
     lines = [_format_hit(hit, f"{' + '.join(hit.found_by)} {hit.score:.2f}") for hit in hits]
     emit([dataclasses.asdict(hit) for hit in hits], lines or ["nothing found"], as_json)
 
 
-def _format_hit(hit: Hit, note: str = "") -> str:
-    """A hit for people; the line that fits best is marked if there is a note.
+def _format_hit(hit: Hit, found: str = "") -> str:
+    """A hit for people; the line that fits best is marked if it is said how it was found.
 
     It is not a table, whose columns would fold the exact lines.
     """
-    about = (f"[{hit.handle} line {hit.line}]", hit.source, note and f"({note})")
+    about = (f"[{hit.handle} line {hit.line}]", hit.source, found and f"({found})")
     lines = hit.text.rstrip().split("\n")
-    if note and hit.matched_line is not None:
+    if found and hit.matched_line is not None:
         marked = hit.matched_line - hit.line
         lines = [f"{'>' if i == marked else ' '} {line}" for i, line in enumerate(lines)]
     return "\n".join([" ".join(part for part in about if part), *lines, ""])

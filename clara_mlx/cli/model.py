@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clara_mlx.cli.notes import note
 from clara_mlx.cli.options import NeededModel, require_model
 from clara_mlx.cli.output import Json, emit, printable, progress_bar, read_bytes, read_stdin
 from clara_mlx.cli.upload import Licence, Private, Repository, YesLicence, publish
@@ -48,16 +49,17 @@ def convert(
         str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")
     ] = None,
     quantise: Annotated[
-        str | None,
+        Literal["8", "6", "5", "4", "3", "2", "none"] | None,
         typer.Option(
             "-q",
             "--quantise",
             "--q-bits",
-            help="Bits per weight of the base: 8 (the default), 6, 5, 4, 3, 2, or none.",
+            help="Bits per weight of the base; 8 by default. None leaves it as it is.",
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option("--q-mode", help="What mlx quantises to: affine, mxfp4, nvfp4 or mxfp8.")
+        Literal["affine", "mxfp4", "nvfp4", "mxfp8"],
+        typer.Option("--q-mode", help="What mlx quantises to."),
     ] = "affine",
     group_size: Annotated[
         int | None,
@@ -69,19 +71,17 @@ def convert(
         ),
     ] = None,
     recipe: Annotated[
-        str | None,
+        Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6", "latents_4_6"] | None,
         typer.Option(
             "--recipe",
             "--quant-predicate",
-            help="Give some matrices more bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6 as "
-            "mlx-lm does, or latents_4_6, which keeps more of the latents at the size of the last.",
+            help="Give some matrices more bits, as mlx-lm does; latents_4_6, which is ours, keeps "
+            "more of the latents than mixed_4_6 at the same size.",
         ),
     ] = None,
     dtype: Annotated[
-        str,
-        typer.Option(
-            help="The type of all other weights: bfloat16, float16 or float32 (bf16, fp16, fp32)."
-        ),
+        Literal["bfloat16", "float16", "float32", "bf16", "fp16", "fp32"],
+        typer.Option(help="The type of all other weights."),
     ] = "bfloat16",
     force: Annotated[
         bool, typer.Option("--force", help="Replace an existing model folder.")
@@ -111,8 +111,8 @@ def convert(
 
     quantisation = _quantisation(quantise, mode, group_size, recipe)
     checkpoint = open_checkpoint(source, base=base, subfolder=subfolder, revision=revision)
-    for note in checkpoint.notes:
-        typer.echo(f"note: {note}", err=True)
+    for one in checkpoint.notes:
+        note(f"note: {one}")
     licences = resolve_licences(checkpoint.licences, checkpoint.path, licence)
     if repository:
         check_may_upload(repository, licences, agreed=yes_licence)
@@ -150,7 +150,7 @@ def convert(
                 f"{error} (the folder is complete: clara-mlx upload {to} --upload-repo "
                 f"{repository})"
             ) from error
-        typer.echo(f"published: {address}", err=True)
+        note(f"published: {address}")
 
 
 def _quantisation(
@@ -159,9 +159,6 @@ def _quantisation(
     """The format that the options ask for; None if the base is to stay as it is."""
     from clara_mlx.model.schemes import Quantisation
 
-    choices = ("8", "6", "5", "4", "3", "2", "none")
-    if bits not in (None, *choices):
-        raise typer.BadParameter(f"{bits!r}: choose {', '.join(choices)}", param_hint="-q")
     if bits is not None and recipe is not None:
         raise typer.BadParameter("a recipe chooses the bits itself; leave -q out", param_hint="-q")
     if bits == "none":

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,11 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clara_mlx.cli.notes import is_quiet, note
 from clara_mlx.errors import ClaraError, Progress, reason
 from clara_mlx.model.regular import check_input
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+#: Seconds between two lines of progress where there is no terminal.
+PROGRESS_SECONDS = 5.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")]
 
@@ -127,14 +132,17 @@ def _print_table(table: RenderableType) -> None:
 
 @contextmanager
 def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error, if that is a terminal.
+    """A progress bar on standard error; without a terminal, a line every few seconds.
 
     Args:
         what: The label; work in several steps adds the step it is at.
         in_bytes: Progress is counted in bytes.
     """
-    if not sys.stderr.isatty():
+    if is_quiet():
         yield lambda done, total, step="": None
+        return
+    if not sys.stderr.isatty():
+        yield _ProgressLines(what, in_bytes).show
         return
     from rich import progress as bars
     from rich.console import Console
@@ -150,6 +158,26 @@ def progress_bar(what: str, *, in_bytes: bool = False) -> Iterator[Progress]:
             bar.update(task, description=f"{what} {step}".rstrip(), completed=done, total=total)
 
         yield update
+
+
+class _ProgressLines:
+    """Progress for a log: nothing of work that is short, then a line every few seconds."""
+
+    def __init__(self, what: str, in_bytes: bool) -> None:
+        self._what = what
+        self._in_bytes = in_bytes
+        self._shown = time.monotonic()  # when the last line was, or the work began
+
+    def show(self, done: int, total: int, step: str = "", /) -> None:
+        """Say how far the work is, if it is time to."""
+        now = time.monotonic()
+        if now - self._shown < PROGRESS_SECONDS:
+            return
+        self._shown = now
+        counts = f"{done:,} of {total:,}"
+        if self._in_bytes:
+            counts = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+        note(printable(f"{self._what} {step}".rstrip() + f": {counts}"))
 
 
 def written_time(seconds: float) -> str:

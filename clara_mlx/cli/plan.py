@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from math import ceil
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -50,8 +50,8 @@ def plan(
         int, typer.Option(min=1, help="How many tokens each conversation has.")
     ] = 32768,
     kv_bits: Annotated[
-        int, typer.Option(help="Bits per value of the reasoner's KV cache: 16, 8 or 4.")
-    ] = 16,
+        Literal["16", "8", "4"], typer.Option(help="Bits per value of the reasoner's KV cache.")
+    ] = "16",
     sequences: Annotated[
         int, typer.Option(min=1, help="How many conversations run at the same time.")
     ] = 1,
@@ -86,19 +86,16 @@ def plan(
     All figures are computed from tensor shapes and documented limits; nothing is measured. The
     exit status is 1 if nothing fits.
     """
-    from clara_mlx.plan.footprint import KV_BITS
     from clara_mlx.plan.inputs import NamedClara, NamedReasoner
     from clara_mlx.plan.mac import mac_of
     from clara_mlx.plan.planner import Planner, Setup
     from clara_mlx.plan.script import start_script
 
-    if kv_bits not in KV_BITS:
-        raise typer.BadParameter(f"{kv_bits}: choose 16, 8 or 4", param_hint="--kv-bits")
     mac = mac_of(memory, wired_limit, reserve)
     named_clara = NamedClara(clara)
     wanted = Setup(
         bits=bits or 4,
-        kv_bits=kv_bits,
+        kv_bits=int(kv_bits),
         context=context,
         sequences=sequences,
         prefill_step=prefill_step,
@@ -122,13 +119,13 @@ def plan(
             raise ClaraError(
                 f"{named.name} does not fit this Mac in any setup; without --script, tables say why"
             )
-        if nearest != asked:
-            typer.echo(
-                f"# This setup does not fit. The nearest one that fits: {in_words(nearest)}."
-            )
         model, made_by = named.folder(nearest.bits)
         folder = named_clara.folder(nearest.clara_bits or asked.clara_bits)
-        typer.echo(start_script(planner, nearest, model, folder, made_by), nl=False)
+        script = start_script(planner, nearest, model, folder, made_by)
+        if nearest != asked:
+            fits = in_words(nearest)
+            script = f"# This setup does not fit. The nearest one that fits: {fits}.\n{script}"
+        emit({"script": script}, [script.rstrip("\n")], as_json)
         return
 
     compared = [

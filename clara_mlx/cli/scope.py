@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from clara_mlx.cli.notes import note
+
 if TYPE_CHECKING:
     from clara_mlx.memory import Memory
 
@@ -95,7 +97,4 @@ class Scope:
 
     def _say(self, left_out: int, what: str) -> None:
         if left_out:
-            typer.echo(
-                f"(only {self.root}; {what} of other projects, which --all has: {left_out:,})",
-                err=True,
-            )
+            note(f"(only {self.root}; {what} of other projects, which --all has: {left_out:,})")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
+from clara_mlx.cli.notes import note
 from clara_mlx.memory.settings import MODEL
 
 if TYPE_CHECKING:
@@ -27,4 +26,4 @@ def say_how_it_was_searched(memory: Memory) -> None:
         )
     else:
         return
-    typer.echo(f"({said})", err=True)
+    note(f"({said})")

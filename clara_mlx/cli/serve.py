@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from os import _exit as exit_at_once
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clara_mlx.cli.notes import start_logging
 from clara_mlx.cli.options import DEFAULT_DB, Compressor, Db, Model, open_memory
 from clara_mlx.cli.scope import find_root
 from clara_mlx.errors import ClaraError
@@ -45,6 +46,9 @@ commands = typer.Typer()
 # answer, and each row of each query, waits that long for whatever thread reads a large text.
 _SWITCH_SECONDS = 0.00005
 
+# What an API of a reasoner or fallback speaks.
+Api = Literal["chat", "messages", "responses"]
+
 DEFAULT_WINDOW = 32_768  # tokens; `clara-mlx plan` computes with the same number
 
 
@@ -54,8 +58,8 @@ def serve(
         str, typer.Option("--endpoint", envvar=REASONER_URL.name, help=REASONER_URL.purpose)
     ] = REASONER_URL.default,
     reasoner_api: Annotated[
-        str, typer.Option(envvar=REASONER_API.name, help=REASONER_API.purpose)
-    ] = REASONER_API.default,
+        Api, typer.Option(envvar=REASONER_API.name, help=REASONER_API.purpose)
+    ] = "chat",
     reasoner_model: Annotated[
         str,
         typer.Option(
@@ -66,13 +70,13 @@ def serve(
         Path | None, typer.Option(envvar=REASONER.name, help=REASONER.purpose)
     ] = None,
     reasoner_cache: Annotated[
-        str,
+        Literal["auto", "trimmable", "whole"],
         typer.Option(
             envvar=REASONER_CACHE.name,
             help=f"{REASONER_CACHE.purpose} trimmable: all before the change; whole: nothing; "
             "auto: as its folder, or its server's counts, say.",
         ),
-    ] = REASONER_CACHE.default,
+    ] = "auto",
     template_args: Annotated[
         str, typer.Option(help="The JSON that mlx_lm.server got as --chat-template-args.")
     ] = "{}",
@@ -110,8 +114,8 @@ def serve(
         typer.Option("--fallback-endpoint", envvar=FALLBACK_URL.name, help=FALLBACK_URL.purpose),
     ] = None,
     fallback_api: Annotated[
-        str, typer.Option(envvar=FALLBACK_API.name, help=FALLBACK_API.purpose)
-    ] = FALLBACK_API.default,
+        Api, typer.Option(envvar=FALLBACK_API.name, help=FALLBACK_API.purpose)
+    ] = "chat",
     fallback_model: Annotated[
         str | None, typer.Option(envvar=FALLBACK_MODEL.name, help=FALLBACK_MODEL.purpose)
     ] = None,
@@ -132,7 +136,11 @@ def serve(
     ] = False,
     name: Annotated[str, typer.Option(help="The model's name for clients.")] = "reasoner",
     tools: Annotated[
-        str, typer.Option(help="Offer the memory's tools: auto, always or never.")
+        Literal["auto", "always", "never"],
+        typer.Option(
+            help="Offer the memory's tools; auto: if the client has tools, or something was "
+            "compacted."
+        ),
     ] = "auto",
     everything: Annotated[
         bool,
@@ -197,17 +205,11 @@ def serve(
     from clara_mlx.serve.log import quieten
     from clara_mlx.serve.reasoner_cache import stated_cache
 
-    if reasoner_cache not in ("auto", "trimmable", "whole"):
-        raise typer.BadParameter(
-            f"{reasoner_cache!r}: choose auto, trimmable or whole", param_hint="--reasoner-cache"
-        )
-    cache = stated_cache(reasoner_cache, tokenizer)  # type: ignore[arg-type]  # checked above
-    if tools not in ("auto", "always", "never"):
-        raise typer.BadParameter(f"{tools!r}: choose auto, always or never", param_hint="--tools")
+    cache = stated_cache(reasoner_cache, tokenizer)
     second = None
     if fallback:
         if not fallback_model:
-            raise typer.BadParameter("--fallback also needs --fallback-model")
+            raise typer.BadParameter("--fallback-endpoint also needs --fallback-model")
         second = Remote(
             url=fallback,
             model=fallback_model,
@@ -215,7 +217,7 @@ def serve(
             timeout=timeout,
             obeys=True,
             images=True,
-            api=fallback_api,  # type: ignore[arg-type]  # checked there
+            api=fallback_api,
             wants_reasoning=fallback_reasoning,
         )
     settings = Settings(
@@ -226,7 +228,7 @@ def serve(
             timeout=timeout,
             obeys=obeys,
             images=images,
-            api=reasoner_api,  # type: ignore[arg-type]  # checked there
+            api=reasoner_api,
         ),
         fallback=second,
         name=name,
@@ -239,7 +241,7 @@ def serve(
             cache=cache.kind,
         ),
         cache_known_by=cache.known_by,
-        offer=tools,  # type: ignore[arg-type]  # checked above
+        offer=tools,
         everything=everything,
         observe=observe,
         edit=edit,
@@ -250,7 +252,7 @@ def serve(
         namespaces=_read_tokens(token or []),
         allow_hosts=tuple(allow_host or ()),
     )
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    start_logging(logging.INFO)
     quieten(logging.getLogger().handlers[0])
     raise_file_limit()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -294,7 +296,7 @@ def mcp(db: Db = DEFAULT_DB, model: Model = None, compressor: Compressor = None)
     from clara_mlx.serve.mcp_server import create_mcp_server
     from clara_mlx.serve.pools import Pools
 
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # standard output is MCP's
+    start_logging(logging.WARNING)
     with open_memory(db, model, compressor, make=True, compress=True) as memory:
         pools = Pools()
         books = Bookkeeper(memory, pools)
@@ -343,6 +345,17 @@ def _open_namespaces(memory: Memory, names: Iterable[str]) -> Iterator[dict[str,
         yield opened
 
 
+def _check_tokenizer(folder: Path) -> None:
+    """Refuse a folder that is not there; only OWNER/NAME can be on the hub."""
+    path = folder.expanduser()
+    if path.exists() or (len(path.parts) == 2 and not path.is_absolute()):
+        return
+    raise ClaraError(
+        f"--tokenizer {folder}: there is no such folder; name the reasoner's model folder, or a "
+        "hub id, OWNER/NAME"
+    )
+
+
 def _stated_window(folder: Path | None) -> int | None:
     """The context length that a model folder states."""
     if folder is None:
@@ -366,4 +379,5 @@ def _make_counter(folder: Path | None, arguments: str) -> AbstractContextManager
         options = None
     if not isinstance(options, dict):
         raise ClaraError(f"--template-args {arguments!r} is not a JSON object")
+    _check_tokenizer(folder)
     return CountingProcess(folder, options)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clara_mlx.cli.notes import is_quiet, note
 from clara_mlx.cli.output import Json, emit, progress_bar
 from clara_mlx.errors import ClaraError
 
@@ -45,8 +46,16 @@ def train(
     from clara_mlx.train.config import EXAMPLE
 
     if example:
-        typer.echo(EXAMPLE, nl=False)
+        if as_json:
+            emit({"example": EXAMPLE}, [], as_json)
+        else:
+            typer.echo(EXAMPLE, nl=False)
         return
+    if not config.exists():
+        raise ClaraError(
+            f"{config}: there is no such file; `clara-mlx train --example > {config}` writes one "
+            "to start from"
+        )
     from clara_mlx.train.run import Run, describe
 
     if dry_run:
@@ -165,7 +174,7 @@ def _format_number(value: Any) -> str:
 @contextmanager
 def _step_progress() -> Iterator[OnStep]:
     """Loss and remaining time on standard error: a bar on a terminal, and else plain lines."""
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         yield _StepLines().show
         return
     from rich import progress as bars
@@ -206,7 +215,7 @@ class _StepLines:
             text += f", about {_duration(left)} left"
         if "evaluation" in line:
             text += f"; {_evaluation(line)}"
-        typer.echo(text, err=True)
+        note(text)
 
 
 def _speed(line: dict[str, Any]) -> str:
@@ -227,4 +236,4 @@ def _duration(seconds: float) -> str:
 
 
 def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+    note(f"note: {text}")

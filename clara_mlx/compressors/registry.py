@@ -13,6 +13,8 @@ takes an argument, without one if it takes none. A model folder names its compre
 from __future__ import annotations
 
 import inspect
+import logging
+import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -21,6 +23,8 @@ from typing import Any
 
 from clara_mlx.compressors.compressor import Compressor
 from clara_mlx.errors import CheckpointError, ClaraError
+
+logger = logging.getLogger(__name__)
 
 #: The group of entry points.
 GROUP = "clara_mlx.compressors"
@@ -61,7 +65,10 @@ def load(path_or_hub_id: str | Path, *, revision: str | None = None) -> Any:
         make = find(name)
     except UnknownCompressor as error:
         raise CheckpointError(f"{folder}: it is a model of another kind: {error}") from error
-    return make(folder)
+    began = time.perf_counter()
+    made = make(folder)
+    logger.debug("%s: loaded as %s in %.1f s", folder, name, time.perf_counter() - began)
+    return made
 
 
 def open_compressor(name: str, model: str | Path | None = None) -> Compressor:

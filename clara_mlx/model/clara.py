@@ -268,7 +268,7 @@ class Clara:
         encoded = self.encode_query(query) if isinstance(query, str) else query
         q = self._checked(encoded).reshape(-1)
         documents = self._checked(latents)
-        d = documents.reshape(documents.shape[0], -1)
+        d = documents.reshape(documents.shape[0], q.size)
         norms = mx.linalg.norm(d, axis=-1) * mx.linalg.norm(q)
         return (d @ q) / mx.maximum(norms, 1e-12)
 

@@ -54,6 +54,7 @@ class File:
             with self.errors():
                 migrate(self.connection, self.path, obstacle=self.obstacle)
             self._place.note_log()
+            logger.debug("%s: opened%s", self.path, ", and made" if made else "")
         except BaseException as error:
             self.close()
             if made and not is_busy(error.__cause__):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -79,6 +80,16 @@ def handles(where: Where) -> list[str] | None:
         list(named) if isinstance(named, list | tuple | set | frozenset) else [named]
     )
     return None if None in values else values
+
+
+def mistyped(where: Where) -> list[tuple[str, str]]:
+    """Keys of a filter that look like one with a meaning of its own, with the latter.
+
+    They are valid, since every other key is looked up in the metadata.
+    """
+    own = [*_COLUMNS, *_TIMES]
+    near = {key: difflib.get_close_matches(key, own, 1, 0.8) for key in where or {}}
+    return [(key, found[0]) for key, found in near.items() if found and key not in own]
 
 
 def _match_column(key: str, values: Sequence[Any], parameters: list[Any]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -61,6 +62,7 @@ def search(
         Hits, the best first. Their score is from 0 to 1, about the share of the query that was
         found; by latents alone it is the cosine.
     """
+    began = time.perf_counter()
     store.settle(SEARCH_SECONDS)
     by_latent: dict[int, float] = {}
     by_text: dict[int, float] = {}
@@ -97,7 +99,24 @@ def search(
         fused = _fuse([id for id, _ in ranked], by_text, centred, calibration or UNMEASURED)
         ranked = fused[: k + _SPARE]
     found_by = {"latent": by_latent, "text": by_text}
-    return list(islice(_read_hits(store, ranked, where, centred, found_by, by_words), k))
+    hits = list(islice(_read_hits(store, ranked, where, centred, found_by, by_words), k))
+    logger.debug(
+        "%s: searched in %.0f ms: by latents %d, by words %d, given %d",
+        store.path,
+        (time.perf_counter() - began) * 1e3,
+        len(by_latent),
+        len(by_text),
+        len(hits),
+    )
+    if not hits:
+        for key, meant in filters.mistyped(where):
+            logger.warning(
+                "%s: nothing found with %r, which is looked up in the metadata; is %r meant?",
+                store.path,
+                key,
+                meant,
+            )
+    return hits
 
 
 def _read_hits(

@@ -14,7 +14,10 @@ import pytest
 from typer.main import get_command
 
 import clara_mlx
+from clara_mlx.cli import output
 from clara_mlx.cli.app import PANELS, app
+from clara_mlx.cli.notes import set_verbosity
+from clara_mlx.memory import Memory, settings
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 ROOT = Path(__file__).parents[2]
@@ -118,6 +121,99 @@ def test_an_error_is_one_message_and_exit_code_1(cli: Any, tmp_path: Path) -> No
         assert result.stderr.startswith("clara-mlx: ")
         assert "Traceback" not in result.output
         assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("recall", "--mode"),
+        ("convert", "--quantise"),
+        ("convert", "--q-mode"),
+        ("convert", "--recipe"),
+        ("convert", "--dtype"),
+        ("plan", "--kv-bits"),
+        ("serve", "--tools"),
+        ("serve", "--reasoner-api"),
+        ("serve", "--fallback-api"),
+        ("serve", "--reasoner-cache"),
+        ("examples", "--stage"),
+    ],
+)
+def test_choices_are_shown_completed_and_checked(cli: Any, command: str, option: str) -> None:
+    (parameter,) = [p for p in COMMANDS[command].params if option in p.opts]
+    choices = [item.value for item in parameter.shell_complete(Any, "")]
+    assert len(choices) > 2
+    assert [one.value for one in parameter.shell_complete(Any, choices[0])] == choices[:1]
+    assert f"<{choices[0]}|" in cli(command, "--help").output
+    refused = cli(command, "x", option, "unheard-of", ok=False)
+    assert refused.exit_code == 2 and all(f"'{one}'" in refused.stderr for one in choices)
+
+
+def test_defaults_of_choices_are_those_of_the_settings() -> None:
+    defaults = {p.name: p.default for p in COMMANDS["serve"].params}
+    assert defaults["reasoner_api"] == settings.REASONER_API.default
+    assert defaults["fallback_api"] == settings.FALLBACK_API.default
+    assert defaults["reasoner_cache"] == settings.REASONER_CACHE.default
+
+
+def test_a_log_if_it_is_wanted_and_silence_if_that_is(tmp_path: Path) -> None:
+    """`-v` before a command logs what the library does, `-q` leaves out notes."""
+    with Memory.open(tmp_path / "m.db") as memory:
+        memory.remember("1 failed")
+
+    def errors(*words: str) -> str:
+        command = [sys.executable, "-m", "clara_mlx.cli", *words, "--db", str(tmp_path / "m.db")]
+        environment = {k: v for k, v in os.environ.items() if k != "CLARA_MLX_MODEL"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+        )
+        assert "1 failed" in done.stdout
+        return done.stderr
+
+    plain = errors("recall", "failed")
+    assert plain.count("\n") == 1 and "by words only" in plain
+    assert not errors("-q", "recall", "failed")
+    logged = errors("-v", "recall", "failed")
+    assert "DEBUG clara_mlx.store.file" in logged and "searched in" in logged
+    assert "1 failed" not in logged and "'failed'" not in logged  # what is remembered is private
+
+
+def test_an_old_name_after_an_option_of_all_commands(cli: Any) -> None:
+    words = ("-q", "plan", "--memory", 64, "--reasoner", "Qwen3-32B", "--clara", "none", "--json")
+    assert json.loads(cli(*words).stdout)["reasoner"]["name"] == "Qwen3-32B"
+    assert cli("-v", "-q", "status", ok=False).exit_code == 2
+
+
+def test_progress_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of work that is short, and then a line every few seconds."""
+    set_verbosity(quiet=False, verbose=False)
+    monkeypatch.setattr(output, "PROGRESS_SECONDS", 1000.0)
+    with output.progress_bar("compressing") as progress:
+        progress(1, 3)
+        monkeypatch.setattr(output, "PROGRESS_SECONDS", 0.0)
+        progress(2, 3, "\x1b[2Jtexts")
+    with output.progress_bar("converting", in_bytes=True) as progress:
+        progress(2_000_000, 15_300_000_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "compressing \u241b[2Jtexts: 2 of 3",
+        "converting: 2 of 15,300 MB",
+    ]
+
+
+def test_scripts_and_examples_are_json_if_that_is_asked_for(cli: Any) -> None:
+    assert 'stage = "' in json.loads(cli("train", "--example", "--json").stdout)["example"]
+    words = ("plan", "--memory", 64, "--reasoner", "Qwen3-32B", "--bits", 4, "--script")
+    assert json.loads(cli(*words, "--json").stdout)["script"] == cli(*words).stdout
+
+
+def test_train_without_a_file_says_how_to_get_one(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = cli("train", ok=False)
+    assert failed.exit_code == 1 and "clara-mlx train --example > train.toml" in failed.stderr
 
 
 def test_wrong_options_exit_with_2(cli: Any, folder: Any, tmp_path: Path) -> None:

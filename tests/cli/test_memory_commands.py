@@ -47,7 +47,7 @@ def read(run: Run, *arguments: object, **options: Any) -> Any:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_pipe_comes_back_byte_for_byte(run: Run, text: bytes) -> None:
-    handle = run("remember", "-s", "pytest", input=text).stdout.strip()
+    handle = run("remember", "-s", "pytest", "--allow-empty", input=text).stdout.strip()
     assert run("original", handle).stdout_bytes == text
     (stored,) = [json.loads(line) for line in run("export").stdout.splitlines()]
     assert stored == read(run, "original", handle)
@@ -65,7 +65,33 @@ def test_files_come_back_with_their_paths(run: Run, tmp_path: Path) -> None:
         assert read(run, "original", handles[str(file)])["metadata"] == {"path": "given", "n": 1}
     (handle,) = read(run, "remember", files[0]).values()
     assert read(run, "original", handle)["metadata"] == {"path": str(files[0])}
-    assert f"{files[1]}\n" in run("remember", files[0], files[1]).stdout
+
+
+def test_handles_can_be_put_into_a_variable(run: Run, tmp_path: Path) -> None:
+    """A file and a pipe print the same: the handle, which alone names the memory."""
+    files = [tmp_path / name for name in ("a.log", "b.log")]
+    for file in files:
+        file.write_text(f"the content of {file.name}\n")
+    (by_file,) = run("remember", files[0]).stdout.splitlines()
+    (by_pipe,) = run("remember", input="what was piped\n").stdout.splitlines()
+    assert run("original", by_file).stdout == "the content of a.log\n"
+    assert run("original", by_pipe).stdout == "what was piped\n"
+    several = run("remember", *files).stdout.splitlines()
+    assert [run("original", handle).stdout for handle in several] == [
+        "the content of a.log\n",
+        "the content of b.log\n",
+    ]
+
+
+def test_an_empty_pipe_does_not_look_like_success(run: Run) -> None:
+    """What failed before it wrote anything; with --tee, silence is what many commands say."""
+    failed = run("remember", input="", ok=False)
+    assert failed.exit_code == 1 and "nothing was remembered" in failed.stderr
+    passed_on = run("remember", "--tee", input="")
+    assert passed_on.stdout == "" and "nothing was remembered" in passed_on.stderr
+    assert run("-q", "remember", "--tee", input="").stderr == ""
+    assert read(run, "remember", "--allow-empty", input="")["-"].startswith("m-")
+    assert read(run, "status")["memories"] == 1
 
 
 def test_nothing_is_remembered_if_a_file_cannot_be_read(run: Run, tmp_path: Path) -> None:
@@ -188,7 +214,8 @@ def test_another_model_takes_over(run: Run, model: Path, folder: Callable[..., P
 
 def test_export_and_import(run: Run, tmp_path: Path) -> None:
     for number, text in enumerate(TEXTS):
-        run("remember", "-s", f"s{number % 2}", "-m", f"n={number}", input=text)
+        options = ("-s", f"s{number % 2}", "-m", f"n={number}", "--allow-empty")
+        run("remember", *options, input=text)
     file = tmp_path / "memory.jsonl"
     assert read(run, "export", "--to", file) == {"memories": 4, "file": str(file), "damaged": []}
     assert file.stat().st_mode & 0o777 == 0o600
@@ -287,7 +314,6 @@ def test_errors_are_one_message(run: Run, tmp_path: Path) -> None:
         ("flush",),
         ("recompress",),
         ("recall", "x", "--mode", "latent"),
-        ("recall", "x", "--mode", "unheard-of"),
         ("recall", "x", "--source", "\udcff"),
         ("recall", "x", "--meta", 'a={"not": "comparable"}'),
         ("remember", "--source", "\udcff"),

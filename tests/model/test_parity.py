@@ -121,6 +121,11 @@ def test_questions(clara: Any, arrays: Any, variant: str) -> None:
     close(encoded, gold["questions.representations"], STATES)
 
 
+def test_a_text_without_chunks_ranks_as_nothing(clara: Any, variant: str) -> None:
+    model = clara(variant, "e2e")
+    assert model.rank("Which test failed?", model.compress("").latents).shape == (0,)
+
+
 def test_ranking_and_answers(clara: Any, arrays: Any, variant: str) -> None:
     model, gold, data = clara(variant, "e2e"), arrays("e2e"), expected(variant)
     latents = model.encode([d["text"] for d in data["documents"]], truncate=True)

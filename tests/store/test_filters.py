@@ -227,3 +227,13 @@ def test_a_filter_matches_as_json_has_equality(shared: Store, stored: Any, value
         shared.forget({"handle": handle})
     values = value if isinstance(value, list) else [value]
     assert listed == [handle] * any(_matches(stored, one) for one in values)
+
+
+def test_a_mistyped_filter_is_no_silence(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be a key of metadata; but if nothing is found with it, that is said."""
+    remember(store, "one text", session="a", metadata={"sources": "x"})
+    assert found(store, "text", sources="x") and not found(store, "text", tool="pytest")
+    assert not caplog.records
+    assert not found(store, "text", sesion="a", tool="pytest")
+    (record,) = caplog.records
+    assert "'sesion'" in record.getMessage() and "is 'session' meant?" in record.getMessage()
