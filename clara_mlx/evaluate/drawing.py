@@ -78,8 +78,9 @@ def as_svg(draw: Callable[_P, Figure]) -> Callable[_P, str]:
 
 
 def alone(svg: str) -> str:
-    """The SVG as a file of its own, on white paper."""
-    return svg.replace('<svg style="', f'<svg style="color: {INK}; background: #ffffff; ', 1)
+    """What `as_svg` made as a file of its own, on white paper and in any width."""
+    _, _, rest = svg.split('"', 2)
+    return f'<svg style="color: {INK}; background: #ffffff"{rest}'
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -103,6 +103,7 @@ def measure(
         "load": loaded,
         "compress": compress,
         "left_out_lengths": too_long,
+        "doc_max_length": limit,
         "query": {"seconds": median(query), "all_seconds": query},
         "answer": answers,
         "memory": {

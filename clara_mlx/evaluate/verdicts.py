@@ -126,6 +126,10 @@ def _compresses(result: dict[str, Any]) -> Verdict:
             f"; at all of this machine's measured {result['matmul_flops'] / 1e9:,.0f} GFLOP/s it "
             f"would take {_milliseconds(limit)}, so the goal is {within} its limit"
         )
+    full: int = result["doc_max_length"]
+    if holds and max(row["asked_tokens"] for row in rows) < full:
+        because += f"; a full chunk has up to {full} tokens, which `--lengths {full}` measures"
+        return Verdict(_COMPRESSES, "open", because)
     return Verdict(_COMPRESSES, _word(holds), because)
 
 

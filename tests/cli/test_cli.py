@@ -291,7 +291,7 @@ def test_a_pipe_into_a_process(folder: Any) -> None:
     assert done.stderr == b""
 
 
-def test_bench(cli: Any, folder: Any) -> None:
+def test_bench(cli: Any, folder: Any, tmp_path: Path) -> None:
     options = (
         "--lengths",
         "16,64,999",
@@ -323,6 +323,10 @@ def test_bench(cli: Any, folder: Any) -> None:
     words = [verdict["word"] for verdict in result["verdicts"]]
     assert len(words) == 6 and words[0] == "yes"  # a tiny model loads in 8 GB
     quick = ("--lengths", "16,999", "--batches", 1, "--repeats", 1, "--answer-tokens", 1)
-    shown = cli("bench", folder("c16", "e2e"), *quick, "--outputs", 0).stdout
+    to = tmp_path / "report"
+    shown = cli("bench", folder("c16", "e2e"), *quick, "--outputs", 0, "--to", to).stdout
+    assert sorted(file.name for file in to.iterdir()) == ["bench.html", "bench.json", "bench.md"]
+    written = json.loads((to / "bench.json").read_text())
+    assert all(verdict["question"] in shown for verdict in written["verdicts"])
     assert "of matmul peak" in shown and "exceed this model's chunks: 999" in shown
     assert "Does it load in less than 8 GB?" in shown and "`--outputs 40` measures one" in shown

@@ -52,6 +52,7 @@ def bench() -> dict[str, Any]:
         "load": {"seconds": 1.0, "array_bytes": 4e9},
         "compress": [compressed(tokens, batch) for tokens in (64, 256) for batch in (1, 4)],
         "left_out_lengths": [512],
+        "doc_max_length": 256,
         "query": timed(0.01),
         "answer": [
             {"documents": number, "first_token_seconds": 0.1 * number, "tokens_per_second": rate}

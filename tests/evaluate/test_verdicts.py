@@ -12,13 +12,14 @@ from clara_mlx.evaluate.verdicts import of_bench, of_evaluation, to_markdown
 def bench(gigabytes: float, seconds: float, share: float, p95: float) -> dict[str, Any]:
     def chunk(batch: int, tokens: int, seconds: float) -> dict[str, Any]:
         figures = {"seconds_per_chunk": seconds, "share_of_matmul_peak": share}
-        return {"batch": batch, "chunk_tokens": tokens, **figures}
+        return {"batch": batch, "chunk_tokens": tokens, "asked_tokens": tokens + 9, **figures}
 
     recall = [{"mode": mode, "seconds": p95 / 2, "p95_seconds": p95} for mode in ("hybrid", "text")]
     return {
         "memory": {"array_bytes_with_adapters": gigabytes * 1e9, "peak_array_bytes": 9e9},
         "compress": [chunk(1, 64, 0.001), chunk(4, 256, seconds / 2), chunk(1, 256, seconds)],
         "matmul_flops": 1e13,
+        "doc_max_length": 265,
         "memory_file": {"recall": recall, "chunks": 118},
     }
 
@@ -39,6 +40,13 @@ def test_bench(figures: tuple[float, ...], words: list[str], because: str) -> No
     assert [verdict.word for verdict in verdicts] == [*words, "open", "open", "open"]
     assert all("clara-mlx evaluate" in verdict.because for verdict in verdicts[3:])
     assert because in " ".join(verdict.because for verdict in verdicts)
+
+
+def test_half_a_chunk_is_not_a_document() -> None:
+    verdicts = of_bench(bench(7, 0.09, 0.8, 0.01) | {"doc_max_length": 512})
+    assert verdicts[1].word == "open" and "`--lengths 512`" in verdicts[1].because
+    verdicts = of_bench(bench(7, 0.2, 0.8, 0.01) | {"doc_max_length": 512})
+    assert verdicts[1].word == "no"  # a full one takes no less
 
 
 def share(low: float | None, mean: float, high: float | None) -> dict[str, Any]:
