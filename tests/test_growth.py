@@ -33,9 +33,11 @@ LONGEST = 0.05
 SLOWER = {
     "tool_outputs.identifiers.identifiers": (0.06, "a test's name at each ninth character: 51 ms"),
     "model.chunking.split": (0.4, "the tokenizer's own work: half a microsecond for each token"),
-    "context.ranking.best_lines": (0.15, "a question as long as the text, and one line of it"),
+    "tool_outputs.identifiers.occurrences": (0.08, "the same, at every place"),
+    "context.drafts.Drafts.text": (0.1, "identifiers, facts and the key lines of both ends"),
+    "compressors.ranking.best_lines": (0.15, "a question as long as the text, and one line of it"),
     "context.conversation.Context.prepare": (0.4, "a text's block, its index and a note of it"),
-    "context.freezer.Freezer.draft": (0.1, "identifiers, facts and the key lines of both ends"),
+    "context.freezer.Freezer.draft": (0.1, "the same"),
     "context.freezer.Freezer.freeze": (0.2, "the same, and SQLite writes"),
     "context.freezer.Freezer.choose": (0.2, "the same"),
     "context.freezer.Freezer.told": (0.1, "the same as a draft"),

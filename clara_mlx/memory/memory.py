@@ -282,7 +282,7 @@ class Memory(Exports, Listings):
         reindexing.work(self._store, reindexing.SEARCH_SECONDS)
         hits: list[Hit] | None = None
         if mode == "latent" and self._compressing is None:
-            raise StoreError("latent search needs a model; open the memory with one")
+            raise NoModel("latent search needs a model; open the memory with one")
         if mode != "text" and self._compressing:
             hits = self._compressing.find(query, k, where, mode, exact)
         return search.search(self._store, None, None, query, k, where) if hits is None else hits

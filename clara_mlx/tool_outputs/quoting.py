@@ -22,6 +22,7 @@ _UNSEEN = r"\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
 
 # The marker as a reader takes it, however it is spaced, in small or large letters, and also at a
 # text's end, where more may follow. Letters that only look like these are not looked for.
+# [ CLARA m-0123456789ab
 _MARKERS = re.compile(
     rf"\[(?=[\s{_UNSEEN}]*" + "".join(f"{one}[{_UNSEEN}]*" for one in "clara") + r"(?:\s|\Z))",
     re.IGNORECASE,
@@ -31,6 +32,7 @@ _MARKERS = re.compile(
 _TAGS = ("<think>", "</think>", "<|channel|>")
 
 # What ends a line for `str.splitlines`, for terminals or for editors, other than a line feed.
+# one\r\ntwo
 _LINE_ENDS = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 
 # What stands for such a line end where a line of an original is quoted exactly.

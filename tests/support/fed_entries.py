@@ -22,13 +22,17 @@ from tokenizers_of_all_kinds import tokenizer
 
 import clara_mlx.context
 import clara_mlx.tool_outputs
+from clara_mlx.compressors import looks, question, ranking
 from clara_mlx.compymac import facts as compymac_facts
 from clara_mlx.context import Budget, Context, folds, messages
 from clara_mlx.context.compaction import Compaction
 from clara_mlx.context.counting import Estimate
+from clara_mlx.context.drafts import Drafts
 from clara_mlx.context.fold_form import CALLED
 from clara_mlx.context.freezer import Freezer
+from clara_mlx.context.kept import digest_of
 from clara_mlx.context.observed import Observer
+from clara_mlx.context.project import Projects
 from clara_mlx.context.recent import Recent
 from clara_mlx.context.search import Found
 from clara_mlx.context.table import Block
@@ -51,6 +55,9 @@ def modules() -> list[ModuleType]:
         for one in pkgutil.iter_modules(room.__path__)
     ]
     return [import_module(name) for name in names] + [
+        looks,
+        question,
+        ranking,
         words,
         forms,
         asked,
@@ -141,7 +148,9 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
     "context": lambda given: 4_096,
     "count": lambda given: lambda message: 10,
     "counter": lambda given: Estimate(),
+    "digest": lambda given: digest_of("s", given.piece),
     "ends": lambda given: given.view.chains,
+    "excerpt": lambda given: 300,
     "end": lambda given: len(given.text) // 2 + 700,
     "facts": lambda given: Facts(),
     "block": lambda given: Block(b"d", "fold", given.text, "m-0123456789ab"),
@@ -187,11 +196,13 @@ OBJECTS: dict[str, Callable[[Given], Any]] = {
     "BlockTable": lambda given: given.context.freezer.table,
     "Compaction": lambda given: Compaction(given.view, given.context.freezer, Estimate()),
     "Context": lambda given: given.context,
+    "Drafts": lambda given: Drafts(given.context.freezer.table, lambda session, piece: "m-01"),
     "Estimate": lambda given: Estimate(),
     "Freezer": lambda given: Freezer(given.memory),
     "HiddenRounds": lambda given: given.context.hidden_rounds,
     "MemoryFacts": lambda given: compymac_facts.MemoryFacts(),
     "MemoryState": lambda given: compymac_facts.MemoryState(),
+    "Projects": lambda given: Projects(),
     "Observer": lambda given: Observer(given.context.freezer),
     "Recent": lambda given: Recent(),
     "View": lambda given: given.view,
