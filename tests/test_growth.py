@@ -35,6 +35,7 @@ SLOWER = {
     "model.chunking.split": (0.4, "the tokenizer's own work: half a microsecond for each token"),
     "tool_outputs.identifiers.occurrences": (0.08, "the same, at every place"),
     "context.drafts.Drafts.text": (0.1, "identifiers, facts and the key lines of both ends"),
+    "compressors.ranking.lines_sharing_words": (0.1, "a text as long as its one line"),
     "compressors.ranking.best_lines": (0.15, "a question as long as the text, and one line of it"),
     "context.conversation.Context.prepare": (0.4, "a text's block, its index and a note of it"),
     "context.freezer.Freezer.draft": (0.1, "the same"),
@@ -48,6 +49,9 @@ SLOWER = {
 
 # Of this, the time for ten times the text may be a multiple.
 MOST_GROWTH = 15
+
+# Times the longest text at which a growth that is too fast is looked for again.
+FURTHER = 4
 
 # Seconds below which time does not say how it grows.
 LEAST = 0.001
@@ -94,7 +98,11 @@ def problem(entry: Entry, unit: str, memory: Memory, times: int) -> str | None:
     if is_longer(took[SIZES[-1]], limit):
         return f"{entry.name} of {unit!r} takes more than {1000 * limit:.0f} ms ({shown})"
     for smaller, larger in pairwise(SIZES):
-        if took[larger] > MOST_GROWTH * max(took[smaller], LEAST):
+        # Two sizes may take different ways; what grows too fast also does so from there on.
+        if (
+            took[larger] > MOST_GROWTH * max(took[smaller], LEAST)
+            and seconds(FURTHER * SIZES[-1]) > 2 * FURTHER * took[SIZES[-1]]
+        ):
             return f"{entry.name} of {unit!r} grows faster than the text ({shown})"
     return None
 
