@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from clara_mlx.context.undone import UnknownSession
 from clara_mlx.memory import Memory
+from clara_mlx.serve import openapi
 from clara_mlx.serve.bodies import Json, read_json
 from clara_mlx.serve.errors import ApiError, invalid_field
 from clara_mlx.serve.pools import Pools
@@ -46,8 +47,8 @@ class Rest:
     gateway_status: Callable[[str | None], dict[str, Any]]  # given a session, or None for all
 
     def routes(self) -> list[Route]:
-        """The routes, for a Starlette application."""
-        return [
+        """The routes, for a Starlette application, and the document that describes them."""
+        routes = [
             Route("/v1/memory/remember", self.remember, methods=["POST"]),
             Route("/v1/memory/recall", self.recall, methods=["POST"]),
             Route("/v1/memory/ask", self.ask, methods=["POST"]),
@@ -56,6 +57,12 @@ class Rest:
             Route("/v1/memory/original/{handle}", self.original, methods=["GET"]),
             Route("/v1/memory/status", self.status, methods=["GET"]),
         ]
+        described = openapi.document(routes, MOST_HITS, DEEPEST, MOST_TOKENS)
+
+        async def describe(request: Request) -> Response:
+            return Json(described)
+
+        return [*routes, Route("/openapi.json", describe, methods=["GET"])]
 
     async def remember(self, request: Request) -> Response:
         """``{text, source?, session?, metadata?}`` -> ``{handle}``; durable when it answers."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from gateway import Gateway, Upstream, gateway, says
 
 from clara_mlx.errors import StorageFailed
 from clara_mlx.model.thread import Priority
+from clara_mlx.serve.rest import Rest
 
 TEXTS = ["", "one\r\ntwo", "NUL \x00 and \u2028", "half \ud800 of a pair", "x" * 100_000]
 
@@ -187,3 +190,26 @@ def test_a_failing_file_is_not_the_clients_mistake(
         answer = gate.http.post("/v1/memory/remember", json={"text": "x"})
         # What is damaged stays damaged, however often it is asked.
         assert answer.status_code == 503 and answer.headers["x-should-retry"] == "false"
+
+
+def test_the_document_says_what_is_served(gate: Gateway) -> None:
+    """Every route is in it, and every body has the fields that its handler reads."""
+    told = gate.http.get("/openapi.json").json()
+    source = inspect.getsource(Rest)
+    served = set(re.findall(r'Route\("(/v1/memory/[^"]+)"', source))
+    assert set(told["paths"]) == served and len(served) > 6
+    for path, methods in told["paths"].items():
+        ((method, about),) = methods.items()
+        handler = inspect.getsource(getattr(Rest, about["operationId"]))
+        read = re.findall(r'given(?:, |\.get\()"(\w+)"', handler)
+        body = about.get("requestBody")
+        assert about["summary"] and (method == "post") == bool(body)
+        schema = body["content"]["application/json"]["schema"] if body else {"properties": {}}
+        assert set(schema["properties"]) == set(read), path
+        for name in schema.get("required", ()):
+            refused = gate.http.request(method, path, json={})
+            assert refused.status_code == 400 and refused.json()["error"]["param"] == name
+    hit = told["components"]["schemas"]["Hit"]["properties"]
+    handle = post(gate, "remember", text="described")["handle"]
+    assert set(post(gate, "recall", query="described")["hits"][0]) == set(hit)
+    post(gate, "forget", handle=handle)
