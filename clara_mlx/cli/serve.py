@@ -7,16 +7,18 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from os import _exit as exit_at_once
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import typer
 
-from clara_mlx.cli.notes import start_logging
+from clara_mlx.cli.notes import note, start_logging
 from clara_mlx.cli.options import DEFAULT_DB, Compressor, Db, Model, open_memory
 from clara_mlx.cli.scope import find_root
 from clara_mlx.errors import ClaraError
@@ -265,6 +267,7 @@ def serve(
         address = listening.getsockname()
         name_in_url = f"[{address[0]}]" if ":" in address[0] else address[0]
         typer.echo(f"clara-mlx serves at http://{name_in_url}:{address[1]}/v1", err=True)
+        _say_if_nothing_listens(reasoner)
         # uvicorn ends gracefully and then raises the signal again; the memory must still be closed.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         server = create_server(settings, memory, counter, namespaces)
@@ -343,6 +346,15 @@ def _open_namespaces(memory: Memory, names: Iterable[str]) -> Iterator[dict[str,
             one = type(memory).open(path, memory.compressor, model_thread=memory.model_thread)
             opened[name] = stack.enter_context(one)
         yield opened
+
+
+def _say_if_nothing_listens(url: str) -> None:
+    address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname, port), timeout=0.5).close()
+    except OSError:  # not with the URL's user or query, which may be secrets
+        note(f"note: nothing listens at {address.hostname}:{port} yet; start the reasoner's server")
 
 
 def _check_tokenizer(folder: Path) -> None:

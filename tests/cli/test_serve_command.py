@@ -53,6 +53,7 @@ def test_it_serves_and_ends_gracefully(tmp_path: Path) -> None:
         assert process.wait(30) == 0
         rest = process.stderr.read() if process.stderr else ""
         assert token not in rest and "the-key" not in rest and "Traceback" not in rest
+        assert "nothing listens" not in rest
     with Memory.open(db) as memory:
         assert memory.recall("kept")[0].text == "kept" and not memory.verify().problems
     assert not Path(f"{db}-wal").exists()  # the file was closed
@@ -63,6 +64,7 @@ def test_each_namespace_has_a_token_and_a_file(tmp_path: Path) -> None:
     tokens = {"red": "the-token-of-team-red", "blue": "the-token-of-team-blue"}
     (tmp_path / "blue.token").write_text(tokens["blue"] + "\n")
     options = ("--token", "red=$RED_TOKEN", "--token", f"blue=@{tmp_path}/blue.token")
+    options += ("--endpoint", "http://user:secret@127.0.0.1:9/v1")
     db = tmp_path / "agent.db"
     with serving(db, *options, RED_TOKEN=tokens["red"], CLARA_MLX_TOKEN="") as (base, process):
         for name, token in tokens.items():
@@ -74,6 +76,8 @@ def test_each_namespace_has_a_token_and_a_file(tmp_path: Path) -> None:
         assert httpx2.get(f"{base}/memory/status", trust_env=False).status_code == 401
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+        said = process.stderr.read() if process.stderr else ""
+        assert "nothing listens at 127.0.0.1:9 yet" in said and "secret" not in said
     for name in tokens:
         with Memory.open(tmp_path / f"agent.{name}.db") as memory:
             (hit,) = memory.recall("kept")
