@@ -55,8 +55,12 @@ class Remote:
     wants_reasoning: bool = False
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # a port or an address that can't be
+            is_url = False
+        if not is_url:
             raise ClaraError(
                 f"{self.url!r} is not the URL of a server, such as http://127.0.0.1:8080/v1"
             )

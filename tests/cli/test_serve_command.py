@@ -90,6 +90,8 @@ def test_each_namespace_has_a_token_and_a_file(tmp_path: Path) -> None:
     [
         (["--host", "0.0.0.0"], "CLARA_MLX_TOKEN"),
         (["--endpoint", "localhost:8080"], "not the URL"),
+        (["--endpoint", "http://127.0.0.1:99999/v1"], "not the URL"),
+        (["--endpoint", "http://[::1/v1"], "not the URL"),
         (["--fallback-endpoint", "https://api.x.ai/v1"], "--fallback-model"),
         (["--tools", "maybe"], "'always'"),
         (["--reasoner-cache", "maybe"], "'trimmable'"),
