@@ -39,6 +39,7 @@ ONLY_READ = {
 
 #: Pages whose Python is only compiled, and what runs it.
 ONLY_COMPILED = {
+    "docs/AGENTS.md": "tests/serve, with both SDKs",
     "docs/BROWSING.md": "tests/serve/test_bookkeeping.py",
     "docs/COMPRESSORS.md": "tests/evaluate/test_guide.py",
     "docs/COMPYMAC.md": "tests/compymac, which need CompyMac",
