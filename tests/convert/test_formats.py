@@ -172,7 +172,7 @@ def test_formats_are_those_of_the_installed_mlx() -> None:
 def test_options_that_contradict_each_other(cli: Any, golden: Path, tmp_path: Path) -> None:
     source = (golden / "c16/e2e", "--base", golden / "tiny-base", "--to", tmp_path / "to")
     for options, said in (
-        (("-q", "7"), "is not one of"),
+        (("-q", "7"), "'7' is not"),
         (("-q", "4", "--recipe", "mixed_3_6"), "chooses the bits itself"),
         (("-q", "8", "--q-mode", "mxfp4"), "bits can be 4"),
         (("-q", "none", "--q-mode", "mxfp4"), "contradicts"),
