@@ -60,6 +60,7 @@ class Command:
     source: str  # the label that its output is remembered by
     typed: str
     arguments: tuple[str, ...]  # what is run; ``python`` is this Python
+    last_lines: int | None = None  # of what it prints, as ``tail`` gives them; None: all
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,12 @@ COMMANDS = (
         ("grep", "-Hn", "def cobra", "src/grain_iron.py"),
     ),
     Command("env", "cat settings.env", ("cat", "settings.env")),
+    # Without the path, on which clara-nano's answer would depend.
     Command(
         "python",
-        "PYTHONPATH=src python -c 'from grain_iron import *; cobra_nickel()'",
+        "PYTHONPATH=src python -c 'from grain_iron import *; cobra_nickel()' 2>&1 | tail -n 2",
         ("python", "-c", "from grain_iron import *; cobra_nickel()"),
+        last_lines=2,
     ),
 )
 
@@ -116,7 +119,7 @@ def run(command: Command, folder: Path) -> bytes:
     environment = os.environ | {"PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"NO_COLOR": "1", "PYTHON_COLORS": "0", "LC_ALL": "C"}
     try:
-        return subprocess.run(
+        printed = subprocess.run(
             [program, *rest],
             cwd=folder,
             env=environment,
@@ -128,3 +131,6 @@ def run(command: Command, folder: Path) -> bytes:
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ClaraError(f"{command.typed}: {error}") from error
+    if command.last_lines is None:
+        return printed
+    return b"".join(printed.splitlines(keepends=True)[-command.last_lines :])
