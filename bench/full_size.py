@@ -1,6 +1,6 @@
 """Measure conversion and loading at full size, with a random CLaRa-7B checkpoint.
 
-    python bench/full_size.py --work /tmp/full-size
+    python bench/full_size.py --work /tmp/full-size [--layers 4]
 
 This needs about 30 GB of disk and 12 GB of memory. Each step runs in a process of its own, so that
 peak memory is measured per step. Results go to bench/results/full_size.json and, as a table, to the
@@ -73,7 +73,7 @@ class Noise:
             yield piece.data.cast("B")
 
 
-def write_checkpoint(folder: Path) -> None:
+def write_checkpoint(folder: Path, layers: int) -> None:
     """Write a checkpoint in the layout of the published ones, and its base beside it."""
     noise = Noise()
     base, checkpoint = folder / "base", folder / "checkpoint"
@@ -84,7 +84,7 @@ def write_checkpoint(folder: Path) -> None:
         "model.norm.weight": (HIDDEN,),
         "lm_head.weight": (VOCABULARY, HIDDEN),
     }
-    for i in range(LAYERS):
+    for i in range(layers):
         for name, shape in SHAPES.items():
             tensors[f"model.layers.{i}.{name}.weight"] = shape
         for name in ("input_layernorm", "post_attention_layernorm"):
@@ -101,7 +101,7 @@ def write_checkpoint(folder: Path) -> None:
     config |= {
         "hidden_size": HIDDEN,
         "intermediate_size": MLP,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KV_HEADS,
         "vocab_size": VOCABULARY,
@@ -117,7 +117,7 @@ def write_checkpoint(folder: Path) -> None:
     config |= {"doc_max_length": 256, "compr_rate": 16, "lora_r": RANK, "decoder_model_name": ""}
     (checkpoint / "config.json").write_text(json.dumps(config))
     adapter = {}
-    for i in range(LAYERS):
+    for i in range(layers):
         for name, (rows, columns) in SHAPES.items():
             adapter[f"model.layers.{i}.{name}.lora_A.weight"] = (RANK, columns)
             adapter[f"model.layers.{i}.{name}.lora_B.weight"] = (rows, RANK)
@@ -207,7 +207,7 @@ def run_process(*arguments: object) -> tuple[float, int, str]:
     return time.perf_counter() - start, peak, output
 
 
-def measure(work: Path, bits: list[str]) -> dict[str, Any]:
+def measure(work: Path, bits: list[str], layers: int) -> dict[str, Any]:
     """Convert to each number of bits and load it; copy the same bytes for comparison."""
     from clara_mlx import machine
 
@@ -215,11 +215,12 @@ def measure(work: Path, bits: list[str]) -> dict[str, Any]:
     if not (source / "complete").exists():
         shutil.rmtree(source, ignore_errors=True)
         print("writing the checkpoint ...", flush=True)
-        run_process(sys.executable, __file__, "--step", "write", "--work", work)
+        run_process(sys.executable, __file__, "--step", "write", "--work", work, "--layers", layers)
         (source / "complete").touch()
     files = [p for p in sorted(source.rglob("*")) if p.is_file()]
     results: dict[str, Any] = {
         "machine": machine.describe(),
+        "layers": layers,
         "source_bytes": sum(p.stat().st_size for p in files),
         "models": {},
     }
@@ -294,19 +295,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--bits", default="8,4")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="fewer for a first look")
     parser.add_argument("--step", choices=("write", "copy", "load"), help=argparse.SUPPRESS)
     parser.add_argument("--bytes", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     source = options.work / "source"
     if options.step == "write":
-        write_checkpoint(source)
+        write_checkpoint(source, options.layers)
     elif options.step == "copy":
         files = [p for p in sorted(source.rglob("*")) if p.is_file()]
         plain_copy(files, options.bytes, options.work / "copy")
     elif options.step == "load":
         print(json.dumps(load_model(options.work / f"q{options.bits}")))
     else:
-        results = measure(options.work, options.bits.split(","))
+        results = measure(options.work, options.bits.split(","), options.layers)
         path = HERE / "results" / "full_size.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(results, indent=2) + "\n")

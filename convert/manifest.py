@@ -43,7 +43,7 @@ def write_manifest(
         source: The checkpoint and base that they were made from.
         dtype: The type of everything that is not quantised.
         scheme: How the base's matrices are quantised, or None.
-        errors: The worst quantisation error by kind of tensor.
+        errors: The worst quantisation error by kind of tensor, by samples.
         hashes: SHA-256 of the source's files, by part and file name.
     """
     config = source.config

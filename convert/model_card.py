@@ -147,7 +147,11 @@ def _comparison(folder: ModelFolder, verified: Sequence[str]) -> str:
         if error["rms"]
     }
     if errors:
-        lines += ["", "| kind of tensor | worst rms error | largest error |", "|---|---|---|"]
+        lines += [
+            "",
+            "| kind of tensor, by samples | worst rms error | largest error |",
+            "|---|---|---|",
+        ]
         lines += [f"| {k} | {e['rms']:.2%} | {e['largest']:.2%} |" for k, e in errors.items()]
     return "\n".join(lines)
 

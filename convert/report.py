@@ -15,8 +15,14 @@ from clara_mlx.convert.verification import Verification
 from clara_mlx.model.schemes import Scheme
 
 
-def conversion(result: Conversion) -> list[RenderableType]:
-    """Tables and lines on a conversion: parts, errors, licences."""
+def conversion(result: Conversion, *, errors: bool = True) -> list[RenderableType]:
+    """Tables and lines on a conversion: parts, errors, licences.
+
+    Args:
+        result: What `convert` returned.
+        errors: Show the table of errors, which are those of samples; not needed before that of
+            `verification`.
+    """
     parts = Table("part", "parameters", "bytes", title=str(result.folder), title_justify="left")
     for part, nbytes in result.bytes.items():
         parameters = result.parameters.get(part)
@@ -32,8 +38,9 @@ def conversion(result: Conversion) -> list[RenderableType]:
             for part, name in result.licences.items()
         ),
     ]
-    if any(error.rms for error in result.errors.values()):
-        lines.insert(1, _errors(result.errors, result.formats))
+    if errors and any(error.rms for error in result.errors.values()):
+        title = "worst error against the source, by samples (--verify compares all)"
+        lines.insert(1, _errors(title, result.errors, result.formats))
     if result.unquantised:
         lines.append(
             "not quantised, because their rows can't be divided into groups: "
@@ -43,18 +50,24 @@ def conversion(result: Conversion) -> list[RenderableType]:
     return lines
 
 
-def verification(result: Verification, *, errors: bool = True) -> list[RenderableType]:
+def verification(
+    result: Verification,
+    *,
+    errors: bool = True,
+    formats: Mapping[str, list[str]] | None = None,
+) -> list[RenderableType]:
     """Lines and a table on a comparison.
 
     Args:
         result: What `verify` returned.
-        errors: Show the table of errors; not needed right after the conversion's own.
+        errors: Show the table of errors.
+        formats: How each kind of tensor is stored, for that table.
     """
     lines: list[RenderableType] = [
         f"{result.tensors} tensors compared, {result.identical} identical bit for bit"
     ]
     if errors and any(error.rms for error in result.errors.values()):
-        lines.append(_errors(result.errors, {}))
+        lines.append(_errors("worst error against the source", result.errors, formats or {}))
     for adapter, cosines in result.cosines.items():
         lines.append(
             f"cosine to the float32 latents ({adapter}): {min(cosines):.6f} "
@@ -72,9 +85,9 @@ def verification(result: Verification, *, errors: bool = True) -> list[Renderabl
     return lines
 
 
-def _errors(errors: dict[str, Error], formats: Mapping[str, list[str]]) -> Table:
+def _errors(title: str, errors: dict[str, Error], formats: Mapping[str, list[str]]) -> Table:
     columns = ("kind of tensor", "rms", "largest", *(["stored as"] if formats else []))
-    table = Table(*columns, title="worst error against the source")
+    table = Table(*columns, title=title)
     for kind, error in errors.items():
         stored_as = [" or ".join(formats.get(kind, []))] if formats else []
         table.add_row(kind, f"{error.rms:.2%}", f"{error.largest:.2%}", *stored_as)

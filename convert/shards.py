@@ -9,7 +9,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from clara_mlx.convert.disk import save_arrays, write_json
-from clara_mlx.convert.quantise import Error, measure_error, quantise_tensor
+from clara_mlx.convert.quantise import Error, check_finite, measure_error, quantise_tensor
 from clara_mlx.convert.tensors import ITEM_SIZES, TensorRef
 from clara_mlx.convert.weight_map import Weight
 from clara_mlx.errors import Progress
@@ -103,10 +103,11 @@ class Quantiser:
     def _record_error(
         self, tensor: PlannedTensor, values: mx.array, stored: dict[str, mx.array]
     ) -> None:
-        """Keep the worst error of each kind of tensor."""
-        error = measure_error(tensor.name, values, stored, tensor.quantisation)
+        """Keep the worst error of each kind of tensor, by samples; `verify` compares all."""
+        check_finite(tensor.name, values, stored, self._dtype)
         if tensor.line.transposed:  # an adapter's, which is only cast
             return
+        error = measure_error(tensor.name, values, stored, tensor.quantisation, sample=True)
         worst = self.errors.get(tensor.kind, Error())
         self.errors[tensor.kind] = max(error, worst, key=lambda e: e.rms)
 

@@ -127,11 +127,11 @@ def convert(
             progress=progress,
         )
     result = converted.to_dict()
-    lines = report.conversion(converted)
     verification = _verify(converted.folder, checkpoint) if verify or repository else None
+    lines = report.conversion(converted, errors=not verification)
     if verification:
         result["verification"] = verification.to_dict()
-        lines += report.verification(verification, errors=False)
+        lines += report.verification(verification, formats=converted.formats)
     emit(result, lines, as_json)
     if verification:
         _fail_on_differences(to, verification)
