@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from clara_mlx.store import words
+from clara_mlx.store import fts5, terms, words
+from clara_mlx.store.terms import Term
 from clara_mlx.tool_outputs.undress import undress
 
 # A query has at most this many terms, and is cut off after as many characters: SQLite takes half a
@@ -68,13 +69,13 @@ class Word:
 
     Attributes:
         text: As `words.fold` writes it.
-        term: The term of FTS5 that finds it.
+        term: The term that finds it.
         weight: How much it counts, beside its rarity.
         is_beginning: It is found where a longer word begins with it, too.
     """
 
     text: str
-    term: str
+    term: Term
     weight: float
     is_beginning: bool
 
@@ -85,16 +86,16 @@ class Asked:
 
     Attributes:
         words: Its words, each once.
-        phrases: Terms of FTS5 for the names of several words, such as paths.
+        phrases: Terms for the names of several words, such as paths.
         pairs: Indices of words that follow one another in the query.
     """
 
     words: tuple[Word, ...]
-    phrases: tuple[str, ...]
+    phrases: tuple[Term, ...]
     pairs: tuple[tuple[int, int], ...]
 
-    def terms(self) -> list[str]:
-        """Terms of FTS5 that can be joined by OR; at most `MOST_TERMS`."""
+    def terms(self) -> list[Term]:
+        """The words and phrases that are looked for, at most `MOST_TERMS`."""
         return [*(word.term for word in self.words), *self.phrases][:MOST_TERMS]
 
     def beginnings(self) -> list[tuple[int, str]]:
@@ -113,24 +114,24 @@ def read(query: str) -> Asked:
     ranks exact names first. Hexadecimal ids match by prefix, as git shortens them.
     """
     found: dict[str, Word] = {}  # by their text, in order
-    phrases: dict[str, None] = {}
+    phrases: dict[Term, None] = {}
     order: list[str] = []  # the words that stand in the query themselves, as often as they do
     text = undress(query[:_QUERY_CHARACTERS]).text  # it may be a line that was copied
     for name in text.split(maxsplit=_MOST_NAMES)[:_MOST_NAMES]:
         read_words = _words_of(name)
         if len(read_words) > 1:
-            in_a_row = " ".join(word for word, _ in read_words[:_PHRASE_WORDS])
-            phrases[f'"{in_a_row}"'] = None
+            phrases[Term(tuple(word for word, _ in read_words[:_PHRASE_WORDS]))] = None
         apostrophe = bool(_APOSTROPHE.search(name))
         for place, (text, parts) in enumerate(read_words):
             if place and apostrophe and text in _AFTER_APOSTROPHE:
                 continue
             alone = len(text) == 1 and words.is_of_run(text)
             beginning = alone or bool(_HEX.fullmatch(text))
-            _add(found, Word(text, f'"{text}"' + "*" * beginning, 1.0, beginning))
+            term = terms.word(text, is_beginning=beginning)
+            _add(found, Word(text, term, 1.0, beginning))
             order.append(text)
             for part in parts:
-                _add(found, Word(part, f'"{part}"', _PART_WEIGHT, False))
+                _add(found, Word(part, terms.word(part), _PART_WEIGHT, False))
         if len(found) + len(phrases) >= MOST_TERMS:
             break
     kept = [word for word in found.values() if word.text not in _ASKING] or [*found.values()]
@@ -142,7 +143,7 @@ def read(query: str) -> Asked:
 
 def query(text: str) -> str | None:
     """A query of FTS5 that matches any word of a text; None if the text has none."""
-    return " OR ".join(read(text).terms()) or None
+    return fts5.match(terms.any_of([(term,) for term in read(text).terms()])) or None
 
 
 def _words_of(name: str) -> list[tuple[str, tuple[str, ...]]]:

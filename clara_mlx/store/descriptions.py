@@ -60,24 +60,3 @@ def of_contents(file: File, ids: Sequence[int], where: Where) -> dict[int, froze
         [json.dumps(list(ids)), *parameters],
     )
     return {row[0]: _words(describe(row[1], fields.read_metadata(row[2]))) for row in rows}
-
-
-def count(file: File, term: str, most: int) -> int:
-    """The number of memories whose description has a term of FTS5, up to a number."""
-    rows = file.read(
-        "SELECT count(*) FROM (SELECT rowid FROM memory_text WHERE memory_text MATCH ? LIMIT ?)",
-        (term, most),
-    )
-    return int(rows[0][0])
-
-
-def search(file: File, query: str, k: int, where: Where) -> list[int]:
-    """The contents of the k memories whose descriptions fit a query of FTS5 best."""
-    condition, parameters = filters.condition(where)
-    rows = file.read(
-        "SELECT m.content_id FROM memory_text JOIN memories m ON m.id = memory_text.rowid "
-        f"WHERE memory_text MATCH ? AND {condition} "
-        "ORDER BY bm25(memory_text, 1.0, 0.5), m.id DESC LIMIT ?",
-        [query, *parameters, k],
-    )
-    return list(dict.fromkeys(row[0] for row in rows))

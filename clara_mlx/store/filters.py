@@ -11,6 +11,9 @@ from typing import Any
 
 from clara_mlx.errors import StoreError
 
+#: Chunks of memories, for filters on memories ``m``.
+CHUNKS = "FROM chunks ch JOIN memories m ON m.content_id = ch.content_id"
+
 #: The most values of one filter, all its lists together; SQLite takes 32,766 parameters.
 MOST_VALUES = 30_000
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
+from clara_mlx.store import terms
+from clara_mlx.store.terms import Term
 from clara_mlx.store.words import fold
 
 # The fewest letters of a word with an ending, and of its stem.
@@ -101,20 +103,20 @@ def _without_ending(word: str, endings: tuple[str, ...], least: int) -> str:
     return word
 
 
-def patterns(word: str) -> Iterator[str]:
-    """What may be other forms of a word, as terms of FTS5; most are no words of any text."""
+def patterns(word: str) -> Iterator[Term]:
+    """What may be other forms of a word, as terms; most are no words of any text."""
     root = stem(word)
     if word.isascii():
         if word.isalpha() and len(word) >= _LEAST_WORD - 1:
             for form in _english_forms(root):
                 if form != word and stem(form) == root:
-                    yield f'"{form}"'
+                    yield terms.word(form)
     elif _CYRILLIC.fullmatch(word):
-        yield f'"{root}"*'
+        yield terms.word(root, is_beginning=True)
     elif _ARABIC.fullmatch(word) or _ARABIC.fullmatch("ال" + word):
         for article in ("", *_ARTICLES):
             if article + root != word:
-                yield f'"{article}{root}"'
+                yield terms.word(article + root)
 
 
 def _english_forms(root: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Search by words: candidates by BM25, from the rarest words on, then ranked by their own texts.
 
 If all chunks that have any word of a query were ranked, the words that say least would take
-longest, because FTS5 visits every chunk that has one of them. So the words are sorted by the number
-of chunks that have them, the rarest first:
+longest, because an index visits every chunk that has one of them. So the words are sorted by the
+number of chunks that have them, the rarest first:
 
 - Candidates are the chunks with any of the rarest words: as many words as add up to `CANDIDATES`
   chunks. If that gives fewer than k results, the chunks with both of the next two words are added,
@@ -22,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 from clara_mlx.errors import StoreError
 from clara_mlx.store import asked, descriptions, filters, forms
@@ -30,6 +29,8 @@ from clara_mlx.store.filters import Where
 from clara_mlx.store.ranking import Ranker, rarity
 from clara_mlx.store.seen import Place, place, seen
 from clara_mlx.store.store import Store
+from clara_mlx.store.terms import Alternatives, Group, any_of
+from clara_mlx.store.word_search import word_search
 
 #: Chunks that the words which choose the candidates may have, added up.
 CANDIDATES = 5_000
@@ -54,9 +55,6 @@ _CHUNKS_OF_DESCRIBED = 4
 # Memories with a word in their description that are counted, at most.
 _MOST_COUNTED = 10_000
 
-#: Chunks of memories, for filters on memories ``m``.
-CHUNKS = "FROM chunks ch JOIN memories m ON m.content_id = ch.content_id"
-
 
 @dataclass(frozen=True)
 class _Candidate:
@@ -73,26 +71,23 @@ def search(store: Store, query: str, k: int, where: Where = None) -> list[tuple[
 
 
 class TextSearch:
-    """A query, read and compared with how rare its words are in a file."""
+    """A query, read and compared with how rare its words are in a memory."""
 
     def __init__(self, store: Store, query: str) -> None:
         self._store = store
         self._asked = asked.read(query)
-        ((last,),) = store.read("SELECT coalesce(max(id), 0) FROM chunks")
-        ((memories,),) = store.read("SELECT coalesce(max(id), 0) FROM memories")
-        self._chunks: int = last
-        terms = {word.term: self._with_forms(index) for index, word in enumerate(self._asked.words)}
-        self._counts = {term: self._count(term) for term in [*terms.values(), *self._phrases()]}
-        counts = [self._counts[term] for term in terms.values()]
-        self._terms = sorted(self._counts, key=lambda term: self._counts[term])
-        described = [descriptions.count(store, term, _MOST_COUNTED) for term in terms.values()]
-        self._described = [
-            term for term, count in zip(terms.values(), described, strict=True) if count
-        ]
+        self._index = word_search(store)
+        words = self._with_forms()
+        groups = list(dict.fromkeys([*words, *self._phrases()]))
+        counts = self._index.count(groups, CANDIDATES)
+        self._counts = dict(zip(groups, counts, strict=True))
+        self._groups = sorted(groups, key=lambda group: self._counts[group])
+        described = self._index.count_described(words, _MOST_COUNTED)
+        self._described = [word for word, count in zip(words, described, strict=True) if count]
         self._ranker = Ranker(
             self._asked,
-            [rarity(count, last) for count in counts],
-            [rarity(count, memories) if count else 0.0 for count in described],
+            [rarity(self._counts[word], self._index.chunks) for word in words],
+            [rarity(count, self._index.memories) if count else 0.0 for count in described],
         )
 
     def search(self, k: int, where: Where = None) -> list[tuple[int, float]]:
@@ -120,94 +115,50 @@ class TextSearch:
 
     # -- candidates ------------------------------------------------------------------------------
 
-    def _phrases(self) -> Sequence[str]:
+    def _phrases(self) -> list[Group]:
         room = max(0, asked.MOST_TERMS - len(self._asked.words))
-        return self._asked.phrases[:room]
+        return [(phrase,) for phrase in self._asked.phrases[:room]]
 
-    def _with_forms(self, index: int) -> str:
-        """The term of a word, with those of its other forms that are in the index."""
-        word = self._asked.words[index]
-        found = [word.term]
-        if self._asked.has_forms(index):
-            found += self._indexed([*forms.patterns(word.text)])
-        return f"({' OR '.join(found)})" if len(found) > 1 else word.term
-
-    def _indexed(self, terms: Sequence[str]) -> list[str]:
-        """Those terms that are in an index: all at once, as mostly none is, or half by half."""
-        if not terms:
-            return []
-        ((found,),) = self._store.read(
-            "SELECT EXISTS (SELECT 1 FROM chunk_text WHERE chunk_text MATCH ?1) "
-            "OR EXISTS (SELECT 1 FROM memory_text WHERE memory_text MATCH ?1)",
-            (" OR ".join(terms),),
+    def _with_forms(self) -> list[Group]:
+        """The words of the query, each with those of its other forms that are in the index."""
+        found = self._index.existing(
+            [
+                [*forms.patterns(word.text)] if self._asked.has_forms(index) else []
+                for index, word in enumerate(self._asked.words)
+            ]
         )
-        if not found or len(terms) == 1:
-            return [*terms] if found else []
-        half = len(terms) // 2
-        return self._indexed(terms[:half]) + self._indexed(terms[half:])
-
-    def _count(self, term: str) -> float:
-        """The number of chunks that have a term; an estimate if they are many."""
-        ((count, reached),) = self._store.read(
-            "SELECT count(*), max(rowid) FROM "
-            "(SELECT rowid FROM chunk_text WHERE chunk_text MATCH ? LIMIT ?)",
-            (term, CANDIDATES + 1),
-        )
-        return float(count * self._chunks / reached if count > CANDIDATES else count)
+        return [(word.term, *terms) for word, terms in zip(self._asked.words, found, strict=True)]
 
     def _search_by_words(self, k: int, where: Where) -> list[tuple[int, float]]:
         """Chunk ids and negated BM25 of the k best candidates."""
         found: list[tuple[int, float]] = []
         for candidates, ranked_by in self._plans(k):
-            found = self._rank(" OR ".join(ranked_by), candidates, k, where)
+            found = self._index.rank(ranked_by, candidates, k, where)
             if len(found) == k:
                 break
         return found
 
-    def _plans(self, k: int) -> Iterator[tuple[str | None, Sequence[str]]]:
-        """From few candidates to all: the query that they must match, if any, and the terms."""
-        terms = [term for term in self._terms if self._counts[term]]
-        sums = list(accumulate(self._counts[term] for term in terms))
+    def _plans(self, k: int) -> Iterator[tuple[Alternatives | None, Sequence[Group]]]:
+        """From few candidates to all: what they must match, if anything, and what ranks them."""
+        groups = [group for group in self._groups if self._counts[group]]
+        sums = list(accumulate(self._counts[group] for group in groups))
         number = bisect_right(sums, CANDIDATES)
-        rare, common = terms[:number], terms[number:]
-        ranking = terms[: max(number + 2, bisect_right(sums, POSTINGS))]
+        rare, common = any_of(groups[:number]), groups[number:]
+        ranking = groups[: max(number + 2, bisect_right(sums, POSTINGS))]
         if common:
             if rare and sums[number - 1] >= k:
-                yield " OR ".join(rare), ranking
+                yield rare, ranking
             if common[1:]:
-                yield " OR ".join([*rare, f"({common[0]} AND {common[1]})"]), ranking
-                yield " OR ".join([*rare, common[0]]), ranking
-        if terms:
-            yield None, terms
-
-    def _rank(
-        self, match: str, candidates: str | None, k: int, where: Where
-    ) -> list[tuple[int, float]]:
-        """The k best chunks by the BM25 of one query, of those that match another and a filter."""
-        conditions = ""
-        parameters: list[Any] = []
-        # With the +, FTS5 matches once and then filters; without it, once for each allowed row.
-        if candidates is not None:
-            conditions += " AND +rowid IN (SELECT rowid FROM chunk_text WHERE chunk_text MATCH ?)"
-            parameters.append(candidates)
-        if where:
-            condition, values = filters.condition(where)
-            conditions += f" AND +rowid IN (SELECT ch.id {CHUNKS} WHERE {condition})"
-            parameters += values
-        # The parts of identifiers count less than the words as they are written.
-        rows = self._store.read(
-            "SELECT rowid, bm25(chunk_text, 1.0, 0.5) AS score FROM chunk_text "
-            f"WHERE chunk_text MATCH ?{conditions} ORDER BY score, rowid LIMIT ?",
-            [match, *parameters, k],
-        )
-        return [(row[0], -row[1]) for row in rows]
+                yield [*rare, common[:2]], ranking
+                yield [*rare, common[:1]], ranking
+        if groups:
+            yield None, groups
 
     def _search_descriptions(self, where: Where) -> list[int]:
         """The first chunks of the memories whose descriptions have words of the query."""
         if not self._described:
             return []
-        query = " OR ".join(self._described)
-        contents = descriptions.search(self._store, query, _DESCRIBED, where)
+        contents = self._index.described(self._described, _DESCRIBED, where)
         rows = self._store.read(
             "SELECT ch.id FROM json_each(?) c, chunks ch WHERE ch.content_id = c.value AND ch.id "
             "IN (SELECT id FROM chunks WHERE content_id = c.value ORDER BY start LIMIT ?)",

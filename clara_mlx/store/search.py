@@ -72,7 +72,7 @@ def search(
         allowed = None
         if where:
             condition, parameters = filters.condition(where)
-            sql = f"SELECT DISTINCT ch.id {fulltext.CHUNKS} WHERE {condition}"
+            sql = f"SELECT DISTINCT ch.id {filters.CHUNKS} WHERE {condition}"
             allowed = [row[0] for row in store.read(sql, parameters)]
         by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
     if by_words is not None:
