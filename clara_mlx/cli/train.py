@@ -14,6 +14,7 @@ import typer
 
 from clara_mlx.cli.notes import is_quiet, note
 from clara_mlx.cli.output import Json, emit, progress_bar
+from clara_mlx.cli.ranks import explain_termination
 from clara_mlx.errors import ClaraError
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def train(
     After any interruption, the same command continues from the newest saved state and gets to the
     same losses. The config's `output` folder gets `metrics.jsonl`, a model folder `model/`, and
     `checkpoint/`, which is the same model in Hugging Face's layout.
+
+    On several Macs: `mlx.launch --hostfile macs.json -- clara-mlx train train.toml`. Each computes
+    a part of every step; the losses are those of one process.
     """
     from clara_mlx.train.config import EXAMPLE
 
@@ -56,20 +60,26 @@ def train(
             f"{config}: there is no such file; `clara-mlx train --example > {config}` writes one "
             "to start from"
         )
+    from clara_mlx.model.ranks import Ranks
     from clara_mlx.train.run import Run, describe
 
+    ranks = Ranks.join()
     if dry_run:
+        if not ranks.is_first:
+            return
         plan = describe(config)
         writes = plan.get("writes", {})
         lines = _format({name: value for name, value in plan.items() if name != "writes"})
         lines += [f"would write: {path} ({size / 1e6:,.1f} MB)" for path, size in writes.items()]
         emit(plan, lines, as_json)
         return
-    run = Run.open(config)
-    plan = run.trainer.describe()
-    with _step_progress() as on_step:
-        result = run.train(on_step, _note)
-    emit(plan | result, _format(result), as_json)
+    with explain_termination(ranks, "the newest state of the run is kept"):
+        run = Run.open(config, ranks)
+        plan = run.trainer.describe()
+        with _step_progress() if ranks.is_first else nullcontext() as on_step:
+            result = run.train(on_step, _note)
+    if ranks.is_first:
+        emit(plan | result, _format(result), as_json)
 
 
 @commands.command()

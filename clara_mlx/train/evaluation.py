@@ -11,6 +11,7 @@ from clara_mlx.evaluate.metrics import exact
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.decoder import Decoder
 from clara_mlx.model.prompts import DecoderPrompt
+from clara_mlx.model.ranks import Ranks
 from clara_mlx.train.batches import Batching, Collator, DocumentLatents
 from clara_mlx.train.config import TrainConfig
 from clara_mlx.train.data import Dataset, Example
@@ -27,6 +28,7 @@ class Evaluator:
         stepper: Computes losses.
         dataset: The examples.
         collator: Makes their arrays.
+        ranks: The processes that share the examples; each gets the figures of all.
     """
 
     def __init__(
@@ -36,11 +38,13 @@ class Evaluator:
         stepper: Stepper,
         dataset: Dataset,
         collator: Collator,
+        ranks: Ranks,
     ) -> None:
         self._clara = clara
         self._config = config
         self._stepper = stepper
         self._collator = collator
+        self._ranks = ranks
         self._latents = collator.latents or DocumentLatents(clara, dataset.documents, keep=False)
         self._decoder = Decoder(clara.network, clara.lora, clara.tokenizer, clara.config.stop_ids)
         micro_batch_size = config.steps.micro_batch_size
@@ -63,34 +67,36 @@ class Evaluator:
             of the ``answers`` that are right by `clara_mlx.evaluate.metrics.exact`; ``recall``, the
             share of positives that are among the top_k candidates.
         """
-        figures: dict[str, Any] = {}
+        sums: dict[str, float] = {}
         totals = self._collator.totals(self._micros)
-        for micro in self._micros:
+        for micro in self._ranks.share(self._micros):
             batch, _ = self._collator.arrays(micro, totals)
             loss, parts = self._stepper.loss(trained, batch)
             mx.eval(loss, parts)
             for name, value in ({"loss": loss} | parts).items():
-                figures[name] = figures.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
+                sums[name] = sums.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
+        figures: dict[str, Any] = dict(self._ranks.add_up(sums))
         if self._asked and not self._config.kind.imitates:
             figures |= self._measure_answers()
         return figures
 
     def _measure_answers(self) -> dict[str, Any]:
         """Choose documents and answer questions, as far as the stage does, and count."""
-        right = found = positives = 0
-        for example in self._asked:
+        counts = {"right": 0.0, "found": 0.0, "positives": 0.0}
+        for example in self._ranks.share(self._asked):
             chosen = list(example.documents)
             if self._config.kind.chooses:
                 chosen = self._choose(example)
-                found += len(set(chosen) & set(example.positives))
-                positives += len(example.positives)
+                counts["found"] += len(set(chosen) & set(example.positives))
+                counts["positives"] += len(example.positives)
             if self._config.kind.decodes:
-                right += exact(self._answer(example, chosen), example.answer)
+                counts["right"] += exact(self._answer(example, chosen), example.answer)
+        counts = self._ranks.add_up(counts)
         figures: dict[str, Any] = {"answers": len(self._asked)}
         if self._config.kind.decodes:
-            figures["exact"] = right / len(self._asked)
-        if positives:
-            figures["recall"] = found / positives
+            figures["exact"] = counts["right"] / len(self._asked)
+        if counts["positives"]:
+            figures["recall"] = counts["found"] / counts["positives"]
         return figures
 
     def _choose(self, example: Example) -> list[int]:

@@ -12,6 +12,7 @@ from clara_mlx.convert.trained import save_trained
 from clara_mlx.errors import ClaraError
 from clara_mlx.model.clara import Clara, from_folder
 from clara_mlx.model.folder import CLARA, ModelFolder, resolve
+from clara_mlx.model.ranks import Ranks
 from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.train.config import Fresh, TrainConfig, read_config
 from clara_mlx.train.fresh import Start
@@ -30,8 +31,12 @@ class Run:
     trainer: Trainer
 
     @classmethod
-    def open(cls, file: Path) -> Run:
+    def open(cls, file: Path, ranks: Ranks | None = None) -> Run:
         """Read a config file and load the data and the model that it names.
+
+        Args:
+            file: The config.
+            ranks: The processes that train together, each of which opens the run.
 
         Raises:
             ClaraError: The config, the data or the model is not usable.
@@ -39,7 +44,8 @@ class Run:
         config = read_config(file)
         if config.fresh is not None:
             start, plan = _plan_start(config, config.fresh)
-            folder = ModelFolder.open(start.folder if start.is_written else start.write())
+            _write_in_turn(start, ranks or Ranks())
+            folder = ModelFolder.open(start.folder)
         else:
             folder = ModelFolder.open(resolve(str(config.model)))
             if folder.compressor != CLARA:
@@ -52,10 +58,12 @@ class Run:
             plan = Plan.make(config, folder.config, folder.tokenizer())
         teacher = config.teacher and _open_teacher(config.teacher, folder)
         clara = from_folder(folder)
-        return cls(config, folder, Trainer.prepare(config, clara, plan, teacher or None))
+        return cls(config, folder, Trainer.prepare(config, clara, plan, teacher or None, ranks))
 
     def train(self, on_step: OnStep | None = None, say: Say | None = None) -> dict[str, Any]:
         """Train, or resume and train to the end, then write the model folder and the checkpoint.
+
+        Of several ranks, the first writes them.
 
         Args:
             on_step: Called after each step.
@@ -74,15 +82,17 @@ class Run:
             described = replace(described, generation_top_k=config.method.top_k)
         model = output / "model"
         checkpoint = output / "checkpoint" if config.writes_checkpoint else None
-        save_trained(
-            self.folder,
-            trained,
-            None if rows is None else next(iter(rows.values())),
-            config=described,
-            about={"stage": config.stage, "steps": self.trainer.steps, "seed": config.seed},
-            model=model,
-            checkpoint=checkpoint,
-        )
+        if self.trainer.ranks.is_first:
+            save_trained(
+                self.folder,
+                trained,
+                None if rows is None else next(iter(rows.values())),
+                config=described,
+                about={"stage": config.stage, "steps": self.trainer.steps, "seed": config.seed},
+                model=model,
+                checkpoint=checkpoint,
+            )
+        self.trainer.ranks.wait_for_all()  # so that all end well, or none
         return {"model": str(model), "checkpoint": checkpoint and str(checkpoint), **last}
 
 
@@ -127,6 +137,18 @@ def _open_teacher(path: str, student: ModelFolder) -> Clara:
             "same checkpoint with -q none"
         )
     return from_folder(folder)
+
+
+def _write_in_turn(start: Start, ranks: Ranks) -> None:
+    """Write what a fresh run starts from where it is not there yet.
+
+    Ranks on one machine find what the first has written; on a machine of its own a rank makes the
+    same from the seed.
+    """
+    for turn in range(ranks.size):
+        if turn == ranks.rank and not start.is_written:
+            start.write()
+        ranks.wait_for_all()
 
 
 def _plan_start(config: TrainConfig, fresh: Fresh) -> tuple[Start, Plan]:
