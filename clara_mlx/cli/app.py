@@ -5,33 +5,47 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from clara_mlx.cli import (
-    browse,
-    care,
-    connect,
-    demo,
-    evaluate,
-    memory,
-    model,
-    plan,
-    serve,
-    stats,
-    train,
-    ui,
-    upload,
-)
 from clara_mlx.cli.extras import what_to_install
 from clara_mlx.cli.notes import set_verbosity
 from clara_mlx.cli.output import Printed
 from clara_mlx.cli.renamed import renew
 from clara_mlx.errors import ClaraError
 from clara_mlx.version import __version__
+
+if TYPE_CHECKING:
+    app: typer.Typer  # made when it is asked for
+
+#: The panels of ``--help``, in this order, with the modules that have their commands. A test holds
+#: this against the modules, of which only the one that is needed is imported.
+PANELS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Start": {"demo": ("demo",), "connect": ("connect", "doctor")},
+    "Memory": {
+        "memory": ("remember", "recall", "ask", "original", "flush", "recompress"),
+        "browse": ("list", "show", "search"),
+        "stats": ("stats",),
+    },
+    "Gateway": {"serve": ("serve", "mcp"), "ui": ("ui",)},
+    "Model": {
+        "model": ("convert", "inspect", "compress", "bench"),
+        "upload": ("upload",),
+        "evaluate": ("evaluate",),
+        "train": ("train", "examples"),
+        "plan": ("plan",),
+    },
+    "Care": {
+        "care": (
+            *("status", "verify", "vacuum", "compact"),
+            *("export", "import", "forget", "undo"),
+        ),
+    },
+}
 
 # Where a context keeps whether the command line has --json.
 _AS_JSON = "clara_mlx.cli.as_json"
@@ -103,23 +117,12 @@ def _show_flags_bare(options: list[Any]) -> list[Any]:
     return options
 
 
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="CLaRa on Apple Silicon: an agent's memory as latent memory tokens.",
-)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"clara-mlx {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -141,19 +144,34 @@ def _options(
     set_verbosity(quiet=quiet, verbose=verbose)
 
 
-#: The panels of ``--help`` and what they hold, in this order.
-PANELS = {
-    "Start": (demo, connect),
-    "Memory": (memory, browse, stats),
-    "Gateway": (serve, ui),
-    "Model": (model, upload, evaluate, train, plan),
-    "Care": (care,),
-}
-for panel, groups in PANELS.items():
-    for group in groups:
-        for command in group.commands.registered_commands:
-            command.rich_help_panel = panel
-        app.add_typer(group.commands)
+def make_app(command: str | None = None) -> typer.Typer:
+    """The program with all its commands; if one of them is named, with those of its module only."""
+    app = typer.Typer(
+        cls=_Commands,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="CLaRa on Apple Silicon: an agent's memory as latent memory tokens.",
+    )
+    app.callback()(_options)
+    known = any(command in names for modules in PANELS.values() for names in modules.values())
+    for panel, modules in PANELS.items():
+        for module, names in modules.items():
+            if known and command not in names:
+                continue
+            commands: typer.Typer = import_module(f"clara_mlx.cli.{module}").commands
+            for one in commands.registered_commands:
+                one.rich_help_panel = panel
+            app.add_typer(commands)
+    return app
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = made = make_app()
+    return made
 
 
 def main() -> None:
@@ -161,4 +179,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a locale may lack letters that a path has
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="clara-mlx")
+    # A name that is not known makes the whole program, which says which there are; so does a shell
+    # that completes a line, as it gives no arguments.
+    named = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    make_app(named)(prog_name="clara-mlx")
