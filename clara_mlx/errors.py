@@ -57,6 +57,10 @@ class NoModel(StoreError):
     """What was asked for needs a model, or another one than the memory was opened with."""
 
 
+class OtherModel(NoModel):
+    """The latents of a file are another model's; the two must never be mixed."""
+
+
 class Closed(StoreError):
     """The memory was closed before."""
 

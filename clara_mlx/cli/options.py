@@ -100,11 +100,14 @@ def open_memory(
 
 def open_compressor(model: str | None, compressor: str | None) -> Any:
     """The compressor that was named, or the one that a model's folder is for; None without both."""
+    if model is None and compressor is None:
+        return None
     from clara_mlx.compressors import registry  # its compressors bring in MLX
 
     if compressor is not None:
         return registry.open_compressor(compressor, model)
-    return None if model is None else registry.load(model)
+    assert model is not None
+    return registry.load(model)
 
 
 def require_model(model: str | None, act: str) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clara_mlx.compressors.question import shorten
+from clara_mlx.errors import OtherModel
 from clara_mlx.memory import Memory
-from clara_mlx.store.latents import OtherModel
 from clara_mlx.store.results import Hit
 from clara_mlx.tool_outputs.quoting import indent, quote_markers
 

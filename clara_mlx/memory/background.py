@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from clara_mlx.errors import ClaraError, Progress, StoreError, TextTooLong
+from clara_mlx.errors import ClaraError, OtherModel, Progress, StoreError, TextTooLong
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import atomic, reindexing
 from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.driver import BUSY_SECONDS
-from clara_mlx.store.latents import OtherModel
 from clara_mlx.store.store import Store, StoredChunk
 
 #: Contents taken from the backlog at a time.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.errors import NoModel, Progress
+from clara_mlx.errors import NoModel, OtherModel, Progress
 from clara_mlx.memory import asking
 from clara_mlx.memory.asking import Answer
 from clara_mlx.memory.background import BackgroundCompression
@@ -15,9 +15,10 @@ from clara_mlx.memory.textual_work import TextualWork
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import search
 from clara_mlx.store.filters import Where
-from clara_mlx.store.latents import OtherModel, drop_all_latents, space_of
+from clara_mlx.store.latents import drop_all_latents
 from clara_mlx.store.results import Hit
 from clara_mlx.store.shortened import count_by_shortener, drop_all_shortened
+from clara_mlx.store.spaces import space_of
 from clara_mlx.store.store import Store
 
 if TYPE_CHECKING:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clara_mlx.errors import Progress
 from clara_mlx.model import chunking
-from clara_mlx.model.tokenizer import TextTokenizer
 from clara_mlx.store.newcomer import Span
+
+if TYPE_CHECKING:
+    from clara_mlx.model.tokenizer import TextTokenizer
 
 #: Length of a chunk that is cut without a tokenizer, in characters. The background compression
 #: cuts such a text again, by tokens.
@@ -33,6 +35,8 @@ class Measure:
     @classmethod
     def from_json(cls, value: list[Any]) -> Measure:
         """The opposite of `to_json`."""
+        from clara_mlx.model.tokenizer import TextTokenizer
+
         tokenizer, limit = value
         return cls(TextTokenizer(tokenizer), limit)
 

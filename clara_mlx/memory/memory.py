@@ -7,27 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from clara_mlx.errors import NoModel, NotFound, Progress, StoreError
-from clara_mlx.memory import asking
-from clara_mlx.memory.asking import Answer
-from clara_mlx.memory.compressing import Compressing
 from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.memory.exporting import Exports
 from clara_mlx.memory.ledger import Ledger
 from clara_mlx.memory.listing import Listings
-from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.given import Given
-from clara_mlx.store.latents import space_of
 from clara_mlx.store.newcomer import readable, text_of
 from clara_mlx.store.results import Hit, Status
 from clara_mlx.store.shortened import count_by_shortener
+from clara_mlx.store.spaces import space_of
 from clara_mlx.store.store import Store, StoredMemory
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import Compressor, LatentCompressor
+    from clara_mlx.memory.asking import Answer
     from clara_mlx.memory.background import BackgroundCompression
+    from clara_mlx.memory.compressing import Compressing
+    from clara_mlx.model.thread import ModelThread
 
 Mode = Literal["latent", "text", "hybrid"]
 
@@ -67,6 +66,8 @@ class Memory(Exports, Listings):
         self._most_bytes = most_bytes
         self._compressing: Compressing | None = None
         if compressor:
+            from clara_mlx.memory.compressing import Compressing  # brings in numpy
+
             self._compressing = Compressing(store, compressor, codec, model_thread)
 
     @classmethod
@@ -297,12 +298,16 @@ class Memory(Exports, Listings):
         Only relevant chunks are read (`asking.relevant`), in several passes if they do not fit the
         decoder's window together. If there is none, the answer says so.
         """
+        from clara_mlx.memory import asking  # brings in numpy
+
         return asking.last(self.stream_ask(question, k, where, max_tokens=max_tokens))
 
     def stream_ask(
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
     ) -> Iterator[str | Answer]:
         """`ask` piece by piece: text as it comes, and the whole `Answer` last."""
+        from clara_mlx.memory import asking  # brings in numpy
+
         asking.check_question(question)
         compressing = self._need_compressor("asking")
         compressing.work("asking")

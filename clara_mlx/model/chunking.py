@@ -6,9 +6,12 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clara_mlx.errors import ClaraError
-from clara_mlx.model.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:  # a text that is cut by its characters needs no tokenizer
+    from clara_mlx.model.tokenizer import TextTokenizer
 
 # A text is tokenised in blocks: a BPE without a pre-tokenizer needs about 180 bytes per character.
 # A block is longer than any chunk, so this is a minimum.

@@ -24,7 +24,7 @@ from typing import Any
 from clara_mlx.context import Budget, Context, Counter, Estimate
 from clara_mlx.context.counting import CountCache, Refused
 from clara_mlx.context.messages import Message
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, OtherModel
 from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import Answer
 from clara_mlx.memory.cutting import Measure
@@ -36,7 +36,6 @@ from clara_mlx.serve.log import quieten
 from clara_mlx.serve.preparing import Preparer
 from clara_mlx.serve.settings import Remote, Settings
 from clara_mlx.store.filters import Where
-from clara_mlx.store.latents import OtherModel
 
 logger = logging.getLogger(__name__)
 

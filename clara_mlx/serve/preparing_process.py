@@ -19,13 +19,12 @@ from typing import Any
 from clara_mlx.context import Counter
 from clara_mlx.context.child_process import start_child
 from clara_mlx.context.counting import Refused
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, OtherModel
 from clara_mlx.memory import Memory
 from clara_mlx.serve import wire
 from clara_mlx.serve.channel import Channel
 from clara_mlx.serve.errors import ApiError
 from clara_mlx.serve.settings import Settings
-from clara_mlx.store.latents import OtherModel
 
 logger = logging.getLogger(__name__)
 

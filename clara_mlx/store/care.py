@@ -6,13 +6,14 @@ import contextlib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.store import fields, salvage, sketch_table
-from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
+
+if TYPE_CHECKING:  # numpy is not needed before there is something to check
+    from clara_mlx.store.latents import LatentTable
 
 # Latents decoded at a time, to compare their sketches: bounds the memory.
 _SKETCH_BATCH = 256
@@ -160,6 +161,8 @@ def _check_shortened(store: Store, findings: Findings, progress: Progress | None
 
 def _check_sketches(store: Store, findings: Findings, progress: Progress | None) -> None:
     """Check that each latent has its own sketch, and that no chunk without latents has one."""
+    from clara_mlx.store.latents import LatentTable
+
     for space in store.read("SELECT * FROM spaces"):
         table = LatentTable(store, space)
         with_latents = "SELECT chunk_id AS id FROM latents WHERE space_id = ?"
@@ -181,6 +184,8 @@ def _compare_sketches(table: LatentTable, findings: Findings, ids: list[int]) ->
 
     They differ in few bits, because stored latents are rounded; unrelated ones differ in half.
     """
+    import numpy as np
+
     _, sketcher = table.sketcher()
     for start in range(0, len(ids), _SKETCH_BATCH):
         some = ids[start : start + _SKETCH_BATCH]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,8 +18,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import sqlite_vec
 
 from clara_mlx.errors import StorageFailed, StoreError, reason
 
@@ -85,9 +84,18 @@ def driver() -> ModuleType:
 def _load_vec(connection: Connection) -> None:
     connection.enable_load_extension(True)
     try:
-        sqlite_vec.load(connection)
+        connection.load_extension(_vec_path())
     finally:
         connection.enable_load_extension(False)
+
+
+@functools.cache
+def _vec_path() -> str:
+    """Where sqlite-vec's extension is, without importing the package, which brings in numpy."""
+    package = importlib.util.find_spec("sqlite_vec")
+    if package is None or package.origin is None:
+        raise ImportError("sqlite-vec is not installed; pip install sqlite-vec")
+    return str(Path(package.origin).with_name("vec0"))
 
 
 def connect(path: Path, *, immutable: bool = False, salvage: bool = False) -> Connection:

@@ -13,18 +13,18 @@ import json
 import threading
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clara_mlx.errors import NoModel, StoreError
+from clara_mlx.errors import OtherModel, StoreError
 from clara_mlx.store import sketch_table
 from clara_mlx.store.backlog import lift_marks
 from clara_mlx.store.codec import Codec
 from clara_mlx.store.file import File
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, Bits, RunningMean, Sketcher
+from clara_mlx.store.spaces import space_of
 from clara_mlx.store.varying import VaryingCodec
 
 # Length of a sketch in bits, where the latents have as many values; 1 KiB.
@@ -41,10 +41,6 @@ _MEAN_BATCH = 64
 
 # Latents decoded at a time to remake sketches: bounds the memory.
 _SKETCH_BATCH = 256
-
-
-class OtherModel(NoModel):
-    """The latents of a file are another model's; the two must never be mixed."""
 
 
 class LatentTable:
@@ -342,24 +338,6 @@ def _other_model(file: File, theirs: tuple[str, str], ours: tuple[str, str]) -> 
         f"{our_name} (model {our_model[:12]}); open it with that model, or move it to this one "
         "with: clara-mlx recompress"
     )
-
-
-@dataclass(frozen=True)
-class Space:
-    """Whose latents a file has."""
-
-    compressor: str  # its name
-    fingerprint: str  # of its model
-    count: int  # of chunks that have latents
-
-
-def space_of(file: File) -> Space | None:
-    """Whose latents a file has; None if it has none."""
-    rows = file.read(
-        "SELECT compressor, fingerprint, "
-        "(SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
-    )
-    return Space(*rows[0]) if rows else None
 
 
 def drop_all_latents(file: File) -> None:

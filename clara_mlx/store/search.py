@@ -7,15 +7,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from clara_mlx.store import filters, fulltext
 from clara_mlx.store.calibration import UNMEASURED, Calibration
 from clara_mlx.store.filters import Where
-from clara_mlx.store.hadamard import Floats
-from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.results import Hit
 from clara_mlx.store.settled_file import SEARCH_SECONDS
 from clara_mlx.store.store import Gone, Store
+
+if TYPE_CHECKING:  # numpy is not needed for a search by words
+    from clara_mlx.store.hadamard import Floats
+    from clara_mlx.store.latent_index import LatentIndex
 
 logger = logging.getLogger(__name__)
 

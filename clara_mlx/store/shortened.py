@@ -7,10 +7,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from clara_mlx.errors import StoreError
+from clara_mlx.errors import OtherModel, StoreError
 from clara_mlx.store.backlog import lift_marks
 from clara_mlx.store.file import File
-from clara_mlx.store.latents import OtherModel
 
 
 class ShortenedTable:

@@ -1,15 +1,18 @@
-"""The vec0 table of a space's sketches: ``sketches_<space>``, a row for each chunk with latents."""
+"""The vec0 table of a space's sketches: ``sketches_<space>``, a row for each chunk with latents.
+
+Only reading sketches brings in numpy: whoever searches by words does not wait for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from clara_mlx.store.driver import Connection
-from clara_mlx.store.sketch import Bits
-from clara_mlx.store.sketch_index import Ids
+
+if TYPE_CHECKING:
+    from clara_mlx.store.sketch import Bits
+    from clara_mlx.store.sketch_index import Ids
 
 # Rows that vec0 keeps together; from 128 to 1024, searches are equally fast.
 _ROWS_TOGETHER = 256
@@ -67,6 +70,8 @@ def read_new(
         bits: Length of a sketch.
         after: Id of the last latent whose sketch is known; 0 reads the whole table.
     """
+    import numpy as np
+
     if after == 0:
         return _read_all(connection, space_id, bits)
     # The + makes SQLite go through the latents by their own ids.
@@ -86,6 +91,8 @@ def _read_all(connection: Connection, space_id: int, bits: int) -> tuple[Ids, Bi
 
     Reading row by row takes several times as long. The layout is in sqlite-vec's ARCHITECTURE.md.
     """
+    import numpy as np
+
     rows = connection.execute(
         f"SELECT c.validity, c.rowids, v.vectors FROM sketches_{space_id}_chunks c "
         f"JOIN sketches_{space_id}_vector_chunks00 v ON v.rowid = c.chunk_id"

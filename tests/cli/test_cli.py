@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,32 @@ HEAVY = (
     "tokenizers",
     "transformers",
 )
+
+
+def test_each_command_is_in_the_module_that_the_panels_say() -> None:
+    for modules in PANELS.values():
+        for module, names in modules.items():
+            commands = import_module(f"clara_mlx.cli.{module}").commands
+            own = [one.name or one.callback.__name__ for one in commands.registered_commands]
+            assert own == [*names]
+
+
+def test_a_command_imports_what_it_needs(tmp_path: Path) -> None:
+    """Neither the other commands nor, to search by words, numpy: each is a tenth of a second."""
+    unneeded = ["clara_mlx.cli.care", *(one for one in HEAVY if "sqlite3" not in one)]
+    file, memory = tmp_path / "log.txt", tmp_path / "memory.db"
+    file.write_text("FAILED tests/test_io.py::test_load")
+    script = (
+        "import sys; from clara_mlx.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code\n"
+        f"print(*set(sys.modules).intersection({unneeded}), file=sys.stderr)"
+    )
+    for words in (["remember", file], ["recall", "FAILED", "--mode", "text"], ["recall", "load"]):
+        command = [sys.executable, "-c", script, *words, "--db", memory]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stderr.endswith("\n\n") or done.stderr == "\n", (words, done.stderr)
+        assert done.stdout
 
 
 @pytest.mark.alone

@@ -16,10 +16,9 @@ from sizes import sized
 from clara_mlx.compressors import registry
 from clara_mlx.compressors.compressor import Compressor
 from clara_mlx.convert import Source, convert
-from clara_mlx.errors import StoreError
+from clara_mlx.errors import OtherModel, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.store import care
-from clara_mlx.store.latents import OtherModel
 
 TEXTS = [
     "FAILED tests/test_io.py::test_load - FileNotFoundError\n1 failed, 41 passed\n" * 4,

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from memory_worker import Worker, make_version_1, remember, run_together
 
+from clara_mlx.errors import OtherModel
 from clara_mlx.memory import Memory
 from clara_mlx.store.latent_index import LatentIndex
-from clara_mlx.store.latents import LatentTable, OtherModel
+from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.store import Store
 
 

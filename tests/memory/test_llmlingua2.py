@@ -9,8 +9,8 @@ import pytest
 from token_classifiers import KINDS
 
 from clara_mlx.compressors.llmlingua2.llmlingua2 import LlmLingua2
+from clara_mlx.errors import OtherModel
 from clara_mlx.memory import Memory
-from clara_mlx.store.latents import OtherModel
 
 OUTPUT = (
     "FAILED tests/shop/test_prices.py::test_rounding[eur] - AssertionError: 12.50 != 12.49\n"

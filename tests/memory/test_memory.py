@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clara_mlx.errors import ClaraError, StoreError
+from clara_mlx.errors import ClaraError, OtherModel, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import NOTHING_FOUND
 from clara_mlx.memory.background import CHUNKS
-from clara_mlx.store.latents import OtherModel
 
 TEXTS = {
     "pytest": "FAILED tests/test_io.py::test_load - FileNotFoundError\n1 failed, 41 passed\n" * 4,

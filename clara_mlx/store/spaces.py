@@ -1,0 +1,25 @@
+"""Whose latents a file has: asked before anything is opened that brings in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clara_mlx.store.file import File
+
+
+@dataclass(frozen=True)
+class Space:
+    """Whose latents a file has."""
+
+    compressor: str  # its name
+    fingerprint: str  # of its model
+    count: int  # of chunks that have latents
+
+
+def space_of(file: File) -> Space | None:
+    """Whose latents a file has; None if it has none."""
+    rows = file.read(
+        "SELECT compressor, fingerprint, "
+        "(SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
+    )
+    return Space(*rows[0]) if rows else None
