@@ -79,8 +79,8 @@ _ORDERS: dict[Order, str] = {
     "newest": "m.created_at DESC, m.id DESC",
     "oldest": "m.created_at, m.id",
     "largest": "c.length DESC, m.id DESC",
-    "source": "m.source, m.id DESC",
-    "session": "m.session, m.id DESC",
+    "source": "m.source NULLS FIRST, m.id DESC",
+    "session": "m.session NULLS FIRST, m.id DESC",
 }
 
 _ROW = (
@@ -109,7 +109,7 @@ def projects(file: File) -> list[str]:
     """The projects that memories belong to, by name."""
     rows = file.read(
         f"SELECT DISTINCT {_PROJECT} AS project FROM memories "
-        "WHERE project IS NOT NULL ORDER BY project"
+        f"WHERE {_PROJECT} IS NOT NULL ORDER BY project"
     )
     return [row[0] for row in rows if isinstance(row[0], str)]
 
@@ -144,7 +144,7 @@ def groups(file: File, by: Common, most: int, offset: int = 0) -> list[Group]:
     """The memories by what they have in common, the newest group first."""
     rows = file.read(
         f"SELECT {_COMMON[by]} AS name, count(*) AS memories, max(created_at) AS newest "
-        f"FROM memories GROUP BY name ORDER BY newest DESC LIMIT ? OFFSET ?",
+        f"FROM memories GROUP BY {_COMMON[by]} ORDER BY newest DESC LIMIT ? OFFSET ?",
         (most, offset),
     )
     return [Group(*row) for row in rows if row["name"] is None or isinstance(row["name"], str)]
@@ -153,11 +153,11 @@ def groups(file: File, by: Common, most: int, offset: int = 0) -> list[Group]:
 def standing(file: File, handle: str, most: int) -> list[Standing]:
     """The texts that are sent in the place of a memory or tell of it; its own block first."""
     rows = file.read(
-        "SELECT b.digest, b.kind, b.text, b.handle = n.handle AS own, "
+        "SELECT b.digest, b.kind, b.text, coalesce(b.handle = n.handle, FALSE) AS own, "
         "(SELECT count(*) FROM edits e WHERE e.block = b.digest) AS places "
         "FROM mentions n JOIN blocks b ON b.digest = n.block "
         "WHERE n.handle = ? AND NOT (b.kind = 'note' AND b.body IS NOT NULL) "
-        "ORDER BY own DESC, b.kind = 'note', places DESC, b.digest LIMIT ?",
+        "ORDER BY own DESC, (b.kind = 'note'), places DESC, b.digest LIMIT ?",
         (handle, most),
     )
     return [

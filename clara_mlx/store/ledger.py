@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Literal
+from itertools import chain
+from typing import Any, Literal
 
 from clara_mlx.store.driver import Connection
 from clara_mlx.store.file import File
@@ -30,6 +31,9 @@ MOST_SUMS = 50_000
 # Rounds after which it is looked again whether there are too many: counting takes milliseconds.
 _LOOK_EVERY = 100
 
+# Rounds that are inserted by one statement, of 25 parameters each; SQLite takes 32,766.
+_TOGETHER = 500
+
 # Rounds above the most before some are deleted, so that not every write deletes.
 _SLACK = 500
 
@@ -39,23 +43,26 @@ DELETED_UNTIL = "rounds deleted until"
 #: What a row of sums belongs to.
 KEYS = ("day", "session", "project", "agent", "model")
 
+# Tokens of a prompt that the server had: as it says, or if it does not, as expected.
+_CACHED = "coalesce(cached_reported, cached_expected)"
+
 #: The columns of `rounds` summed up, by their names in the table `days`.
 SUMS = {
-    "requests": f"sum(number = 0 AND api <> '{MCP}')",
-    "rounds": f"sum(api <> '{MCP}')",
+    "requests": f"count(*) FILTER (WHERE number = 0 AND api <> '{MCP}')",
+    "rounds": f"count(*) FILTER (WHERE api <> '{MCP}')",
     "tokens_in": "sum(tokens_in)",
     "tokens_sent": "sum(tokens_sent)",
-    "cached": "sum(min(tokens_sent, coalesce(cached_reported, cached_expected)))",
-    "prefilled": "sum(max(0, tokens_sent - coalesce(cached_reported, cached_expected)))",
-    "estimated": "sum(cached_reported IS NULL AND tokens_sent > 0)",
+    "cached": f"sum(CASE WHEN tokens_sent < {_CACHED} THEN tokens_sent ELSE {_CACHED} END)",
+    "prefilled": f"sum(CASE WHEN tokens_sent > {_CACHED} THEN tokens_sent - {_CACHED} ELSE 0 END)",
+    "estimated": "count(*) FILTER (WHERE cached_reported IS NULL AND tokens_sent > 0)",
     "cached_expected": "sum(cached_expected)",
     "cached_reported": "sum(coalesce(cached_reported, 0))",
     "completion_tokens": "sum(completion_tokens)",
-    "compactions": "sum(compacted > 0)",
+    "compactions": "count(*) FILTER (WHERE compacted > 0)",
     "compacted": "sum(compacted)",
     "memory_calls": "sum(memory_calls)",
-    "fallbacks": "sum(served_by = 'fallback')",
-    "failures": "sum(error <> '')",
+    "fallbacks": "count(*) FILTER (WHERE served_by = 'fallback')",
+    "failures": "count(*) FILTER (WHERE error <> '')",
 }
 
 
@@ -124,40 +131,55 @@ def write(file: File, rounds: Sequence[Round]) -> None:
     if not rounds:
         return
     with file.write(synced=False) as connection:
-        ids = [_insert(connection, one) for one in rounds]
+        ids = _insert(connection, rounds)
+        days: dict[str, list[int]] = {}
+        for id, one in zip(ids, rounds, strict=True):
+            days.setdefault(datetime.fromtimestamp(one.at).date().isoformat(), []).append(id)
+        for day, some in sorted(days.items()):
+            _add_sums(
+                connection,
+                f"SELECT ?, {', '.join(KEYS[1:])}, min(at), max(at + seconds), "
+                f"{', '.join(SUMS.values())} FROM rounds WHERE id IN ({_marks(some)}) "
+                f"GROUP BY {', '.join(KEYS[1:])} ORDER BY {', '.join(KEYS[1:])}",
+                (day, *some),
+            )
         if any(id % _LOOK_EVERY == 0 for id in ids):
             _delete_oldest(connection)
 
 
-def _insert(connection: Connection, one: Round) -> int:
-    """Add a round to the ledger and to the sums of its day; returns its id."""
-    values = [getattr(one, name) for name in _COLUMNS]
-    marks = ",".join("?" * len(_COLUMNS))
-    id = connection.execute(
-        f"INSERT INTO rounds ({','.join(_COLUMNS)}, compacted) VALUES ({marks}, ?)",
-        [*values, len(one.compacted)],
-    ).lastrowid
-    assert id is not None  # a row was inserted
-    uses = [(handle, id, "compacted") for handle in one.compacted]
-    uses += [(handle, id, tool) for handle, tool in one.asked]
-    connection.executemany("INSERT OR IGNORE INTO uses (handle, round, how) VALUES (?, ?, ?)", uses)
-    day = datetime.fromtimestamp(one.at).date().isoformat()
-    _add_sums(
-        connection,
-        f"SELECT ?, session, project, agent, model, at, at + seconds, {','.join(SUMS.values())} "
-        "FROM rounds WHERE id = ? GROUP BY id",
-        (day, id),
+def _insert(connection: Connection, rounds: Sequence[Round]) -> list[int]:
+    """Add rounds, with what they did with which memory; returns their ids."""
+    ids: list[int] = []
+    for start in range(0, len(rounds), _TOGETHER):
+        some = rounds[start : start + _TOGETHER]
+        values = [[*(getattr(one, name) for name in _COLUMNS), len(one.compacted)] for one in some]
+        rows = connection.execute(
+            f"INSERT INTO rounds ({', '.join(_COLUMNS)}, compacted) "
+            f"VALUES {', '.join(f'({_marks(row)})' for row in values)} RETURNING id",
+            list(chain.from_iterable(values)),
+        ).fetchall()
+        ids += sorted(row[0] for row in rows)  # ids grow; the order of the answer is not promised
+    uses = [
+        (handle, id, how)
+        for id, one in zip(ids, rounds, strict=True)
+        for handle, how in (*((handle, "compacted") for handle in one.compacted), *one.asked)
+    ]
+    connection.executemany(
+        "INSERT INTO uses (handle, round, how) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", uses
     )
-    return id
+    return ids
 
 
 def _add_sums(connection: Connection, select: str, parameters: Iterable[object]) -> None:
     """Add rows of sums, in the order of the table's columns, to those that are there."""
-    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in SUMS)
+    added = ", ".join(f"{name} = days.{name} + excluded.{name}" for name in SUMS)
     connection.execute(
-        f"INSERT INTO days ({','.join(KEYS)}, first_at, last_at, {','.join(SUMS)}) {select} "
-        f"ON CONFLICT DO UPDATE SET {added}, first_at = min(first_at, excluded.first_at), "
-        "last_at = max(last_at, excluded.last_at)",
+        f"INSERT INTO days ({', '.join(KEYS)}, first_at, last_at, {', '.join(SUMS)}) {select} "
+        f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {added}, "
+        "first_at = CASE WHEN excluded.first_at < days.first_at "
+        "THEN excluded.first_at ELSE days.first_at END, "
+        "last_at = CASE WHEN excluded.last_at > days.last_at "
+        "THEN excluded.last_at ELSE days.last_at END",
         tuple(parameters),
     )
 
@@ -168,7 +190,9 @@ def _delete_oldest(connection: Connection) -> None:
     if count > MOST_ROUNDS + _SLACK:
         oldest = f"SELECT id FROM rounds ORDER BY id LIMIT {count - MOST_ROUNDS}"
         connection.execute(
-            f"INSERT OR REPLACE INTO meta SELECT ?, max(at) FROM rounds WHERE id IN ({oldest})",
+            "INSERT INTO meta (key, value) "
+            f"SELECT ?, max(at) FROM rounds WHERE id IN ({oldest}) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (DELETED_UNTIL,),
         )
         connection.execute(f"DELETE FROM rounds WHERE id IN ({oldest})")
@@ -192,17 +216,25 @@ def _merge_oldest(connection: Connection, named: str, kept: Sequence[str]) -> No
 def _merge(
     connection: Connection, kept: Sequence[str], condition: str, parameters: tuple[object, ...]
 ) -> None:
-    """Add the sums for which a condition holds to those that have only the ``kept`` names."""
-    keys = ", ".join(key if key in kept else "''" for key in KEYS[1:])
-    sums = ", ".join(f"sum({name})" for name in SUMS)
-    (*merged,) = connection.execute(
-        f"SELECT day, {keys}, min(first_at), max(last_at), {sums} FROM days WHERE {condition} "
-        f"GROUP BY {', '.join(('day', *kept))}",
+    """Add the sums for which a condition holds to those that have only the ``kept`` names.
+
+    They are read as they are deleted, so that nothing which another gateway adds is lost.
+    """
+    rows = connection.execute(
+        f"DELETE FROM days WHERE {condition} "
+        f"RETURNING {', '.join(KEYS)}, first_at, last_at, {', '.join(SUMS)}",
         parameters,
     ).fetchall()
-    connection.execute(f"DELETE FROM days WHERE {condition}", parameters)
-    for row in merged:
-        _add_sums(connection, f"VALUES ({','.join('?' * len(row))})", row)
+    merged: dict[tuple[str, ...], list[Any]] = {}
+    for row in rows:
+        day, *names = tuple(row)[: len(KEYS)]
+        names = [name if key in kept else "" for key, name in zip(KEYS[1:], names, strict=True)]
+        first_at, last_at, *sums = tuple(row)[len(KEYS) :]
+        so_far = merged.setdefault((day, *names), [first_at, last_at, *[0] * len(sums)])
+        so_far[0], so_far[1] = min(so_far[0], first_at), max(so_far[1], last_at)
+        so_far[2:] = [a + b for a, b in zip(so_far[2:], sums, strict=True)]
+    for key, sums in sorted(merged.items()):
+        _add_sums(connection, f"VALUES ({_marks((*key, *sums))})", (*key, *sums))
 
 
 def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
@@ -215,8 +247,12 @@ def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
             "DELETE FROM uses WHERE round IN (SELECT id FROM rounds WHERE session = ?)", (session,)
         )
         connection.execute(
-            "UPDATE rounds SET session = '', error = iif(error = '', '', 'forgotten') "
-            "WHERE session = ?",
+            "UPDATE rounds SET session = '', "
+            "error = CASE WHEN error = '' THEN '' ELSE 'forgotten' END WHERE session = ?",
             (session,),
         )
         _merge(connection, ("project", "agent", "model"), "session = ?", (session,))
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

@@ -18,6 +18,9 @@ from clara_mlx.store.ledger import DELETED_UNTIL, KEYS, SUMS, Round
 #: matches all.
 LedgerWhere = Mapping[str, Any] | None
 
+# The number of rows that stands for all of them.
+_ALL = 2**62
+
 # By what sums can be sorted.
 _ORDERS = {"first_at", "last_at", *KEYS, *SUMS}
 
@@ -118,12 +121,13 @@ def sums(
     order = str(1 + KEYS.index(sort)) if sort in KEYS else sort
     rows = file.read(
         f"SELECT {', '.join(select)} FROM {source} WHERE {condition} "
-        f"{'GROUP BY ' + ', '.join(keys) if keys else ''} HAVING count(*) "
+        f"{'GROUP BY ' + ', '.join(keys) if keys else ''} HAVING count(*) > 0 "
         f"ORDER BY {', '.join([f'{order} DESC', 'last_at DESC', *keys])} "
         f"LIMIT ? OFFSET ?",
-        [*parameters, -1 if most is None else check_number("most", most), max(0, skip)],
+        [*parameters, _ALL if most is None else check_number("most", most), max(0, skip)],
     )
-    return [Sums(*row) for row in rows]
+    whole = len(KEYS) + 2  # what follows are whole numbers, in whatever type a database sums them
+    return [Sums(*tuple(row)[:whole], *map(int, tuple(row)[whole:])) for row in rows]
 
 
 def rounds(
@@ -207,7 +211,7 @@ def _condition(where: LedgerWhere, day: str) -> tuple[str, list[Any]]:
         "before day": f"{day} <= ?",
         "handle": "id IN (SELECT round FROM uses WHERE handle = ?)",
     }
-    parts, parameters = ["1"], []
+    parts, parameters = ["TRUE"], []
     for key, value in (where or {}).items():
         if key in comparisons:
             parts.append(comparisons[key])
