@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,9 @@ Kind = Literal["piece", "note", "fold"]
 
 # Parameters of one query; SQLite's own limit is 32,766.
 _BATCH = 10_000
+
+# Blocks that one statement inserts, of six parameters each.
+_INSERTED = 1_000
 
 # Handles of which a thread knows that they exist.
 _MOST_SEEN = 100_000
@@ -84,11 +86,10 @@ class BlockTable:
         Raises:
             StoreError: One of the handles does not exist, or was forgotten.
         """
-        row = _row(block)
-        handles = [*([block.handle] if block.handle else []), *mentions]
-        self._file.bring(handles)
+        made = [_Made(block, mentions)]
+        self._file.bring(made[0].handles)
         with self._file.write() as connection:
-            _insert(connection, row, handles)
+            _insert(connection, made)
         chosen = self.block(block.digest)
         if chosen is None:
             raise StoreError(f"{self._file.path}: memory {block.handle} has been forgotten")
@@ -110,20 +111,20 @@ class BlockTable:
         Raises:
             StoreError: One of the handles does not exist, or was forgotten.
         """
-        rows = [(_row(block), [*([block.handle] if block.handle else []), *m]) for block, m in made]
-        self._file.bring([handle for _, handles in rows for handle in handles])
+        blocks = [_Made(block, mentions) for block, mentions in made]
+        self._file.bring([handle for one in blocks for handle in one.handles])
         with self._file.write() as connection:
-            for row, handles in rows:
-                _insert(connection, row, handles)
-            connection.executemany(
-                "DELETE FROM edits WHERE chain = ? AND part = ?",
-                [(edit.chain, edit.part) for edit in without],
-            )
+            _insert(connection, blocks)
+            if without:
+                connection.executemany(
+                    "DELETE FROM edits WHERE chain = ? AND part = ?",
+                    sorted((edit.chain, edit.part) for edit in without),
+                )
             connection.executemany(
                 "INSERT INTO edits (chain, part, block, explains) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (chain, part) DO UPDATE SET block = excluded.block, "
                 "explains = excluded.explains",
-                [(e.chain, e.part, e.block.digest, int(e.explains)) for e in edits],
+                sorted((e.chain, e.part, e.block.digest, int(e.explains)) for e in edits),
             )
 
     def drop_edits(self, chains: Sequence[bytes]) -> int:
@@ -155,11 +156,10 @@ class BlockTable:
         found: list[Edit] = []
         for start in range(0, len(chains), _BATCH):
             some = list(dict.fromkeys(chains[start : start + _BATCH]))
-            marks = ",".join("?" * len(some))
             rows = self._file.read(
                 "SELECT e.chain, e.part, e.explains, b.digest, b.kind, b.text, b.handle, "
                 "CASE WHEN b.handle IS NULL THEN b.body END AS body FROM edits e "
-                f"JOIN blocks b ON b.digest = e.block WHERE e.chain IN ({marks}) "
+                f"JOIN blocks b ON b.digest = e.block WHERE e.chain IN ({_marks(some)}) "
                 # A foreign key holds this already; a damaged file may not.
                 "AND (b.handle IS NULL OR EXISTS (SELECT 1 FROM memories m "
                 "JOIN contents c ON c.id = m.content_id WHERE m.handle = b.handle))",
@@ -179,9 +179,9 @@ class BlockTable:
         found: set[tuple[bytes, str, bytes, int]] = set()
         for start in range(0, len(chains), _BATCH):
             some = list(chains[start : start + _BATCH])
-            marks = ",".join("?" * len(some))
             rows = self._file.read(
-                f"SELECT chain, part, block, explains FROM edits WHERE chain IN ({marks})", some
+                f"SELECT chain, part, block, explains FROM edits WHERE chain IN ({_marks(some)})",
+                some,
             )
             found.update(map(tuple, rows))
         return found == known
@@ -195,11 +195,12 @@ class BlockTable:
         unknown = [handle for handle in handles if handle not in there]
         if unknown:
             self._file.bring(unknown)
-            rows = self._file.read(
-                "SELECT handle FROM memories WHERE handle IN (SELECT value FROM json_each(?))",
-                (json.dumps(unknown),),
-            )
-            there.update(row["handle"] for row in rows)
+            for start in range(0, len(unknown), _BATCH):
+                some = unknown[start : start + _BATCH]
+                rows = self._file.read(
+                    f"SELECT handle FROM memories WHERE handle IN ({_marks(some)})", some
+                )
+                there.update(row["handle"] for row in rows)
         return there.intersection(handles)
 
     def seen(self) -> set[str]:
@@ -219,8 +220,9 @@ class BlockTable:
         found: set[str] = set()
         for start in range(0, len(digests), _BATCH):
             some = list(digests[start : start + _BATCH])
-            marks = ",".join("?" * len(some))
-            rows = self._file.read(f"SELECT handle FROM mentions WHERE block IN ({marks})", some)
+            rows = self._file.read(
+                f"SELECT handle FROM mentions WHERE block IN ({_marks(some)})", some
+            )
             found.update(row["handle"] for row in rows)
         return found
 
@@ -250,23 +252,48 @@ class BlockTable:
         }
 
 
-def _row(block: Block) -> tuple[Any, ...]:
-    body = None if block.body is None else zlib.compress(_encode(block.body), 6)
-    return (block.digest, block.kind, _sha256(block.text), block.text, block.handle, body)
+class _Made:
+    """A block that is new, perhaps, with the handles it names."""
+
+    def __init__(self, block: Block, mentions: Iterable[str]) -> None:
+        self.digest = block.digest
+        body = None if block.body is None else zlib.compress(_encode(block.body), 6)
+        self.row = (
+            block.digest,
+            block.kind,
+            _sha256(block.text),
+            block.text,
+            block.handle,
+            body,
+        )
+        own = [block.handle] if block.handle else []
+        self.handles = list(dict.fromkeys([*own, *mentions]))
 
 
-def _insert(connection: Connection, row: tuple[Any, ...], handles: Iterable[str]) -> None:
-    """Insert a block with the handles it names, unless there is one for the same already."""
-    added = connection.execute(
-        "INSERT INTO blocks (digest, kind, issued, text, handle, body) "
-        "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        row,
-    ).rowcount
-    if added:
+def _insert(connection: Connection, made: Sequence[_Made]) -> None:
+    """Insert blocks with the handles they name, except those of which there is one already.
+
+    Each statement has as many as it can, as a database on another machine is asked one at a time;
+    and in one order, so that no two programs wait for each other.
+    """
+    in_order = sorted({one.digest: one for one in reversed(made)}.values(), key=lambda o: o.digest)
+    for start in range(0, len(in_order), _INSERTED):
+        some = in_order[start : start + _INSERTED]
+        rows = connection.execute(
+            "INSERT INTO blocks (digest, kind, issued, text, handle, body) "
+            f"VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * len(some))} "
+            "ON CONFLICT DO NOTHING RETURNING digest",
+            [value for one in some for value in one.row],
+        ).fetchall()
+        added = {bytes(row[0]) for row in rows}
         connection.executemany(
             "INSERT INTO mentions (handle, block) VALUES (?, ?)",
-            [(handle, row[0]) for handle in dict.fromkeys(handles)],
+            sorted((h, one.digest) for one in some if one.digest in added for h in one.handles),
         )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _rounds_key(chain: bytes) -> bytes:
