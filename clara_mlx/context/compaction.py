@@ -108,12 +108,15 @@ class Compaction:
 
     def commit(self) -> None:
         """Save the edits, so that they are the same in every later request."""
-        edits = self.edits
-        blocks = {e.block.digest: e.block for e in edits if e.block.kind != "note"}
-        for digest in self.new.folds.keys() & blocks.keys():
-            self.freezer.remember_fold(self.view.session, blocks[digest], self.new.folds[digest])
-        new = [(block, self.new.mentions.get(digest, [])) for digest, block in blocks.items()]
-        self.freezer.table.save_edits(edits, new)
+        with self.freezer.table.asked_once():
+            edits = self.edits
+            blocks = {e.block.digest: e.block for e in edits if e.block.kind != "note"}
+            for digest in self.new.folds.keys() & blocks.keys():
+                self.freezer.remember_fold(
+                    self.view.session, blocks[digest], self.new.folds[digest]
+                )
+            new = [(block, self.new.mentions.get(digest, [])) for digest, block in blocks.items()]
+            self.freezer.table.save_edits(edits, new)
 
     def replace_with_blocks(
         self,

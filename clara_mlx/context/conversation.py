@@ -178,7 +178,8 @@ class Context:
             strategy = Strategy(
                 view, self.freezer, self.counter, budget, tools, count, target, cached, undone
             )
-            attempt = strategy.choose()
+            with self.freezer.table.asked_once():
+                attempt = strategy.choose()
             tokens, exact, refused = count
             reason = "not worth it"
             if attempt:

@@ -279,7 +279,7 @@ class Freezer:
                 return Told(piece.text)  # it has the form of a result, and lines of ours
             return Told(piece.text, None, self.drafts.text(session, piece, 0, digest))
         handle = self._observed.get(digest) or self._handle_for(digest, piece)
-        if not self.memory.has(handle):
+        if not self.table.existing([handle]):
             return Told(piece.text)
         return Told(piece.text, handle, self.drafts.text(session, piece, 0, digest))
 
@@ -336,14 +336,16 @@ class Freezer:
         They say only what goes when one of them is forgotten. So a foreign text that names handles
         gains nothing by it, and loses its own block with them.
         """
-        return [handle for handle in dict.fromkeys(HANDLE.findall(text)) if self.memory.has(handle)]
+        named = list(dict.fromkeys(HANDLE.findall(text)))
+        there = self.table.existing(named) if named else ()
+        return [handle for handle in named if handle in there]
 
     def _handle_for(self, digest: bytes, piece: Piece) -> str:
         """The piece's handle, from its digest: the same in every file that remembers it."""
         digits = digest.hex()
         for length in range(DIGITS, len(digits) + 1):
             handle = f"m-{digits[:length]}"
-            if not self.memory.has(handle) or self._is_original(handle, piece):
+            if not self.table.existing([handle]) or self._is_original(handle, piece):
                 return handle
         raise AssertionError("two texts have one SHA-256")
 

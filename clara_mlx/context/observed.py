@@ -28,6 +28,10 @@ class Observer:
 
     def observe(self, messages: Sequence[Mapping[str, Any]], session: str) -> list[str]:
         """Remember the texts of a conversation; returns the handles of those that still exist."""
+        with self._freezer.table.asked_once():
+            return self._observe(messages, session)
+
+    def _observe(self, messages: Sequence[Mapping[str, Any]], session: str) -> list[str]:
         known = self._recent.look(messages, session)
         before = _of_whole_units(known, messages)
         spans = units(messages, len(before))

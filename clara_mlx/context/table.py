@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -209,11 +210,27 @@ class BlockTable:
         Whoever remembers texts after this call can add theirs: if something is removed meanwhile,
         the set is used no more.
         """
-        since = self._file.removals()
+        since = getattr(self._local, "asked", None) or self._file.removals()
         if getattr(self._local, "since", None) != since or len(self._local.there) > _MOST_SEEN:
             self._local.since, self._local.there = since, set()
         there: set[str] = self._local.there
         return there
+
+    @contextmanager
+    def asked_once(self) -> Iterator[None]:
+        """In a block, ask only once whether something was removed.
+
+        A database on another machine is then asked once for each request. What is removed meanwhile
+        is noticed by the next one; and no block is kept whose original is gone.
+        """
+        if getattr(self._local, "asked", None):
+            yield
+            return
+        self._local.asked = self._file.removals()
+        try:
+            yield
+        finally:
+            self._local.asked = None
 
     def mentions(self, digests: Sequence[bytes]) -> set[str]:
         """The handles that the blocks with these digests name."""
