@@ -23,7 +23,7 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def for_strangers(text: str, path: Path) -> str:
+def for_strangers(text: str, path: Path | str) -> str:
     """A text for those who must not learn where a memory's file is: its path is left out."""
     return text.replace(str(path), "the memory's file")
 

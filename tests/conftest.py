@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lclm_files
+import postgres
 import pytest
 from golden_files import GOLDEN
 from token_classifiers import make_checkpoint
@@ -103,6 +104,20 @@ def llmlingua2(
         return loaded
 
     return load
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of a new database in a real PostgreSQL, with the tables of an empty memory."""
+    with postgres.new_database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url() -> Iterator[str]:
+    """The URL of a new database in a real PostgreSQL, with nothing in it."""
+    with postgres.new_database(empty=True) as url:
+        yield url
 
 
 @pytest.fixture

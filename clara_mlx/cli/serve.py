@@ -21,7 +21,7 @@ import typer
 from clara_mlx.cli.notes import note, start_logging
 from clara_mlx.cli.options import DEFAULT_DB, Compressor, Db, Model, open_memory
 from clara_mlx.cli.scope import find_root
-from clara_mlx.errors import ClaraError
+from clara_mlx.errors import ClaraError, StoreError
 from clara_mlx.memory.settings import (
     FALLBACK_API,
     FALLBACK_KEY,
@@ -342,7 +342,10 @@ def _open_namespaces(memory: Memory, names: Iterable[str]) -> Iterator[dict[str,
     with ExitStack() as stack:
         opened: dict[str, Memory] = {}
         for name in names:
-            path = memory.path.with_name(f"{memory.path.stem}.{name}{memory.path.suffix or '.db'}")
+            given = memory.path
+            if not isinstance(given, Path):
+                raise StoreError(f"{given}: namespaces are files; serve another schema beside this")
+            path = given.with_name(f"{given.stem}.{name}{given.suffix or '.db'}")
             one = type(memory).open(path, memory.compressor, model_thread=memory.model_thread)
             opened[name] = stack.enter_context(one)
         yield opened

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from clara_mlx.errors import StoreError
-from clara_mlx.store.driver import Connection
-from clara_mlx.store.file import File
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.protocol import Database
 
 Kind = Literal["piece", "note", "fold"]
 
@@ -64,7 +64,7 @@ class BlockTable:
         file: The open memory file.
     """
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: Database) -> None:
         self._file = file
         # What this thread has seen to exist, and since when nothing was removed.
         self._local = threading.local()

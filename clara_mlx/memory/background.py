@@ -17,7 +17,7 @@ from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import atomic, reindexing
 from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.driver import BUSY_SECONDS
-from clara_mlx.store.store import Store, StoredChunk
+from clara_mlx.store.originals import Originals, StoredChunk
 
 #: Contents taken from the backlog at a time.
 CONTENTS = 64
@@ -77,7 +77,7 @@ class Work(Protocol):
 class BackgroundCompression:
     """A thread that works through a file's backlog while it holds the file's lease."""
 
-    def __init__(self, store: Store, work: Work, model_thread: ModelThread) -> None:
+    def __init__(self, store: Originals, work: Work, model_thread: ModelThread) -> None:
         self.error: Exception | None = None  # what it stopped for, or paused for
         self._store = store
         self._work = work

@@ -16,10 +16,10 @@ from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import search
 from clara_mlx.store.filters import Where
 from clara_mlx.store.latents import drop_all_latents
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.results import Hit
 from clara_mlx.store.shortened import count_by_shortener, drop_all_shortened
 from clara_mlx.store.spaces import space_of
-from clara_mlx.store.store import Store
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import Compressor
@@ -37,7 +37,7 @@ class Compressing:
     """
 
     def __init__(
-        self, store: Store, compressor: Compressor, codec: str, model_thread: ModelThread | None
+        self, store: Originals, compressor: Compressor, codec: str, model_thread: ModelThread | None
     ) -> None:
         self.model_thread = model_thread or ModelThread()
         self.background: BackgroundCompression | None = None

@@ -11,16 +11,16 @@ from clara_mlx.store import exports, plain_parquet, plain_sqlite
 from clara_mlx.store.atomic import partial_file
 from clara_mlx.store.exports import Incomplete
 from clara_mlx.store.filters import Where
-from clara_mlx.store.store import Store
+from clara_mlx.store.originals import Originals
 
 #: Writes the memories that match a filter to an empty file; returns their number.
-Write = Callable[[Store, Path, Mapping[str, Any] | None, Progress | None], int]
+Write = Callable[[Originals, Path, Mapping[str, Any] | None, Progress | None], int]
 
 
 class Exports:
     """The exports of a memory; a part of `Memory`."""
 
-    _store: Store
+    _store: Originals
 
     def export(
         self, file: IO[str], where: Where = None, *, progress: Progress | None = None

@@ -13,7 +13,7 @@ from clara_mlx.model.thread import ModelThread
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latent_index import LatentIndex
 from clara_mlx.store.latents import LatentTable
-from clara_mlx.store.store import Store, StoredChunk
+from clara_mlx.store.originals import Originals, StoredChunk
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import LatentCompressor
@@ -37,7 +37,7 @@ class LatentWork:
     lease = "compressor"
 
     def __init__(
-        self, store: Store, compressor: LatentCompressor, codec: str, model_thread: ModelThread
+        self, store: Originals, compressor: LatentCompressor, codec: str, model_thread: ModelThread
     ) -> None:
         self.compressor = compressor
         self.backlog = store.backlog

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clara_mlx.store import ledger, sums
-from clara_mlx.store.file import File
 from clara_mlx.store.ledger import Round
+from clara_mlx.store.protocol import Database
 from clara_mlx.store.sums import LedgerWhere, Sums, Use
 
 
@@ -17,7 +17,7 @@ class Ledger:
         file: The open memory file.
     """
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: Database) -> None:
         self._file = file
 
     def write(self, rounds: Sequence[Round]) -> None:

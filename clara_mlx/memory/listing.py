@@ -11,8 +11,8 @@ from clara_mlx.store.browsing import Listed, Order, Standing
 from clara_mlx.store.fields import check_number
 from clara_mlx.store.filters import Where
 from clara_mlx.store.newcomer import readable
-from clara_mlx.store.settled_file import SEARCH_SECONDS
-from clara_mlx.store.store import Store
+from clara_mlx.store.originals import Originals
+from clara_mlx.store.protocol import SEARCH_SECONDS
 from clara_mlx.store.sums import Use
 
 # The most texts that stand for a memory, other memories of the same text, and uses that are given.
@@ -52,7 +52,7 @@ class Description:
 class Listings:
     """What is shown of memories; a part of `Memory`."""
 
-    _store: Store
+    _store: Originals
     ledger: Ledger
 
     def page(

@@ -12,14 +12,15 @@ from clara_mlx.memory.exporting import Exports
 from clara_mlx.memory.ledger import Ledger
 from clara_mlx.memory.listing import Listings
 from clara_mlx.store import care, exports, fields, reindexing, search
-from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
 from clara_mlx.store.given import Given
 from clara_mlx.store.newcomer import readable, text_of
+from clara_mlx.store.opening import open_store
+from clara_mlx.store.originals import Originals, StoredMemory
+from clara_mlx.store.protocol import Database
 from clara_mlx.store.results import Hit, Status
 from clara_mlx.store.shortened import count_by_shortener
 from clara_mlx.store.spaces import space_of
-from clara_mlx.store.store import Store, StoredMemory
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import Compressor, LatentCompressor
@@ -46,7 +47,7 @@ class Memory(Exports, Listings):
 
     def __init__(
         self,
-        store: Store,
+        store: Originals,
         compressor: Compressor | None,
         codec: str,
         floor: float | None,
@@ -54,7 +55,7 @@ class Memory(Exports, Listings):
         model_thread: ModelThread | None = None,
     ) -> None:
         self.path = store.path
-        self.file: File = store  # for the tables that other rooms keep in it
+        self.file: Database = store  # for the tables that other rooms keep in it
         #: What the gateway has counted.
         self.ledger = Ledger(store)
         self.compressor = compressor
@@ -85,7 +86,8 @@ class Memory(Exports, Listings):
         """Open a memory file, or make it.
 
         Args:
-            path: The SQLite file.
+            path: The SQLite file; or the URL of a team's PostgreSQL database,
+                ``postgresql://user@host/database``, without a password.
             compressor: `Clara` or another; without it only text is searched and nothing is
                 compressed.
             codec: The format in which new latents are stored: ``int8``, ``fp16`` or ``int4``.
@@ -105,7 +107,7 @@ class Memory(Exports, Listings):
         """
         if most_bytes is not None:
             fields.check_number("most_bytes", most_bytes)
-        store = Store(path)
+        store = open_store(path)
         try:
             memory = cls(store, compressor, codec, floor, most_bytes, model_thread)
         except BaseException:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from clara_mlx.memory.asking import NOTHING_FOUND, Answer
 from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store.backlog import Backlog
+from clara_mlx.store.originals import Originals, StoredChunk
 from clara_mlx.store.results import Hit
 from clara_mlx.store.shortened import ShortenedTable
-from clara_mlx.store.store import Store, StoredChunk
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import TextualCompressor
@@ -33,7 +33,7 @@ class TextualWork:
     lease = "shortener"
 
     def __init__(
-        self, store: Store, compressor: TextualCompressor, model_thread: ModelThread
+        self, store: Originals, compressor: TextualCompressor, model_thread: ModelThread
     ) -> None:
         self.compressor = compressor
         self.backlog = Backlog(store, "pending_texts")

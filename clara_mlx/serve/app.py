@@ -38,6 +38,7 @@ from clara_mlx.serve.server import Server
 from clara_mlx.serve.settings import DEFAULT, Settings
 from clara_mlx.serve.token_counts import COUNT_TOKENS
 from clara_mlx.serve.upstream import Endpoint
+from clara_mlx.store.protocol import DatabaseUrl
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def create_app(
 class _ErrorResponse:
     """Answers any error in the shape of the request's API, without the path of a memory's file."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path | DatabaseUrl]) -> None:
         self._paths = paths
 
     async def __call__(self, request: Request, error: Exception) -> Response:

@@ -22,6 +22,7 @@ from clara_mlx.serve.pools import Pools
 from clara_mlx.serve.reply import Reply
 from clara_mlx.serve.runs import Run
 from clara_mlx.store.ledger import Round
+from clara_mlx.store.protocol import DatabaseUrl
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,12 @@ class Compactor:
     """
 
     def __init__(
-        self, name: str, memory: Path, pools: Pools, figures: Figures, books: Bookkeeper
+        self,
+        name: str,
+        memory: Path | DatabaseUrl,
+        pools: Pools,
+        figures: Figures,
+        books: Bookkeeper,
     ) -> None:
         self._name = name
         self._memory = memory

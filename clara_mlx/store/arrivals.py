@@ -32,7 +32,7 @@ from pathlib import Path
 
 from clara_mlx.errors import StorageFailed, reason
 from clara_mlx.store.atomic import sync
-from clara_mlx.store.driver import Connection
+from clara_mlx.store.connection import Connection
 from clara_mlx.store.newcomer import handle_of
 
 logger = logging.getLogger(__name__)

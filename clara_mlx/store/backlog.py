@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from clara_mlx.store.driver import Connection
-from clara_mlx.store.file import File
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.protocol import Database
 
 #: Give up on a content after this many failed attempts; its last error is kept.
 MOST_ATTEMPTS = 3
@@ -33,7 +33,7 @@ def lift_marks(
 class Backlog:
     """The contents of a file that wait to be compressed."""
 
-    def __init__(self, file: File, marks: Marks = "pending") -> None:
+    def __init__(self, file: Database, marks: Marks = "pending") -> None:
         self._file = file
         self._marks = marks
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from clara_mlx.store import fields, filters
-from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
+from clara_mlx.store.protocol import Database
 
 # Bytes of a stored original from which its beginning is read.
 _HEAD_BYTES = 2_048
@@ -94,10 +94,10 @@ _ROW = (
 
 
 def page(
-    file: File, where: Where, most: int, offset: int = 0, order: Order = "newest"
+    file: Database, where: Where, most: int, offset: int = 0, order: Order = "newest"
 ) -> list[Listed]:
     """The memories that match a filter, newest first, from the one at ``offset`` on."""
-    condition, parameters = filters.condition(where)
+    condition, parameters = filters.condition(where, file.dialect)
     rows = file.read(
         f"{_ROW} WHERE {condition} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?",
         [*parameters, most, offset],
@@ -105,7 +105,7 @@ def page(
     return [_listed(row) for row in rows]
 
 
-def projects(file: File) -> list[str]:
+def projects(file: Database) -> list[str]:
     """The projects that memories belong to, by name."""
     rows = file.read(
         f"SELECT DISTINCT {_PROJECT} AS project FROM memories "
@@ -114,7 +114,7 @@ def projects(file: File) -> list[str]:
     return [row[0] for row in rows if isinstance(row[0], str)]
 
 
-def by_handle(file: File, handles: Sequence[str]) -> dict[str, Listed]:
+def by_handle(file: Database, handles: Sequence[str]) -> dict[str, Listed]:
     """Memories by their handles, without those that do not exist."""
     rows = file.read(
         f"{_ROW} WHERE m.handle IN (SELECT value FROM json_each(?))", (json.dumps(list(handles)),)
@@ -122,16 +122,16 @@ def by_handle(file: File, handles: Sequence[str]) -> dict[str, Listed]:
     return {row["handle"]: _listed(row) for row in rows}
 
 
-def count(file: File, where: Where) -> int:
+def count(file: Database, where: Where) -> int:
     """The number of memories that match a filter."""
-    condition, parameters = filters.condition(where)
+    condition, parameters = filters.condition(where, file.dialect)
     rows = file.read(f"SELECT count(*) FROM memories m WHERE {condition}", parameters)
     return int(rows[0][0])
 
 
-def count_and_bytes(file: File, where: Where) -> tuple[int, int]:
+def count_and_bytes(file: Database, where: Where) -> tuple[int, int]:
     """The number of memories that match a filter, and the bytes of their originals."""
-    condition, parameters = filters.condition(where)
+    condition, parameters = filters.condition(where, file.dialect)
     rows = file.read(
         "SELECT count(*), coalesce(sum(c.length), 0) FROM memories m "
         f"JOIN contents c ON c.id = m.content_id WHERE {condition}",
@@ -140,7 +140,7 @@ def count_and_bytes(file: File, where: Where) -> tuple[int, int]:
     return int(rows[0][0]), int(rows[0][1])
 
 
-def groups(file: File, by: Common, most: int, offset: int = 0) -> list[Group]:
+def groups(file: Database, by: Common, most: int, offset: int = 0) -> list[Group]:
     """The memories by what they have in common, the newest group first."""
     rows = file.read(
         f"SELECT {_COMMON[by]} AS name, count(*) AS memories, max(created_at) AS newest "
@@ -150,7 +150,7 @@ def groups(file: File, by: Common, most: int, offset: int = 0) -> list[Group]:
     return [Group(*row) for row in rows if row["name"] is None or isinstance(row["name"], str)]
 
 
-def standing(file: File, handle: str, most: int) -> list[Standing]:
+def standing(file: Database, handle: str, most: int) -> list[Standing]:
     """The texts that are sent in the place of a memory or tell of it; its own block first."""
     rows = file.read(
         "SELECT b.digest, b.kind, b.text, coalesce(b.handle = n.handle, FALSE) AS own, "
@@ -166,7 +166,7 @@ def standing(file: File, handle: str, most: int) -> list[Standing]:
     ]
 
 
-def same_content(file: File, handle: str, most: int) -> list[str]:
+def same_content(file: Database, handle: str, most: int) -> list[str]:
     """Other memories of the same content, newest first."""
     rows = file.read(
         "SELECT o.handle FROM memories m JOIN memories o ON o.content_id = m.content_id "
@@ -176,7 +176,7 @@ def same_content(file: File, handle: str, most: int) -> list[str]:
     return [row["handle"] for row in rows]
 
 
-def chunk_sizes(file: File, handle: str) -> tuple[int, int | None]:
+def chunk_sizes(file: Database, handle: str) -> tuple[int, int | None]:
     """The number of a memory's chunks, and their tokens; None if they were cut without a model."""
     rows = file.read(
         "SELECT count(*), sum(c.tokens) FROM memories m JOIN chunks c "

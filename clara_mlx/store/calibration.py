@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from clara_mlx.store.driver import Connection
-from clara_mlx.store.file import File
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.protocol import Database
 
 # A cosine says something if it is so many spreads above what is usual.
 _SPREADS = 2.0
@@ -68,7 +68,7 @@ class Calibration:
 UNMEASURED = Calibration(0.05, 0.05)
 
 
-def read(file: File, fingerprint: str) -> Calibration | None:
+def read(file: Database, fingerprint: str) -> Calibration | None:
     """The figures of a model in a file; None if there are none."""
     rows = file.read("SELECT value FROM meta WHERE key = ?", (_KEY,))
     try:
@@ -81,6 +81,7 @@ def read(file: File, fingerprint: str) -> Calibration | None:
 def write(connection: Connection, calibration: Calibration) -> None:
     """Keep the figures, in a transaction."""
     connection.execute(
-        "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+        "INSERT INTO meta (key, value) VALUES (?, ?) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (_KEY, json.dumps(asdict(calibration))),
     )

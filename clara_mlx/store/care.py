@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
-from clara_mlx.store import fields, salvage, sketch_table
-from clara_mlx.store.store import Store
+from clara_mlx.store import fields, salvage
+from clara_mlx.store.originals import Originals
 
 if TYPE_CHECKING:  # numpy is not needed before there is something to check
     from clara_mlx.store.latents import LatentTable
@@ -33,14 +33,14 @@ class Findings:
     can_be_exported: int | None = None  # memories, if originals or rows are damaged
 
 
-def verify(store: Store, progress: Progress | None = None) -> Findings:
+def verify(store: Originals, progress: Progress | None = None) -> Findings:
     """Check every original, span, latent and index entry of a file, which reads all of it.
 
     Continues after damage, so that all of it is reported.
     """
     findings = Findings()
 
-    def run(name: str, check: Callable[[Store, Findings, Progress | None], None]) -> None:
+    def run(name: str, check: Callable[[Originals, Findings, Progress | None], None]) -> None:
         try:
             check(store, findings, progress)
         except (ClaraError, TypeError, ValueError) as error:  # damaged rows can hold anything
@@ -60,7 +60,7 @@ def verify(store: Store, progress: Progress | None = None) -> Findings:
     return findings
 
 
-def _check_integrity(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_integrity(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Run SQLite's own checks, and those of its full-text index."""
     rows = store.read("PRAGMA integrity_check")
     findings.problems += [f"SQLite: {row[0]}" for row in rows if row[0] != "ok"]
@@ -74,7 +74,7 @@ def _check_integrity(store: Store, findings: Findings, progress: Progress | None
             findings.problems.append(f"full-text index: {error}")
 
 
-def _check_contents(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_contents(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that each original is what was remembered, and belongs to a memory."""
     ids = salvage.ids(store, "contents")
     for number, id in enumerate(ids, 1):
@@ -92,7 +92,7 @@ def _check_contents(store: Store, findings: Findings, progress: Progress | None)
     findings.problems += [f"content {row[0]} belongs to no memory" for row in orphans]
 
 
-def _count_exported(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _count_exported(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Count the memories that an export would give back."""
     memories, _ = salvage.memories(store, None)
     findings.can_be_exported = 0
@@ -104,7 +104,7 @@ def _count_exported(store: Store, findings: Findings, progress: Progress | None)
             progress(number, len(memories), "memories")
 
 
-def _check_memories(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_memories(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that each memory's metadata can be read."""
     for row in store.read("SELECT handle, metadata FROM memories ORDER BY id"):
         try:
@@ -113,7 +113,7 @@ def _check_memories(store: Store, findings: Findings, progress: Progress | None)
             findings.problems.append(f"memory {row['handle']}: its metadata is damaged: {error}")
 
 
-def _check_chunks(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_chunks(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that the spans of each content follow one another and cover its text."""
     rows = store.read("SELECT content_id, start, end FROM chunks ORDER BY content_id, start")
     ends: dict[int, int] = {}
@@ -132,7 +132,7 @@ def _check_chunks(store: Store, findings: Findings, progress: Progress | None) -
         findings.problems.append(f"{len(rows)} chunks, but {indexed[0]} in the full-text index")
 
 
-def _check_latents(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_latents(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that each blob has the checksum it was stored with."""
     ids = [row[0] for row in store.read("SELECT id FROM latents ORDER BY id")]
     for number, id in enumerate(ids, 1):
@@ -149,7 +149,7 @@ def _check_latents(store: Store, findings: Findings, progress: Progress | None) 
     findings.checked["latents"] = len(ids)
 
 
-def _check_shortened(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_shortened(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that each shortened text has the checksum it was stored with."""
     rows = store.read("SELECT chunk_id, crc, data FROM shortened ORDER BY id")
     for chunk_id, crc, data in rows:
@@ -159,7 +159,7 @@ def _check_shortened(store: Store, findings: Findings, progress: Progress | None
     findings.checked["shortened texts"] = len(rows)
 
 
-def _check_sketches(store: Store, findings: Findings, progress: Progress | None) -> None:
+def _check_sketches(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that each latent has its own sketch, and that no chunk without latents has one."""
     from clara_mlx.store.latents import LatentTable
 
@@ -205,7 +205,7 @@ def _compare_sketches(table: LatentTable, findings: Findings, ids: list[int]) ->
                 findings.problems.append(f"the sketch of chunk {row['chunk_id']} is damaged")
 
 
-def repair(store: Store, findings: Findings) -> int:
+def repair(store: Originals, findings: Findings) -> int:
     """Drop damaged latents and shortened texts, and put their contents back into the backlogs.
 
     Returns:
@@ -227,36 +227,27 @@ def repair(store: Store, findings: Findings) -> int:
             )
             connection.execute("DELETE FROM shortened WHERE chunk_id = ?", (chunk_id,))
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-            sketch_table.remove(connection, space_id, chunks)
+            store.dialect.sketches.remove(connection, space_id, chunks)
     return len(chunks)
 
 
-def vacuum(store: Store) -> tuple[int, int]:
+def vacuum(store: Originals) -> tuple[int, int]:
     """Give free pages back to the disk; returns the file's size in bytes before and after."""
-    before = store.path.stat().st_size
     store.settle()
-    with store.write() as connection:
-        for row in connection.execute("SELECT id, sketch_bits FROM spaces").fetchall():
-            sketch_table.rebuild(connection, row["id"], row["sketch_bits"])
-        for table in ("chunk_text", "memory_text"):
-            connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
-    with store.errors():
-        store.connection.execute("VACUUM")
-    store.empty_log()
-    return before, store.path.stat().st_size
+    return store.vacuum()
 
 
 # -- size ----------------------------------------------------------------------------------------
 
 
-def evict(store: Store, most_bytes: int) -> list[str]:
+def evict(store: Originals, most_bytes: int) -> list[str]:
     """Forget the oldest memories until the used pages of the file are within a size.
 
     Returns:
         The handles of the forgotten memories.
     """
     forgotten: list[str] = []
-    while (excess := _used_bytes(store) - most_bytes) > 0:
+    while (excess := store.used_bytes() - most_bytes) > 0:
         # Enough of the oldest to free the excess, by their originals alone; latents free more.
         handles: list[str] = []
         for row in store.read(
@@ -273,10 +264,3 @@ def evict(store: Store, most_bytes: int) -> list[str]:
         store.forget({"handle": handles})
         forgotten += handles
     return forgotten
-
-
-def _used_bytes(store: Store) -> int:
-    pages, free, size = (
-        store.read(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    return int((pages - free) * size)

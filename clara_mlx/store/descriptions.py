@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 from clara_mlx.store import fields, filters, forms, words
-from clara_mlx.store.driver import Connection
-from clara_mlx.store.file import File
 from clara_mlx.store.filters import Where
+from clara_mlx.store.protocol import Database
 
 # Characters of a description that are indexed: a command with its arguments, but no file that is
 # written with it.
@@ -30,15 +29,13 @@ def describe(source: str | None, metadata: dict[str, Any]) -> str:
     return " ".join(one for one in strings if isinstance(one, str))[:_MOST_CHARACTERS]
 
 
-def insert(connection: Connection, id: int, source: str | None, metadata: str) -> None:
-    """Index the description of a memory, given its metadata as JSON, or index it again."""
+def columns(source: str | None, metadata: str) -> tuple[str, str] | None:
+    """The two columns of the index for a memory's description, given its metadata as JSON.
+
+    None if nothing is known of it.
+    """
     text = describe(source, fields.read_metadata(metadata))
-    if text:
-        text = text.encode("utf-8", "replace").decode()
-        connection.execute(
-            "INSERT OR REPLACE INTO memory_text (rowid, text, parts) VALUES (?, ?, ?)",
-            (id, *words.columns(text)),
-        )
+    return words.columns(text.encode("utf-8", "replace").decode()) if text else None
 
 
 @lru_cache(maxsize=_KEPT)
@@ -50,9 +47,9 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def of_contents(file: File, ids: Sequence[int], where: Where) -> dict[int, frozenset[str]]:
+def of_contents(file: Database, ids: Sequence[int], where: Where) -> dict[int, frozenset[str]]:
     """Words and stems of the description of each content's latest memory that matches a filter."""
-    condition, parameters = filters.condition(where)
+    condition, parameters = filters.condition(where, file.dialect)
     rows = file.read(
         "SELECT m.content_id, m.source, m.metadata, max(m.id) FROM memories m "
         f"WHERE m.content_id IN (SELECT value FROM json_each(?)) AND {condition} "

@@ -14,7 +14,8 @@ from typing import IO, Any
 
 from clara_mlx.errors import Progress, StorageFailed, StoreError
 from clara_mlx.store import fields, salvage
-from clara_mlx.store.store import Store, StoredMemory
+from clara_mlx.store.originals import Originals, StoredMemory
+from clara_mlx.store.protocol import DatabaseUrl
 
 
 class Incomplete(StoreError):
@@ -25,7 +26,7 @@ class Incomplete(StoreError):
         problems: What is said of each of the others.
     """
 
-    def __init__(self, path: Path, written: int, problems: list[str]) -> None:
+    def __init__(self, path: Path | DatabaseUrl, written: int, problems: list[str]) -> None:
         self.written = written
         self.problems = problems
         super().__init__(
@@ -35,7 +36,7 @@ class Incomplete(StoreError):
 
 
 def export(
-    store: Store,
+    store: Originals,
     file: IO[str],
     where: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -65,7 +66,7 @@ def export(
     return written
 
 
-def _write_line(store: Store, memory: StoredMemory) -> str:
+def _write_line(store: Originals, memory: StoredMemory) -> str:
     """A memory with its original as a line of JSON."""
     fields.check_name("handle", memory.handle)
     original, kind = store.original(memory.handle)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from clara_mlx.errors import Busy, Closed, ReadOnly, StorageFailed, StoreError
+from clara_mlx.errors import Busy, Closed, ReadOnly, StorageFailed, StoreError, reason
+from clara_mlx.store import sketch_table
 from clara_mlx.store.access import Place, cause, find_access
 from clara_mlx.store.driver import (
     BUSY_SECONDS,
@@ -25,16 +27,21 @@ from clara_mlx.store.driver import (
 )
 from clara_mlx.store.migrations import migrate
 from clara_mlx.store.permissions import named, remove_empty, secure
+from clara_mlx.store.protocol import Database
+from clara_mlx.store.sqlite_dialect import SQLITE
 
 logger = logging.getLogger(__name__)
 
 
-class File:
+class File(Database):
     """A memory file, brought up to date; each thread has a connection of its own.
 
     Raises:
         StoreError: The file is of a newer format, another program's, damaged, or locked.
     """
+
+    path: Path
+    dialect = SQLITE
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = named(path)
@@ -144,20 +151,15 @@ class File:
                 text = f"{error}; `clara-mlx verify` says what can still be read"
             raise StorageFailed(f"{self.path}: {text}", transient=is_transient(error)) from error
 
-    def bring(self, handles: Collection[str]) -> None:
-        """See to it that these memories are in the file, if they wait beside it."""
-
-    def settle(self, seconds: float | None = None) -> None:
-        """See to it that all memories are in the file, as far as ``seconds`` are enough."""
-
     @contextmanager
-    def write(self, *, synced: bool = True) -> Iterator[Connection]:
-        """A transaction that writes: all of it or nothing.
+    def write(self, *, synced: bool = True, alone: bool = False) -> Iterator[Connection]:
+        """A transaction that writes: all of it or nothing, and only one at a time.
 
         Args:
             synced: Whether it survives a loss of power from the moment at which it is done. If not,
                 it survives the end of this process at once, and a loss of power when the next
                 synced one is done, which writes down all before it.
+            alone: As it is in any case.
         """
         self.check_writable()
         with self.errors(), self._syncing(synced), transaction(self.connection) as connection:
@@ -229,6 +231,46 @@ class File:
                 "closes the file",
                 self.path,
             )
+
+    def empty_traces(self) -> None:
+        """Empty the log, which may still hold what was removed."""
+        try:
+            self.empty_log()
+        except StorageFailed as error:
+            logger.warning("forgotten text may still be in the log: %s", error)
+
+    def vacuum(self) -> tuple[int, int]:
+        """Give free pages back to the disk; returns the file's bytes before and after."""
+        before = self.size()
+        with self.write() as connection:
+            for row in connection.execute("SELECT id, sketch_bits FROM spaces").fetchall():
+                sketch_table.rebuild(connection, row["id"], row["sketch_bits"])
+            self.dialect.finish_removal(connection)
+        with self.errors():
+            self.connection.execute("VACUUM")
+        self.empty_log()
+        return before, self.size()
+
+    def used_bytes(self) -> int:
+        """The bytes of the pages that are in use."""
+        pages, free, size = (
+            self.read(f"PRAGMA {name}")[0][0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    def size(self) -> int:
+        """The bytes of the file, without its log.
+
+        Raises:
+            StorageFailed: It is not there any more.
+        """
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise StorageFailed(
+                f"{self.path}: {reason(error)}; it was there when it was opened"
+            ) from error
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of a query."""

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from clara_mlx.errors import StoreError
+from clara_mlx.store.dialect import Dialect
+from clara_mlx.store.sqlite_dialect import SQLITE
 
 #: Chunks of memories, for filters on memories ``m``.
 CHUNKS = "FROM chunks ch JOIN memories m ON m.content_id = ch.content_id"
@@ -31,7 +33,7 @@ _METADATA_KEY = re.compile(r'[^"\\\0]+')
 Where = Mapping[str, Any] | None
 
 
-def condition(where: Where) -> tuple[str, list[Any]]:
+def condition(where: Where, dialect: Dialect = SQLITE) -> tuple[str, list[Any]]:
     """A filter as an SQL condition over memories ``m``, and its parameters.
 
     Args:
@@ -40,6 +42,7 @@ def condition(where: Where) -> tuple[str, list[Any]]:
             any other key is looked up in the metadata. A list or tuple matches any of its values,
             and an empty one nothing; None matches what is absent. Values of metadata match by type
             as JSON has them: 1 and 1.0 are equal, 1 and true are not.
+        dialect: The database's.
 
     Raises:
         StoreError: A key can't be one of metadata, a value can't be compared (a string, a finite
@@ -49,7 +52,7 @@ def condition(where: Where) -> tuple[str, list[Any]]:
         raise StoreError(f"where: a filter is a dict of values by key, not {type(where).__name__}")
     if where is not None and len(where) > MOST_KEYS:
         raise StoreError(f"where: a filter has at most {MOST_KEYS} keys")
-    parts = ["1"]
+    parts = ["TRUE"]
     parameters: list[Any] = []
     for key, value in (where or {}).items():
         if not _is_text(key):
@@ -71,8 +74,13 @@ def condition(where: Where) -> tuple[str, list[Any]]:
                 raise StoreError(f"where: {_shown(key)} can't be compared with {_shown(one)}")
         if len(values) + len(parameters) > MOST_VALUES:
             raise StoreError(f"where: a filter has at most {MOST_VALUES:,} values")
-        match = _match_column if key in _COLUMNS else _match_metadata
-        parts.append(f"({' OR '.join(match(key, values, parameters)) or '0'})")
+        if key in _COLUMNS:
+            matches = _match_column(key, values, parameters)
+        elif _METADATA_KEY.fullmatch(key):
+            matches = dialect.metadata_conditions(key, values, parameters)
+        else:
+            raise StoreError(f"where: {_shown(key)} can't be a key of metadata")
+        parts.append(f"({' OR '.join(matches) or 'FALSE'})")
     return " AND ".join(parts), parameters
 
 
@@ -102,33 +110,6 @@ def _match_column(key: str, values: Sequence[Any], parameters: list[Any]) -> Ite
     if texts := [value for value in values if value is not None]:
         yield f"{_COLUMNS[key]} IN ({_marks(texts)})"
         parameters += texts
-
-
-def _match_metadata(key: str, values: Sequence[Any], parameters: list[Any]) -> Iterable[str]:
-    """Conditions for the values of a key of metadata, by their types; adds their parameters."""
-    if not _METADATA_KEY.fullmatch(key):
-        raise StoreError(f"where: {_shown(key)} can't be a key of metadata")
-    path = f'$."{key}"'
-    if None in values:
-        yield "json_extract(m.metadata, ?) IS NULL"
-        parameters.append(path)
-    by_type: dict[str, list[Any]] = {}
-    for value in values:
-        if value is not None:
-            by_type.setdefault(_json_types(value), []).append(value)
-    for types, some in by_type.items():
-        yield (
-            f"(json_type(m.metadata, ?) IN ({types})"
-            f" AND json_extract(m.metadata, ?) IN ({_marks(some)}))"
-        )
-        parameters += [path, path, *some]
-
-
-def _json_types(value: Any) -> str:
-    """The types, as SQLite names those of JSON, of what can be equal to a value."""
-    if isinstance(value, bool):
-        return "'true', 'false'"
-    return "'text'" if isinstance(value, str) else "'integer', 'real'"
 
 
 def _marks(values: Sequence[Any]) -> str:

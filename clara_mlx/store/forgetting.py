@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clara_mlx.errors import StorageFailed
-from clara_mlx.store import filters, ledger, sketch_table
-from clara_mlx.store.driver import Connection, is_full
-from clara_mlx.store.settled_file import SettledFile
+from clara_mlx.store import filters, ledger
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.dialect import Dialect
+from clara_mlx.store.driver import is_full
+from clara_mlx.store.protocol import Database
 
 logger = logging.getLogger(__name__)
 
 
-def forget(file: SettledFile, where: Mapping[str, Any]) -> int:
+def forget(file: Database, where: Mapping[str, Any]) -> int:
     """Remove the memories that match a filter; returns their number."""
     file.settle()
     try:
@@ -30,20 +32,17 @@ def forget(file: SettledFile, where: Mapping[str, Any]) -> int:
             file.path,
         )
     file.settle()  # the arrivals may still hold it, if another process adds to them
-    try:
-        file.empty_log()  # which may still hold what was removed
-    except StorageFailed as error:
-        logger.warning("forgotten text may still be in the log: %s", error)
+    file.empty_traces()
     return removed
 
 
-def _remove(file: SettledFile, where: Mapping[str, Any], *, words: bool = True) -> int:
+def _remove(file: Database, where: Mapping[str, Any], *, words: bool = True) -> int:
     """Remove memories, all or none, and unless that is put off what the index has of their words.
 
     Deleted rows have only a tombstone there; optimising it removes their words.
     """
-    wanted, parameters = filters.condition(where)
-    with file.write() as connection:
+    wanted, parameters = filters.condition(where, file.dialect)
+    with file.write(alone=True) as connection:
         rows = connection.execute(
             f"SELECT m.id, m.session FROM memories m WHERE {wanted}", parameters
         ).fetchall()
@@ -51,10 +50,10 @@ def _remove(file: SettledFile, where: Mapping[str, Any], *, words: bool = True) 
         connection.executemany("DELETE FROM memories WHERE id = ?", ids)
         _forget_sessions(connection, where, {row["session"] for row in rows})
         orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
-        drop_sketches(connection, f"SELECT id FROM chunks WHERE content_id IN ({orphans})")
+        chunks = f"SELECT id FROM chunks WHERE content_id IN ({orphans})"
+        drop_sketches(connection, file.dialect, chunks)
         connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
-        for table in ("chunk_text", "memory_text") if words else ():
-            connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
+        file.dialect.finish_removal(connection, words=words)
     file.removed += 1
     return len(ids)
 
@@ -77,9 +76,11 @@ def _forget_sessions(
     )
 
 
-def drop_sketches(connection: Connection, query: str, parameters: Sequence[Any] = ()) -> None:
-    """Remove the sketches of the chunks that a query selects; no foreign key does that."""
+def drop_sketches(
+    connection: Connection, dialect: Dialect, query: str, parameters: Sequence[Any] = ()
+) -> None:
+    """Remove the sketches of the chunks that a query selects; in a file no foreign key does."""
     ids = [row[0] for row in connection.execute(query, parameters).fetchall()]
     if ids:
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-            sketch_table.remove(connection, space_id, ids)
+            dialect.sketches.remove(connection, space_id, ids)

@@ -26,9 +26,9 @@ from itertools import accumulate
 from clara_mlx.errors import StoreError
 from clara_mlx.store import asked, descriptions, filters, forms
 from clara_mlx.store.filters import Where
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.ranking import Ranker, rarity
 from clara_mlx.store.seen import Place, place, seen
-from clara_mlx.store.store import Store
 from clara_mlx.store.terms import Alternatives, Group, any_of
 from clara_mlx.store.word_search import word_search
 
@@ -65,7 +65,7 @@ class _Candidate:
     size: int  # bytes of the original
 
 
-def search(store: Store, query: str, k: int, where: Where = None) -> list[tuple[int, float]]:
+def search(store: Originals, query: str, k: int, where: Where = None) -> list[tuple[int, float]]:
     """Chunk ids and scores of the k best chunks that have a word of a query, see `TextSearch`."""
     return TextSearch(store, query).search(k, where)
 
@@ -73,7 +73,7 @@ def search(store: Store, query: str, k: int, where: Where = None) -> list[tuple[
 class TextSearch:
     """A query, read and compared with how rare its words are in a memory."""
 
-    def __init__(self, store: Store, query: str) -> None:
+    def __init__(self, store: Originals, query: str) -> None:
         self._store = store
         self._asked = asked.read(query)
         self._index = word_search(store)
@@ -95,7 +95,9 @@ class TextSearch:
 
         The scores are from 0 to 1: about the share of the query that was found.
         """
-        filters.condition(where)  # one that makes no sense is refused, whatever is found
+        filters.condition(
+            where, self._store.dialect
+        )  # one that makes no sense is refused, whatever is found
         found = self._search_by_words(max(k, RANKED), where)
         ids = [id for id, _ in found]
         ids = ids[:RANKED] + [id for id in self._search_descriptions(where) if id not in ids]

@@ -9,7 +9,6 @@ sketches it has read are out of date.
 
 from __future__ import annotations
 
-import json
 import threading
 import zlib
 from collections.abc import Sequence
@@ -18,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from clara_mlx.errors import OtherModel, StoreError
-from clara_mlx.store import sketch_table
 from clara_mlx.store.backlog import lift_marks
 from clara_mlx.store.codec import Codec
-from clara_mlx.store.file import File
 from clara_mlx.store.hadamard import Floats
+from clara_mlx.store.protocol import Database
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, Bits, RunningMean, Sketcher
 from clara_mlx.store.spaces import space_of
 from clara_mlx.store.varying import VaryingCodec
@@ -57,7 +55,7 @@ class LatentTable:
         sketch_bits: Length of a sketch.
     """
 
-    def __init__(self, file: File, space: Any) -> None:
+    def __init__(self, file: Database, space: Any) -> None:
         self.file = file
         self.id: int = space["id"]
         self.compressor: str = space["compressor"]
@@ -77,7 +75,7 @@ class LatentTable:
     @classmethod
     def open(
         cls,
-        file: File,
+        file: Database,
         fingerprint: str,
         memory_tokens: int,
         hidden: int,
@@ -120,7 +118,7 @@ class LatentTable:
                         ),
                     )
                     space = connection.execute("SELECT * FROM spaces").fetchone()
-                    sketch_table.create(connection, space["id"], bits)
+                    file.dialect.sketches.create(connection, space["id"], bits)
         if space["fingerprint"] != fingerprint:
             theirs = space["compressor"], space["fingerprint"]
             raise _other_model(file, theirs, (compressor, fingerprint))
@@ -194,8 +192,8 @@ class LatentTable:
     def _rows(self, columns: str, chunk_ids: Sequence[int]) -> list[Any]:
         return self.file.read(
             f"SELECT {columns} FROM latents WHERE space_id = ? "
-            "AND chunk_id IN (SELECT value FROM json_each(?))",
-            (self.id, json.dumps(list(chunk_ids))),
+            f"AND {self.file.dialect.is_among('chunk_id')}",
+            (self.id, self.file.dialect.many(chunk_ids)),
         )
 
     # -- sketches --------------------------------------------------------------------------------
@@ -263,13 +261,13 @@ class LatentTable:
             kept = []
             for (chunk_id, crc, blob, digest), sketch in zip(rows, sketches, strict=True):
                 cursor = connection.execute(
-                    "INSERT OR IGNORE INTO latents (space_id, chunk_id, crc, data, digest) "
-                    "SELECT ?, id, ?, ?, ? FROM chunks WHERE id = ?",
+                    "INSERT INTO latents (space_id, chunk_id, crc, data, digest) "
+                    "SELECT ?, id, ?, ?, ? FROM chunks WHERE id = ? ON CONFLICT DO NOTHING",
                     (self.id, crc, blob, digest, chunk_id),
                 )
                 if cursor.rowcount:
                     kept.append((chunk_id, sketch.tobytes()))
-            sketch_table.add(connection, self.id, kept)
+            self.file.dialect.sketches.add(connection, self.id, kept)
             lift_marks(connection, done)
         self._recentre_if_due()
 
@@ -312,9 +310,9 @@ class LatentTable:
         self._make_missing(sketches, sketcher)
         with self.file.write() as connection:
             self._make_missing(sketches, sketcher)  # of latents that were added since
-            sketch_table.remove(connection, self.id, list(sketches))
+            self.file.dialect.sketches.remove(connection, self.id, list(sketches))
             rows = ((id, sketch.tobytes()) for id, sketch in sketches.items())
-            sketch_table.add(connection, self.id, rows)
+            self.file.dialect.sketches.add(connection, self.id, rows)
             connection.execute(
                 "UPDATE spaces SET mean = ?, mean_count = ? WHERE id = ?",
                 (mean.astype("<f4").tobytes(), count, self.id),
@@ -331,7 +329,7 @@ class LatentTable:
             del sketches[gone]
 
 
-def _other_model(file: File, theirs: tuple[str, str], ours: tuple[str, str]) -> OtherModel:
+def _other_model(file: Database, theirs: tuple[str, str], ours: tuple[str, str]) -> OtherModel:
     (their_name, their_model), (our_name, our_model) = theirs, ours
     return OtherModel(
         f"{file.path}: its latents were made by {their_name} (model {their_model[:12]}), not by "
@@ -340,11 +338,11 @@ def _other_model(file: File, theirs: tuple[str, str], ours: tuple[str, str]) -> 
     )
 
 
-def drop_all_latents(file: File) -> None:
+def drop_all_latents(file: Database) -> None:
     """Drop all latents and sketches, and put every content into the backlog, for another model."""
     with file.write() as connection:
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
-            sketch_table.drop(connection, space_id)
+            file.dialect.sketches.drop(connection, space_id)
         connection.execute("DELETE FROM latents")
         connection.execute("DELETE FROM spaces")
         connection.execute("DELETE FROM pending")

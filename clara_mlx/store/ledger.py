@@ -12,8 +12,8 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Literal
 
-from clara_mlx.store.driver import Connection
-from clara_mlx.store.file import File
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.protocol import Database
 
 #: What became of the prefix that the server had: the conversation is new to it; all it had was
 #: used, or a part, or nothing of it.
@@ -120,7 +120,7 @@ class Round:
 _COLUMNS = [one.name for one in fields(Round) if one.name not in ("id", "compacted", "asked")]
 
 
-def write(file: File, rounds: Sequence[Round]) -> None:
+def write(file: Database, rounds: Sequence[Round]) -> None:
     """Add rounds to the ledger, and to the sums of their days; all or none.
 
     It does not wait for the disk: a loss of power can take the newest ones.

@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from itertools import count
+from typing import Any
 
 from clara_mlx.store import descriptions, words
-from clara_mlx.store.driver import Connection
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.dialect import ChunkRow, Dialect, MemoryRow
 from clara_mlx.store.seen import seen
+from clara_mlx.store.sqlite_dialect import SQLITE
 from clara_mlx.tool_outputs.decoding import decode
 
 logger = logging.getLogger(__name__)
@@ -20,9 +23,6 @@ logger = logging.getLogger(__name__)
 #: The span of a chunk: its start and end in characters, and its number of tokens, which is None if
 #: the chunk was cut without a tokenizer.
 Span = tuple[int, int, int | None]
-
-# Start, end, tokens, and the two columns of the full-text index.
-ChunkRow = tuple[int, int, int | None, str, str]
 
 # What a byte that is no text becomes when it is decoded.
 _UNREADABLE = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd")
@@ -50,40 +50,60 @@ class Newcomer:
     def insert(
         self,
         connection: Connection,
+        dialect: Dialect,
         prepare: Callable[[], tuple[str, bytes, list[ChunkRow]]],
     ) -> None:
-        """Insert the memory and, if the file does not have it yet, its content with a mark.
+        """Insert the memory and, if the database does not have it yet, its content with a mark.
 
         Args:
             connection: A connection, in a transaction that writes.
+            dialect: Its database's.
             prepare: Gives the compression, the data and the chunks of the content.
         """
+        content_id = self.insert_content(connection, dialect, prepare)
+        self.insert_memory(connection, dialect, content_id)
+
+    def insert_content(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        prepare: Callable[[], tuple[str, bytes, list[ChunkRow]]],
+    ) -> int:
+        """Insert the content, unless the database has it; returns its id. See `insert`."""
         content_id = self.content_id(connection)
-        if content_id is None:
-            compression, data, rows = prepare()
-            content_id = connection.execute(
-                "INSERT INTO contents (sha256, kind, length, compression, data) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (bytes.fromhex(self.sha256), self.kind, self.length, compression, data),
-            ).lastrowid
-            assert content_id is not None
-            insert_chunks(connection, content_id, rows)
-            connection.execute("INSERT INTO pending (content_id) VALUES (?)", (content_id,))
-        id = connection.execute(
-            "INSERT INTO memories (handle, content_id, source, session, created_at, metadata) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (self.handle, content_id, self.source, self.session, self.created_at, self.metadata),
-        ).lastrowid
-        assert id is not None
-        descriptions.insert(connection, id, self.source, self.metadata)
+        if content_id is not None:
+            return content_id
+        compression, data, rows = prepare()
+        row = connection.execute(
+            "INSERT INTO contents (sha256, kind, length, compression, data) "
+            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING id",
+            (bytes.fromhex(self.sha256), self.kind, self.length, compression, data),
+        ).fetchone()
+        if row is None:  # another writer has just inserted it, which PostgreSQL waited for
+            content_id = self.content_id(connection)
+            assert content_id is not None  # nobody forgets while others write
+            return content_id
+        dialect.insert_chunks(connection, row["id"], rows)
+        connection.execute("INSERT INTO pending (content_id) VALUES (?)", (row["id"],))
+        return int(row["id"])
+
+    def insert_memory(self, connection: Connection, dialect: Dialect, content_id: int) -> None:
+        """Insert the memory of a content."""
+        described = descriptions.columns(self.source, self.metadata)
+        about = self.source, self.session, self.created_at, self.metadata
+        dialect.insert_memory(connection, MemoryRow(self.handle, content_id, *about, described))
 
     def content_id(self, connection: Connection) -> int | None:
-        """The id of the same content, if the file has it."""
-        row = connection.execute(
+        """The id of the same content, if the database has it."""
+        row = connection.execute(*self.same_content()).fetchone()
+        return None if row is None else int(row["id"])
+
+    def same_content(self) -> tuple[str, tuple[Any, ...]]:
+        """The query, with its parameters, that gives the id of the same content."""
+        return (
             "SELECT id FROM contents WHERE sha256 = ? AND kind = ?",
             (bytes.fromhex(self.sha256), self.kind),
-        ).fetchone()
-        return None if row is None else int(row["id"])
+        )
 
     def to_record(self, original: bytes, spans: Iterable[Span]) -> bytes:
         """The memory with its original and the spans of its chunks, as bytes."""
@@ -126,7 +146,7 @@ def text_of_record(record: bytes) -> str:
 
 
 def insert_record(connection: Connection, record: bytes) -> None:
-    """Insert what `Newcomer.to_record` wrote down, unless the file has it.
+    """Insert what `Newcomer.to_record` wrote down into a file, unless that has it.
 
     Whoever lets it wait sees to it that its handle is new. If that failed all the same, as files
     were put back from a backup, it gets another one, so that neither memory is lost.
@@ -150,7 +170,7 @@ def insert_record(connection: Connection, record: bytes) -> None:
         text = text_of(_unpack(data, compression), newcomer.kind, spans[-1][1] if spans else None)
         return compression, data, chunk_rows(text, spans)
 
-    newcomer.insert(connection, prepare)
+    newcomer.insert(connection, SQLITE, prepare)
 
 
 def _unpack(data: bytes, compression: str) -> bytes:
@@ -193,16 +213,3 @@ def chunk_rows(text: str, spans: Iterable[Span]) -> list[ChunkRow]:
 def index_columns(text: str, start: int, end: int) -> tuple[str, str]:
     """The two columns of the full-text index for a chunk of a text."""
     return words.columns(seen(text, start, end).encode("utf-8", "replace").decode())
-
-
-def insert_chunks(connection: Connection, content_id: int, rows: list[ChunkRow]) -> None:
-    """Insert the chunks of a content, and their words."""
-    for start, end, tokens, piece, parts in rows:
-        chunk_id = connection.execute(
-            "INSERT INTO chunks (content_id, start, end, tokens) VALUES (?, ?, ?, ?)",
-            (content_id, start, end, tokens),
-        ).lastrowid
-        connection.execute(
-            "INSERT INTO chunk_text (rowid, text, parts) VALUES (?, ?, ?)",
-            (chunk_id, piece, parts),
-        )

@@ -10,8 +10,8 @@ from typing import Any
 from clara_mlx.errors import NotFound, Progress, StoreError
 from clara_mlx.store import salvage
 from clara_mlx.store.exports import Incomplete
+from clara_mlx.store.originals import Gone, Originals
 from clara_mlx.store.plain_sqlite import metadata_of, project_of, read_original
-from clara_mlx.store.store import Gone, Store
 
 # Bytes of originals that are in memory at a time, and become one group of rows.
 _GROUP_BYTES = 16 << 20
@@ -21,7 +21,7 @@ _GROUP_ROWS = 10_000
 
 
 def write(
-    store: Store,
+    store: Originals,
     to: Path,
     where: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -70,7 +70,7 @@ def write(
 
 
 def _groups(
-    store: Store,
+    store: Originals,
     where: Mapping[str, Any] | None,
     problems: list[str],
     progress: Progress | None,

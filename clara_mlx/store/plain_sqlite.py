@@ -19,14 +19,14 @@ from clara_mlx.store import salvage
 from clara_mlx.store.driver import Connection, driver
 from clara_mlx.store.exports import Incomplete
 from clara_mlx.store.newcomer import readable, text_of
+from clara_mlx.store.originals import Gone, Originals, StoredMemory
 from clara_mlx.store.plain_schema import AT_THE_END, FORMAT, SCHEMA
-from clara_mlx.store.store import Gone, Store, StoredMemory
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 def write(
-    store: Store,
+    store: Originals,
     to: Path,
     where: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -82,7 +82,7 @@ def iso(seconds: float) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read_original(store: Store, id: int) -> tuple[bytes, str]:
+def read_original(store: Originals, id: int) -> tuple[bytes, str]:
     """The bytes of a content, and its text as its chunks count it, with U+FFFD for what is none.
 
     Nothing is kept in memory, unlike by `Store.text`.
@@ -124,7 +124,7 @@ def metadata_of(memory: StoredMemory) -> str:
 
 
 def _write_memories(
-    store: Store,
+    store: Originals,
     connection: Connection,
     memories: Iterable[StoredMemory],
     problems: list[str],
@@ -165,7 +165,7 @@ def _write_memories(
     return written
 
 
-def _write_original(store: Store, connection: Connection, id: int) -> None:
+def _write_original(store: Originals, connection: Connection, id: int) -> None:
     """Write an original and its chunks; the bytes, too, if the text does not give them back."""
     content, text = read_original(store, id)
     exact = text.encode("utf-8", "replace") == content
@@ -181,7 +181,7 @@ def _write_original(store: Store, connection: Connection, id: int) -> None:
     )
 
 
-def _write_blocks(store: Store, connection: Connection) -> None:
+def _write_blocks(store: Originals, connection: Connection) -> None:
     """Write the texts that stand for the memories that were written."""
     handles = "SELECT handle FROM memories"
     there = {row[0] for row in connection.execute(handles).fetchall()}
@@ -200,7 +200,9 @@ def _write_blocks(store: Store, connection: Connection) -> None:
             )
 
 
-def _write_ledger(store: Store, connection: Connection, sessions: set[str | None] | None) -> None:
+def _write_ledger(
+    store: Originals, connection: Connection, sessions: set[str | None] | None
+) -> None:
     """Write the rounds, what they used, and the sums of days; of all sessions if that is None."""
     ids = set()
     for row in store.read("SELECT * FROM rounds ORDER BY id"):
@@ -230,7 +232,7 @@ def _insert(connection: Connection, table: str, row: Mapping[str, Any]) -> None:
 
 
 def _write_about(
-    store: Store, connection: Connection, memories: int, where: Mapping[str, Any] | None
+    store: Originals, connection: Connection, memories: int, where: Mapping[str, Any] | None
 ) -> None:
     rows = {
         "made by": "clara-mlx export --sqlite",

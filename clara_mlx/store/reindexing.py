@@ -16,6 +16,8 @@ from clara_mlx.errors import StoreError
 from clara_mlx.store import descriptions
 from clara_mlx.store.driver import BUSY_SECONDS, Connection, driver, transaction
 from clara_mlx.store.newcomer import index_columns
+from clara_mlx.store.originals import Originals
+from clara_mlx.store.sqlite_dialect import SQLITE
 from clara_mlx.store.store import Store
 
 #: Seconds of one search that go into it.
@@ -25,13 +27,13 @@ SEARCH_SECONDS = 0.1
 _TOGETHER = 32
 
 
-def work(store: Store, seconds: float) -> bool:
+def work(store: Originals, seconds: float) -> bool:
     """Index again for about so many seconds; true if that was done and there is more.
 
     It gives up at once if the file can't be written or another process writes; another call goes
-    on where it stopped.
+    on where it stopped. A team's database has nothing to be indexed again.
     """
-    if store.obstacle or not _marks(store):
+    if not isinstance(store, Store) or store.obstacle or not _marks(store):
         return False
     deadline = monotonic() + seconds
     connection = store.connection
@@ -79,7 +81,9 @@ def _index_some(
 
 
 def _index_memory(store: Store, connection: Connection, row: Any) -> None:
-    descriptions.insert(connection, row["id"], row["source"], row["metadata"])
+    described = descriptions.columns(row["source"], row["metadata"])
+    if described is not None:
+        SQLITE.index_memory(connection, row["id"], described)
 
 
 def _index_chunk(store: Store, connection: Connection, row: Any) -> None:

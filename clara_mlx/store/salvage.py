@@ -8,7 +8,7 @@ from typing import Any, Literal
 from clara_mlx.errors import Closed, StoreError
 from clara_mlx.store import filters
 from clara_mlx.store.filters import Where
-from clara_mlx.store.store import Store, StoredMemory
+from clara_mlx.store.originals import Originals, StoredMemory
 
 # The most ids that are tried; a damaged file may say any number.
 _MOST_IDS = 10_000_000
@@ -21,14 +21,14 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, TypeError | ValueError)  # damaged rows can hold anything
 
 
-def memories(store: Store, where: Where) -> tuple[list[StoredMemory], list[str]]:
+def memories(store: Originals, where: Where) -> tuple[list[StoredMemory], list[str]]:
     """The memories that match and can be read, oldest first; and what is said of the others."""
     try:
         return list(store.memories(where)), []
     except (StoreError, TypeError, ValueError) as error:
         if not (is_damage(error) and is_damaged(store)):
             raise
-    wanted, parameters = filters.condition(where)
+    wanted, parameters = filters.condition(where, store.dialect)
     found: list[StoredMemory] = []
     problems = []
     for id, _ in _by_id(store, "memories"):
@@ -39,7 +39,7 @@ def memories(store: Store, where: Where) -> tuple[list[StoredMemory], list[str]]
     return found, problems
 
 
-def ids(store: Store, table: Literal["contents", "memories"]) -> list[int]:
+def ids(store: Originals, table: Literal["contents", "memories"]) -> list[int]:
     """The ids of a table's rows, one by one where they can't be read together."""
     try:
         return [row[0] for row in store.read(f"SELECT id FROM {table} ORDER BY id")]
@@ -49,7 +49,7 @@ def ids(store: Store, table: Literal["contents", "memories"]) -> list[int]:
     return [id for id, there in _by_id(store, table) if there]
 
 
-def is_damaged(store: Store) -> bool:
+def is_damaged(store: Originals) -> bool:
     """Whether SQLite finds a file damaged."""
     try:
         return [row[0] for row in store.read("PRAGMA quick_check(1)")] != ["ok"]
@@ -57,7 +57,7 @@ def is_damaged(store: Store) -> bool:
         return is_damage(error)
 
 
-def _by_id(store: Store, table: str) -> Iterator[tuple[int, bool]]:
+def _by_id(store: Originals, table: str) -> Iterator[tuple[int, bool]]:
     """The ids that a table can have, and whether there is such a row; one can't be read, either."""
     last: Any = 0
     for sql in (
@@ -78,7 +78,7 @@ def _by_id(store: Store, table: str) -> Iterator[tuple[int, bool]]:
             yield id, there
 
 
-def _handle(store: Store, id: int) -> str:
+def _handle(store: Originals, id: int) -> str:
     """A memory's handle; its number if even that can't be read."""
     try:
         return str(store.read("SELECT handle FROM memories WHERE id = ?", (id,))[0][0])

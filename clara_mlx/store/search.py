@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from clara_mlx.store import filters, fulltext
 from clara_mlx.store.calibration import UNMEASURED, Calibration
 from clara_mlx.store.filters import Where
+from clara_mlx.store.originals import Gone, Originals
+from clara_mlx.store.protocol import SEARCH_SECONDS
 from clara_mlx.store.results import Hit
-from clara_mlx.store.settled_file import SEARCH_SECONDS
-from clara_mlx.store.store import Gone, Store
 
 if TYPE_CHECKING:  # numpy is not needed for a search by words
     from clara_mlx.store.hadamard import Floats
@@ -33,7 +33,7 @@ _DEPTH = 3
 
 
 def search(
-    store: Store,
+    store: Originals,
     index: LatentIndex | None,
     encoded: Floats | None,
     query: str | None,
@@ -74,7 +74,7 @@ def search(
     if encoded is not None and index is not None:
         allowed = None
         if where:
-            condition, parameters = filters.condition(where)
+            condition, parameters = filters.condition(where, store.dialect)
             sql = f"SELECT DISTINCT ch.id {filters.CHUNKS} WHERE {condition}"
             allowed = [row[0] for row in store.read(sql, parameters)]
         by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
@@ -123,7 +123,7 @@ def search(
 
 
 def _read_hits(
-    store: Store,
+    store: Originals,
     ranked: list[tuple[int, float]],
     where: Where,
     centred: dict[int, float | None],

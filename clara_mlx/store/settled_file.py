@@ -13,18 +13,16 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
 
-from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.errors import StorageFailed
 from clara_mlx.store.arrivals import Arrivals
-from clara_mlx.store.driver import Connection, transaction
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.driver import transaction
 from clara_mlx.store.file import File
 from clara_mlx.store.mover import Mover
-from clara_mlx.store.newcomer import handle_of, has_handle, insert_record
+from clara_mlx.store.newcomer import handle_of, insert_record
+from clara_mlx.store.protocol import HandleTaken
 
 logger = logging.getLogger(__name__)
-
-#: Seconds after which a search goes on without those that still wait. It takes 1 to 7 ms to move a
-#: text of 12 kB, so that is a thousand texts at least (bench/hostile.py S5b).
-SEARCH_SECONDS = 10.0
 
 # Seconds for which one transaction moves arrivals; other writers wait for no more than that and the
 # commit, which takes about as long again.
@@ -32,10 +30,6 @@ _SLICE_SECONDS = 0.1
 
 # Bytes of arrivals above which each new one moves some into the file, though its log is held up.
 _MOST_WAITING = 20 << 20
-
-
-class HandleTaken(StoreError):
-    """A memory has the handle that a new one was to get."""
 
 
 class SettledFile(File):
@@ -82,12 +76,9 @@ class SettledFile(File):
         Raises:
             HandleTaken: One has it.
         """
-        waits = self._arrivals.exist() and handle in self._arrivals.waiting(connection)
-        if waits or has_handle(connection, handle):
-            raise HandleTaken(
-                f"{self.path}: there is a memory {handle!r} already, and nothing was kept; choose "
-                "another handle, or none, to get a new one"
-            )
+        if self._arrivals.exist() and handle in self._arrivals.waiting(connection):
+            raise HandleTaken(self.path, handle)
+        super().check_new(connection, handle)
 
     def number_waiting(self) -> int:
         """Number of memories that wait."""

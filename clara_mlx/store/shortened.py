@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
 from clara_mlx.errors import OtherModel, StoreError
 from clara_mlx.store.backlog import lift_marks
-from clara_mlx.store.file import File
+from clara_mlx.store.protocol import Database
 
 
 class ShortenedTable:
@@ -24,7 +23,7 @@ class ShortenedTable:
         ratio: Tokens of a chunk for each of its shortened text.
     """
 
-    def __init__(self, file: File, row: Any) -> None:
+    def __init__(self, file: Database, row: Any) -> None:
         self.file = file
         self.compressor: str = row["compressor"]
         self.fingerprint: str = row["fingerprint"]
@@ -32,7 +31,9 @@ class ShortenedTable:
         self._id: int = row["id"]
 
     @classmethod
-    def open(cls, file: File, compressor: str, fingerprint: str, ratio: float) -> ShortenedTable:
+    def open(
+        cls, file: Database, compressor: str, fingerprint: str, ratio: float
+    ) -> ShortenedTable:
         """Open a compressor's table, and make it in a file that has none.
 
         A new one puts all contents into the backlog of texts.
@@ -92,8 +93,8 @@ class ShortenedTable:
     def _rows(self, columns: str, chunk_ids: Sequence[int]) -> list[Any]:
         return self.file.read(
             f"SELECT {columns} FROM shortened WHERE shortener_id = ? "
-            "AND chunk_id IN (SELECT value FROM json_each(?))",
-            (self._id, json.dumps(list(chunk_ids))),
+            f"AND {self.file.dialect.is_among('chunk_id')}",
+            (self._id, self.file.dialect.many(chunk_ids)),
         )
 
     def put(self, chunk_ids: Sequence[int], texts: Sequence[str], done: Sequence[int] = ()) -> None:
@@ -120,18 +121,18 @@ class ShortenedTable:
                     "with: clara-mlx recompress"
                 )
             connection.executemany(
-                "INSERT OR IGNORE INTO shortened (shortener_id, chunk_id, crc, data) "
-                "SELECT ?, id, ?, ? FROM chunks WHERE id = ?",
+                "INSERT INTO shortened (shortener_id, chunk_id, crc, data) "
+                "SELECT ?, id, ?, ? FROM chunks WHERE id = ? ON CONFLICT DO NOTHING",
                 rows,
             )
             lift_marks(connection, done, "pending_texts")
 
 
-def _row(file: File) -> Any:
+def _row(file: Database) -> Any:
     return next(iter(file.read("SELECT * FROM shorteners")), None)
 
 
-def count_by_shortener(file: File) -> dict[str, int]:
+def count_by_shortener(file: Database) -> dict[str, int]:
     """Number of shortened texts by the name of the compressor that made them."""
     rows = file.read(
         "SELECT compressor, (SELECT count(*) FROM shortened WHERE shortener_id = s.id) "
@@ -140,7 +141,7 @@ def count_by_shortener(file: File) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def drop_all_shortened(file: File) -> None:
+def drop_all_shortened(file: Database) -> None:
     """Drop all shortened texts, for another compressor; originals and latents stay."""
     with file.write() as connection:
         connection.execute("DELETE FROM shortened")

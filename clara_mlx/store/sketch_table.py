@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.store.driver import Connection
+from clara_mlx.store.connection import Connection
 
 if TYPE_CHECKING:
     from clara_mlx.store.sketch import Bits

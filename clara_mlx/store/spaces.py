@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clara_mlx.store.file import File
+from clara_mlx.store.protocol import Database
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Space:
     count: int  # of chunks that have latents
 
 
-def space_of(file: File) -> Space | None:
+def space_of(file: Database) -> Space | None:
     """Whose latents a file has; None if it has none."""
     rows = file.read(
         "SELECT compressor, fingerprint, "

@@ -10,8 +10,8 @@ from typing import Any
 
 from clara_mlx.errors import StoreError
 from clara_mlx.store.fields import check_number
-from clara_mlx.store.file import File
 from clara_mlx.store.ledger import DELETED_UNTIL, KEYS, SUMS, Round
+from clara_mlx.store.protocol import Database
 
 #: Conditions on day, session, project, agent and model (each a value or a list), on after and
 #: before (a datetime, or seconds since 1970), and on the handle of a memory that was used; None
@@ -73,7 +73,7 @@ class Use:
 
 
 def sums(
-    file: File,
+    file: Database,
     by: Sequence[str] = (),
     where: LedgerWhere = None,
     *,
@@ -131,7 +131,7 @@ def sums(
 
 
 def rounds(
-    file: File,
+    file: Database,
     where: LedgerWhere = None,
     *,
     most: int = 100,
@@ -170,7 +170,7 @@ def rounds(
     ]
 
 
-def uses(file: File, handle: str, most: int = 100) -> list[Use]:
+def uses(file: Database, handle: str, most: int = 100) -> list[Use]:
     """What rounds did with a memory, latest first."""
     rows = file.read(
         "SELECT r.id, r.at, r.session, u.how FROM uses u JOIN rounds r ON r.id = u.round "
@@ -185,7 +185,7 @@ def _seconds(value: Any) -> Any:
     return value.timestamp() if isinstance(value, datetime) else value
 
 
-def _reaches_back(file: File, after: Any) -> bool:
+def _reaches_back(file: Database, after: Any) -> bool:
     """Whether all rounds since a time are kept one by one."""
     rows = file.read("SELECT value FROM meta WHERE key = ?", (DELETED_UNTIL,))
     return not rows or (after is not None and _seconds(after) > rows[0][0])

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from clara_mlx.store.filters import Where
 from clara_mlx.store.fts5 import Fts5Search
-from clara_mlx.store.store import Store
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.terms import Alternatives, Group, Term
 
 
@@ -49,6 +49,6 @@ class WordSearch(Protocol):
         """Contents of the k memories whose descriptions are best by BM25, the best first."""
 
 
-def word_search(store: Store) -> WordSearch:
+def word_search(store: Originals) -> WordSearch:
     """The full-text index of a store."""
     return Fts5Search(store)

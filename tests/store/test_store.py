@@ -234,9 +234,9 @@ def test_a_lease_has_one_owner_until_it_expires(store: Store) -> None:
 
 def test_eviction_forgets_the_oldest_first(store: Store) -> None:
     handles = [remember(store, os.urandom(4000).hex(), created_at=float(i)) for i in range(60)]
-    before = care._used_bytes(store)
+    before = store.used_bytes()
     forgotten = care.evict(store, before // 2)
     assert forgotten == handles[: len(forgotten)]
-    assert care._used_bytes(store) <= before // 2
+    assert store.used_bytes() <= before // 2
     assert [m.handle for m in store.memories()] == handles[len(forgotten) :]
     assert care.verify(store).problems == []

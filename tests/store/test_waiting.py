@@ -14,7 +14,7 @@ from clara_mlx.errors import StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.store import care, search, settled_file
 from clara_mlx.store.mover import Mover
-from clara_mlx.store.settled_file import HandleTaken
+from clara_mlx.store.protocol import HandleTaken
 from clara_mlx.store.store import Store
 from tests.support.disks import remount, small_disk
 from tests.support.long_reader import fill_log, log, reader, remember, short_log, waiting

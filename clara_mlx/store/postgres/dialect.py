@@ -1,0 +1,158 @@
+"""PostgreSQL's words, where they are not those of SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.dialect import ChunkRow, Dialect, MemoryRow
+from clara_mlx.store.postgres import sketches
+from clara_mlx.store.postgres.rows import ESCAPE, escape
+
+# What stands for a lone surrogate where filters look: no filter can name one.
+_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), ESCAPE + "s")
+
+# Whole numbers beyond these are doubles in SQLite's JSON.
+_LARGEST_WHOLE = 2**63
+
+
+class PostgresDialect(Dialect):
+    """The words of PostgreSQL."""
+
+    sketches = sketches
+
+    def is_among(self, what: str) -> str:
+        """The condition that a value is one of a list, which is one parameter made by `many`."""
+        return f"{what} = ANY(?)"
+
+    def many(self, values: Sequence[Any]) -> Any:
+        """Numbers or strings as the one parameter that `is_among` takes."""
+        return list(values)
+
+    def field(self, key: str, table: str = "") -> str:
+        """A value at the top of memories' metadata, a string, number or bool, as text."""
+        about = f"{table}.about" if table else "about"
+        return (
+            f"CASE jsonb_typeof({about} -> '{key}') WHEN 'object' THEN NULL "
+            f"ELSE {about} ->> '{key}' END"
+        )
+
+    def lesser(self, one: str, other: str) -> str:
+        """The smaller one of two values."""
+        return f"least({one}, {other})"
+
+    def greater(self, one: str, other: str) -> str:
+        """The greater one of two values."""
+        return f"greatest({one}, {other})"
+
+    def local_date(self, seconds: str) -> str:
+        """The date of a time in seconds since 1970, in the session's time zone."""
+        return f"to_char(to_timestamp({seconds}), 'YYYY-MM-DD')"
+
+    def metadata_conditions(
+        self, key: str, values: Sequence[Any], parameters: list[Any]
+    ) -> Iterable[str]:
+        """Conditions on a key of metadata; a single value is looked up in the index of them."""
+        if None in values:
+            yield "coalesce(m.about -> ?, 'null') = 'null'"
+            parameters.append(key)
+        some = [comparable(value) for value in values if value is not None]
+        if len(some) == 1:
+            yield "m.about @> ?::jsonb"
+            parameters.append(json.dumps({escape(key): some[0]}))
+        elif some:
+            yield "m.about -> ? = ANY(?::jsonb[])"
+            parameters += [key, [json.dumps(value) for value in some]]
+
+    def hold_content(self, connection: Connection, content_id: int) -> None:
+        """Let no other transaction cut this content into chunks until this one is done."""
+        connection.execute("SELECT 1 FROM contents WHERE id = ? FOR UPDATE", (content_id,))
+
+    def in_common_order(self, digests: Iterable[str]) -> Iterable[str]:
+        """The same for all writers, lest each of two waits for what the other has inserted."""
+        return sorted(digests)
+
+    def insert_memory(self, connection: Connection, row: MemoryRow) -> int:
+        """Insert a memory with the words of its description; returns its id."""
+        id = connection.execute(
+            "INSERT INTO memories "
+            "(handle, content_id, source, session, created_at, metadata, about) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?::jsonb) RETURNING id",
+            (
+                *(row.handle, row.content_id, row.source, row.session),
+                *(float(row.created_at), row.metadata, about(row.metadata)),
+            ),
+        ).fetchone()[0]
+        if row.described is not None:
+            connection.execute(
+                "INSERT INTO memory_text (id, words) "
+                "VALUES (?, to_tsvector('simple', ?) || to_tsvector('simple', ?))",
+                (id, *row.described),
+            )
+        return int(id)
+
+    def insert_chunks(
+        self, connection: Connection, content_id: int, rows: Sequence[ChunkRow]
+    ) -> None:
+        """Insert the chunks of a content with their words."""
+        starts, ends, tokens, texts, parts = zip(*rows, strict=True) if rows else [()] * 5
+        connection.execute(
+            "WITH given AS ("
+            "SELECT * FROM unnest(?::int[], ?::int[], ?::int[], ?::text[], ?::text[]) "
+            'AS g (start, "end", tokens, text, parts)), '
+            'added AS (INSERT INTO chunks (content_id, start, "end", tokens) '
+            'SELECT ?, start, "end", tokens FROM given ORDER BY start RETURNING id, start) '
+            "INSERT INTO chunk_text (id, words) "
+            "SELECT added.id, to_tsvector('simple', text) || to_tsvector('simple', parts) "
+            "FROM added JOIN given ON given.start = added.start",
+            (*map(list, (starts, ends, tokens, texts, parts)), content_id),
+        )
+
+    def finish_removal(self, connection: Connection, *, words: bool = True) -> None:
+        """Count a removal, so that other processes see that there was one."""
+        connection.execute(
+            "INSERT INTO meta (key, value) VALUES ('removals', '1') "
+            "ON CONFLICT (key) DO UPDATE SET value = (meta.value::bigint + 1)::text"
+        )
+
+
+POSTGRES = PostgresDialect()
+
+
+def about(metadata: str) -> str:
+    """The top of metadata as filters compare it, as JSON that PostgreSQL can hold.
+
+    Objects and lists are empty objects, as no filter is equal to one; nor can one name a string
+    with a lone surrogate.
+    """
+    given = json.loads(metadata)
+    return json.dumps({_text(key): _value(value) for key, value in given.items()})
+
+
+def _text(text: str) -> str:
+    return escape(text).translate(_SURROGATES)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list | dict):
+        return {}
+    return comparable(value)
+
+
+def comparable(value: Any) -> Any:
+    """A string, number or bool so that what SQLite finds equal is equal as ``jsonb``.
+
+    Numbers are exact there, so that a double is written with all of its digits.
+    """
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int) and -_LARGEST_WHOLE <= value < _LARGEST_WHOLE:
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else number
