@@ -86,8 +86,7 @@ class Memory(Exports, Listings):
         """Open a memory file, or make it.
 
         Args:
-            path: The SQLite file; or the URL of a team's PostgreSQL database,
-                ``postgresql://user@host/database``, without a password.
+            path: The SQLite file, or a team's database: ``postgresql://user@host/database``.
             compressor: `Clara` or another; without it only text is searched and nothing is
                 compressed.
             codec: The format in which new latents are stored: ``int8``, ``fp16`` or ``int4``.
