@@ -56,12 +56,10 @@ class Memory(Exports, Listings):
     ) -> None:
         self.path = store.path
         self.file: Database = store  # for the tables that other rooms keep in it
-        #: What the gateway has counted.
-        self.ledger = Ledger(store)
+        self.ledger = Ledger(store)  # what the gateway has counted
         self.compressor = compressor
-        self.measure: Measure | None = None
-        if self.clara:
-            self.measure = Measure(self.clara.tokenizer, self.clara.chunk_tokens)
+        clara = self.clara
+        self.measure = Measure(clara.tokenizer, clara.chunk_tokens) if clara else None
         self.floor = floor
         self._store = store
         self._most_bytes = most_bytes
