@@ -86,22 +86,52 @@ def open_memory(
     make: bool = False,
     compress: bool = False,
     floor: float | None = None,
+    lend: bool = False,
 ) -> Iterator[Memory]:
-    """Open the memory for a block; a missing file is an error unless ``make`` allows a new one."""
+    """Open the memory for a block; a missing file is an error unless ``make`` allows a new one.
+
+    Args:
+        db: The file.
+        model: The model's folder or hub id.
+        compressor: The compressor's name.
+        make: Whether to make a file that is missing.
+        compress: Whether to compress in the background.
+        floor: See `Memory.open`.
+        lend: Open the model here and lend it to other commands; without it, it is borrowed from a
+            process that lends it.
+    """
     db = db.expanduser()
     if not make and not db.exists():
         raise ClaraError(f"{db}: there is no memory file; `clara-mlx remember` makes one")
-    opened = open_compressor(model, compressor)
+    opened = open_compressor(model, compressor, borrow=not lend)
     from clara_mlx.memory import Memory
 
     with Memory.open(db, opened, floor=floor, compress=compress) as memory:
-        yield memory
+        if not lend or model is None:
+            yield memory
+            return
+        from clara_mlx.compressors.lending import lent
+
+        with lent(opened, memory.model_thread, model):
+            yield memory
 
 
-def open_compressor(model: str | None, compressor: str | None) -> Any:
-    """The compressor that was named, or the one that a model's folder is for; None without both."""
+def open_compressor(model: str | None, compressor: str | None, *, borrow: bool = False) -> Any:
+    """The compressor that was named, or the one that a model's folder is for; None without both.
+
+    Args:
+        model: The model's folder or hub id.
+        compressor: The compressor's name.
+        borrow: Whether a process that has the model open may do the work.
+    """
     if model is None and compressor is None:
         return None
+    if borrow and model is not None:
+        from clara_mlx.compressors import borrowing
+
+        borrowed = borrowing.borrow(model)
+        if borrowed and compressor in (None, borrowed.name):
+            return borrowed
     from clara_mlx.compressors import registry  # its compressors bring in MLX
 
     if compressor is not None:

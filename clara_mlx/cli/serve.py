@@ -261,7 +261,7 @@ def serve(
     with (
         _make_counter(tokenizer, template_args) as counter,
         listening_socket(host, port) as listening,
-        open_memory(db, model, compressor, make=True, compress=True) as memory,
+        open_memory(db, model, compressor, make=True, compress=True, lend=True) as memory,
         _open_namespaces(memory, settings.namespaces) as namespaces,
     ):
         address = listening.getsockname()
@@ -300,7 +300,7 @@ def mcp(db: Db = DEFAULT_DB, model: Model = None, compressor: Compressor = None)
     from clara_mlx.serve.pools import Pools
 
     start_logging(logging.WARNING)
-    with open_memory(db, model, compressor, make=True, compress=True) as memory:
+    with open_memory(db, model, compressor, make=True, compress=True, lend=True) as memory:
         pools = Pools()
         books = Bookkeeper(memory, pools)
 

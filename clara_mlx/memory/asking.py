@@ -176,13 +176,6 @@ def stream_answer(
     yield Answer(whole, hits, read, tokens - read, len(passes), grounded)
 
 
-def last(pieces: Iterator[str | Answer]) -> Answer:
-    """The answer at the end of its pieces."""
-    *_, answer = pieces
-    assert isinstance(answer, Answer)
-    return answer
-
-
 def _documents(
     hits: list[Hit],
     latents: LatentTable,

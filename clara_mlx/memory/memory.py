@@ -297,9 +297,9 @@ class Memory(Exports, Listings):
         Only relevant chunks are read (`asking.relevant`), in several passes if they do not fit the
         decoder's window together. If there is none, the answer says so.
         """
-        from clara_mlx.memory import asking  # brings in numpy
-
-        return asking.last(self.stream_ask(question, k, where, max_tokens=max_tokens))
+        *_, answer = self.stream_ask(question, k, where, max_tokens=max_tokens)
+        assert not isinstance(answer, str)  # the last piece
+        return answer
 
     def stream_ask(
         self, question: str, k: int = 5, where: Where = None, *, max_tokens: int = 128
