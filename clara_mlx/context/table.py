@@ -157,14 +157,15 @@ class BlockTable:
         found: list[Edit] = []
         for start in range(0, len(chains), _BATCH):
             some = list(dict.fromkeys(chains[start : start + _BATCH]))
+            among, parameters = self._file.dialect.is_one_of("e.chain", some)
             rows = self._file.read(
                 "SELECT e.chain, e.part, e.explains, b.digest, b.kind, b.text, b.handle, "
                 "CASE WHEN b.handle IS NULL THEN b.body END AS body FROM edits e "
-                f"JOIN blocks b ON b.digest = e.block WHERE e.chain IN ({_marks(some)}) "
+                f"JOIN blocks b ON b.digest = e.block WHERE {among} "
                 # A foreign key holds this already; a damaged file may not.
                 "AND (b.handle IS NULL OR EXISTS (SELECT 1 FROM memories m "
                 "JOIN contents c ON c.id = m.content_id WHERE m.handle = b.handle))",
-                some,
+                parameters,
             )
             found += [
                 Edit(row["chain"], row["part"], _block(row), bool(row["explains"])) for row in rows
@@ -179,10 +180,11 @@ class BlockTable:
         known = {(e.chain, e.part, e.block.digest, int(e.explains)) for e in edits}
         found: set[tuple[bytes, str, bytes, int]] = set()
         for start in range(0, len(chains), _BATCH):
-            some = list(chains[start : start + _BATCH])
+            among, parameters = self._file.dialect.is_one_of(
+                "chain", chains[start : start + _BATCH]
+            )
             rows = self._file.read(
-                f"SELECT chain, part, block, explains FROM edits WHERE chain IN ({_marks(some)})",
-                some,
+                f"SELECT chain, part, block, explains FROM edits WHERE {among}", parameters
             )
             found.update(map(tuple, rows))
         return found == known
@@ -196,12 +198,11 @@ class BlockTable:
         unknown = [handle for handle in handles if handle not in there]
         if unknown:
             self._file.bring(unknown)
-            for start in range(0, len(unknown), _BATCH):
-                some = unknown[start : start + _BATCH]
-                rows = self._file.read(
-                    f"SELECT handle FROM memories WHERE handle IN ({_marks(some)})", some
-                )
-                there.update(row["handle"] for row in rows)
+            rows = self._file.read(
+                f"SELECT handle FROM memories WHERE {self._file.dialect.is_among('handle')}",
+                (self._file.dialect.many(unknown),),
+            )
+            there.update(row["handle"] for row in rows)
         return there.intersection(handles)
 
     def seen(self) -> set[str]:
@@ -236,10 +237,10 @@ class BlockTable:
         """The handles that the blocks with these digests name."""
         found: set[str] = set()
         for start in range(0, len(digests), _BATCH):
-            some = list(digests[start : start + _BATCH])
-            rows = self._file.read(
-                f"SELECT handle FROM mentions WHERE block IN ({_marks(some)})", some
+            among, parameters = self._file.dialect.is_one_of(
+                "block", digests[start : start + _BATCH]
             )
+            rows = self._file.read(f"SELECT handle FROM mentions WHERE {among}", parameters)
             found.update(row["handle"] for row in rows)
         return found
 
@@ -307,10 +308,6 @@ def _insert(connection: Connection, made: Sequence[_Made]) -> None:
             "INSERT INTO mentions (handle, block) VALUES (?, ?)",
             sorted((h, one.digest) for one in some if one.digest in added for h in one.handles),
         )
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
 
 
 def _rounds_key(chain: bytes) -> bytes:

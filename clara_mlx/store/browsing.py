@@ -5,7 +5,6 @@ Everything here reads a part of the file: a list of ten thousand memories is sho
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,16 +23,6 @@ _HEAD_CHARACTERS = 600
 
 #: What memories may have in common.
 Common = Literal["source", "session", "project"]
-
-# The project stands in the metadata, which may be damaged; the index is on exactly this.
-_PROJECT = """CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$."project"') END"""
-
-# The same as SQL.
-_COMMON: dict[Common, str] = {
-    "source": "source",
-    "session": "session",
-    "project": _PROJECT,
-}
 
 
 @dataclass(frozen=True)
@@ -107,9 +96,10 @@ def page(
 
 def projects(file: Database) -> list[str]:
     """The projects that memories belong to, by name."""
+    project = file.dialect.field("project")
     rows = file.read(
-        f"SELECT DISTINCT {_PROJECT} AS project FROM memories "
-        f"WHERE {_PROJECT} IS NOT NULL ORDER BY project"
+        f"SELECT DISTINCT {project} AS project FROM memories "
+        f"WHERE {project} IS NOT NULL ORDER BY project"
     )
     return [row[0] for row in rows if isinstance(row[0], str)]
 
@@ -117,7 +107,7 @@ def projects(file: Database) -> list[str]:
 def by_handle(file: Database, handles: Sequence[str]) -> dict[str, Listed]:
     """Memories by their handles, without those that do not exist."""
     rows = file.read(
-        f"{_ROW} WHERE m.handle IN (SELECT value FROM json_each(?))", (json.dumps(list(handles)),)
+        f"{_ROW} WHERE {file.dialect.is_among('m.handle')}", (file.dialect.many(list(handles)),)
     )
     return {row["handle"]: _listed(row) for row in rows}
 
@@ -142,9 +132,11 @@ def count_and_bytes(file: Database, where: Where) -> tuple[int, int]:
 
 def groups(file: Database, by: Common, most: int, offset: int = 0) -> list[Group]:
     """The memories by what they have in common, the newest group first."""
+    # The project stands in the metadata.
+    column = file.dialect.field(by) if by == "project" else by
     rows = file.read(
-        f"SELECT {_COMMON[by]} AS name, count(*) AS memories, max(created_at) AS newest "
-        f"FROM memories GROUP BY {_COMMON[by]} ORDER BY newest DESC LIMIT ? OFFSET ?",
+        f"SELECT {column} AS name, count(*) AS memories, max(created_at) AS newest "
+        f"FROM memories GROUP BY {column} ORDER BY newest DESC LIMIT ? OFFSET ?",
         (most, offset),
     )
     return [Group(*row) for row in rows if row["name"] is None or isinstance(row["name"], str)]

@@ -42,36 +42,26 @@ def verify(store: Originals, progress: Progress | None = None) -> Findings:
 
     def run(name: str, check: Callable[[Originals, Findings, Progress | None], None]) -> None:
         try:
-            check(store, findings, progress)
+            # Each check sees the database as it is at one moment, and harms no other if it fails.
+            with store.snapshot():
+                check(store, findings, progress)
         except (ClaraError, TypeError, ValueError) as error:  # damaged rows can hold anything
             findings.problems.append(f"{name}: {error}")
 
     store.settle()
-    run("integrity", _check_integrity)
-    with store.snapshot():
-        run("contents", _check_contents)
-        run("memories", _check_memories)
-        run("chunks", _check_chunks)
-        run("latents", _check_latents)
-        run("sketches", _check_sketches)
-        run("shortened texts", _check_shortened)
-        if findings.damaged_contents or store.obstacle or salvage.is_damaged(store):
-            run("export", _count_exported)
+    try:
+        findings.problems += store.damage()
+    except StoreError as error:
+        findings.problems.append(f"integrity: {error}")
+    run("contents", _check_contents)
+    run("memories", _check_memories)
+    run("chunks", _check_chunks)
+    run("latents", _check_latents)
+    run("sketches", _check_sketches)
+    run("shortened texts", _check_shortened)
+    if findings.damaged_contents or store.obstacle or salvage.is_damaged(store):
+        run("export", _count_exported)
     return findings
-
-
-def _check_integrity(store: Originals, findings: Findings, progress: Progress | None) -> None:
-    """Run SQLite's own checks, and those of its full-text index."""
-    rows = store.read("PRAGMA integrity_check")
-    findings.problems += [f"SQLite: {row[0]}" for row in rows if row[0] != "ok"]
-    rows = store.read("PRAGMA foreign_key_check")
-    findings.problems += [f"{row[0]} row {row[1]} refers to a missing {row[2]}" for row in rows]
-    # To check an index counts as writing.
-    for table in () if store.obstacle else ("chunk_text", "memory_text"):
-        try:
-            store.read(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 0)")
-        except StoreError as error:
-            findings.problems.append(f"full-text index: {error}")
 
 
 def _check_contents(store: Originals, findings: Findings, progress: Progress | None) -> None:
@@ -115,7 +105,7 @@ def _check_memories(store: Originals, findings: Findings, progress: Progress | N
 
 def _check_chunks(store: Originals, findings: Findings, progress: Progress | None) -> None:
     """Check that the spans of each content follow one another and cover its text."""
-    rows = store.read("SELECT content_id, start, end FROM chunks ORDER BY content_id, start")
+    rows = store.read('SELECT content_id, start, "end" FROM chunks ORDER BY content_id, start')
     ends: dict[int, int] = {}
     for row in rows:
         if row["start"] != ends.get(row["content_id"], 0) or row["end"] <= row["start"]:
@@ -165,18 +155,17 @@ def _check_sketches(store: Originals, findings: Findings, progress: Progress | N
 
     for space in store.read("SELECT * FROM spaces"):
         table = LatentTable(store, space)
-        with_latents = "SELECT chunk_id AS id FROM latents WHERE space_id = ?"
-        with_sketch = f"SELECT rowid AS id FROM sketches_{table.id}"
-        for query, text in (
-            (f"{with_latents} EXCEPT {with_sketch}", "has no sketch"),
-            (f"{with_sketch} EXCEPT {with_latents}", "has a sketch without latents"),
+        rows = store.read("SELECT chunk_id FROM latents WHERE space_id = ?", (table.id,))
+        with_latents = {row[0] for row in rows}
+        with_sketch = store.dialect.sketches.ids(store, table.id)
+        for chunks, text in (
+            (with_latents - with_sketch, "has no sketch"),
+            (with_sketch - with_latents, "has a sketch without latents"),
         ):
-            rows = store.read(query, (table.id,))
-            findings.problems += [f"chunk {row[0]} {text}" for row in rows]
-            findings.damaged_chunks += [row[0] for row in rows]
-        ids = [row[0] for row in store.read(f"{with_sketch} ORDER BY id")]
-        findings.checked["sketches"] = findings.checked.get("sketches", 0) + len(ids)
-        _compare_sketches(table, findings, sorted(set(ids) - set(findings.damaged_chunks)))
+            findings.problems += [f"chunk {id} {text}" for id in sorted(chunks)]
+            findings.damaged_chunks += sorted(chunks)
+        findings.checked["sketches"] = findings.checked.get("sketches", 0) + len(with_sketch)
+        _compare_sketches(table, findings, sorted(with_sketch - set(findings.damaged_chunks)))
 
 
 def _compare_sketches(table: LatentTable, findings: Findings, ids: list[int]) -> None:
@@ -189,17 +178,21 @@ def _compare_sketches(table: LatentTable, findings: Findings, ids: list[int]) ->
     _, sketcher = table.sketcher()
     for start in range(0, len(ids), _SKETCH_BATCH):
         some = ids[start : start + _SKETCH_BATCH]
+        dialect = table.file.dialect
+        sketches = dialect.sketches.read(table.file, table.id, some)
         rows = table.file.read(
-            f"SELECT l.chunk_id, l.data, s.bits FROM latents l JOIN sketches_{table.id} s "
-            "ON s.rowid = l.chunk_id WHERE l.space_id = ? "
-            f"AND l.chunk_id IN ({','.join('?' * len(some))})",
-            [table.id, *some],
+            "SELECT chunk_id, data FROM latents "
+            f"WHERE space_id = ? AND {dialect.is_among('chunk_id')} ORDER BY chunk_id",
+            (table.id, dialect.many(some)),
         )
+        rows = [row for row in rows if row["chunk_id"] in sketches]
         if not rows:
             continue
         vectors = table.codec.search_vectors([row["data"] for row in rows])
         for row, sketch in zip(rows, sketcher.sketch(vectors), strict=True):
-            differing = np.bitwise_count(np.frombuffer(row["bits"], np.uint8) ^ sketch).sum()
+            differing = np.bitwise_count(
+                np.frombuffer(sketches[row["chunk_id"]], np.uint8) ^ sketch
+            ).sum()
             if differing > table.sketch_bits / 4:
                 findings.damaged_chunks.append(row["chunk_id"])
                 findings.problems.append(f"the sketch of chunk {row['chunk_id']} is damaged")
@@ -215,14 +208,15 @@ def repair(store: Originals, findings: Findings) -> int:
     with store.write() as connection:
         for chunk_id in chunks:
             connection.execute(
-                "INSERT OR IGNORE INTO pending (content_id) "
-                "SELECT content_id FROM chunks WHERE id = ?",
+                "INSERT INTO pending (content_id) SELECT content_id FROM chunks WHERE id = ? "
+                "ON CONFLICT DO NOTHING",
                 (chunk_id,),
             )
             connection.execute("DELETE FROM latents WHERE chunk_id = ?", (chunk_id,))
             connection.execute(
-                "INSERT OR IGNORE INTO pending_texts (content_id) SELECT c.content_id "
-                "FROM chunks c JOIN shortened s ON s.chunk_id = c.id WHERE c.id = ?",
+                "INSERT INTO pending_texts (content_id) SELECT c.content_id "
+                "FROM chunks c JOIN shortened s ON s.chunk_id = c.id WHERE c.id = ? "
+                "ON CONFLICT DO NOTHING",
                 (chunk_id,),
             )
             connection.execute("DELETE FROM shortened WHERE chunk_id = ?", (chunk_id,))

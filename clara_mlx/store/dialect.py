@@ -9,9 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from clara_mlx.store.connection import Connection
+
+if TYPE_CHECKING:
+    from clara_mlx.store.protocol import Database
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,24 @@ class Sketches(Protocol):
     def remove(self, connection: Connection, space_id: int, chunk_ids: Sequence[int]) -> None:
         """Delete the sketches of chunks, and begin a new epoch."""
 
+    def ids(self, file: Database, space_id: int) -> set[int]:
+        """The chunks that have a sketch."""
+
+    def read(self, file: Database, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+        """The sketches of chunks, by their ids; without those that have none."""
+
 
 class Dialect(ABC):
     """The words of one database."""
 
     sketches: Sketches
+
+    #: The columns by which a row of `days` is found again.
+    days_key: str
+
+    @abstractmethod
+    def is_one_of(self, what: str, digests: Sequence[bytes]) -> tuple[str, list[Any]]:
+        """The condition that a value is one of these digests, and its parameters."""
 
     @abstractmethod
     def is_among(self, what: str) -> str:

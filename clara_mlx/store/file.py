@@ -251,6 +251,22 @@ class File(Database):
         self.empty_log()
         return before, self.size()
 
+    def damage(self, *, quick: bool = False) -> list[str]:
+        """What SQLite finds damaged, and what its full-text indexes do; see `Database.damage`."""
+        if quick:
+            return [row[0] for row in self.read("PRAGMA quick_check(1)") if row[0] != "ok"]
+        rows = self.read("PRAGMA integrity_check")
+        found = [f"SQLite: {row[0]}" for row in rows if row[0] != "ok"]
+        rows = self.read("PRAGMA foreign_key_check")
+        found += [f"{row[0]} row {row[1]} refers to a missing {row[2]}" for row in rows]
+        # To check an index counts as writing.
+        for table in () if self.obstacle else ("chunk_text", "memory_text"):
+            try:
+                self.read(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 0)")
+            except StoreError as error:
+                found.append(f"full-text index: {error}")
+        return found
+
     def used_bytes(self) -> int:
         """The bytes of the pages that are in use."""
         pages, free, size = (

@@ -48,7 +48,7 @@ def _remove(file: Database, where: Mapping[str, Any], *, words: bool = True) -> 
         ).fetchall()
         ids = [(row["id"],) for row in rows]
         connection.executemany("DELETE FROM memories WHERE id = ?", ids)
-        _forget_sessions(connection, where, {row["session"] for row in rows})
+        _forget_sessions(connection, file.dialect, where, {row["session"] for row in rows})
         orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
         chunks = f"SELECT id FROM chunks WHERE content_id IN ({orphans})"
         drop_sketches(connection, file.dialect, chunks)
@@ -59,7 +59,10 @@ def _remove(file: Database, where: Mapping[str, Any], *, words: bool = True) -> 
 
 
 def _forget_sessions(
-    connection: Connection, where: Mapping[str, Any], touched: set[str | None]
+    connection: Connection,
+    dialect: Dialect,
+    where: Mapping[str, Any],
+    touched: set[str | None],
 ) -> None:
     """Forget the names of the sessions of which nothing is left, or that were to be forgotten."""
     if where.keys() == {"session"}:  # of which there may have been no memory at all
@@ -68,6 +71,7 @@ def _forget_sessions(
     left = "SELECT 1 FROM memories WHERE session = ? LIMIT 1"
     ledger.forget_sessions(
         connection,
+        dialect,
         (
             session
             for session in touched

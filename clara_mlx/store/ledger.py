@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from clara_mlx.store.connection import Connection
+from clara_mlx.store.dialect import Dialect
 from clara_mlx.store.protocol import Database
 
 #: What became of the prefix that the server had: the conversation is new to it; all it had was
@@ -138,13 +139,14 @@ def write(file: Database, rounds: Sequence[Round]) -> None:
         for day, some in sorted(days.items()):
             _add_sums(
                 connection,
+                file.dialect,
                 f"SELECT ?, {', '.join(KEYS[1:])}, min(at), max(at + seconds), "
-                f"{', '.join(SUMS.values())} FROM rounds WHERE id IN ({_marks(some)}) "
+                f"{', '.join(SUMS.values())} FROM rounds WHERE {file.dialect.is_among('id')} "
                 f"GROUP BY {', '.join(KEYS[1:])} ORDER BY {', '.join(KEYS[1:])}",
-                (day, *some),
+                (day, file.dialect.many(some)),
             )
         if any(id % _LOOK_EVERY == 0 for id in ids):
-            _delete_oldest(connection)
+            _delete_oldest(connection, file.dialect)
 
 
 def _insert(connection: Connection, rounds: Sequence[Round]) -> list[int]:
@@ -170,12 +172,14 @@ def _insert(connection: Connection, rounds: Sequence[Round]) -> list[int]:
     return ids
 
 
-def _add_sums(connection: Connection, select: str, parameters: Iterable[object]) -> None:
+def _add_sums(
+    connection: Connection, dialect: Dialect, select: str, parameters: Iterable[object]
+) -> None:
     """Add rows of sums, in the order of the table's columns, to those that are there."""
     added = ", ".join(f"{name} = days.{name} + excluded.{name}" for name in SUMS)
     connection.execute(
         f"INSERT INTO days ({', '.join(KEYS)}, first_at, last_at, {', '.join(SUMS)}) {select} "
-        f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {added}, "
+        f"ON CONFLICT ({dialect.days_key}) DO UPDATE SET {added}, "
         "first_at = CASE WHEN excluded.first_at < days.first_at "
         "THEN excluded.first_at ELSE days.first_at END, "
         "last_at = CASE WHEN excluded.last_at > days.last_at "
@@ -184,7 +188,7 @@ def _add_sums(connection: Connection, select: str, parameters: Iterable[object])
     )
 
 
-def _delete_oldest(connection: Connection) -> None:
+def _delete_oldest(connection: Connection, dialect: Dialect) -> None:
     """Delete the oldest rounds, and the sessions of the oldest sums, if there are too many."""
     (count,) = connection.execute("SELECT count(*) FROM rounds").fetchone()
     if count > MOST_ROUNDS + _SLACK:
@@ -196,12 +200,14 @@ def _delete_oldest(connection: Connection) -> None:
             (DELETED_UNTIL,),
         )
         connection.execute(f"DELETE FROM rounds WHERE id IN ({oldest})")
-    _merge_oldest(connection, "session <> ''", ("project", "agent", "model"))
+    _merge_oldest(connection, dialect, "session <> ''", ("project", "agent", "model"))
     # Whatever names clients think of, there is an end to their number.
-    _merge_oldest(connection, "session || project || agent || model <> ''", ())
+    _merge_oldest(connection, dialect, "session || project || agent || model <> ''", ())
 
 
-def _merge_oldest(connection: Connection, named: str, kept: Sequence[str]) -> None:
+def _merge_oldest(
+    connection: Connection, dialect: Dialect, named: str, kept: Sequence[str]
+) -> None:
     """Merge the sums of the oldest days that have names, if there are too many of these."""
     (count,) = connection.execute(f"SELECT count(*) FROM days WHERE {named}").fetchone()
     if count > MOST_SUMS + _SLACK:
@@ -210,11 +216,15 @@ def _merge_oldest(connection: Connection, named: str, kept: Sequence[str]) -> No
             (count - MOST_SUMS,),
         ).fetchone()
         # Of one day that has too many by itself, all.
-        _merge(connection, kept, f"{named} AND day <= ?", (day,))
+        _merge(connection, dialect, kept, f"{named} AND day <= ?", (day,))
 
 
 def _merge(
-    connection: Connection, kept: Sequence[str], condition: str, parameters: tuple[object, ...]
+    connection: Connection,
+    dialect: Dialect,
+    kept: Sequence[str],
+    condition: str,
+    parameters: tuple[object, ...],
 ) -> None:
     """Add the sums for which a condition holds to those that have only the ``kept`` names.
 
@@ -234,10 +244,11 @@ def _merge(
         so_far[0], so_far[1] = min(so_far[0], first_at), max(so_far[1], last_at)
         so_far[2:] = [a + b for a, b in zip(so_far[2:], sums, strict=True)]
     for key, sums in sorted(merged.items()):
-        _add_sums(connection, f"VALUES ({_marks((*key, *sums))})", (*key, *sums))
+        row = (*key, *sums)
+        _add_sums(connection, dialect, f"VALUES ({_marks(row)})", row)
 
 
-def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
+def forget_sessions(connection: Connection, dialect: Dialect, sessions: Iterable[str]) -> None:
     """Remove the names of conversations, and what they did with which memory.
 
     What they cost stays in the sums, where nothing says any more whose it was.
@@ -251,7 +262,7 @@ def forget_sessions(connection: Connection, sessions: Iterable[str]) -> None:
             "error = CASE WHEN error = '' THEN '' ELSE 'forgotten' END WHERE session = ?",
             (session,),
         )
-        _merge(connection, ("project", "agent", "model"), "session = ?", (session,))
+        _merge(connection, dialect, ("project", "agent", "model"), "session = ?", (session,))
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -18,6 +18,7 @@ from clara_mlx.errors import NotFound, Progress, StoreError, reason
 from clara_mlx.store import salvage
 from clara_mlx.store.driver import Connection, driver
 from clara_mlx.store.exports import Incomplete
+from clara_mlx.store.ledger import KEYS, SUMS
 from clara_mlx.store.newcomer import readable, text_of
 from clara_mlx.store.originals import Gone, Originals, StoredMemory
 from clara_mlx.store.plain_schema import AT_THE_END, FORMAT, SCHEMA
@@ -93,11 +94,11 @@ def read_original(store: Originals, id: int) -> tuple[bytes, str]:
     """
     content = store.content(id)
     (row,) = store.read(
-        "SELECT kind, (SELECT max(end) FROM chunks WHERE content_id = c.id) AS end "
+        'SELECT kind, (SELECT max("end") FROM chunks WHERE content_id = c.id) AS last '
         "FROM contents c WHERE id = ?",
         (id,),
     )
-    end = row["end"] if row["kind"] == "bytes" else None
+    end = row["last"] if row["kind"] == "bytes" else None
     text = readable(text_of(content, row["kind"], end))
     return content, text if _is_unicode(text) else text.translate(_SURROGATES)
 
@@ -217,7 +218,8 @@ def _write_ledger(
     for row in store.read("SELECT handle, round, how FROM uses"):
         if row["round"] in ids and row["handle"] in handles:
             _insert(connection, "uses", dict(row))
-    for row in store.read("SELECT * FROM days ORDER BY day"):
+    columns = ", ".join((*KEYS, "first_at", "last_at", *SUMS))
+    for row in store.read(f"SELECT {columns} FROM days ORDER BY day"):
         if sessions is None or row["session"] in sessions:
             times = {name: iso(row[name]) for name in ("first_at", "last_at")}
             _insert(connection, "days", {**dict(row), **times})

@@ -130,6 +130,14 @@ class Database(ABC):
         """Give unused bytes back to the disk; returns `size` before and after."""
 
     @abstractmethod
+    def damage(self, *, quick: bool = False) -> list[str]:
+        """What the database itself finds damaged in its tables and indexes.
+
+        Args:
+            quick: Whether it is enough to know if there is any, and no index needs to be looked at.
+        """
+
+    @abstractmethod
     def empty_traces(self) -> None:
         """After a removal, clean what the database keeps of it, as far as that can be done now.
 

@@ -50,9 +50,9 @@ def ids(store: Originals, table: Literal["contents", "memories"]) -> list[int]:
 
 
 def is_damaged(store: Originals) -> bool:
-    """Whether SQLite finds a file damaged."""
+    """Whether a database finds itself damaged."""
     try:
-        return [row[0] for row in store.read("PRAGMA quick_check(1)")] != ["ok"]
+        return bool(store.damage(quick=True))
     except StoreError as error:
         return is_damage(error)
 

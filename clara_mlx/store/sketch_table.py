@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clara_mlx.store.connection import Connection
 
 if TYPE_CHECKING:
+    from clara_mlx.store.protocol import Database
     from clara_mlx.store.sketch import Bits
     from clara_mlx.store.sketch_index import Ids
 
@@ -53,6 +54,20 @@ def rebuild(connection: Connection, space_id: int, bits: int) -> None:
     create(connection, space_id, bits)
     add(connection, space_id, map(tuple, kept))
     _begin_epoch(connection, space_id)
+
+
+def ids(file: Database, space_id: int) -> set[int]:
+    """The chunks that have a sketch."""
+    return {row[0] for row in file.read(f"SELECT rowid FROM sketches_{space_id}")}
+
+
+def read(file: Database, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+    """The sketches of chunks, by their ids; without those that have none."""
+    marks = ",".join("?" * len(chunk_ids))
+    rows = file.read(
+        f"SELECT rowid, bits FROM sketches_{space_id} WHERE rowid IN ({marks})", chunk_ids
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def _begin_epoch(connection: Connection, space_id: int) -> None:

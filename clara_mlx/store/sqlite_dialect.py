@@ -16,6 +16,12 @@ class SqliteDialect(Dialect):
 
     sketches = sketch_table
 
+    days_key = "day, session, project, agent, model"
+
+    def is_one_of(self, what: str, digests: Sequence[bytes]) -> tuple[str, list[Any]]:
+        """The condition that a value is one of these digests, and its parameters."""
+        return f"{what} IN ({','.join('?' * len(digests))})", list(digests)
+
     def is_among(self, what: str) -> str:
         """The condition that a value is one of a list, which is one parameter made by `many`."""
         return f"{what} IN (SELECT value FROM json_each(?))"

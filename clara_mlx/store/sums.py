@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -103,7 +102,7 @@ def sums(
         sort = "last_at"
     after = (where or {}).get("after")
     if (where or {}).keys() & {"after", "before", "handle"} and _reaches_back(file, after):
-        day = "date(at, 'unixepoch', 'localtime')"
+        day = file.dialect.local_date("at")
         source, condition, parameters = "rounds", *_condition(where, day)
         first, last, columns = "min(at)", "max(at + seconds)", SUMS
     else:
@@ -145,7 +144,7 @@ def rounds(
         most: The number of rounds.
         before_id: Only rounds with smaller ids than this: where the page before ended.
     """
-    condition, parameters = _condition(where, "date(at, 'unixepoch', 'localtime')")
+    condition, parameters = _condition(where, file.dialect.local_date("at"))
     if before_id is not None:
         condition += " AND id < ?"
         parameters.append(before_id)
@@ -156,8 +155,8 @@ def rounds(
     )
     handles: dict[int, list[tuple[str, str]]] = {row["id"]: [] for row in rows}
     for use in file.read(
-        "SELECT * FROM uses WHERE round IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(handles)),),
+        f"SELECT handle, round, how FROM uses WHERE {file.dialect.is_among('round')}",
+        (file.dialect.many(list(handles)),),
     ):
         handles[use["round"]].append((use["handle"], use["how"]))
     return [
@@ -188,7 +187,7 @@ def _seconds(value: Any) -> Any:
 def _reaches_back(file: Database, after: Any) -> bool:
     """Whether all rounds since a time are kept one by one."""
     rows = file.read("SELECT value FROM meta WHERE key = ?", (DELETED_UNTIL,))
-    return not rows or (after is not None and _seconds(after) > rows[0][0])
+    return not rows or (after is not None and _seconds(after) > float(rows[0][0]))
 
 
 def _by_days(where: LedgerWhere) -> dict[str, Any]:
@@ -220,7 +219,7 @@ def _condition(where: LedgerWhere, day: str) -> tuple[str, list[Any]]:
             values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
             column = day if key == "day" else key
             # What is not known, or not named any more, is an empty text in the file.
-            parts.append(f"{column} IN ({','.join('?' * len(values))})")
+            parts.append(f"{column} IN ({','.join('?' * len(values))})" if values else "FALSE")
             parameters += ["" if one is None else one for one in values]
         else:
             raise StoreError(f"the ledger has no {key!r} to filter by")

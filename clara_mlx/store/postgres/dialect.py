@@ -23,6 +23,12 @@ class PostgresDialect(Dialect):
 
     sketches = sketches
 
+    days_key = "key"
+
+    def is_one_of(self, what: str, digests: Sequence[bytes]) -> tuple[str, list[Any]]:
+        """The condition that a value is one of these digests, and its parameters."""
+        return f"{what} = ANY(?)", [list(digests)]
+
     def is_among(self, what: str) -> str:
         """The condition that a value is one of a list, which is one parameter made by `many`."""
         return f"{what} = ANY(?)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from clara_mlx.store.connection import Connection
+from clara_mlx.store.protocol import Database
 
 
 def create(connection: Connection, space_id: int, bits: int) -> None:
@@ -35,6 +36,20 @@ def remove(connection: Connection, space_id: int, chunk_ids: Sequence[int]) -> N
         f"DELETE FROM sketches_{space_id} WHERE chunk_id = ANY(?)", (list(chunk_ids),)
     )
     connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (space_id,))
+
+
+def ids(file: Database, space_id: int) -> set[int]:
+    """The chunks that have a sketch."""
+    return {row[0] for row in file.read(f"SELECT chunk_id FROM sketches_{space_id}")}
+
+
+def read(file: Database, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+    """The sketches of chunks, by their ids; without those that have none."""
+    rows = file.read(
+        f"SELECT chunk_id, bits::text FROM sketches_{space_id} WHERE chunk_id = ANY(?)",
+        (list(chunk_ids),),
+    )
+    return {row[0]: int(row[1], 2).to_bytes(len(row[1]) // 8) for row in rows}
 
 
 def bit_string(bits: bytes) -> str:
