@@ -30,3 +30,10 @@ class Connection(Protocol):
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Any:
         """Run a statement once for each row of parameters."""
+
+
+class Reader(Protocol):
+    """Whatever gives the rows of a query: a memory's database."""
+
+    def read(self, sql: str, parameters: Sequence[Any] = ..., /) -> list[Any]:
+        """Rows of a query."""

@@ -9,12 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from clara_mlx.store.connection import Connection
-
-if TYPE_CHECKING:
-    from clara_mlx.store.protocol import Database
+from clara_mlx.store.connection import Connection, Reader
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,10 @@ class Sketches(Protocol):
     def remove(self, connection: Connection, space_id: int, chunk_ids: Sequence[int]) -> None:
         """Delete the sketches of chunks, and begin a new epoch."""
 
-    def ids(self, file: Database, space_id: int) -> set[int]:
+    def ids(self, file: Reader, space_id: int) -> set[int]:
         """The chunks that have a sketch."""
 
-    def read(self, file: Database, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+    def read(self, file: Reader, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
         """The sketches of chunks, by their ids; without those that have none."""
 
 

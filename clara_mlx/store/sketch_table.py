@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clara_mlx.store.connection import Connection
+from clara_mlx.store.connection import Connection, Reader
 
 if TYPE_CHECKING:
-    from clara_mlx.store.protocol import Database
     from clara_mlx.store.sketch import Bits
     from clara_mlx.store.sketch_index import Ids
 
@@ -56,12 +55,12 @@ def rebuild(connection: Connection, space_id: int, bits: int) -> None:
     _begin_epoch(connection, space_id)
 
 
-def ids(file: Database, space_id: int) -> set[int]:
+def ids(file: Reader, space_id: int) -> set[int]:
     """The chunks that have a sketch."""
     return {row[0] for row in file.read(f"SELECT rowid FROM sketches_{space_id}")}
 
 
-def read(file: Database, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+def read(file: Reader, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
     """The sketches of chunks, by their ids; without those that have none."""
     marks = ",".join("?" * len(chunk_ids))
     rows = file.read(

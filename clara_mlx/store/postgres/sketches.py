@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from clara_mlx.store.connection import Connection
-from clara_mlx.store.protocol import Database
+from clara_mlx.store.connection import Connection, Reader
 
 
 def create(connection: Connection, space_id: int, bits: int) -> None:
@@ -38,12 +37,12 @@ def remove(connection: Connection, space_id: int, chunk_ids: Sequence[int]) -> N
     connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (space_id,))
 
 
-def ids(file: Database, space_id: int) -> set[int]:
+def ids(file: Reader, space_id: int) -> set[int]:
     """The chunks that have a sketch."""
     return {row[0] for row in file.read(f"SELECT chunk_id FROM sketches_{space_id}")}
 
 
-def read(file: Database, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
+def read(file: Reader, space_id: int, chunk_ids: Sequence[int]) -> dict[int, bytes]:
     """The sketches of chunks, by their ids; without those that have none."""
     rows = file.read(
         f"SELECT chunk_id, bits::text FROM sketches_{space_id} WHERE chunk_id = ANY(?)",
