@@ -28,6 +28,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     "Start": {"demo": ("demo",), "connect": ("connect", "doctor")},
     "Memory": {
         "memory": ("remember", "recall", "ask", "original", "flush", "recompress"),
+        "work": ("work",),
         "browse": ("list", "show", "search"),
         "stats": ("stats",),
     },

@@ -13,6 +13,7 @@ import typer
 
 from clara_mlx.cli.options import DEFAULT_DB, Db, open_memory, with_filter
 from clara_mlx.cli.output import Json, decode, emit, printable, progress_bar, read_stdin
+from clara_mlx.cli.work import work_figures, work_lines
 from clara_mlx.errors import ClaraError, Progress, reason
 from clara_mlx.model.regular import check_input
 from clara_mlx.store.atomic import partial_file
@@ -25,7 +26,7 @@ commands = typer.Typer()
 
 @commands.command()
 def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Show what a memory holds, how large it is, and how much of it is compressed.
+    """Show what a memory holds, how much of it is compressed, and who works on the rest.
 
     `clara-mlx status`
     """
@@ -33,6 +34,7 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
     with open_memory(db) as memory:
         figures = dataclasses.asdict(memory.status())
+        left = memory.work_left()
     table = Table(show_header=False)
     made_by = ", ".join(f"{name}: {count:,}" for name, count in figures["made_by"].items())
     for name, value in (figures | {"made_by": made_by or None}).items():
@@ -41,7 +43,7 @@ def status(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
                 name.replace("_", " "),
                 f"{value:,}" if isinstance(value, int) else printable(str(value)),
             )
-    emit(figures, [table], as_json)
+    emit(figures | {"work": work_figures(left)}, [table, *work_lines(left)], as_json)
 
 
 @commands.command()

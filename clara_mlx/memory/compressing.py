@@ -14,6 +14,7 @@ from clara_mlx.memory.latent_work import LatentWork
 from clara_mlx.memory.textual_work import TextualWork
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import search
+from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.filters import Where
 from clara_mlx.store.latents import drop_all_latents
 from clara_mlx.store.originals import Originals
@@ -108,7 +109,11 @@ class Compressing:
 
     def backlog(self) -> int:
         """Number of contents that wait for this compressor."""
-        return (self._work or self._store).backlog.count()
+        return self.waiting()[0].count()
+
+    def waiting(self) -> tuple[Backlog, str | None]:
+        """The contents that wait for this compressor, and the fingerprint of its model."""
+        return (self._work or self._store).backlog, self._compressor.fingerprint
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -26,15 +26,12 @@ class LatentWork:
     """The latents of one compressor in one memory file.
 
     Attributes:
-        lease: The name of the lease under which one process at a time fills the table.
         backlog: The contents that have no latents yet.
         table: The latents.
 
     Raises:
         OtherModel: The file's latents are another model's.
     """
-
-    lease = "compressor"
 
     def __init__(
         self, store: Originals, compressor: LatentCompressor, codec: str, model_thread: ModelThread

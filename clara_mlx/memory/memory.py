@@ -11,6 +11,7 @@ from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.memory.exporting import Exports
 from clara_mlx.memory.ledger import Ledger
 from clara_mlx.memory.listing import Listings
+from clara_mlx.memory.working import Working
 from clara_mlx.store import care, exports, fields, reindexing, search
 from clara_mlx.store.filters import Where
 from clara_mlx.store.given import Given
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 Mode = Literal["latent", "text", "hybrid"]
 
 
-class Memory(Exports, Listings):
+class Memory(Exports, Listings, Working):
     """A memory file, with or without the compressor of its texts. Made by `open`.
 
     Without one it remembers, recalls by text and gives originals back; what it remembers is
@@ -330,21 +331,6 @@ class Memory(Exports, Listings):
         return self._compressing
 
     # -- care ------------------------------------------------------------------------------------
-
-    def recompress(self, progress: Progress | None = None) -> None:
-        """Move the file to this compressor: what it makes replaces what another one has made.
-
-        All contents are compressed again; if this is interrupted, it is resumed at the next open.
-        Meanwhile originals, handles and text search are as before, and latent search works on what
-        is compressed so far. Latents stay when shortened texts are replaced, and the reverse.
-
-        Raises:
-            NoModel: No compressor was given to `open`.
-        """
-        self._store.check_writable()
-        if self._compressing is None:
-            raise NoModel("recompressing needs the new model; open the memory with it")
-        self._compressing.recompress(progress)
 
     def verify(self, *, repair: bool = False, progress: Progress | None = None) -> care.Findings:
         """Check every original, span, latent and index entry; ``repair`` marks damage pending."""

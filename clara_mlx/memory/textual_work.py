@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from clara_mlx.memory.asking import NOTHING_FOUND, Answer
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.originals import Originals, StoredChunk
 from clara_mlx.store.results import Hit
 from clara_mlx.store.shortened import ShortenedTable
@@ -22,7 +21,6 @@ class TextualWork:
     """The shortened texts of one compressor in one memory file.
 
     Attributes:
-        lease: The name of the lease under which one process at a time fills the table.
         backlog: The contents that have no shortened texts yet.
         table: The shortened texts.
 
@@ -30,13 +28,11 @@ class TextualWork:
         OtherModel: The file's shortened texts are another compressor's.
     """
 
-    lease = "shortener"
-
     def __init__(
         self, store: Originals, compressor: TextualCompressor, model_thread: ModelThread
     ) -> None:
         self.compressor = compressor
-        self.backlog = Backlog(store, "pending_texts")
+        self.backlog = store.texts_backlog
         self.table = ShortenedTable.open(
             store, compressor.name, compressor.fingerprint, compressor.ratio
         )

@@ -67,10 +67,12 @@ class Originals(Database):
 
     Attributes:
         backlog: The contents that wait for their latents.
+        texts_backlog: Those that wait for their shortened texts.
     """
 
     def __init__(self) -> None:
         self.backlog = Backlog(self)
+        self.texts_backlog = Backlog(self, "pending_texts")
         self._cached_text = lru_cache(maxsize=_CACHED_TEXTS)(self._read_text)
 
     # -- remembering -----------------------------------------------------------------------------

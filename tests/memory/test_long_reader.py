@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clara_mlx.errors import StoreError
-from clara_mlx.memory import Memory, background
+from clara_mlx.memory import Memory, worker
 from tests.support.long_reader import fill_log, log, reader, short_log
 
 
@@ -16,9 +16,9 @@ def test_compression_waits_for_a_long_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clara: Any
 ) -> None:
     """It says so when it has waited for long, and goes on by itself."""
-    monkeypatch.setattr(background, "BUSY_SECONDS", 0.3)
-    monkeypatch.setattr(background, "IDLE_SECONDS", 0.05)
-    monkeypatch.setattr(background, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "BUSY_SECONDS", 0.3)
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "PAUSE_SECONDS", 0.05)
     with short_log(tmp_path / "m.db", monkeypatch) as store:
         texts = Memory.open(store.path)
         for number in range(3):

@@ -16,7 +16,7 @@ import pytest
 from clara_mlx.errors import ClaraError, OtherModel, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.memory.asking import NOTHING_FOUND
-from clara_mlx.memory.background import CHUNKS
+from clara_mlx.memory.worker import CHUNKS
 
 TEXTS = {
     "pytest": "FAILED tests/test_io.py::test_load - FileNotFoundError\n1 failed, 41 passed\n" * 4,
