@@ -100,6 +100,7 @@ def work_figures(left: WorkLeft) -> dict[str, Any]:
         "chunks_left": left.chunks,
         "tokens_left": left.tokens,
         "seconds_left": left.seconds and round(left.seconds),
+        "move": left.move and dataclasses.asdict(left.move),
     }
 
 
@@ -107,6 +108,12 @@ def work_lines(left: WorkLeft) -> Iterator[Table | str]:
     """The same for people; nothing if nobody works and nothing waits."""
     if left.workers:
         yield _table(left)
+    if left.move:
+        done = left.move.contents - left.move.left
+        yield (
+            f"it moves to {left.move.compressor} (model {left.move.fingerprint[:12]}): "
+            f"{done:,} of {left.move.contents:,} texts; until all are done, the other one answers"
+        )
     if left.seconds:
         yield (
             f"{left.chunks:,} chunks ({left.tokens:,} tokens) wait; "

@@ -56,8 +56,11 @@ class Compressing:
             self.close()
             raise
 
-    def _open(self) -> None:
-        """Open the table of what this compressor makes, and make it in a file that has none."""
+    def _open(self, *, beside: bool = False) -> None:
+        """Open the table of what this compressor makes, and make it in a file that has none.
+
+        With ``beside``, it is made beside that of another model, whose place it is to take.
+        """
         store, compressor = self._store, self._compressor
         textual = compressor.kind == "textual"
         there = count_by_shortener(store) if textual else space_of(store)
@@ -66,7 +69,9 @@ class Compressing:
         if compressor.kind == "textual":
             self._work = TextualWork(store, compressor, self.model_thread)
         else:
-            self._work = LatentWork(store, compressor, self._codec, self.model_thread)
+            self._work = LatentWork(
+                store, compressor, self._codec, self.model_thread, beside=beside
+            )
         if store.obstacle is None:
             self.background = BackgroundCompression(store, self._work, self.model_thread)
 
@@ -90,14 +95,18 @@ class Compressing:
     def recompress(self, progress: Progress | None) -> None:
         """Drop what another compressor made, and compress all; see `Memory.recompress`."""
         if self._other_model:
-            textual = self._compressor.kind == "textual"
-            (drop_all_shortened if textual else drop_all_latents)(self._store)
+            if self._compressor.kind == "textual":
+                drop_all_shortened(self._store)
+            elif not self._store.moves_beside:
+                drop_all_latents(self._store)
             self._other_model = None
-            self._open()
+            self._open(beside=self._store.moves_beside)
         if self.background is None:
             raise NoModel("recompressing needs the new model; open the memory with it")
         self.background.start()
         self.background.wait(None, progress)
+        if self._work:
+            self._work.finish()
 
     def figures(self) -> dict[str, Any]:
         """What this compressor has done, by the names in `clara_mlx.store.results.Status`."""

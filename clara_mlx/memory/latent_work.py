@@ -34,10 +34,15 @@ class LatentWork:
     """
 
     def __init__(
-        self, store: Originals, compressor: LatentCompressor, codec: str, model_thread: ModelThread
+        self,
+        store: Originals,
+        compressor: LatentCompressor,
+        codec: str,
+        model_thread: ModelThread,
+        *,
+        beside: bool = False,
     ) -> None:
         self.compressor = compressor
-        self.backlog = store.backlog
         self.table = LatentTable.open(
             store,
             compressor.fingerprint,
@@ -45,7 +50,9 @@ class LatentWork:
             codec,
             compressor=compressor.name,
             pooling=compressor.pooling,
+            beside=beside,
         )
+        self.backlog = store.backlog_of(self.table.id)
         self.index = LatentIndex(self.table)
         self._store = store
         self._model_thread = model_thread
@@ -79,6 +86,10 @@ class LatentWork:
             chunks = self.recut(content)
         encoded = self.table.present([chunk.id for chunk in chunks])
         return [chunk for chunk in chunks if chunk.id not in encoded]
+
+    def finish(self) -> None:
+        """If these are the latents of a new model and complete, let them take the others' place."""
+        self._store.finish_move()
 
     def recut(self, content: int) -> list[StoredChunk]:
         """Cut a content into chunks that fit the model."""

@@ -47,6 +47,9 @@ class TextualWork:
         made = self.table.present([chunk.id for chunk in chunks])
         return [chunk for chunk in chunks if chunk.id not in made]
 
+    def finish(self) -> None:
+        """Nothing is left to do when nothing waits."""
+
     def recut(self, content: int) -> list[StoredChunk]:
         """The chunks as they are: cutting them anew would drop the file's latents."""
         return self._store.chunks(content)

@@ -72,6 +72,9 @@ class Work(Protocol):
     def missing(self, content: int, /) -> list[StoredChunk]:
         """The chunks of a content that are still to be compressed."""
 
+    def finish(self) -> None:
+        """What is to be done when nothing waits any more."""
+
     def recut(self, content: int, /) -> list[StoredChunk]:
         """Cut a content anew, as one of its chunks is too long; returns its chunks."""
 
@@ -150,8 +153,10 @@ class Worker:
                 self._woken.clear()
                 try:
                     worked = self._compress_some()
-                    if once and not worked and not self._work.backlog.pending(1):
-                        return
+                    if not worked and not self._work.backlog.pending(1):
+                        self._work.finish()
+                        if once:
+                            return
                 except StoreError as error:
                     if not error.transient:
                         raise

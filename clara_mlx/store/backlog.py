@@ -8,7 +8,7 @@ worker at a time leases the whole backlog.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from clara_mlx.store.connection import Connection
@@ -20,20 +20,12 @@ MOST_ATTEMPTS = 3
 
 
 # The tables of marks: of contents without all of their latents, and of those without all of their
-# shortened texts, of which there are none as long as nothing shortens.
-Marks = Literal["pending", "pending_texts"]
+# shortened texts, of which there are none as long as nothing shortens. A team's database has a
+# third one, for the move to another model: of contents without all of that one's latents.
+Marks = Literal["pending", "pending_next", "pending_texts"]
 
 # The names under which a file's two backlogs are leased.
 _LEASES: dict[Marks, str] = {"pending": "compressor", "pending_texts": "shortener"}
-
-
-def lift_marks(
-    connection: Connection, content_ids: Iterable[int], marks: Marks = "pending"
-) -> None:
-    """Take contents out of a backlog, in the transaction that completes what they waited for."""
-    connection.executemany(
-        f"DELETE FROM {marks} WHERE content_id = ?", [(id,) for id in content_ids]
-    )
 
 
 class Backlog:
@@ -82,7 +74,13 @@ class Backlog:
         """Take contents out of the backlog for which nothing is left to do."""
         if content_ids:
             with self._file.write() as connection:
-                lift_marks(connection, content_ids, self.marks)
+                self.lift(connection, content_ids)
+
+    def lift(self, connection: Connection, content_ids: Sequence[int]) -> None:
+        """As `finish`, in the transaction that completes what they waited for."""
+        connection.executemany(
+            f"DELETE FROM {self.marks} WHERE content_id = ?", [(id,) for id in content_ids]
+        )
 
     def note_failure(self, content_id: int, error: str) -> None:
         """Count a failed attempt at a content; nothing happens if it has been forgotten."""

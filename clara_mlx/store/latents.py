@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from clara_mlx.errors import OtherModel, StoreError
-from clara_mlx.store.backlog import lift_marks
 from clara_mlx.store.codec import Codec
 from clara_mlx.store.hadamard import Floats
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import Database
 from clara_mlx.store.sketch import LEAST_FOR_MEAN, Bits, RunningMean, Sketcher
 from clara_mlx.store.spaces import space_of
@@ -55,7 +55,7 @@ class LatentTable:
         sketch_bits: Length of a sketch.
     """
 
-    def __init__(self, file: Database, space: Any) -> None:
+    def __init__(self, file: Originals, space: Any) -> None:
         self.file = file
         self.id: int = space["id"]
         self.compressor: str = space["compressor"]
@@ -75,7 +75,7 @@ class LatentTable:
     @classmethod
     def open(
         cls,
-        file: Database,
+        file: Originals,
         fingerprint: str,
         memory_tokens: int,
         hidden: int,
@@ -83,6 +83,7 @@ class LatentTable:
         *,
         compressor: str = "clara",
         pooling: str = "flat",
+        beside: bool = False,
     ) -> LatentTable:
         """Open the table of a model's latents, and make it in a file that has none.
 
@@ -94,6 +95,8 @@ class LatentTable:
             codec: One of `codec.CODECS`, for a new table; an existing one keeps its own.
             compressor: The compressor's name.
             pooling: What a search compares: all vectors of a chunk (``flat``), or their ``mean``.
+            beside: Make it beside the latents of another model, whose place it takes when it is
+                complete; only where `Originals.moves_beside`.
 
         Raises:
             OtherModel: The file's latents are another model's.
@@ -102,12 +105,14 @@ class LatentTable:
         Codec(codec, memory_tokens, hidden)  # an unknown name fails before anything is written
         values = hidden if pooling == "mean" else memory_tokens * hidden
         bits = Sketcher(values, _SKETCH_BITS).bits
-        space = next(iter(file.read("SELECT * FROM spaces")), None)
-        if (
-            space is None
-        ):  # an existing table is only read, as the file may be one that is read-only
-            with file.write() as connection:
-                space = connection.execute("SELECT * FROM spaces").fetchone()
+        space = _find_space(file, fingerprint)
+        # An existing table is only read, as the file may be one that is read-only.
+        if space is None or (beside and space["fingerprint"] != fingerprint):
+            with file.write(alone=True) as connection:
+                space = _find_space(file, fingerprint)
+                if space is not None and beside and space["fingerprint"] != fingerprint:
+                    file.prepare_move(connection)
+                    space = None
                 if space is None:
                     connection.execute(
                         "INSERT INTO spaces (compressor, fingerprint, memory_tokens, hidden, "
@@ -117,7 +122,7 @@ class LatentTable:
                             *(pooling, codec, bits, _SKETCH_SEED),
                         ),
                     )
-                    space = connection.execute("SELECT * FROM spaces").fetchone()
+                    space = _find_space(file, fingerprint)
                     file.dialect.sketches.create(connection, space["id"], bits)
         if space["fingerprint"] != fingerprint:
             theirs = space["compressor"], space["fingerprint"]
@@ -268,7 +273,7 @@ class LatentTable:
                 if cursor.rowcount:
                     kept.append((chunk_id, sketch.tobytes()))
             self.file.dialect.sketches.add(connection, self.id, kept)
-            lift_marks(connection, done)
+            self.file.backlog_of(self.id).lift(connection, done)
         self._recentre_if_due()
 
     def _recentre_if_due(self) -> None:
@@ -329,6 +334,13 @@ class LatentTable:
             del sketches[gone]
 
 
+def _find_space(file: Database, fingerprint: str) -> Any:
+    """The space of a model; of another one if it has none, and None if there is none at all."""
+    spaces = file.read("SELECT * FROM spaces ORDER BY id")
+    own = [space for space in spaces if space["fingerprint"] == fingerprint]
+    return next(iter([*own, *spaces]), None)
+
+
 def _other_model(file: Database, theirs: tuple[str, str], ours: tuple[str, str]) -> OtherModel:
     (their_name, their_model), (our_name, our_model) = theirs, ours
     return OtherModel(
@@ -340,7 +352,7 @@ def _other_model(file: Database, theirs: tuple[str, str], ours: tuple[str, str])
 
 def drop_all_latents(file: Database) -> None:
     """Drop all latents and sketches, and put every content into the backlog, for another model."""
-    with file.write() as connection:
+    with file.write(alone=True) as connection:
         for (space_id,) in connection.execute("SELECT id FROM spaces").fetchall():
             file.dialect.sketches.drop(connection, space_id)
         connection.execute("DELETE FROM latents")

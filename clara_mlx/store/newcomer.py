@@ -84,7 +84,9 @@ class Newcomer:
             assert content_id is not None  # nobody forgets while others write
             return content_id
         dialect.insert_chunks(connection, row["id"], rows)
-        connection.execute("INSERT INTO pending (content_id) VALUES (?)", (row["id"],))
+        connection.execute(
+            "INSERT INTO pending (content_id) VALUES (?) ON CONFLICT DO NOTHING", (row["id"],)
+        )
         return int(row["id"])
 
     def insert_memory(self, connection: Connection, dialect: Dialect, content_id: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from clara_mlx.errors import NotFound, StoreError
 from clara_mlx.store import fields, filters, forgetting
 from clara_mlx.store.backlog import Backlog
+from clara_mlx.store.connection import Connection
 from clara_mlx.store.dialect import ChunkRow
 from clara_mlx.store.given import Given, new_memory
 from clara_mlx.store.newcomer import (
@@ -26,6 +27,7 @@ from clara_mlx.store.newcomer import (
     text_of_record,
 )
 from clara_mlx.store.protocol import SEARCH_SECONDS, Database, HandleTaken
+from clara_mlx.store.spaces import Move
 
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
@@ -74,6 +76,27 @@ class Originals(Database):
         self.backlog = Backlog(self)
         self.texts_backlog = Backlog(self, "pending_texts")
         self._cached_text = lru_cache(maxsize=_CACHED_TEXTS)(self._read_text)
+
+    # -- moving to another model -----------------------------------------------------------------
+
+    #: Whether old latents stay until those of the new model are complete.
+    moves_beside = False
+
+    def backlog_of(self, space_id: int) -> Backlog:
+        """The contents that wait for the latents of a space."""
+        return self.backlog
+
+    def prepare_move(self, connection: Connection) -> None:
+        """Make way for a second space, in the transaction that makes it."""
+        raise NotImplementedError
+
+    def move(self) -> Move | None:
+        """The move that is under way; None if there is none."""
+        return None
+
+    def finish_move(self) -> bool:
+        """Let the new model's latents take the place of the old ones, if they are complete."""
+        return False
 
     # -- remembering -----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clara_mlx.errors import OtherModel, StoreError
-from clara_mlx.store.backlog import lift_marks
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import Database
 
 
@@ -23,7 +23,7 @@ class ShortenedTable:
         ratio: Tokens of a chunk for each of its shortened text.
     """
 
-    def __init__(self, file: Database, row: Any) -> None:
+    def __init__(self, file: Originals, row: Any) -> None:
         self.file = file
         self.compressor: str = row["compressor"]
         self.fingerprint: str = row["fingerprint"]
@@ -32,7 +32,7 @@ class ShortenedTable:
 
     @classmethod
     def open(
-        cls, file: Database, compressor: str, fingerprint: str, ratio: float
+        cls, file: Originals, compressor: str, fingerprint: str, ratio: float
     ) -> ShortenedTable:
         """Open a compressor's table, and make it in a file that has none.
 
@@ -43,7 +43,7 @@ class ShortenedTable:
         """
         row = _row(file)
         if row is None:  # an existing table is only read, as the file may be read-only
-            with file.write() as connection:
+            with file.write(alone=True) as connection:
                 row = _row(file)
                 if row is None:
                     connection.execute(
@@ -125,7 +125,7 @@ class ShortenedTable:
                 "SELECT ?, id, ?, ? FROM chunks WHERE id = ? ON CONFLICT DO NOTHING",
                 rows,
             )
-            lift_marks(connection, done, "pending_texts")
+            self.file.texts_backlog.lift(connection, done)
 
 
 def _row(file: Database) -> Any:
@@ -143,7 +143,7 @@ def count_by_shortener(file: Database) -> dict[str, int]:
 
 def drop_all_shortened(file: Database) -> None:
     """Drop all shortened texts, for another compressor; originals and latents stay."""
-    with file.write() as connection:
+    with file.write(alone=True) as connection:
         connection.execute("DELETE FROM shortened")
         connection.execute("DELETE FROM shorteners")
         connection.execute("DELETE FROM pending_texts")

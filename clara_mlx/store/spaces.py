@@ -8,6 +8,16 @@ from clara_mlx.store.protocol import Database
 
 
 @dataclass(frozen=True)
+class Move:
+    """A move to another model that is under way, while the first one still answers."""
+
+    compressor: str  # the name of the new one
+    fingerprint: str  # of its model
+    left: int  # contents that it has still to compress, or has given up
+    contents: int  # of the memory
+
+
+@dataclass(frozen=True)
 class Space:
     """Whose latents a file has."""
 
@@ -20,6 +30,6 @@ def space_of(file: Database) -> Space | None:
     """Whose latents a file has; None if it has none."""
     rows = file.read(
         "SELECT compressor, fingerprint, "
-        "(SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s"
+        "(SELECT count(*) FROM latents WHERE space_id = s.id) FROM spaces s ORDER BY id"
     )
     return Space(*rows[0]) if rows else None

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from memory_worker import WORDS, say, sha, some_text
 from simulated_model import SimulatedModel

@@ -126,31 +126,51 @@ CREATE INDEX shortened_chunk ON shortened (chunk_id);
 
 # What waits to be compressed, and who is at it.
 _WORK = """
-CREATE TABLE pending (
+-- Whoever compresses a content leases its row: nobody else does until the lease has expired.
+CREATE TABLE pending (                   -- for the space that answers
     content_id bigint PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
     attempts integer NOT NULL DEFAULT 0,
-    error text
+    error text,
+    leased_by text,                      -- the name of a worker
+    leased_until timestamptz
 );
-CREATE TABLE pending_texts (             -- as pending, for the shortener, if there is one
+CREATE TABLE pending_next (              -- for the space that takes its place when it is complete
     content_id bigint PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
     attempts integer NOT NULL DEFAULT 0,
-    error text
+    error text,
+    leased_by text,
+    leased_until timestamptz
+);
+CREATE TABLE pending_texts (             -- for the shortener, if there is one
+    content_id bigint PRIMARY KEY REFERENCES contents (id) ON DELETE CASCADE,
+    attempts integer NOT NULL DEFAULT 0,
+    error text,
+    leased_by text,
+    leased_until timestamptz
 );
 ALTER TABLE pending ALTER error SET STATISTICS 0;
+ALTER TABLE pending_next ALTER error SET STATISTICS 0;
 ALTER TABLE pending_texts ALTER error SET STATISTICS 0;
-CREATE TABLE leases (name text PRIMARY KEY, owner text, expires_at double precision);
+CREATE INDEX pending_leased ON pending (leased_by) WHERE leased_by IS NOT NULL;
+CREATE INDEX pending_next_leased ON pending_next (leased_by) WHERE leased_by IS NOT NULL;
+CREATE INDEX pending_texts_leased ON pending_texts (leased_by) WHERE leased_by IS NOT NULL;
 
--- Whether a content is new or is cut anew, its chunks have no shortened texts.
-CREATE FUNCTION chunks_to_shorten() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT
+-- Whether a content is new or is cut anew, its chunks have no latents and no shortened texts.
+CREATE FUNCTION chunks_to_compress() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $$ BEGIN
+    INSERT INTO pending (content_id) SELECT DISTINCT content_id FROM added ON CONFLICT DO NOTHING;
+    IF EXISTS (SELECT 1 FROM spaces OFFSET 1) THEN
+        INSERT INTO pending_next (content_id) SELECT DISTINCT content_id FROM added
+        ON CONFLICT DO NOTHING;
+    END IF;
     IF EXISTS (SELECT 1 FROM shorteners) THEN
         INSERT INTO pending_texts (content_id) SELECT DISTINCT content_id FROM added
         ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER chunks_to_shorten AFTER INSERT ON chunks REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION chunks_to_shorten();
+CREATE TRIGGER chunks_to_compress AFTER INSERT ON chunks REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION chunks_to_compress();
 """
 
 _BLOCKS = """

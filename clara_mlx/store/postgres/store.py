@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from clara_mlx.store.backlog import Backlog
+from clara_mlx.store.connection import Connection
 from clara_mlx.store.originals import Originals
-from clara_mlx.store.postgres import checking, sweeping
+from clara_mlx.store.postgres import checking, moving, sweeping
+from clara_mlx.store.postgres.backlog import SharedBacklog, SpaceBacklog
 from clara_mlx.store.postgres.database import PostgresDatabase
+from clara_mlx.store.spaces import Move
 
 
 class PostgresStore(Originals, PostgresDatabase):
     """A team's memory, opened by its URL; see `Originals` and `PostgresDatabase`."""
 
+    moves_beside = True
+
     def __init__(self, url: str) -> None:
         PostgresDatabase.__init__(self, url)
         Originals.__init__(self)
+        self.backlog = SharedBacklog(self)
+        self.texts_backlog = SharedBacklog(self, "pending_texts")
+
+    def backlog_of(self, space_id: int) -> Backlog:
+        """The contents that wait for the latents of a space."""
+        return SpaceBacklog(self, space_id)
+
+    def prepare_move(self, connection: Connection) -> None:
+        """Make way for a second space, in the transaction that makes it."""
+        moving.prepare(self, connection)
+
+    def move(self) -> Move | None:
+        """The move that is under way; None if there is none."""
+        return moving.find(self)
+
+    def finish_move(self) -> bool:
+        """Let the new model's latents take the place of the old ones, if they are complete."""
+        return moving.finish(self)
 
     def empty_traces(self) -> None:
         """Vacuum the tables from which something was removed; see `sweeping`."""

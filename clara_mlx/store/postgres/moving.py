@@ -1,0 +1,63 @@
+"""The move of a team's memory to another model, while the one that it has goes on answering.
+
+The space of the new model stands beside the one that answers, which is always the first of the two.
+Workers with the new model fill it; what it lacks is in ``pending_next``. When that is all done, the
+old space is dropped, and the new one is the first. Both models are in use until then: whoever opens
+the memory with either searches in its own space, as far as that is filled.
+"""
+
+from __future__ import annotations
+
+from clara_mlx.store.backlog import MOST_ATTEMPTS
+from clara_mlx.store.connection import Connection
+from clara_mlx.store.protocol import Database
+from clara_mlx.store.spaces import Move
+
+# A row if there are two spaces, and the second one lacks nothing but what was given up.
+_COMPLETE = (
+    "SELECT 1 WHERE (SELECT count(*) FROM spaces) = 2 "
+    "AND NOT EXISTS (SELECT 1 FROM pending_next WHERE attempts < ?)"
+)
+
+
+def prepare(database: Database, connection: Connection) -> None:
+    """Put all contents into the backlog of a new space, in the transaction that makes it.
+
+    The unfinished space of an earlier move, to yet another model, is dropped.
+    """
+    for row in connection.execute("SELECT id FROM spaces ORDER BY id OFFSET 1").fetchall():
+        _drop(database, connection, row["id"])
+    connection.execute("DELETE FROM pending_next")
+    connection.execute("INSERT INTO pending_next (content_id) SELECT id FROM contents")
+
+
+def find(database: Database) -> Move | None:
+    """The move that is under way; None if there is none."""
+    rows = database.read(
+        "SELECT compressor, fingerprint, (SELECT count(*) FROM pending_next) AS left, "
+        "(SELECT count(*) FROM contents) AS contents FROM spaces ORDER BY id OFFSET 1"
+    )
+    return Move(*rows[0]) if rows else None
+
+
+def finish(database: Database) -> bool:
+    """Let the new space take the place of the old one if it is complete; false if it is not.
+
+    Contents that were given up don't hold it up; they are in its backlog afterwards.
+    """
+    if not database.read(_COMPLETE, (MOST_ATTEMPTS,)):
+        return False
+    with database.write(alone=True) as connection:
+        if not connection.execute(_COMPLETE, (MOST_ATTEMPTS,)).fetchone():
+            return False
+        (old,) = connection.execute("SELECT min(id) FROM spaces").fetchall()
+        _drop(database, connection, old[0])
+        connection.execute("DELETE FROM pending")
+        connection.execute("INSERT INTO pending SELECT * FROM pending_next")
+        connection.execute("DELETE FROM pending_next")
+    return True
+
+
+def _drop(database: Database, connection: Connection, space_id: int) -> None:
+    database.dialect.sketches.drop(connection, space_id)
+    connection.execute("DELETE FROM spaces WHERE id = ?", (space_id,))  # and with it its latents
