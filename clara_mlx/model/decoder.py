@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import GenerationResponse
+from mlx_lm.models.cache import make_prompt_cache
 
 from clara_mlx.model.generation import Generator, Sampling
 from clara_mlx.model.lora import Adapters
 from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.model.tokenizer import TextTokenizer
+
+# Beginnings of prompts that are kept: one for each kind of prompt, and some room.
+_OPENINGS = 4
 
 
 def sources(prompt: DecoderPrompt) -> list[int]:
@@ -40,6 +46,7 @@ class Decoder:
     ) -> None:
         self._network = _DecoderPass(model, adapters)
         self._generator = Generator(self._network, tokenizer, stop_ids)
+        self._openings = _Openings(self._network)
 
     def inputs_embeds(self, prompt: DecoderPrompt, latents: mx.array) -> mx.array:
         """Prompt embeddings (tokens, hidden) with latents (k, M, hidden) in the memory slots."""
@@ -49,9 +56,44 @@ class Decoder:
     def stream(
         self, prompt: DecoderPrompt, latents: mx.array, max_tokens: int, sampling: Sampling
     ) -> Iterator[GenerationResponse]:
-        """mlx-lm's responses, one per token; their texts joined are the whole answer."""
+        """mlx-lm's responses, one per token; their texts joined are the whole answer.
+
+        What all prompts of a kind begin with is read for the first of them only.
+        """
         embeds = self.inputs_embeds(prompt, latents)
-        yield from self._generator.stream(prompt.ids, embeds, max_tokens, sampling)
+        # A repetition penalty counts the ids that mlx-lm reads, so it reads all of them.
+        known = 0 if "repetition_penalty" in sampling else prompt.opening
+        cache = self._openings.cache(prompt.ids[:known]) if known else None
+        responses = self._generator.stream(
+            prompt.ids[known:], embeds[known:], max_tokens, sampling, cache
+        )
+        for response in responses:
+            yield replace(response, prompt_tokens=len(prompt.ids))
+
+
+class _Openings:
+    """Keys and values of what prompts begin with, computed once for each beginning."""
+
+    def __init__(self, network: _DecoderPass) -> None:
+        self._network = network
+        self._caches: dict[tuple[int, ...], list[Any]] = {}
+        self._revision = network.revision
+
+    def cache(self, ids: Sequence[int]) -> list[Any]:
+        """mlx-lm's cache after these ids have been read; the caller may read more into it."""
+        if self._revision != self._network.revision:  # training has changed the adapter
+            self._caches.clear()
+            self._revision = self._network.revision
+        key = tuple(ids)
+        if key not in self._caches:
+            cache = make_prompt_cache(self._network)
+            self._network(mx.array([key]), cache)
+            mx.eval([layer.state for layer in cache])
+            self._revision = self._network.revision  # the pass may have read it from the disk
+            while len(self._caches) >= _OPENINGS:
+                del self._caches[next(iter(self._caches))]  # the oldest
+            self._caches[key] = cache
+        return copy.deepcopy(self._caches[key])  # shares the arrays until they are written to
 
 
 class _DecoderPass(nn.Module):
@@ -74,3 +116,8 @@ class _DecoderPass(nn.Module):
     @property
     def layers(self) -> list[nn.Module]:
         return self.base.layers
+
+    @property
+    def revision(self) -> int:
+        """A number that changes with the adapter."""
+        return self._adapters.revision("decoder")

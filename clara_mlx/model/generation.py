@@ -73,7 +73,7 @@ class Generator:
         options: dict[str, Any] = dict(sampling)
         processing = {name: options.pop(name) for name in _PROCESSOR_OPTIONS if name in options}
         yield from stream_generate(
-            self._network,
+            _Passes(self._network, max_tokens),
             self._tokenizer,
             mx.array(list(ids), mx.int32),
             max_tokens=max_tokens,
@@ -82,6 +82,36 @@ class Generator:
             input_embeddings=embeddings,
             prompt_cache=prompt_cache,
         )
+
+
+class _Passes(nn.Module):
+    """The network for one answer, without the pass that nothing asks for.
+
+    mlx-lm computes a token ahead of the one that it gives out, also when that was the last that was
+    asked for. Its next token is never seen, so anything will do for it.
+    """
+
+    def __init__(self, network: nn.Module, max_tokens: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._network = network
+        self._left = max_tokens - 1  # passes over a generated token
+        self._logits: mx.array | None = None
+
+    def __call__(
+        self, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None
+    ) -> mx.array:
+        if input_embeddings is None:
+            self._left -= 1
+            if self._left < 0 and self._logits is not None:
+                return self._logits
+        logits = self._network(inputs, cache=cache, input_embeddings=input_embeddings)
+        if logits.shape[1] == 1:
+            self._logits = logits
+        return logits
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return self._network.layers
 
 
 class Detokenizer(StreamingDetokenizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -77,6 +78,7 @@ class Adapters:
         self.dropout: Callable[[mx.array], mx.array] | None = None
         self._read = read
         self._loaded: set[str] = set()
+        self._revisions: Counter[str] = Counter()
         modules = dict(model.named_modules())
         paths = [
             f"model.layers.{i}.{target}" for i in range(len(model.layers)) for target in TARGETS
@@ -111,6 +113,10 @@ class Adapters:
                 for part, array in layer.adapters[name].items()
             }
 
+    def revision(self, name: str) -> int:
+        """A number that changes whenever an adapter's arrays do, for what is computed from them."""
+        return self._revisions[name]
+
     def replace_tensors(self, name: str, tensors: Mapping[str, mx.array]) -> None:
         """Replace some or all arrays of an adapter that is in memory.
 
@@ -119,6 +125,7 @@ class Adapters:
         for path_and_part, array in tensors.items():
             path, _, part = path_and_part.rpartition(".")
             self._layers[path].adapters[name][part] = array
+        self._revisions[name] += 1
 
     def add(self, name: str, tensors: Mapping[str, mx.array]) -> None:
         """Add an adapter, or replace the one of that name.
@@ -152,6 +159,7 @@ class Adapters:
         for path, adapter in fitting.items():
             self._layers[path].adapters[name] = adapter
         self._loaded.add(name)
+        self._revisions[name] += 1
 
 
 def dims(linear: nn.Module) -> tuple[int, int]:

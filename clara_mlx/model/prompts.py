@@ -46,12 +46,14 @@ class DecoderPrompt:
 
     ``slots[i]`` is the position of the i-th memory vector of the flattened ``(k * M, hidden)``
     latents; ``ids`` holds the memory tokens' own ids there. With an answer, for training, the
-    labels are ``ids[answer_from:]``, with the end of the turn.
+    labels are ``ids[answer_from:]``, with the end of the turn. The first ``opening`` ids are
+    those of every prompt of this kind, whatever it is about.
     """
 
     ids: list[int]
     slots: list[int]
     answer_from: int | None = None
+    opening: int = 0
 
 
 class Prompts:
@@ -157,12 +159,12 @@ class Prompts:
         ]
         ids = [*head, *block * documents, *text, *self._ids([after, *layout.end])]
         if answer is None:
-            return DecoderPrompt(ids, slots)
+            return DecoderPrompt(ids, slots, opening=len(head))
         # As the reference tokenises: prompt and answer as one text, the prompt counted on its own.
         answer = answer.strip() if layout.trims_answer else answer
         turn = self._ids([after, *layout.end, *layout.answer, answer, *layout.close])
         whole = [*head, *block * documents, *text, *turn]
-        return DecoderPrompt(whole, slots, answer_from=len(ids))
+        return DecoderPrompt(whole, slots, answer_from=len(ids), opening=len(head))
 
     def _ids(self, parts: Sequence[Part], *, starts: bool = False) -> list[int]:
         """Ids of consecutive pieces; texts side by side are one text, as they are in a template.

@@ -65,6 +65,88 @@ def test_sampling_options_are_mlx_lms(model: Clara, latents: mx.array) -> None:
         tokens(warmth=1.0)
 
 
+class Calls:
+    """Positions of each pass that a model's decoder makes."""
+
+    def __init__(self, model: Clara, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.positions: list[int] = []
+        base = type(model.network)
+        run = base.__call__
+
+        def count(network: Any, inputs: mx.array, *rest: Any, **named: Any) -> Any:
+            self.positions.append(inputs.shape[1])
+            return run(network, inputs, *rest, **named)
+
+        monkeypatch.setattr(base, "__call__", count)
+
+    def take(self) -> list[int]:
+        """The positions of the passes since the last call of this."""
+        taken, self.positions = self.positions, []
+        return taken
+
+
+def copy_of(model: Clara) -> Clara:
+    """Another `Clara` on the same network, which has read nothing yet."""
+    own = (model.config, model.network, model.lora, model.tokenizer)
+    return Clara(*own, "query_reasoner", model.fingerprint)
+
+
+def test_what_all_prompts_begin_with_is_read_once(
+    model: Clara, latents: mx.array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy_of(model)
+    prompt = model.prompts.answer(QUESTION, 2)
+    opening, whole = prompt.opening, len(prompt.ids)
+    assert opening == prompt.slots[0] > 20
+    assert model.prompts.answer("Another?", 5).ids[:opening] == prompt.ids[:opening]
+    calls = Calls(model, monkeypatch)
+    first = list(model.stream_responses(QUESTION, latents, 3))
+    assert calls.take() == [opening, whole - opening - 1, 1, 1, 1]
+    again = list(model.stream_responses(QUESTION, latents, 3))
+    assert calls.take() == [whole - opening - 1, 1, 1, 1]
+    assert [r.token for r in again] == [r.token for r in first]
+    assert {r.prompt_tokens for r in again} == {whole}
+    model.paraphrase(latents, max_tokens=1)  # another kind of prompt
+    assert len(calls.take()) == 3
+    model.answer("Another?", latents[:1], max_tokens=1)
+    assert len(calls.take()) == 2
+
+
+def test_no_pass_is_made_for_a_token_that_nobody_sees(
+    model: Clara, latents: mx.array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(model, monkeypatch)
+    for budget in (1, 2, 9):
+        calls.take()
+        tokens = [r.token for r in model.stream_responses(QUESTION, latents, budget)]
+        passes = [positions for positions in calls.take() if positions == 1]
+        assert len(tokens) == len(passes) == budget
+
+
+def test_a_trained_adapter_reads_the_beginning_again(model: Clara, latents: mx.array) -> None:
+    def tokens(of: Clara) -> list[int]:
+        return [r.token for r in of.stream_responses(QUESTION, latents, 12)]
+
+    model = copy_of(model)
+    before, own = tokens(model), model.lora.tensors("decoder")
+    changed = {name: array * -3.0 for name, array in own.items()}
+    model.lora.replace_tensors("decoder", changed)
+    try:
+        assert tokens(model) == tokens(copy_of(model)) != before
+    finally:
+        model.lora.replace_tensors("decoder", own)
+    assert tokens(model) == before
+
+
+def test_a_repetition_penalty_counts_the_whole_prompt(model: Clara, latents: mx.array) -> None:
+    sampling: Any = {"repetition_penalty": 9.0, "repetition_context_size": 1000}
+    fresh = copy_of(model)
+    wanted = [r.token for r in fresh.stream_responses(QUESTION, latents, 8, **sampling)]
+    fresh.answer(QUESTION, latents, max_tokens=1)  # now the beginning is known
+    again = [r.token for r in fresh.stream_responses(QUESTION, latents, 8, **sampling)]
+    assert again == wanted
+
+
 def test_paraphrase_takes_them_too(model: Clara, latents: mx.array) -> None:
     greedy = model.paraphrase(latents, max_tokens=8)
     assert model.paraphrase(latents, max_tokens=8, temp=1.0, top_k=1) == greedy

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from clara_mlx.compressors.lclm.config import LclmConfig
 from clara_mlx.compressors.lclm.encoder import Adapter
 from clara_mlx.errors import CheckpointError
+from clara_mlx.model import few_rows
 from clara_mlx.model.encoder import MemoryTokenEmbedding
 from clara_mlx.model.folder import (
     DTYPES,
@@ -148,5 +150,7 @@ class TiedMemoryTokenEmbedding(MemoryTokenEmbedding):
 
     def as_linear(self, h: mx.array) -> mx.array:
         """Logits (..., rows) of states, as the stored table gives them."""
-        logits: mx.array = self.table.as_linear(h)
-        return logits
+        if isinstance(self.table, nn.QuantizedEmbedding):
+            logits: mx.array = self.table.as_linear(h)
+            return logits
+        return few_rows.multiply(h, self.table.weight)

@@ -19,6 +19,7 @@ from clara_mlx.compressors.lclm.growing import GrowingText
 from clara_mlx.compressors.lclm.prefix import PrefixCache, Prompt
 from clara_mlx.compressors.lclm.regions import Message, Part, Prompts, Region, marked_parts
 from clara_mlx.errors import ClaraError, Progress, PromptTooLong, TextTooLong
+from clara_mlx.model import few_rows
 from clara_mlx.model.folder import resolve
 from clara_mlx.model.generation import Generator, Sampling
 from clara_mlx.model.network import evaluate
@@ -51,6 +52,7 @@ def from_folder(folder: LclmFolder, dtype: mx.Dtype | None = None) -> Lclm:
     network = folder.load_network(ENCODER, dtype)
     encoder = Encoder(network, config.ratio, config.encoder_window, dtype)
     adapter, decoder = folder.load_adapter(dtype), folder.load_decoder(dtype)
+    few_rows.use_blocks(decoder)
     for part in (network, adapter, decoder):
         evaluate(part)
     tokenizers = folder.tokenizer(ENCODER), folder.tokenizer(DECODER)
