@@ -41,7 +41,7 @@ class FewRowsLinear(nn.Linear):
     """A linear layer that multiplies as `multiply` does; it has the weights of the one given."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        nn.Module.__init__(self)  # type: ignore[no-untyped-call]
+        nn.Module.__init__(self)
         self.weight = linear.weight
         if "bias" in linear:
             self.bias = linear.bias
