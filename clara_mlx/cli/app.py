@@ -34,7 +34,8 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Gateway": {"serve": ("serve", "mcp"), "ui": ("ui",)},
     "Model": {
-        "model": ("convert", "inspect", "compress", "bench"),
+        "model": ("convert", "inspect", "bench"),
+        "compress": ("compress",),
         "upload": ("upload",),
         "evaluate": ("evaluate",),
         "train": ("train", "examples"),

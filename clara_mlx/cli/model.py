@@ -1,4 +1,4 @@
-"""Commands about models: convert a checkpoint, inspect a folder, compress text, and measure."""
+"""Commands about models: convert a checkpoint, inspect a folder, and measure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import typer
 
 from clara_mlx.cli.notes import note
 from clara_mlx.cli.options import NeededModel, require_model
-from clara_mlx.cli.output import Json, emit, printable, progress_bar, read_bytes, read_stdin
+from clara_mlx.cli.output import Json, emit, progress_bar
 from clara_mlx.cli.upload import Licence, Private, Repository, YesLicence, publish
 from clara_mlx.errors import ClaraError
-from clara_mlx.tool_outputs.decoding import decode
 
 if TYPE_CHECKING:
     from clara_mlx.convert.kinds import AnySource
@@ -226,46 +225,6 @@ def _fail_on_differences(path: str | Path, verification: Verification) -> None:
         raise ClaraError(
             f"{path}: differences from its source: {len(verification.problems)}; see the list above"
         )
-
-
-@commands.command()
-def compress(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Text files; standard input if none is named.")
-    ] = None,
-    model: NeededModel = None,
-    as_json: Json = False,
-) -> None:
-    """Compress text into memory tokens and show how many there are.
-
-    `git log --stat -20 | clara-mlx compress --model clara-7b-q8`
-
-    Text of any length is split into chunks at natural boundaries; nothing is cut off.
-    """
-    name = require_model(model, "compressing")
-    texts = (
-        {str(file): decode(read_bytes(file)) for file in files}
-        if files
-        else {"-": decode(read_stdin())}
-    )
-    from rich.table import Table
-
-    from clara_mlx import load
-
-    clara = load(name)
-    with progress_bar("compressing chunks") as progress:
-        compressed = clara.compress_batch(list(texts.values()), progress=progress)
-    fields = ("source_tokens", "memory_tokens", "ratio")
-    result = {
-        name: {"characters": len(texts[name]), "chunks": len(one.chunks)}
-        | {field: getattr(one, field) for field in fields}
-        for name, one in zip(texts, compressed, strict=True)
-    }
-    table = Table("text", "characters", "chunks", "tokens", "memory tokens", "ratio")
-    for name, figures in result.items():
-        *counts, ratio = figures.values()
-        table.add_row(printable(name), *(f"{count:,}" for count in counts), f"{ratio:.1f}x")
-    emit(result, [table], as_json)
 
 
 @commands.command()

@@ -50,6 +50,8 @@ def _options(command: str, words: list[str], notes: list[str]) -> Iterator[str]:
 
 def _compress(words: list[str], notes: list[str]) -> list[str]:
     """``compress MODEL FILES``: the model has an option now, as everywhere."""
+    if any(word.partition("=")[0] in ("--model", "--to") for word in words):
+        return words  # today's form; with --to, a folder may stand for its files
     if len(words) > 1 and not words[1].startswith("-") and _is_model(words[1]):
         notes.append("compress takes its model as --model MODEL now, or from CLARA_MLX_MODEL")
         return [words[0], "--model", words[1], *words[2:]]
