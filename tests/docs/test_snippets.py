@@ -41,6 +41,7 @@ ONLY_READ = {
 ONLY_COMPILED = {
     "docs/AGENTS.md": "tests/serve, with both SDKs",
     "docs/BROWSING.md": "tests/serve/test_bookkeeping.py",
+    "docs/BULK.md": "tests/compressors/test_bulk.py",
     "docs/COMPRESSORS.md": "tests/evaluate/test_guide.py",
     "docs/COMPYMAC.md": "tests/compymac, which need CompyMac",
     "docs/GATEWAY.md": "tests/compymac",

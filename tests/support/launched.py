@@ -40,7 +40,7 @@ def launch(folder: Path, *arguments: Any, ranks: int = 2) -> subprocess.Popen[st
     )
 
 
-def finish(launched: subprocess.Popen[str], within: float = 120.0) -> tuple[str, str]:
+def finish(launched: subprocess.Popen[str], within: float = 300.0) -> tuple[str, str]:
     """Standard output and standard error of all ranks, once they have ended."""
     try:
         return launched.communicate(timeout=within)

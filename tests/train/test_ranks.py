@@ -65,8 +65,10 @@ def test_two_ranks_have_the_losses_of_one(folder: Any, tmp_path: Path, stage: st
     assert output.count("checkpoint: ") == 1  # one of them says what was made
     for one, other in zip(metrics(alone), metrics(both), strict=True):
         assert one["step"] == other["step"]
-        for name in ("loss", "gradient_norm", "tokens", "learning_rate"):
+        for name in ("loss", "tokens", "learning_rate"):
             assert other.get(name) == pytest.approx(one.get(name), abs=1e-5), (one["step"], name)
+        norm = pytest.approx(one.get("gradient_norm"), rel=1e-4)  # near a minimum it is small
+        assert other.get("gradient_norm") == norm, one["step"]
         assert other.get("evaluation") == pytest.approx(one.get("evaluation"), abs=1e-5)
     first, second = (ModelFolder.open(tmp_path / name / "run/model") for name in ("alone", "both"))
     for adapter in first.adapters:
