@@ -23,8 +23,18 @@ def reason(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
+# What an error of a database says before it says where that is.
+_UNREACHABLE = "the database can't be reached: "
+
+
 def for_strangers(text: str, path: Path | str) -> str:
-    """A text for those who must not learn where a memory's file is: its path is left out."""
+    """A text for those who must not learn where a memory is: its path or URL is left out.
+
+    So is what a database's driver says of the way to it.
+    """
+    if isinstance(path, str):
+        about, unreachable, _ = text.replace(path, "the team's database").partition(_UNREACHABLE)
+        return about + unreachable.rstrip(": ")
     return text.replace(str(path), "the memory's file")
 
 

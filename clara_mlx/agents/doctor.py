@@ -11,7 +11,7 @@ from clara_mlx.agents.gateway_checks import Patient, check_gateway
 from clara_mlx.agents.machine_checks import (
     check_agents,
     check_free_memory,
-    check_memory_file,
+    check_memory,
     check_versions,
 )
 from clara_mlx.agents.reasoner_checks import check_reasoner
@@ -21,7 +21,7 @@ def examine(
     url: str,
     token: str | None,
     reasoner: str,
-    memory: Path,
+    memory: str | Path,
     machine: Machine,
     *,
     full: bool = False,
@@ -32,13 +32,13 @@ def examine(
         url: The gateway's URL.
         token: Its token, if it has one.
         reasoner: The base URL of the reasoner behind it.
-        memory: The memory's file.
+        memory: The memory's file, or the URL of a team's database.
         machine: Where agents keep their settings.
         full: Also fill the reasoner's window once.
     """
     yield from check_versions()
     yield from check_free_memory()
-    yield from check_memory_file(memory)
+    yield from check_memory(memory)
     patient = Patient(url, token, full)
     yield from check_gateway(patient)
     yield from check_reasoner(reasoner, patient.window or None)

@@ -19,6 +19,7 @@ from clara_mlx.agents.finding import Finding, note, ok, wrong
 from clara_mlx.agents.known import agent_named
 from clara_mlx.errors import ClaraError
 from clara_mlx.memory import Memory
+from clara_mlx.store.opening import place_of
 from clara_mlx.version import __version__
 
 # Bytes of the disk and of memory below which something is about to fail.
@@ -27,8 +28,50 @@ _LITTLE_MEMORY = 2 << 30
 
 _GIB = 1 << 30
 
+# Milliseconds to the database and back from which each request of an agent is felt to wait: a
+# request asks it ten times or so.
+_FAR_MILLISECONDS = 20.0
+
 # What is worth knowing the version of.
 _PACKAGES = ("mlx", "mlx-lm", "sqlite-vec", "starlette", "mcp")
+
+
+def check_memory(place: str | Path) -> Iterator[Finding]:
+    """The memory: a file, or a team's database; whether it opens, and how much is compressed."""
+    place = place_of(str(place))
+    yield from check_memory_file(place) if isinstance(place, Path) else _check_database(place)
+
+
+def _check_database(url: str) -> Iterator[Finding]:
+    """A team's database: whether it can be reached and written, how far it is, and TLS."""
+    try:
+        with Memory.open(url, compress=False) as memory:
+            figures = memory.status()
+            obstacle = memory.file.obstacle
+            from clara_mlx.store.postgres.server import describe  # psycopg is there, then
+
+            server = describe(memory.file)
+    except ClaraError as error:
+        yield wrong("database", str(error), "see docs/TEAM.md")
+        return
+    yield ok(
+        "database",
+        f"PostgreSQL {server.version}, vector {server.vector}, as {server.role}: "
+        f"{figures.memories:,} memories, {figures.file_bytes / _GIB:.2f} GiB",
+    )
+    found = f"a question and its answer take {server.milliseconds:.1f} ms"
+    if server.milliseconds < _FAR_MILLISECONDS:
+        yield ok("way to the database", found)
+    else:
+        yield note("way to the database", found, "a gateway nearer to it answers sooner")
+    if server.encrypted is False:
+        remedy = "add ?sslmode=verify-full to the URL"
+        yield wrong("way to the database", "it is not encrypted", remedy)
+    if obstacle:
+        yield wrong("database", f"it can only be read: {obstacle}", "see docs/TEAM.md, roles")
+    if figures.failed:
+        found = f"{figures.failed:,} texts could not be compressed: {figures.last_error}"
+        yield note("database", found, "clara-mlx flush")
 
 
 def check_memory_file(path: Path) -> Iterator[Finding]:

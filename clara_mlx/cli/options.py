@@ -20,8 +20,10 @@ from clara_mlx.memory.settings import COMPRESSOR, MEMORY, MODEL
 if TYPE_CHECKING:
     from clara_mlx.memory import Memory
 
-DEFAULT_DB = Path(MEMORY.default)
-Db = Annotated[Path, typer.Option("--db", envvar=MEMORY.name, help=MEMORY.purpose)]
+DEFAULT_DB = MEMORY.default
+Db = Annotated[
+    str, typer.Option("--db", envvar=MEMORY.name, metavar="FILE|URL", help=MEMORY.purpose)
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -79,7 +81,7 @@ _RESERVED = ("handle", "source", "session", "after", "before")
 
 @contextmanager
 def open_memory(
-    db: Path,
+    db: str,
     model: str | None = None,
     compressor: str | None = None,
     *,
@@ -91,7 +93,7 @@ def open_memory(
     """Open the memory for a block; a missing file is an error unless ``make`` allows a new one.
 
     Args:
-        db: The file.
+        db: The file; or the URL of a team's database, in which a memory is made if need be.
         model: The model's folder or hub id.
         compressor: The compressor's name.
         make: Whether to make a file that is missing.
@@ -100,13 +102,15 @@ def open_memory(
         lend: Open the model here and lend it to other commands; without it, it is borrowed from a
             process that lends it.
     """
-    db = db.expanduser()
-    if not make and not db.exists():
-        raise ClaraError(f"{db}: there is no memory file; `clara-mlx remember` makes one")
+    from clara_mlx.store.opening import place_of
+
+    name = place_of(db)
+    if not make and isinstance(name, Path) and not name.exists():
+        raise ClaraError(f"{name}: there is no memory file; `clara-mlx remember` makes one")
     opened = open_compressor(model, compressor, borrow=not lend)
     from clara_mlx.memory import Memory
 
-    with Memory.open(db, opened, floor=floor, compress=compress) as memory:
+    with Memory.open(name, opened, floor=floor, compress=compress) as memory:
         if not lend or model is None:
             yield memory
             return

@@ -21,7 +21,7 @@ import typer
 from clara_mlx.cli.notes import note, start_logging
 from clara_mlx.cli.options import DEFAULT_DB, Compressor, Db, Model, open_memory
 from clara_mlx.cli.scope import find_root
-from clara_mlx.errors import ClaraError, StoreError
+from clara_mlx.errors import ClaraError
 from clara_mlx.memory.settings import (
     FALLBACK_API,
     FALLBACK_KEY,
@@ -176,9 +176,9 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME=TOKEN",
-            help="A namespace: clients that send TOKEN have a memory file of their own, which no "
-            "others see. TOKEN is @FILE or '$VARIABLE', which hold it, or the token itself, which "
-            "every user of the machine can then see.",
+            help="A namespace: clients that send TOKEN have a memory file, or a schema of the "
+            "database, of their own, which no others see. TOKEN is @FILE or '$VARIABLE', which "
+            "hold it, or the token itself, which every user of the machine can then see.",
         ),
     ] = None,
     allow_host: Annotated[
@@ -338,15 +338,14 @@ def _read_tokens(given: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def _open_namespaces(memory: Memory, names: Iterable[str]) -> Iterator[dict[str, Memory]]:
-    """Open the memories of namespaces: files beside the given one, with the same model."""
+    """Open the memories of namespaces, beside the given one, with the same model."""
+    from clara_mlx.store.opening import beside
+
     with ExitStack() as stack:
         opened: dict[str, Memory] = {}
         for name in names:
-            given = memory.path
-            if not isinstance(given, Path):
-                raise StoreError(f"{given}: namespaces are files; serve another schema beside this")
-            path = given.with_name(f"{given.stem}.{name}{given.suffix or '.db'}")
-            one = type(memory).open(path, memory.compressor, model_thread=memory.model_thread)
+            place = beside(memory.path, name)
+            one = type(memory).open(place, memory.compressor, model_thread=memory.model_thread)
             opened[name] = stack.enter_context(one)
         yield opened
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MOST_LISTED = 20
 
 
-def remember_sessions(origin: str, db: Path, dry_run: bool, masked: bool, as_json: bool) -> None:
+def remember_sessions(origin: str, db: str, dry_run: bool, masked: bool, as_json: bool) -> None:
     """Remember, or only count, the sessions of an agent or at a path; prints what was done.
 
     Raises:
@@ -33,7 +33,10 @@ def remember_sessions(origin: str, db: Path, dry_run: bool, masked: bool, as_jso
     from clara_mlx.agents.backfill import backfill
 
     files = list(_files_of(origin))
-    there = db.expanduser().exists()
+    from clara_mlx.store.opening import place_of
+
+    place = place_of(db)
+    there = not isinstance(place, Path) or place.exists()
     opened = nullcontext() if dry_run and not there else open_memory(db, make=not dry_run)
     with opened as memory, progress_bar("reading", in_bytes=True) as progress:
         done = backfill(files, memory, dry_run=dry_run, masked=masked, progress=progress)

@@ -19,11 +19,12 @@ from clara_mlx.memory.settings import (
     SESSION,
     TOOL_OUTPUT_TOKENS,
 )
+from clara_mlx.store.opening import is_url
 
 logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
-_open: dict[tuple[Path, str | None, str | None], Memory] = {}
+_open: dict[tuple[Path | str, str | None, str | None], Memory] = {}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Settings:
     """What the environment sets; `Settings.from_env` reads it.
 
     Attributes:
-        memory: The memory file (``CLARA_MLX_MEMORY``).
+        memory: The memory file, or the URL of a team's database (``CLARA_MLX_MEMORY``).
         model: A model folder or hub id (``CLARA_MLX_MODEL``). None: originals, handles and text
             search only.
         compressor: The name of a compressor (``CLARA_MLX_COMPRESSOR``). None: the model's.
@@ -42,7 +43,7 @@ class Settings:
             it arrives (``CLARA_MLX_TOOL_OUTPUT_TOKENS``).
     """
 
-    memory: Path = Path(MEMORY.default)
+    memory: Path | str = Path(MEMORY.default)
     model: str | None = None
     compressor: str | None = None
     reasoner: Path | None = None
@@ -58,10 +59,11 @@ class Settings:
         """
         reasoner = REASONER.read()
         tokens = TOOL_OUTPUT_TOKENS.read()
+        memory = MEMORY.read()
         if not tokens.isdecimal() or int(tokens) < 1:
             raise ClaraError(f"{TOOL_OUTPUT_TOKENS.name} must be a whole number, not {tokens!r}")
         return cls(
-            memory=Path(MEMORY.read()),
+            memory=memory if is_url(memory) else Path(memory),
             model=MODEL.read() or None,
             compressor=COMPRESSOR.read() or None,
             reasoner=Path(reasoner) if reasoner else None,
@@ -77,7 +79,9 @@ def shared_memory(settings: Settings) -> Memory:
         StoreError: The file can't be opened.
         CheckpointError: The model can't be loaded.
     """
-    path = settings.memory.expanduser().absolute()
+    path = settings.memory
+    if isinstance(path, Path):
+        path = path.expanduser().absolute()
     key = path, settings.model, settings.compressor
     with _lock:
         if key not in _open:

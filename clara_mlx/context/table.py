@@ -211,8 +211,9 @@ class BlockTable:
         Whoever remembers texts after this call can add theirs: if something is removed meanwhile,
         the set is used no more.
         """
-        since = getattr(self._local, "asked", None) or self._file.removals()
-        if getattr(self._local, "since", None) != since or len(self._local.there) > _MOST_SEEN:
+        asked = getattr(self._local, "asked", None)
+        since = asked[0] if asked else self._file.removals()
+        if getattr(self._local, "since", self) != since or len(self._local.there) > _MOST_SEEN:
             self._local.since, self._local.there = since, set()
         there: set[str] = self._local.there
         return there
@@ -227,7 +228,7 @@ class BlockTable:
         if getattr(self._local, "asked", None):
             yield
             return
-        self._local.asked = self._file.removals()
+        self._local.asked = (self._file.removals(),)
         try:
             yield
         finally:

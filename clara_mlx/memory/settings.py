@@ -26,7 +26,9 @@ class Setting:
 
 
 MEMORY = Setting(
-    "CLARA_MLX_MEMORY", "The memory file; `remember` makes it.", "~/.clara-mlx/memory.db"
+    "CLARA_MLX_MEMORY",
+    "The memory file, which `remember` makes; or a team's database, postgresql://...",
+    "~/.clara-mlx/memory.db",
 )
 MODEL = Setting("CLARA_MLX_MODEL", "The model that compresses, searches and answers.")
 COMPRESSOR = Setting(

@@ -20,6 +20,7 @@ from clara_mlx.serve import openapi
 from clara_mlx.serve.bodies import Json, read_json
 from clara_mlx.serve.errors import ApiError, invalid_field
 from clara_mlx.serve.pools import Pools
+from clara_mlx.store.opening import short_name
 
 #: The most hits of one page.
 MOST_HITS = 50
@@ -148,7 +149,7 @@ class Rest:
         """The memory's figures and the gateway's; ``?session=`` for one conversation."""
         figures = asdict(await self.pools.ask(self.memory.status))
         # Clients may be on other machines; where the file lies is the operator's to know.
-        figures["path"] = self.memory.path.name
+        figures["path"] = short_name(self.memory.path)
         if figures["last_error"]:
             figures["last_error"] = _ABSOLUTE.sub("(a path)", figures["last_error"])
         gateway = self.gateway_status(request.query_params.get("session"))

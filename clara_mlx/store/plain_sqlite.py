@@ -20,6 +20,7 @@ from clara_mlx.store.driver import Connection, driver
 from clara_mlx.store.exports import Incomplete
 from clara_mlx.store.ledger import KEYS, SUMS
 from clara_mlx.store.newcomer import readable, text_of
+from clara_mlx.store.opening import short_name
 from clara_mlx.store.originals import Gone, Originals, StoredMemory
 from clara_mlx.store.plain_schema import AT_THE_END, FORMAT, SCHEMA
 
@@ -239,7 +240,7 @@ def _write_about(
     rows = {
         "made by": "clara-mlx export --sqlite",
         "format": str(FORMAT),
-        "memory": store.path.name,
+        "memory": short_name(store.path),
         "exported at": iso(datetime.now(UTC).timestamp()),
         "memories": str(memories),
         "filter": json.dumps(dict(where or {}), default=str),

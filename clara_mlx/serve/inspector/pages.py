@@ -24,6 +24,7 @@ from clara_mlx.serve.inspector.original import read_memory, written
 from clara_mlx.serve.inspector.rendering import FOLDER, HEADERS, page_response
 from clara_mlx.serve.inspector.savings import read_savings
 from clara_mlx.serve.pools import Pools
+from clara_mlx.store.opening import short_name
 
 # The files of the pages, and their types.
 _FILES = {
@@ -232,7 +233,7 @@ class Inspector:
 
     def _common(self) -> dict[str, Any]:
         return {
-            "file": self.memory.path.name,
+            "file": short_name(self.memory.path),
             "namespace": self.namespace,
             "edit": self.edit,
             "form_token": self.entry.form_token(self.namespace),

@@ -8,7 +8,7 @@ from typing import Any
 
 from clara_mlx.store.connection import Connection
 from clara_mlx.store.dialect import ChunkRow, Dialect, MemoryRow
-from clara_mlx.store.postgres import sketches
+from clara_mlx.store.postgres import local_dates, sketches
 from clara_mlx.store.postgres.rows import ESCAPE, escape
 
 # What stands for a lone surrogate where filters look: no filter can name one.
@@ -54,8 +54,8 @@ class PostgresDialect(Dialect):
         return f"greatest({one}, {other})"
 
     def local_date(self, seconds: str) -> str:
-        """The date of a time in seconds since 1970, in the session's time zone."""
-        return f"to_char(to_timestamp({seconds}), 'YYYY-MM-DD')"
+        """The date of a time in seconds since 1970, where this process runs."""
+        return local_dates.local_date(seconds)
 
     def metadata_conditions(
         self, key: str, values: Sequence[Any], parameters: list[Any]
