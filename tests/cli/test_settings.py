@@ -63,10 +63,12 @@ def test_compymac_reads_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     read = Settings.from_env()
     assert read == Settings(
-        memory=Path("a file"),
+        memory=Path("a file or URL"),
         model="a folder or hub id",
         compressor="a name",
         reasoner=Path("a folder"),
         session="a name",
         tool_output_tokens=7,
     )
+    monkeypatch.setenv("CLARA_MLX_MEMORY", "postgresql://db.example/team")
+    assert Settings.from_env().memory == "postgresql://db.example/team"
