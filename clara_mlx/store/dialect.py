@@ -76,6 +76,10 @@ class Dialect(ABC):
         """Numbers or strings as the one parameter that `is_among` takes."""
 
     @abstractmethod
+    def is_one_of(self, what: str, values: Sequence[str], parameters: list[Any]) -> str:
+        """The condition that a text is one of up to `filters.MOST_VALUES`; adds the parameters."""
+
+    @abstractmethod
     def field(self, key: str, table: str = "") -> str:
         """A value at the top of memories' metadata as text; what is damaged has none.
 

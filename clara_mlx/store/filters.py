@@ -75,7 +75,7 @@ def condition(where: Where, dialect: Dialect = SQLITE) -> tuple[str, list[Any]]:
         if len(values) + len(parameters) > MOST_VALUES:
             raise StoreError(f"where: a filter has at most {MOST_VALUES:,} values")
         if key in _COLUMNS:
-            matches = _match_column(key, values, parameters)
+            matches = _match_column(_COLUMNS[key], values, parameters, dialect)
         elif _METADATA_KEY.fullmatch(key):
             matches = dialect.metadata_conditions(key, values, parameters)
         else:
@@ -103,17 +103,14 @@ def mistyped(where: Where) -> list[tuple[str, str]]:
     return [(key, found[0]) for key, found in near.items() if found and key not in own]
 
 
-def _match_column(key: str, values: Sequence[Any], parameters: list[Any]) -> Iterable[str]:
+def _match_column(
+    column: str, values: Sequence[Any], parameters: list[Any], dialect: Dialect
+) -> Iterable[str]:
     """Conditions for the values of a column, strings or None; adds their parameters."""
     if None in values:
-        yield f"{_COLUMNS[key]} IS NULL"
+        yield f"{column} IS NULL"
     if texts := [value for value in values if value is not None]:
-        yield f"{_COLUMNS[key]} IN ({_marks(texts)})"
-        parameters += texts
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ",".join("?" * len(values))
+        yield dialect.is_one_of(column, texts, parameters)
 
 
 def _is_text(value: Any) -> bool:

@@ -313,7 +313,7 @@ class LatentTable:
         sketcher = Sketcher(self._dims, self.sketch_bits, self._seed, mean)
         sketches: dict[int, Bits] = {}
         self._make_missing(sketches, sketcher)
-        with self.file.write() as connection:
+        with self.file.write(alone=True) as connection:
             self._make_missing(sketches, sketcher)  # of latents that were added since
             self.file.dialect.sketches.remove(connection, self.id, list(sketches))
             rows = ((id, sketch.tobytes()) for id, sketch in sketches.items())

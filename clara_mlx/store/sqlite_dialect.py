@@ -30,6 +30,11 @@ class SqliteDialect(Dialect):
         """Numbers or strings as the one parameter that `is_among` takes."""
         return json.dumps(list(values))
 
+    def is_one_of(self, what: str, values: Sequence[str], parameters: list[Any]) -> str:
+        """The condition that a text is one of these; adds the parameters."""
+        parameters += values
+        return f"{what} IN ({','.join('?' * len(values))})"
+
     def field(self, key: str, table: str = "") -> str:
         """A value at the top of memories' metadata; the index of projects is on exactly this."""
         metadata = f"{table}.metadata" if table else "metadata"

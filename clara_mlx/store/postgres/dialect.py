@@ -37,6 +37,14 @@ class PostgresDialect(Dialect):
         """Numbers or strings as the one parameter that `is_among` takes."""
         return list(values)
 
+    def is_one_of(self, what: str, values: Sequence[str], parameters: list[Any]) -> str:
+        """The condition that a text is one of these; adds the parameters."""
+        if len(values) == 1:
+            parameters.append(values[0])
+            return f"{what} = ?"
+        parameters.append(list(values))
+        return f"{what} = ANY(?)"
+
     def field(self, key: str, table: str = "") -> str:
         """A value at the top of memories' metadata, a string, number or bool, as text."""
         about = f"{table}.about" if table else "about"

@@ -50,6 +50,7 @@ CREATE INDEX memories_session ON memories USING hash (session);
 CREATE INDEX memories_created ON memories (created_at);
 CREATE INDEX memories_about ON memories USING gin (about jsonb_path_ops);
 ALTER TABLE memories ALTER handle SET STATISTICS 0, ALTER handle_key SET STATISTICS 0,
+    ALTER source SET STATISTICS 0, ALTER session SET STATISTICS 0,
     ALTER metadata SET STATISTICS 0, ALTER about SET STATISTICS 0;
 
 CREATE TABLE chunks (

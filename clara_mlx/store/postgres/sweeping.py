@@ -25,8 +25,7 @@ def sweep(database: PostgresDatabase) -> None:
     try:
         if database.size() <= _MOST_SWEPT:
             with database.outside() as session:
-                for table in _tables(database):
-                    session.run(f"VACUUM (INDEX_CLEANUP ON, ANALYZE) {table}")
+                session.run(f"VACUUM (INDEX_CLEANUP ON) {', '.join(_tables(database))}")
     except StorageFailed as error:
         logger.warning("forgotten text may still be on the pages of the database: %s", error)
 
@@ -43,8 +42,7 @@ def rewrite(database: PostgresDatabase) -> tuple[int, int]:
     before = database.size()
     try:
         with database.outside() as session:
-            for table in _tables(database):
-                session.run(f"VACUUM (FULL, ANALYZE) {table}")
+            session.run(f"VACUUM (FULL, ANALYZE) {', '.join(_tables(database))}")
     except StoreError as error:
         raise StorageFailed(f"{error}; run it as the owner of the tables") from error
     return before, database.size()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,35 +16,21 @@ from hypothesis import strategies as st
 
 from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store import filters, search
-from clara_mlx.store.store import Store
+from clara_mlx.store.originals import Originals
 from tests.support.sizes import sized
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    opened = Store(tmp_path_factory.mktemp("filters") / "memory.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Any:
-    opened = Store(tmp_path / "memory.db")
-    yield opened
-    opened.close()
-
-
-def remember(store: Store, text: str, **options: Any) -> str:
+def remember(store: Originals, text: str, **options: Any) -> str:
     """Remember a text as one chunk."""
     return store.remember(text.encode(), text, [(0, len(text), None)], **options)
 
 
-def found(store: Store, query: str, k: int = 10, **where: Any) -> list[str]:
+def found(store: Originals, query: str, k: int = 10, **where: Any) -> list[str]:
     """Handles that text search finds."""
     return [hit.handle for hit in search.search(store, None, None, query, k, where or None)]
 
 
-def test_filters_come_before_the_top_k(store: Store) -> None:
+def test_filters_come_before_the_top_k(store: Originals) -> None:
     """k results come back whenever k match, however many better ones are filtered out."""
     wanted = [
         remember(store, f"needle in a long line of other words, number {i}", source="rare")
@@ -56,7 +41,7 @@ def test_filters_come_before_the_top_k(store: Store) -> None:
     assert sorted(found(store, "needle", k=3, source="rare")) == sorted(wanted)
 
 
-def test_each_filter(store: Store) -> None:
+def test_each_filter(store: Originals) -> None:
     old = remember(
         store,
         "word a",
@@ -130,7 +115,7 @@ def test_each_filter(store: Store) -> None:
         {str(i): i for i in range(filters.MOST_KEYS + 1)},
     ],
 )
-def test_what_makes_no_sense_is_the_callers_mistake(store: Store, where: Any) -> None:
+def test_what_makes_no_sense_is_the_callers_mistake(store: Originals, where: Any) -> None:
     remember(store, "word")
     for act in (store.forget, lambda w: list(store.memories(w)), lambda w: found(store, "w", **w)):
         if act is not store.forget and not all(isinstance(key, str) for key in where):
@@ -142,7 +127,7 @@ def test_what_makes_no_sense_is_the_callers_mistake(store: Store, where: Any) ->
     assert store.figures()["memories"] == 1
 
 
-def test_a_filter_of_thousands_of_values(store: Store) -> None:
+def test_a_filter_of_thousands_of_values(store: Originals) -> None:
     handles = [remember(store, f"word {i}", metadata={"n": i}) for i in range(20)]
     many = [f"m-{i}" for i in range(filters.MOST_VALUES - 30)]
     for where in (
@@ -156,7 +141,7 @@ def test_a_filter_of_thousands_of_values(store: Store) -> None:
 
 
 @pytest.mark.alone
-def test_a_filter_of_thousands_of_values_takes_milliseconds(store: Store) -> None:
+def test_a_filter_of_thousands_of_values_takes_milliseconds(store: Originals) -> None:
     handles = [remember(store, f"word {i}") for i in range(50)]
     where = {"handle": [*(f"m-{i}" for i in range(20_000)), *handles]}
     spent = []
@@ -209,7 +194,7 @@ def _is_comparable(value: Any) -> bool:
 @example(stored="1", value=1)
 @example(stored=[1], value="[1]")
 @example(stored="a\0b", value="a\0b")
-def test_a_filter_matches_as_json_has_equality(shared: Store, stored: Any, value: Any) -> None:
+def test_a_filter_matches_as_json_has_equality(shared: Originals, stored: Any, value: Any) -> None:
     try:
         json.dumps(stored, allow_nan=False)
         handle = remember(shared, "word", metadata={"key": stored})
@@ -229,7 +214,9 @@ def test_a_filter_matches_as_json_has_equality(shared: Store, stored: Any, value
     assert listed == [handle] * any(_matches(stored, one) for one in values)
 
 
-def test_a_mistyped_filter_is_no_silence(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mistyped_filter_is_no_silence(
+    store: Originals, caplog: pytest.LogCaptureFixture
+) -> None:
     """It may be a key of metadata; but if nothing is found with it, that is said."""
     remember(store, "one text", session="a", metadata={"sources": "x"})
     assert found(store, "text", sources="x") and not found(store, "text", tool="pytest")
