@@ -54,6 +54,7 @@ def condition(where: Where, dialect: Dialect = SQLITE) -> tuple[str, list[Any]]:
         raise StoreError(f"where: a filter has at most {MOST_KEYS} keys")
     parts = ["TRUE"]
     parameters: list[Any] = []
+    count = 0
     for key, value in (where or {}).items():
         if not _is_text(key):
             raise StoreError(f"where: {_shown(key)} can't be a key of metadata")
@@ -72,7 +73,8 @@ def condition(where: Where, dialect: Dialect = SQLITE) -> tuple[str, list[Any]]:
         for one in values:
             if not (one is None or comparable(one)):
                 raise StoreError(f"where: {_shown(key)} can't be compared with {_shown(one)}")
-        if len(values) + len(parameters) > MOST_VALUES:
+        count += len(values)
+        if count > MOST_VALUES:
             raise StoreError(f"where: a filter has at most {MOST_VALUES:,} values")
         if key in _COLUMNS:
             matches = _match_column(_COLUMNS[key], values, parameters, dialect)

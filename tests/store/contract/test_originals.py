@@ -198,16 +198,6 @@ def test_removals_are_noticed(opened: Callable[[], Originals]) -> None:
     assert other.removals() == after
 
 
-def test_a_lease_has_one_owner_until_it_expires(store: Originals) -> None:
-    backlog = store.backlog
-    assert backlog.take_lease("work", "a", 60) and backlog.take_lease("work", "a", 60)
-    assert not backlog.take_lease("work", "b", 60) and backlog.lease_owner("work") == "a"
-    backlog.give_up_lease("work", "b")
-    assert not backlog.take_lease("work", "b", 60)
-    backlog.give_up_lease("work", "a")
-    assert backlog.take_lease("work", "b", -1) and backlog.take_lease("work", "c", 60)
-
-
 def test_the_backlog(store: Originals) -> None:
     contents = [store.content_id(remember(store, f"text {i}")) for i in range(5)]
     backlog = store.backlog
@@ -217,9 +207,20 @@ def test_the_backlog(store: Originals) -> None:
     backlog.note_failure(contents[1], "once")
     assert backlog.pending(10) == contents[1:]
     assert backlog.figures() == {"pending": 4, "failed": 1, "last_error": "once"}
-    backlog.finish(contents[1:])
-    backlog.finish([])
-    assert backlog.figures() == {"pending": 0, "failed": 1, "last_error": "it is too odd"}
+    store.forget({"after": 0})
+    assert backlog.figures() == {"pending": 0, "failed": 0, "last_error": None}
+
+
+def test_what_is_leased_is_one_workers(opened: Callable[[], Originals]) -> None:
+    one, other = opened().backlog, opened().backlog
+    store = opened()
+    contents = [store.content_id(remember(store, f"text {i}")) for i in range(5)]
+    first = one.lease("a", 10, 60)
+    assert first == contents and other.lease("b", 10, 60) == []
+    assert one.renew("a", 60)
+    one.give_back("a")
+    assert other.lease("b", 10, -1) == contents, "its time is over at once"
+    assert one.lease("a", 10, 60) == contents
 
 
 _names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
