@@ -64,8 +64,8 @@ class Dialect(ABC):
     days_key: str
 
     @abstractmethod
-    def is_one_of(self, what: str, digests: Sequence[bytes]) -> tuple[str, list[Any]]:
-        """The condition that a value is one of these digests, and its parameters."""
+    def is_one_of(self, what: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        """The condition that a value is one of these texts or digests, and its parameters."""
 
     @abstractmethod
     def is_among(self, what: str) -> str:
@@ -74,10 +74,6 @@ class Dialect(ABC):
     @abstractmethod
     def many(self, values: Sequence[Any]) -> Any:
         """Numbers or strings as the one parameter that `is_among` takes."""
-
-    @abstractmethod
-    def is_one_of(self, what: str, values: Sequence[str], parameters: list[Any]) -> str:
-        """The condition that a text is one of up to `filters.MOST_VALUES`; adds the parameters."""
 
     @abstractmethod
     def field(self, key: str, table: str = "") -> str:

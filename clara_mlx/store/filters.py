@@ -112,7 +112,9 @@ def _match_column(
     if None in values:
         yield f"{column} IS NULL"
     if texts := [value for value in values if value is not None]:
-        yield dialect.is_one_of(column, texts, parameters)
+        match, added = dialect.is_one_of(column, texts)
+        parameters += added
+        yield match
 
 
 def _is_text(value: Any) -> bool:

@@ -18,9 +18,9 @@ class SqliteDialect(Dialect):
 
     days_key = "day, session, project, agent, model"
 
-    def is_one_of(self, what: str, digests: Sequence[bytes]) -> tuple[str, list[Any]]:
-        """The condition that a value is one of these digests, and its parameters."""
-        return f"{what} IN ({','.join('?' * len(digests))})", list(digests)
+    def is_one_of(self, what: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        """The condition that a value is one of these texts or digests, and its parameters."""
+        return f"{what} IN ({','.join('?' * len(values))})", list(values)
 
     def is_among(self, what: str) -> str:
         """The condition that a value is one of a list, which is one parameter made by `many`."""
@@ -29,11 +29,6 @@ class SqliteDialect(Dialect):
     def many(self, values: Sequence[Any]) -> Any:
         """Numbers or strings as the one parameter that `is_among` takes."""
         return json.dumps(list(values))
-
-    def is_one_of(self, what: str, values: Sequence[str], parameters: list[Any]) -> str:
-        """The condition that a text is one of these; adds the parameters."""
-        parameters += values
-        return f"{what} IN ({','.join('?' * len(values))})"
 
     def field(self, key: str, table: str = "") -> str:
         """A value at the top of memories' metadata; the index of projects is on exactly this."""

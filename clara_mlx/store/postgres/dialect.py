@@ -25,9 +25,11 @@ class PostgresDialect(Dialect):
 
     days_key = "key"
 
-    def is_one_of(self, what: str, digests: Sequence[bytes]) -> tuple[str, list[Any]]:
-        """The condition that a value is one of these digests, and its parameters."""
-        return f"{what} = ANY(?)", [list(digests)]
+    def is_one_of(self, what: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        """The condition that a value is one of these texts or digests, and its parameters."""
+        if len(values) == 1:
+            return f"{what} = ?", list(values)
+        return f"{what} = ANY(?)", [list(values)]
 
     def is_among(self, what: str) -> str:
         """The condition that a value is one of a list, which is one parameter made by `many`."""
@@ -36,14 +38,6 @@ class PostgresDialect(Dialect):
     def many(self, values: Sequence[Any]) -> Any:
         """Numbers or strings as the one parameter that `is_among` takes."""
         return list(values)
-
-    def is_one_of(self, what: str, values: Sequence[str], parameters: list[Any]) -> str:
-        """The condition that a text is one of these; adds the parameters."""
-        if len(values) == 1:
-            parameters.append(values[0])
-            return f"{what} = ?"
-        parameters.append(list(values))
-        return f"{what} = ANY(?)"
 
     def field(self, key: str, table: str = "") -> str:
         """A value at the top of memories' metadata, a string, number or bool, as text."""
