@@ -30,6 +30,7 @@ class BackgroundCompression:
         self._work = work
         self._model_thread = model_thread
         self._once = False
+        self._ended = threading.Event()
         #: What ended the thread, if it was not `stop`.
         self.failure: Exception | None = None
         self._worker = Worker(store, work, model_thread)
@@ -68,6 +69,8 @@ class BackgroundCompression:
             self._worker.run(once=self._once)
         except Exception as error:
             self.failure = error
+        finally:
+            self._ended.set()
 
     def wake(self) -> None:
         """Let the thread look at the backlog now."""
@@ -79,9 +82,13 @@ class BackgroundCompression:
         while self.running and self._work.backlog.exceeds(BACKLOG) and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def join(self, seconds: float) -> None:
-        """Wait for the end of the thread, but no longer than ``seconds``."""
-        self._thread.join(seconds)
+    def has_ended(self, seconds: float) -> bool:
+        """Whether the thread has ended; waits for that, but no longer than ``seconds``.
+
+        An interrupt may come meanwhile, which Python 3.11 would take for the thread's end if it
+        came while the thread is joined.
+        """
+        return self._ended.wait(seconds)
 
     def stop(self) -> None:
         """Finish the current batch and end the thread; the other contents stay pending."""

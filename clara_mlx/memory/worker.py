@@ -170,7 +170,7 @@ class Worker:
                 elif not reindexing.work(self._store, IDLE_SECONDS):
                     # Another process may add to the backlog, or lose its lease: look again soon.
                     self._woken.wait(idle)
-                    if self._work.backlog.shared:
+                    if self._work.backlog.shared and not once:
                         idle = min(2 * idle, MOST_IDLE_SECONDS)
         except Exception as error:
             self.error = error
@@ -198,6 +198,7 @@ class Worker:
                 if _concerns_all(error):
                     raise
                 # One bad content must not hold up the others: try each alone.
+                logger.info("each text is tried alone, as of several one failed: %s", error)
                 for content in contents:
                     if not self._stop.is_set():
                         self._compress_alone(content)
@@ -239,9 +240,7 @@ class Worker:
             chunks = self._work.missing(content)
             left[content] = len(chunks)
             missing += chunks
-        complete = [content for content, count in left.items() if not count]
-        self._work.backlog.finish(complete)
-        self._heartbeat.done.contents += len(complete)
+        self._work.backlog.finish([content for content, count in left.items() if not count])
         missing.sort(key=lambda chunk: chunk.tokens or 0)
         for start in range(0, len(missing), CHUNKS):
             self._await_log()

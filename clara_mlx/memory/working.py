@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Seconds between two looks at the whole backlog, which take long if it is large.
 _WATCH_SECONDS = 2.0
 
-# Seconds after which `work` notices that the thread has ended.
+# Seconds between two looks at the clock.
 _END_SECONDS = 0.05
 
 
@@ -86,11 +86,10 @@ class Working:
         background.start(shown=True, once=once)
         try:
             looked = 0.0
-            while background.running:
+            while not background.has_ended(_END_SECONDS):
                 if watch and time.monotonic() - looked > _WATCH_SECONDS:
                     watch(worked())
                     looked = time.monotonic()
-                background.join(_END_SECONDS)
         except KeyboardInterrupt:
             background.stop()
         if background.failure:

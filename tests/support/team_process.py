@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -140,13 +141,14 @@ class Acknowledged:
 
     Attributes:
         kept: SHA-256 of originals, by handle.
-        errors: What was said to have failed: those that may pass, and all others.
+        passing: How often each error was said that may pass.
+        errors: The same of all others.
     """
 
     def __init__(self) -> None:
         self.kept: dict[str, str] = {}
-        self.passing: list[str] = []
-        self.errors: list[str] = []
+        self.passing: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
 
     def note(self, said: Iterable[list[str]]) -> None:
         """Note what a process said."""
@@ -154,7 +156,7 @@ class Acknowledged:
             if words[0] == "kept" and len(words) == 3:
                 self.kept[words[1]] = words[2]
             elif words[0] == "error":
-                (self.passing if words[1] == "True" else self.errors).append(" ".join(words[2:]))
+                (self.passing if words[1] == "True" else self.errors)[" ".join(words[2:])] += 1
 
     def lost(self, memory: Memory) -> list[str]:
         """Handles of which the memory has no original, or another one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clara_mlx.errors import OtherModel
 from clara_mlx.store.backlog import MOST_ATTEMPTS, Backlog, Marks
 from clara_mlx.store.connection import Connection
 from clara_mlx.store.protocol import Database
@@ -16,6 +17,11 @@ from clara_mlx.store.workers import has_died
 # The contents that a worker can have now: those that nobody has, and those that it has already,
 # as its connection may have been lost before it heard so.
 _FREE = "(leased_until IS NULL OR leased_until < clock_timestamp() OR leased_by = ?)"
+
+# One worker leases no more than this part of what is free, so that at the end of a backlog all have
+# something to do; unless that is very little.
+_SHARE = 4
+_LEAST = 4
 
 
 class SharedBacklog(Backlog):
@@ -43,11 +49,18 @@ class SharedBacklog(Backlog):
             rows = connection.execute(
                 f"WITH free AS MATERIALIZED (SELECT content_id FROM {self.marks} "
                 f"WHERE attempts < ? AND {_FREE} "
-                "ORDER BY content_id LIMIT ? FOR UPDATE SKIP LOCKED) "
+                "ORDER BY content_id LIMIT ("
+                "SELECT least(?, greatest(?, count(*) / ?)) FROM (SELECT 1 FROM "
+                f"{self.marks} WHERE attempts < ? AND {_FREE} LIMIT ?) f) "
+                "FOR UPDATE SKIP LOCKED) "
                 f"UPDATE {self.marks} p SET leased_by = ?, "
                 "leased_until = clock_timestamp() + make_interval(secs => ?) "
                 "FROM free WHERE p.content_id = free.content_id RETURNING p.content_id",
-                (MOST_ATTEMPTS, worker, limit, worker, float(seconds)),
+                (
+                    *(MOST_ATTEMPTS, worker),
+                    *(limit, _LEAST, _SHARE, MOST_ATTEMPTS, worker, _SHARE * limit),
+                    *(worker, float(seconds)),
+                ),
             ).fetchall()
         return sorted(row[0] for row in rows)
 
@@ -114,6 +127,15 @@ class SpaceBacklog(SharedBacklog):
 
     @property
     def marks(self) -> Marks:
-        """The table of its marks."""
-        first = self._file.read("SELECT min(id) FROM spaces")[0][0]
-        return "pending" if first in (None, self._space_id) else "pending_next"
+        """The table of its marks.
+
+        Raises:
+            OtherModel: The memory has moved to another model, and there is no such space any more.
+        """
+        spaces = [row[0] for row in self._file.read("SELECT id FROM spaces ORDER BY id")]
+        if self._space_id not in spaces:
+            raise OtherModel(
+                f"{self._file.path}: it has moved to another model meanwhile; open it with that "
+                "model, or move it back with: clara-mlx recompress"
+            )
+        return "pending" if spaces[0] == self._space_id else "pending_next"
