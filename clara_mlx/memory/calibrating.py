@@ -12,7 +12,7 @@ from clara_mlx.memory.asking import encode_query
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store import calibration
 from clara_mlx.store.calibration import UNMEASURED, Calibration
-from clara_mlx.store.latent_index import LatentIndex
+from clara_mlx.store.latent_search import LatentSearch
 from clara_mlx.store.latents import LatentTable
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Calibrator:
     def __init__(
         self,
         latents: LatentTable,
-        index: LatentIndex,
+        index: LatentSearch,
         compressor: LatentCompressor,
         model_thread: ModelThread,
     ) -> None:

@@ -11,8 +11,7 @@ from clara_mlx.memory.calibrating import Calibrator
 from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store.hadamard import Floats
-from clara_mlx.store.latent_index import LatentIndex
-from clara_mlx.store.latents import LatentTable
+from clara_mlx.store.latent_search import open_latents
 from clara_mlx.store.originals import Originals, StoredChunk
 
 if TYPE_CHECKING:
@@ -43,17 +42,16 @@ class LatentWork:
         beside: bool = False,
     ) -> None:
         self.compressor = compressor
-        self.table = LatentTable.open(
+        self.table, self.index = open_latents(
             store,
             compressor.fingerprint,
-            *compressor.latent_shape,
+            compressor.latent_shape,
             codec,
             compressor=compressor.name,
             pooling=compressor.pooling,
             beside=beside,
         )
         self.backlog = store.backlog_of(self.table.id)
-        self.index = LatentIndex(self.table)
         self._store = store
         self._model_thread = model_thread
         self._calibrator = (
@@ -69,7 +67,7 @@ class LatentWork:
 
     def encode_query(self, query: str) -> Floats | None:
         """A query as latents are compared with it; None if there is nothing to compare."""
-        if not self.compressor.searches or not self.table.count():
+        if not self.compressor.searches or self.table.is_empty():
             return None
         return asking.encode_query(query, self.compressor, self._model_thread)
 

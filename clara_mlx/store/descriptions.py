@@ -6,7 +6,6 @@ been printed by several commands.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -51,9 +50,9 @@ def of_contents(file: Database, ids: Sequence[int], where: Where) -> dict[int, f
     """Words and stems of the description of each content's latest memory that matches a filter."""
     condition, parameters = filters.condition(where, file.dialect)
     rows = file.read(
-        "SELECT m.content_id, m.source, m.metadata, max(m.id) FROM memories m "
-        f"WHERE m.content_id IN (SELECT value FROM json_each(?)) AND {condition} "
-        "GROUP BY m.content_id",
-        [json.dumps(list(ids)), *parameters],
+        "SELECT content_id, source, metadata FROM memories WHERE id IN ("
+        f"SELECT max(m.id) FROM memories m WHERE {file.dialect.is_among('m.content_id')} "
+        f"AND {condition} GROUP BY m.content_id)",
+        [file.dialect.many(ids), *parameters],
     )
     return {row[0]: _words(describe(row[1], fields.read_metadata(row[2]))) for row in rows}

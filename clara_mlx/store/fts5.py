@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from clara_mlx.store import filters
 from clara_mlx.store.filters import Where
+from clara_mlx.store.protocol import Database
 from clara_mlx.store.terms import Alternatives, Group, Term, any_of
 
 # The words as they are written count fully, the parts of identifiers half.
 _WEIGHTS = "1.0, 0.5"
-
-
-class _Readable(Protocol):
-    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]: ...
 
 
 def match(alternatives: Alternatives) -> str:
@@ -38,7 +35,7 @@ def _in_brackets(between: str, pieces: Sequence[str] | Any) -> str:
 class Fts5Search:
     """The index of a file, see `WordSearch`."""
 
-    def __init__(self, file: _Readable) -> None:
+    def __init__(self, file: Database) -> None:
         self._file = file
         ((self.chunks, self.memories),) = file.read(
             "SELECT (SELECT coalesce(max(id), 0) FROM chunks), "
@@ -91,7 +88,7 @@ class Fts5Search:
             conditions += " AND +rowid IN (SELECT rowid FROM chunk_text WHERE chunk_text MATCH ?)"
             parameters.append(match(candidates))
         if where:
-            condition, values = filters.condition(where)
+            condition, values = filters.condition(where, self._file.dialect)
             conditions += f" AND +rowid IN (SELECT ch.id {filters.CHUNKS} WHERE {condition})"
             parameters += values
         rows = self._file.read(
@@ -103,7 +100,7 @@ class Fts5Search:
 
     def described(self, groups: Sequence[Group], k: int, where: Where) -> list[int]:
         """The contents of the k memories whose descriptions fit best."""
-        condition, parameters = filters.condition(where)
+        condition, parameters = filters.condition(where, self._file.dialect)
         rows = self._file.read(
             "SELECT m.content_id FROM memory_text JOIN memories m ON m.id = memory_text.rowid "
             f"WHERE memory_text MATCH ? AND {condition} "

@@ -16,21 +16,18 @@ memories whose description fits (the command that printed them) are among them.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 
-from clara_mlx.errors import StoreError
 from clara_mlx.store import asked, descriptions, filters, forms
 from clara_mlx.store.filters import Where
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.ranking import Ranker, rarity
 from clara_mlx.store.seen import Place, place, seen
 from clara_mlx.store.terms import Alternatives, Group, any_of
-from clara_mlx.store.word_search import word_search
+from clara_mlx.store.word_search import open_words
 
 #: Chunks that the words which choose the candidates may have, added up.
 CANDIDATES = 5_000
@@ -75,8 +72,9 @@ class TextSearch:
 
     def __init__(self, store: Originals, query: str) -> None:
         self._store = store
+        self._texts: dict[int, str] = {}  # by content, of the chunks that were ranked
         self._asked = asked.read(query)
-        self._index = word_search(store)
+        self._index = open_words(store)
         words = self._with_forms()
         groups = list(dict.fromkeys([*words, *self._phrases()]))
         counts = self._index.count(groups, CANDIDATES)
@@ -95,9 +93,8 @@ class TextSearch:
 
         The scores are from 0 to 1: about the share of the query that was found.
         """
-        filters.condition(
-            where, self._store.dialect
-        )  # one that makes no sense is refused, whatever is found
+        # One that makes no sense is refused, whatever is found.
+        filters.condition(where, self._store.dialect)
         found = self._search_by_words(max(k, RANKED), where)
         ids = [id for id, _ in found]
         ids = ids[:RANKED] + [id for id in self._search_descriptions(where) if id not in ids]
@@ -109,6 +106,10 @@ class TextSearch:
             most = max(rest[0][1], 1e-9)
             ranked += [(id, lowest * max(0.0, score / most)) for id, score in rest]
         return ranked[:k]
+
+    def text(self, content_id: int) -> str:
+        """A content as text, see `Originals.text`; at hand if it was ranked."""
+        return self._texts.get(content_id) or self._store.text(content_id)
 
     def best_line(self, text: str, start: int, end: int) -> Place:
         """The line of a part of a text that fits best."""
@@ -161,12 +162,15 @@ class TextSearch:
         if not self._described:
             return []
         contents = self._index.described(self._described, _DESCRIBED, where)
+        dialect = self._store.dialect
         rows = self._store.read(
-            "SELECT ch.id FROM json_each(?) c, chunks ch WHERE ch.content_id = c.value AND ch.id "
-            "IN (SELECT id FROM chunks WHERE content_id = c.value ORDER BY start LIMIT ?)",
-            (json.dumps(contents), _CHUNKS_OF_DESCRIBED),
+            "SELECT id, content_id FROM (SELECT id, content_id, "
+            "row_number() OVER (PARTITION BY content_id ORDER BY start) AS place FROM chunks "
+            f"WHERE {dialect.is_among('content_id')}) AS numbered WHERE place <= ? ORDER BY place",
+            (dialect.many(contents), _CHUNKS_OF_DESCRIBED),
         )
-        return [row[0] for row in rows]
+        place = {content_id: place for place, content_id in enumerate(contents)}
+        return [row["id"] for row in sorted(rows, key=lambda row: place[row["content_id"]])]
 
     # -- ranking ---------------------------------------------------------------------------------
 
@@ -177,17 +181,11 @@ class TextSearch:
         if self._described:
             contents = {one.content_id for one in candidates}
             commands = descriptions.of_contents(self._store, sorted(contents), where)
+        self._texts = self._store.texts(self._affordable(candidates))
         fits: dict[int, float] = {}
-        read: set[int] = set()
-        size = 0
         for one in candidates:
-            if one.content_id not in read:
-                if read and size + one.size > _MOST_READ:
-                    break
-                read.add(one.content_id)
-                size += one.size
-            with suppress(StoreError):  # damaged, or forgotten since: its words are all there is
-                text = self._store.text(one.content_id)
+            text = self._texts.get(one.content_id)
+            if text is not None:
                 before = seen(text, max(0, one.start - _AROUND), one.start)
                 after = seen(text, one.end, min(len(text), one.end + _AROUND))
                 fits[one.id] = self._ranker.fit(
@@ -197,12 +195,25 @@ class TextSearch:
                 ).score
         return fits
 
+    def _affordable(self, candidates: Sequence[_Candidate]) -> set[int]:
+        """The contents of the first candidates, as many as can be read in time."""
+        wanted: set[int] = set()
+        size = 0
+        for one in candidates:
+            if one.content_id not in wanted:
+                if wanted and size + one.size > _MOST_READ:
+                    break
+                wanted.add(one.content_id)
+                size += one.size
+        return wanted
+
     def _candidates(self, ids: Sequence[int]) -> list[_Candidate]:
         """The places of chunks, in the order given, without those that were forgotten."""
+        dialect = self._store.dialect
         rows = self._store.read(
-            "SELECT ch.id, ch.content_id, ch.start, ch.end, c.length FROM json_each(?) given "
-            "JOIN chunks ch ON ch.id = given.value JOIN contents c ON c.id = ch.content_id "
-            "ORDER BY given.key",
-            (json.dumps(list(ids)),),
+            'SELECT ch.id, ch.content_id, ch.start, ch."end", c.length FROM chunks ch '
+            f"JOIN contents c ON c.id = ch.content_id WHERE {dialect.is_among('ch.id')}",
+            (dialect.many(ids),),
         )
-        return [_Candidate(*row) for row in rows]
+        found = {row["id"]: _Candidate(*row) for row in rows}
+        return [found[id] for id in ids if id in found]

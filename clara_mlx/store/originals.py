@@ -31,6 +31,7 @@ from clara_mlx.store.spaces import Move
 
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
+_DATA = "id, sha256, compression, length, data"  # the columns that an original is read from
 
 
 class Gone(StoreError):
@@ -77,14 +78,12 @@ class Originals(Database):
         self.texts_backlog = Backlog(self, "pending_texts")
         self._cached_text = lru_cache(maxsize=_CACHED_TEXTS)(self._read_text)
 
-    # -- moving to another model -----------------------------------------------------------------
-
-    #: Whether old latents stay until those of the new model are complete.
-    moves_beside = False
-
     def backlog_of(self, space_id: int) -> Backlog:
         """The contents that wait for the latents of a space."""
         return self.backlog
+
+    #: Whether old latents stay until those of the new model are complete.
+    moves_beside = False
 
     def prepare_move(self, connection: Connection) -> None:
         """Make way for a second space, in the transaction that makes it."""
@@ -259,7 +258,7 @@ class Originals(Database):
             StoreError: They are damaged.
             Gone: The content was forgotten.
         """
-        return self._unpack(self._content_row("id, sha256, compression, length, data", content_id))
+        return self._unpack(self._content_row(_DATA, content_id))
 
     def _unpack(self, row: Any) -> bytes:
         content_id, data = row["id"], row["data"]
@@ -278,11 +277,21 @@ class Originals(Database):
         """A content as text; each byte of a 'bytes' content that is no text is a lone surrogate."""
         return self._cached_text(content_id)
 
+    def texts(self, content_ids: Iterable[int]) -> dict[int, str]:
+        """Contents as texts, without those that are damaged or were forgotten."""
+        found: dict[int, str] = {}
+        for content_id in content_ids:
+            with suppress(StoreError):
+                found[content_id] = self.text(content_id)
+        return found
+
     def _read_text(self, content_id: int) -> str:
-        kind = self._content_row("kind", content_id)["kind"]
+        return self._to_text(self._content_row(f"kind, {_DATA}", content_id))
+
+    def _to_text(self, row: Any) -> str:
         ends = 'SELECT max("end") FROM chunks WHERE content_id = ?'
-        end = self.read(ends, (content_id,))[0][0] if kind == "bytes" else None
-        return text_of(self.content(content_id), kind, end)
+        end = self.read(ends, (row["id"],))[0][0] if row["kind"] == "bytes" else None
+        return text_of(self._unpack(row), row["kind"], end)
 
     def _content_row(self, columns: str, content_id: int) -> Any:
         rows = self.read(f"SELECT {columns} FROM contents WHERE id = ?", (content_id,))

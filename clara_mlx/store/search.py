@@ -18,7 +18,7 @@ from clara_mlx.store.results import Hit
 
 if TYPE_CHECKING:  # numpy is not needed for a search by words
     from clara_mlx.store.hadamard import Floats
-    from clara_mlx.store.latent_index import LatentIndex
+    from clara_mlx.store.latent_search import LatentSearch
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _DEPTH = 3
 
 def search(
     store: Originals,
-    index: LatentIndex | None,
+    index: LatentSearch | None,
     encoded: Floats | None,
     query: str | None,
     k: int,
@@ -72,12 +72,7 @@ def search(
     by_words = None if query is None else fulltext.TextSearch(store, query)
     depth = (k if encoded is None or query is None else _DEPTH * k) + _SPARE
     if encoded is not None and index is not None:
-        allowed = None
-        if where:
-            condition, parameters = filters.condition(where, store.dialect)
-            sql = f"SELECT DISTINCT ch.id {filters.CHUNKS} WHERE {condition}"
-            allowed = [row[0] for row in store.read(sql, parameters)]
-        by_latent = dict(index.search(encoded, depth, allowed, sure=k, exact=exact))
+        by_latent = dict(index.search(encoded, depth, where=where, sure=k, exact=exact))
     if by_words is not None:
         by_text = dict(by_words.search(depth, where))
     ranked = sorted((by_latent or by_text).items(), key=lambda item: -item[1])
@@ -140,7 +135,7 @@ def _read_hits(
         if memory is None:
             continue
         with suppress(Gone):
-            text = store.text(chunk.content_id)
+            text = (by_words or store).text(chunk.content_id)
             best = by_words.best_line(text, chunk.start, chunk.end) if by_words else None
             yield Hit(
                 handle=memory.handle,

@@ -7,6 +7,7 @@ scored first, and stops when the others are too far away to belong to the best, 
 from __future__ import annotations
 
 import itertools
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -149,11 +150,13 @@ class Scan:
     The index must not change in the meantime.
 
     Attributes:
+        bits: Length of a sketch.
         distances: (n,) uint16, valid for the rows that a method has returned.
     """
 
     def __init__(self, index: SketchIndex, sketch: Bits, allowed: Mask | None = None) -> None:
         self._index = index
+        self.bits = index.bits
         self._query = index.as_words(sketch[None])[0]
         n = len(index)
         first = index.first_distances(self._query)
@@ -166,6 +169,11 @@ class Scan:
         # The distances after each step, in the words up to there.
         self._after = [first, *(np.full(n, _FAR, np.uint16) for _ in index.step_bits[1:])]
         self.distances = self._after[-1]
+
+    @property
+    def ids(self) -> Ids:
+        """The documents (n,) of all rows, those of the index."""
+        return self._index.ids
 
     def near(self, k: int) -> Rows:
         """k near rows, the nearest first; fewer only if fewer are allowed.
@@ -217,6 +225,26 @@ class Scan:
         return rows[np.argsort(self.distances[rows], kind="stable")]
 
 
+class Nearest(Protocol):
+    """The documents near one query by their sketches, wherever those are.
+
+    Attributes:
+        bits: Length of a sketch.
+    """
+
+    bits: int
+
+    @property
+    def ids(self) -> Ids:
+        """The documents (n,) in the order of all rows; there may be more after each call."""
+
+    def near(self, k: int) -> Rows:
+        """k near rows, the nearest first; fewer only if fewer are allowed."""
+
+    def within(self, radius: float) -> Rows:
+        """The rows that are at most ``radius`` away, the nearest first."""
+
+
 class NearestFirst:
     """Finds the k best documents by exact cosine, and has few of them scored.
 
@@ -230,33 +258,25 @@ class NearestFirst:
         ids, cosines = search.best()
 
     Args:
-        index: The sketches, which must not change in the meantime.
-        query: The query, from the same `Sketcher` as the sketches.
+        scan: The documents near the query.
+        query: The query, from the same `Sketcher` as their sketches.
         k: Number of documents to find; fewer only if fewer are allowed.
-        allowed: Which of ``index.ids`` may be found, (len(index),); all without it.
         sure: Guarantee only this many of the k; the others are the best of what was scored for
             those. All k are guaranteed without it.
     """
 
     def __init__(
-        self,
-        index: SketchIndex,
-        query: SketchedQuery,
-        k: int,
-        allowed: Mask | None = None,
-        *,
-        sure: int | None = None,
+        self, scan: Nearest, query: SketchedQuery, k: int, *, sure: int | None = None
     ) -> None:
-        self._index = index
+        self._scan = scan
         self._query = query
         self._k = max(k, 0)
         self._sure = sure
-        self._scan = Scan(index, query.sketch, allowed)
         self._batch = max(self._k, _FIRST_BATCH)
-        self._is_scored = np.zeros(len(index), bool)
         # Near rows that are not scored yet, and those of them that are being scored now.
-        self._candidates = self._scan.near(self._batch) if self._k else np.empty(0, np.intp)
+        self._candidates = scan.near(self._batch) if self._k else np.empty(0, np.intp)
         self._scoring = np.empty(0, np.intp)
+        self._is_scored = np.zeros(len(scan.ids), bool)
         # The best rows so far, the best first, and their cosines with the query's vectors.
         self._best = np.empty(0, np.intp)
         self._cosines: Floats = np.empty((len(query.vectors), 0), np.float32)
@@ -265,7 +285,7 @@ class NearestFirst:
         """The documents (n,) to score next; none when the best are known."""
         self._scoring = self._candidates[: self._batch]
         self._batch = min(2 * self._batch, _LARGEST_BATCH)
-        return self._index.ids[self._scoring]
+        return self._scan.ids[self._scoring]
 
     def add_scores(self, cosines: Floats) -> None:
         """Take in the cosines of the documents that `next_ids` gave.
@@ -281,13 +301,15 @@ class NearestFirst:
         order = np.argsort(-cosines[0], kind="stable")[: self._k]
         order = order[cosines[0, order] > -np.inf]
         self._best, self._cosines = best[order], cosines[:, order]
-        radius = float(self._index.bits)
+        radius = float(self._scan.bits)
         if len(self._best) == self._k:
             worst = float(self._query.centred(self._cosines[:, : self._sure]).min())
             radius = self._query.distance(worst, _STOP_DEVIATIONS)
         rows = self._scan.within(radius)
+        added = len(self._scan.ids) - len(self._is_scored)
+        self._is_scored = np.pad(self._is_scored, (0, added))
         self._candidates = rows[~self._is_scored[rows]]
 
     def best(self) -> tuple[Ids, Floats]:
         """Ids and exact cosines (float32) of the best documents, the best first."""
-        return self._index.ids[self._best], self._cosines[0]
+        return self._scan.ids[self._best], self._cosines[0]

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from clara_mlx.store.filters import Where
 from clara_mlx.store.fts5 import Fts5Search
+from clara_mlx.store.opening import is_url
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.terms import Alternatives, Group, Term
 
@@ -49,6 +50,10 @@ class WordSearch(Protocol):
         """Contents of the k memories whose descriptions are best by BM25, the best first."""
 
 
-def word_search(store: Originals) -> WordSearch:
-    """The full-text index of a store."""
-    return Fts5Search(store)
+def open_words(store: Originals) -> WordSearch:
+    """The full-text index of a memory, for one query of a user."""
+    if not is_url(store.path):
+        return Fts5Search(store)
+    from clara_mlx.store.postgres.word_search import open_index  # it brings in numpy
+
+    return open_index(store)

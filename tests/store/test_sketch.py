@@ -239,10 +239,10 @@ class Documents:
         self.index.extend(np.arange(n), self.sketcher.sketch(self.vectors))
         self.scored = 0
 
-    def search(self, query, k, **options):
+    def search(self, query, k, allowed=None, **options):
         self.scored = 0
         sketched = self.sketcher.sketch_query(query)
-        search = NearestFirst(self.index, sketched, k, **options)
+        search = NearestFirst(Scan(self.index, sketched.sketch, allowed), sketched, k, **options)
         while len(ids := search.next_ids()):
             self.scored += len(ids)
             search.add_scores(cosines(sketched.vectors, self.vectors[ids]))
@@ -316,7 +316,7 @@ def test_none_wanted_none_scored(documents):
 
 def test_documents_that_vanish_are_left_out(documents):
     sketched = documents.sketcher.sketch_query(documents.vectors[0])
-    search = NearestFirst(documents.index, sketched, 10)
+    search = NearestFirst(Scan(documents.index, sketched.sketch), sketched, 10)
     while len(ids := search.next_ids()):
         got = cosines(sketched.vectors, documents.vectors[ids])
         got[0, ids % 2 == 0] = -np.inf
@@ -330,7 +330,7 @@ def test_documents_that_vanish_are_left_out(documents):
 def test_an_empty_index():
     sketcher = Sketcher(DIMS, 256)
     sketched = sketcher.sketch_query(np.ones(DIMS, np.float32))
-    search = NearestFirst(SketchIndex(256), sketched, 5)
+    search = NearestFirst(Scan(SketchIndex(256), sketched.sketch), sketched, 5)
     assert len(search.next_ids()) == 0
     ids, scores = search.best()
     assert len(ids) == len(scores) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -180,6 +180,17 @@ class PostgresDatabase(Database):
     def snapshot(self) -> Iterator[Connection]:
         """A transaction that reads the database as it is at one moment, whoever writes."""
         with self._transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as session:
+            yield session
+
+    @contextmanager
+    def reading(self, settings: Mapping[str, object]) -> Iterator[Session]:
+        """A transaction that reads, each statement what was written before it.
+
+        Args:
+            settings: Settings of the server for this transaction, by name.
+        """
+        lines = [f"SET LOCAL {name} = '{value}'" for name, value in settings.items()]
+        with self._transaction("; ".join(["BEGIN READ ONLY", *lines])) as session:
             yield session
 
     @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from clara_mlx.store.connection import Connection
 from clara_mlx.store.dialect import ChunkRow, Dialect, MemoryRow
-from clara_mlx.store.postgres import local_dates, sketches
+from clara_mlx.store.postgres import local_dates, sketches, vectors
 from clara_mlx.store.postgres.rows import ESCAPE, escape
 
 # What stands for a lone surrogate where filters look: no filter can name one.
@@ -94,28 +94,25 @@ class PostgresDialect(Dialect):
             ),
         ).fetchone()[0]
         if row.described is not None:
-            connection.execute(
-                "INSERT INTO memory_text (id, words) "
-                "VALUES (?, to_tsvector('simple', ?) || to_tsvector('simple', ?))",
-                (id, *row.described),
-            )
+            _insert_words(connection, "memory_text", [(id, *row.described)])
         return int(id)
 
     def insert_chunks(
         self, connection: Connection, content_id: int, rows: Sequence[ChunkRow]
     ) -> None:
         """Insert the chunks of a content with their words."""
-        starts, ends, tokens, texts, parts = zip(*rows, strict=True) if rows else [()] * 5
-        connection.execute(
-            "WITH given AS ("
-            "SELECT * FROM unnest(?::int[], ?::int[], ?::int[], ?::text[], ?::text[]) "
-            'AS g (start, "end", tokens, text, parts)), '
-            'added AS (INSERT INTO chunks (content_id, start, "end", tokens) '
-            'SELECT ?, start, "end", tokens FROM given ORDER BY start RETURNING id, start) '
-            "INSERT INTO chunk_text (id, words) "
-            "SELECT added.id, to_tsvector('simple', text) || to_tsvector('simple', parts) "
-            "FROM added JOIN given ON given.start = added.start",
-            (*map(list, (starts, ends, tokens, texts, parts)), content_id),
+        if not rows:
+            return
+        starts, ends, tokens, _, _ = zip(*rows, strict=True)
+        added = connection.execute(
+            'INSERT INTO chunks (content_id, start, "end", tokens) '
+            'SELECT ?, start, "end", tokens FROM unnest(?::int[], ?::int[], ?::int[]) '
+            'AS given (start, "end", tokens) RETURNING id, start',
+            (content_id, *map(list, (starts, ends, tokens))),
+        ).fetchall()
+        ids = {start: id for id, start in added}
+        _insert_words(
+            connection, "chunk_text", [(ids[row[0]], text, parts) for *row, text, parts in rows]
         )
 
     def finish_removal(self, connection: Connection, *, words: bool = True) -> None:
@@ -127,6 +124,24 @@ class PostgresDialect(Dialect):
 
 
 POSTGRES = PostgresDialect()
+
+
+def _insert_words(
+    connection: Connection, table: str, texts: Sequence[tuple[int, str, str]]
+) -> None:
+    """Insert the words of texts, given the ids of their chunks or memories and their columns."""
+    rows = [
+        (id, number, piece.length, piece.frequencies, piece.vector)
+        for id, text, parts in texts
+        for number, piece in enumerate(vectors.pieces(text, parts))
+    ]
+    connection.execute(
+        f"INSERT INTO {table} (id, piece, length, frequencies, words) "
+        "SELECT id, piece, length, frequencies, words::tsvector FROM "
+        "unnest(?::bigint[], ?::int[], ?::int[], ?::bytea[], ?::text[]) "
+        "AS given (id, piece, length, frequencies, words)",
+        [*map(list, zip(*rows, strict=True))],
+    )
 
 
 def about(metadata: str) -> str:

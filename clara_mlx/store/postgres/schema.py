@@ -63,18 +63,32 @@ CREATE TABLE chunks (
 CREATE INDEX chunks_content ON chunks (content_id, start);
 """
 
-# What a search by words looks for.
+# What a search by words looks for, see `vectors`. Words and frequencies are kept outside of their
+# rows, which makes counting those that have a word fast; and their index has no list of pending
+# entries, which each search would read.
 _WORDS = """
 CREATE TABLE chunk_text (
-    id bigint PRIMARY KEY REFERENCES chunks (id) ON DELETE CASCADE,
-    words tsvector NOT NULL
-);
-ALTER TABLE chunk_text ALTER words SET STATISTICS 0;
+    id bigint NOT NULL REFERENCES chunks (id) ON DELETE CASCADE,
+    piece integer NOT NULL,              -- 0; a text with very many words has more
+    length integer NOT NULL,             -- words, and parts of them
+    frequencies bytea NOT NULL,          -- how often it has each, see `bm25`
+    words tsvector NOT NULL,
+    PRIMARY KEY (id, piece)
+) WITH (toast_tuple_target = 128);
+ALTER TABLE chunk_text ALTER words SET STATISTICS 0, ALTER frequencies SET STATISTICS 0,
+    ALTER words SET STORAGE EXTERNAL, ALTER frequencies SET STORAGE EXTERNAL;
+CREATE INDEX chunk_text_words ON chunk_text USING gin (words) WITH (fastupdate = off);
 CREATE TABLE memory_text (
-    id bigint PRIMARY KEY REFERENCES memories (id) ON DELETE CASCADE,
-    words tsvector NOT NULL
-);
-ALTER TABLE memory_text ALTER words SET STATISTICS 0;
+    id bigint NOT NULL REFERENCES memories (id) ON DELETE CASCADE,
+    piece integer NOT NULL,              -- 0; a text with very many words has more
+    length integer NOT NULL,             -- words, and parts of them
+    frequencies bytea NOT NULL,          -- how often it has each, see `bm25`
+    words tsvector NOT NULL,
+    PRIMARY KEY (id, piece)
+) WITH (toast_tuple_target = 128);
+ALTER TABLE memory_text ALTER words SET STATISTICS 0, ALTER frequencies SET STATISTICS 0,
+    ALTER words SET STORAGE EXTERNAL, ALTER frequencies SET STORAGE EXTERNAL;
+CREATE INDEX memory_text_words ON memory_text USING gin (words) WITH (fastupdate = off);
 """
 
 # The sketches of a space are in a table of their own, ``sketches_<id>``, made with the space.

@@ -43,12 +43,18 @@ def with_defaults(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(connection: Driver, path: str) -> None:
-    """Set up a new connection: its time-outs, and ``path``, the schemas in which names are."""
+    """Set up a new connection: its time-outs, and ``path``, the schemas in which names are.
+
+    An index is used wherever there is one, since PostgreSQL knows neither what it costs to compare
+    words and sketches, nor how rare words are, as no statistics of them are kept.
+    """
     adapt(connection)
     connection.execute(
         statements.SQL(
             "SELECT set_config('search_path', {path}, false), "
             "set_config('client_encoding', 'UTF8', false), "
+            "set_config('jit', 'off', false), "
+            "set_config('enable_seqscan', 'off', false), "
             "set_config('lock_timeout', {lock}, false), "
             "set_config('idle_in_transaction_session_timeout', {idle}, false), "
             "CASE WHEN current_setting('statement_timeout') = '0' "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+
+from clara_mlx.errors import StoreError
 from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.connection import Connection
 from clara_mlx.store.originals import Originals
@@ -37,6 +41,15 @@ class PostgresStore(Originals, PostgresDatabase):
     def finish_move(self) -> bool:
         """Let the new model's latents take the place of the old ones, if they are complete."""
         return moving.finish(self)
+
+    def texts(self, content_ids: Iterable[int]) -> dict[int, str]:
+        """Contents as texts, without those that are damaged or were forgotten; read at once."""
+        rows = self.read("SELECT * FROM contents WHERE id = ANY(?)", (list(content_ids),))
+        found: dict[int, str] = {}
+        for row in rows:
+            with suppress(StoreError):
+                found[row["id"]] = self._to_text(row)
+        return found
 
     def empty_traces(self) -> None:
         """Vacuum the tables from which something was removed; see `sweeping`."""
