@@ -87,12 +87,13 @@ def build(size: str, bits: int | None) -> Clara:
             tie_word_embeddings=False,
         )
     )
+    # Half precision is many times slower on a CPU, so as `clara_mlx.load` does it.
+    dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
     for part in (*network.model.layers, network.model, network):  # a layer's random numbers at once
-        part.set_dtype(mx.bfloat16)
+        part.set_dtype(dtype)
         if bits and part is not network.model:
             nn.quantize(part, 64, bits)
         mx.eval(part.parameters())
-    dtype = mx.float32 if mx.default_device() == mx.Device(mx.cpu) else mx.bfloat16
     rows = mx.random.normal((config.vocab_size - VOCABULARY, hidden)) * 0.02
     embedding = MemoryTokenEmbedding(network.model.embed_tokens, rows, VOCABULARY, dtype)
     network.model.embed_tokens = embedding

@@ -57,7 +57,7 @@ def work(
     start_logging(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
-        open_memory(db, model, compressor) as memory,
+        open_memory(db, model, compressor, lend=True) as memory,
         progress_bar("compressing texts") as progress,
     ):
         if not once:

@@ -37,6 +37,13 @@ SHARE_SECONDS = LEASE_SECONDS / 6
 #: Chunks encoded and written at a time; a question waits for no more than these.
 CHUNKS = 16
 
+#: The share of the time that is worked while a reasoner on this machine answers somebody
+#: (bench/beside.py): the rest is left to it.
+SHARE_BESIDE_REASONER = 0.25
+
+# Seconds between two looks at whether it still does.
+_LOOK_SECONDS = 0.05
+
 #: Seconds until the next look at the backlog when there was nothing to do.
 IDLE_SECONDS = 1.0
 
@@ -257,7 +264,16 @@ class Worker:
             tokens = sum(
                 chunk.tokens or len(text) // 4 for chunk, text in zip(batch, texts, strict=True)
             )
-            self._heartbeat.note(time.monotonic() - begun, len(batch), tokens, len(done))
+            seconds = time.monotonic() - begun
+            self._heartbeat.note(seconds, len(batch), tokens, len(done))
+            self._make_way(seconds * (1 / SHARE_BESIDE_REASONER - 1))
+
+    def _make_way(self, seconds: float) -> None:
+        """Pause for a while, or until no reasoner on this machine answers somebody any more."""
+        until = time.monotonic() + seconds
+        while self._model_thread.is_machine_wanted() and time.monotonic() < until:
+            if self._stop.wait(_LOOK_SECONDS) or self._heartbeat.has_lost():
+                return
 
     def _await_log(self) -> None:
         """Wait while a reader holds up a long log, to which each batch would add.

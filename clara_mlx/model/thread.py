@@ -24,9 +24,15 @@ class Priority(IntEnum):
 
 
 class ModelThread:
-    """A thread that runs work on the model one piece at a time: by priority, then first come."""
+    """A thread that runs work on the model one piece at a time: by priority, then first come.
+
+    Attributes:
+        is_machine_wanted: Whether another model on this machine is at work for somebody who waits,
+            so that work that nobody waits for should leave it time.
+    """
 
     def __init__(self) -> None:
+        self.is_machine_wanted: Callable[[], bool] = lambda: False
         # Priority, order of submission, and the work with its future; None ends the thread.
         self._work: queue.PriorityQueue[
             tuple[int, int, tuple[Future[Any], Callable[[], Any]] | None]

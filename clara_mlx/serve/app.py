@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -35,7 +36,7 @@ from clara_mlx.serve.reasoner_cache import ReasonerCache
 from clara_mlx.serve.route import Breaker, Router
 from clara_mlx.serve.security import NAMESPACE, Guard
 from clara_mlx.serve.server import Server
-from clara_mlx.serve.settings import DEFAULT, Settings
+from clara_mlx.serve.settings import DEFAULT, Settings, is_loopback
 from clara_mlx.serve.token_counts import COUNT_TOKENS
 from clara_mlx.serve.upstream import Endpoint
 from clara_mlx.store.protocol import DatabaseUrl
@@ -104,6 +105,10 @@ def create_app(
         for name, one in memories.items()
     }
     models = Models(settings)
+    reasoner_is_here = is_loopback(urlsplit(settings.reasoner.url).hostname or "")
+    if memory.model_thread and reasoner_is_here:  # the two share one GPU
+        running = [space.runs for space in spaces.values()]
+        memory.model_thread.is_machine_wanted = lambda: any(map(len, running))
 
     async def metrics(request: Request) -> Response:
         """The totals of all namespaces: for the operator, whose token opens none of them."""

@@ -183,3 +183,24 @@ def test_names_say_on_which_machine_a_worker_was() -> None:
     assert workers.has_died(f"{machine} {2**22 + 1} {token}")  # above the largest process id
     assert not workers.has_died(f"elsewhere {2**22 + 1} {token}")
     assert not workers.has_died("another process")
+
+
+@pytest.mark.alone
+def test_it_leaves_time_to_a_reasoner_that_answers(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "CHUNKS", 1)
+    remember(path)
+    log = tmp_path / "log"
+    with Memory.open(path, SimulatedModel(log, 0.05), compress=False) as memory:
+        wanted = threading.Event()
+        wanted.set()
+        assert memory.model_thread
+        memory.model_thread.is_machine_wanted = wanted.is_set
+        thread = in_thread(memory, once=True)
+        time.sleep(1)
+        # A quarter of the time: 5 of the 20 chunks that it could have done; fewer if it is busy.
+        assert len(encoded(log)) <= 6 and thread.is_alive()
+        wanted.clear()
+        thread.join(30)
+        assert memory.status().compressed == memory.status().chunks > 6

@@ -8,11 +8,13 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from gateway import Gateway, Upstream, chunk, gateway, says, text_of, wait_until
+from simulated_model import SimulatedModel
 from starlette.responses import StreamingResponse
 
 from clara_mlx.serve.errors import ApiError
@@ -225,3 +227,30 @@ def test_runs_alone() -> None:
         assert len(runs) == 0
 
     asyncio.run(scenario())
+
+
+def test_the_memory_knows_when_a_reasoner_of_this_machine_answers(
+    tmp_path: Path, upstream: Upstream, answers: threading.Event
+) -> None:
+    with (
+        upstream.running() as url,
+        gateway(tmp_path, url, clara=SimulatedModel()) as made,
+    ):
+        thread = made.memory.model_thread
+        assert thread and not thread.is_machine_wanted()
+        asking = threading.Thread(target=made.chat, args=("hi",))
+        asking.start()
+        wait_until(thread.is_machine_wanted)
+        answers.set()
+        asking.join(30)
+        wait_until(lambda: not thread.is_machine_wanted())
+
+
+def test_a_reasoner_elsewhere_has_a_machine_of_its_own(tmp_path: Path) -> None:
+    with gateway(tmp_path, "http://192.0.2.1/v1", clara=SimulatedModel(), timeout=1) as made:
+        post = partial(made.http.post, "/v1/chat/completions", json=BODY)
+        asking = threading.Thread(target=post)
+        asking.start()
+        wait_until(lambda: made.status()["gateway"]["answers_running"])
+        assert made.memory.model_thread and not made.memory.model_thread.is_machine_wanted()
+        asking.join(30)
