@@ -27,7 +27,7 @@ FLOORS = (
     ("convert", "plan"),
     ("memory",),
     ("context", "evaluate", "agents"),
-    ("serve", "compymac", "train"),
+    ("serve", "compymac", "train", "speed"),
     ("demo",),
     ("cli",),
 )

@@ -34,10 +34,11 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "Gateway": {"serve": ("serve", "mcp"), "ui": ("ui",)},
     "Model": {
-        "model": ("convert", "inspect", "bench"),
+        "model": ("convert", "inspect"),
         "compress": ("compress",),
         "upload": ("upload",),
         "evaluate": ("evaluate",),
+        "bench": ("bench",),
         "train": ("train", "examples"),
         "plan": ("plan",),
     },

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from clara_mlx.cli.notes import note
-from clara_mlx.cli.options import NeededModel, require_model
 from clara_mlx.cli.output import Json, emit, progress_bar
 from clara_mlx.cli.upload import Licence, Private, Repository, YesLicence, publish
 from clara_mlx.errors import ClaraError
@@ -225,67 +224,3 @@ def _fail_on_differences(path: str | Path, verification: Verification) -> None:
         raise ClaraError(
             f"{path}: differences from its source: {len(verification.problems)}; see the list above"
         )
-
-
-@commands.command()
-def bench(
-    named: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="The same as --model.")
-    ] = None,
-    model: NeededModel = None,
-    lengths: Annotated[
-        str, typer.Option(help="Chunk lengths in tokens, separated by commas.")
-    ] = "32,64,128,256",
-    batches: Annotated[str, typer.Option(help="Batch sizes, separated by commas.")] = "1,4,16",
-    repeats: Annotated[
-        int, typer.Option(min=1, help="How often to measure each figure; the median is shown.")
-    ] = 5,
-    answer_tokens: Annotated[int, typer.Option(min=1, help="How many tokens to generate.")] = 32,
-    outputs: Annotated[
-        int,
-        typer.Option(
-            min=0, help="How many outputs to remember, recall and ask about; 0: no memory."
-        ),
-    ] = 40,
-    to: Annotated[
-        Path | None,
-        typer.Option(help="A folder for the report: bench.json, bench.md, bench.html with plots."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure memory and latency on this machine: load, compress, encode a query, answer, recall.
-
-    `clara-mlx bench clara-7b-q8 --to bench`
-
-    It ends with verdicts: does it load in 8 GB, is a document compressed in 100 ms, are the ten
-    best found in 20 ms? What `clara-mlx evaluate` says: whether they are the right ones.
-    """
-    from clara_mlx.evaluate import report, speed, speed_report
-
-    if to is not None:
-        report.require_page_libraries("leave --to out")  # before it is measured
-    with progress_bar("measuring") as progress:
-        result = speed.measure(
-            require_model(named or model, "measuring"),
-            lengths=_parse_numbers(lengths, "--lengths"),
-            batches=_parse_numbers(batches, "--batches"),
-            repeats=repeats,
-            answer_tokens=answer_tokens,
-            outputs=outputs,
-            progress=progress,
-        )
-    written = speed_report.write(result, to) if to is not None else []
-    *shown, verdict = speed_report.to_terminal(result)
-    emit(result, [*shown, *(f"wrote {file}" for file in written), verdict], as_json)
-
-
-def _parse_numbers(text: str, option: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise typer.BadParameter(
-            f"{text!r}: write positive numbers, separated by commas", param_hint=option
-        )
-    return numbers

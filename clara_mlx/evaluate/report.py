@@ -112,12 +112,15 @@ def to_markdown(report: dict[str, Any]) -> str:
     return "\n\n".join([*grids, source, verdict]) + "\n"
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of this folder with its values, which it escapes unless they are markup."""
+def render(template: str, *, folder: Path | None = None, **values: Any) -> str:
+    """A template with its values, which it escapes unless they are markup.
+
+    It is looked for in ``folder``, if one is given, and then in this room's, which has the parts.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*filter(None, [folder]), Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

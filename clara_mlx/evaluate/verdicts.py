@@ -111,6 +111,8 @@ def _loads(result: dict[str, Any]) -> Verdict:
 
 def _compresses(result: dict[str, Any]) -> Verdict:
     """Whether a full chunk takes less than the goal, and if not, what this machine could do."""
+    if not result["compress"]:
+        return Verdict(_COMPRESSES, "open", "compressing was not measured")
     longest = max(row["chunk_tokens"] for row in result["compress"])
     rows = [row for row in result["compress"] if row["chunk_tokens"] == longest]
     alone = min(rows, key=lambda row: row["batch"])
@@ -134,18 +136,27 @@ def _compresses(result: dict[str, Any]) -> Verdict:
 
 
 def _searches(result: dict[str, Any]) -> Verdict:
-    found = result.get("memory_file")
-    if not found:
+    rows, chunks = _largest_memory(result)
+    if not rows:
         return Verdict(_SEARCHES, "open", "no memory was measured; `--outputs 40` measures one")
-    recall = {row["mode"]: row for row in found["recall"]}
+    recall = {row["mode"]: row for row in rows}
     hybrid, text = recall["hybrid"], recall["text"]
     return Verdict(
         _SEARCHES,
         _word(hybrid["p95_seconds"] <= MOST_SEARCH_SECONDS),
         f"{_milliseconds(hybrid['seconds'])} with the question's encoding (p95 "
         f"{_milliseconds(hybrid['p95_seconds'])}), by words alone {_milliseconds(text['seconds'])} "
-        f"(p95 {_milliseconds(text['p95_seconds'])}), in a memory of {found['chunks']:,} chunks",
+        f"(p95 {_milliseconds(text['p95_seconds'])}), in a memory of {chunks:,} chunks",
     )
+
+
+def _largest_memory(result: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """The searches of the largest memory that was measured, and its chunks; none if none was."""
+    if retrieval := result.get("retrieval"):
+        chunks = max(row["chunks"] for row in retrieval)
+        return [row for row in retrieval if row["chunks"] == chunks], chunks
+    found = result.get("memory_file")
+    return (found["recall"], found["chunks"]) if found else ([], 0)
 
 
 def _keeps(report: dict[str, Any]) -> Verdict:
