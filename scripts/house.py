@@ -27,8 +27,8 @@ FLOORS = (
     ("convert", "plan"),
     ("memory",),
     ("context", "evaluate", "agents"),
-    ("serve", "compymac", "train", "speed"),
-    ("demo",),
+    ("serve", "compymac", "train"),
+    ("demo", "speed"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,4 +1,4 @@
-"""Commands about models: convert a checkpoint, inspect a folder, and measure."""
+"""Commands about models: convert a checkpoint, and see what a folder has inside."""
 
 from __future__ import annotations
 

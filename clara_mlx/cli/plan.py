@@ -72,6 +72,10 @@ def plan(
     reserve: Annotated[
         float, typer.Option(min=0, help="GB to leave for macOS and other programs.")
     ] = 8,
+    chips: Annotated[
+        bool,
+        typer.Option("--chips", help="How fast CLaRa-7B could be at best on Macs from M1 to M5."),
+    ] = False,
     as_script: Annotated[
         bool, typer.Option("--script", help="Print the commands that start both servers.")
     ] = False,
@@ -83,9 +87,14 @@ def plan(
 
     `clara-mlx plan --memory 128 --reasoner Qwen3-235B-A22B --bits 3` shows one in detail.
 
+    `clara-mlx plan --chips` shows the shortest times that known Macs could reach.
+
     All figures are computed from tensor shapes and documented limits; nothing is measured. The
     exit status is 1 if nothing fits.
     """
+    if chips:
+        _show_chips(as_json)
+        return
     from clara_mlx.plan.inputs import NamedClara, NamedReasoner
     from clara_mlx.plan.mac import mac_of
     from clara_mlx.plan.planner import Planner, Setup
@@ -166,6 +175,18 @@ def plan(
     )
     if nearest is None:
         raise typer.Exit(1)
+
+
+def _show_chips(as_json: bool) -> None:
+    """Print what no program can beat on each known Mac, and where the rates were read."""
+    from clara_mlx.plan.known_macs import SOURCES, limits
+    from clara_mlx.speed.grids_of_limits import known_macs_grid
+
+    rows = limits()
+    basis = "computed from published rates at their peak; nothing was measured"
+    sources = [f"{one['what']}: {one['where']} ({one['read']})" for one in SOURCES.values()]
+    result = {"basis": basis, "sources": SOURCES, "macs": rows}
+    emit(result, [known_macs_grid(rows).to_rich(), *sources], as_json)
 
 
 def _describe(planner: Planner, setup: Setup) -> dict[str, Any]:

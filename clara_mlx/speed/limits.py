@@ -53,7 +53,7 @@ def measure_limits(
 
     Args:
         clara: The model, for its token counts and its compute dtype.
-        own: Its base's quantisation (``bits``, ``group_size``, ``mode``), or its ``dtype``.
+        own: Its base's quantisation as ``config.json`` has it, or its ``dtype``.
         base: The sizes of its base.
         settings: Repeats, and whether to be quick.
         tick: Called after each group of figures.
@@ -67,7 +67,8 @@ def measure_limits(
     rows: tuple[int, ...] = (1, 16 + layout, clara.chunk_tokens + layout, BATCH_TOKENS)
     if settings.quick:
         rows = (1, clara.chunk_tokens + layout)
-    products = list(_products(own, base, activations, rows, settings))
+    measured = _products(own, base, activations, rows, settings)
+    products = [product for product in measured if product["rows"]]
     tick("products of its own shapes")
     shape = base.linears["mlp.gate_proj"]
     kinds = [
@@ -96,12 +97,14 @@ def _products(
     """Yield the model's own products: the seven linears, equal shapes once, and lm_head."""
     names: dict[tuple[int, int], list[str]] = {}
     for name, shape in base.linears.items():
-        names.setdefault(shape, []).append(name.rpartition(".")[2])
+        names.setdefault(shape, []).append(name)
     for shape, linears in names.items():
+        kind = own.get(f"model.layers.0.{linears[0]}") or own
+        shown = [name.rpartition(".")[2] for name in linears]
         for count in rows:
-            product = _product(own, shape, activations, count, settings)
-            yield {"linears": linears, **product}
-    yield {"linears": ["lm_head"], **_product(own, base.head_shape, activations, 1, settings)}
+            yield {"linears": shown, **_product(kind, shape, activations, count, settings)}
+    head = own.get("lm_head") or own
+    yield {"linears": ["lm_head"], **_product(head, base.head_shape, activations, 1, settings)}
 
 
 def _product(
@@ -117,8 +120,9 @@ def _product(
     dtype = _DTYPES[kind["dtype"]] if "dtype" in kind else activations
     if "bits" in kind:
         if inputs % kind["group_size"]:
-            return {"kind": _name(kind), "shape": shape, "rows": 0, "flops": 0.0}
-        linear = linear.to_quantized(kind["group_size"], kind["bits"], mode=kind["mode"])
+            return {"kind": _name(kind), "shape": shape, "rows": 0, "runs": 0, "flops": 0.0}
+        mode = kind.get("mode", "affine")
+        linear = linear.to_quantized(kind["group_size"], kind["bits"], mode=mode)
     else:
         linear.set_dtype(dtype)
     mx.eval(linear.parameters())

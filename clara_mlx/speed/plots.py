@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clara_mlx.evaluate.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, as_svg, new_figure
 from clara_mlx.evaluate.verdicts import MOST_CHUNK_SECONDS, MOST_GIGABYTES, MOST_SEARCH_SECONDS
-from clara_mlx.speed.grids import memory_rows, name_of
+from clara_mlx.speed.grids import memory_rows, stored_as
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,7 @@ def memory(result: dict[str, Any]) -> Figure:
     """Gigabytes of arrays and of the process."""
     used = result["memory"]
     rows = {
-        f"loaded: {name_of(model)}": model["load"]["array_bytes_with_adapters"]
+        f"loaded, {stored_as(model)}": model["load"]["array_bytes_with_adapters"]
         for model in (result, *result["others"])
         if model["load"]
     }

@@ -43,7 +43,7 @@ def to_terminal(result: dict[str, Any]) -> list[RenderableType]:
     if result["known_macs"]:
         lines.append("What known Macs could reach at best: `--to FOLDER`, or `clara-mlx plan`.")
     lines += notes(result)
-    if result.get("targets"):
+    if result["targets"]:
         table = verdicts.table_of(_verdicts(result, "targets"))
         table.title = "Within this machine's limit, whatever the program"
         lines.append(table)
@@ -57,7 +57,7 @@ def to_markdown(result: dict[str, Any]) -> str:
     parts = [*facts(result), *tables, *notes(result)]
     if result["known_macs"]:
         parts += sources()
-    if result.get("targets"):
+    if result["targets"]:
         lines = verdicts.to_markdown(_verdicts(result, "targets"))
         title = "**Within this machine's limit, whatever the program**"
         parts.append(lines.replace("**Verdict**", title))
@@ -84,7 +84,7 @@ def page(result: dict[str, Any]) -> str:
         macs_grid=known_macs_grid(result["known_macs"]) if result["known_macs"] else None,
         sources=sources(),
         notes=notes(result),
-        targets=_verdicts(result, "targets") if result.get("targets") else [],
+        targets=_verdicts(result, "targets") if result["targets"] else [],
         pictures={title: Markup(svg) for title, svg in plots.pictures(result).items()},
         macs_plot=Markup(plots.known_macs(result["known_macs"])) if result["known_macs"] else None,
         provenance=json.dumps({part: result[part] for part in parts}, indent=1),

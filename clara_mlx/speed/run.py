@@ -219,9 +219,8 @@ def _measure_model(
         result["retrieval"] = steps.collect(
             "retrieval", lambda: measure_retrieval(clara, settings), "chunks"
         )
-    if found:
-        result["passes"] = list(limits.passes(result, clara, base))
-        result["targets"] = conditions.targets_within_limit(result, clara, base)
+    result["passes"] = list(limits.passes(result, clara, base)) if found else None
+    result["targets"] = conditions.targets_within_limit(result, clara, base) if found else None
     return result
 
 

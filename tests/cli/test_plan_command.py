@@ -187,3 +187,12 @@ def test_what_cannot_be(cli: Cli) -> None:
     assert "sliding-window" in refused("--reasoner", "gpt-oss-120b", "--kv-bits", 8)
     assert "no such model folder" in refused("--clara", "q3")
     assert "leave nothing" in refused("--memory", 4)
+
+
+def test_chips(cli: Any) -> None:
+    """What known Macs could reach at best, marked as computed, with its sources."""
+    shown = cli("plan", "--chips").stdout
+    assert "computed from published rates, not measured" in shown and "M5 Max, 40 GPU" in shown
+    result = json.loads(cli("plan", "--chips", "--json").stdout)
+    assert "nothing was measured" in result["basis"] and result["sources"]["tflops"]["read"]
+    assert {row["bits"] for row in result["macs"]} == {16, 8, 4}
