@@ -14,9 +14,6 @@ from clara_mlx.speed.sampling import spread
 from clara_mlx.speed.settings import Settings
 from clara_mlx.speed.texts import QUESTION, Texts
 
-#: What the decoder reads of the same documents.
-WAYS = ("memories", "text")
-
 
 class Answers:
     """Times answers of one model; no token ends them, so that all have the same length.
@@ -37,7 +34,7 @@ class Answers:
         self._ids = [clara.tokenizer.encode(chunk) for chunk in chunks]
 
     def prompts(self, documents: int) -> dict[str, DecoderPrompt]:
-        """The prompts about so many documents, by `WAYS`."""
+        """The prompts about so many documents, as ``memories`` and as ``text``."""
         read = [id for ids in self._ids[:documents] for id in ids]
         return {
             "memories": self._clara.prompts.answer(QUESTION, documents),
@@ -50,9 +47,16 @@ class Answers:
         A way whose prompt exceeds the decoder's window has no figures, only its ``positions``.
         """
         for documents in self._settings.documents:
-            positions = {way: len(one.ids) for way, one in self.prompts(documents).items()}
             timed = self._time(documents)
-            ways = {way: {"positions": positions[way], **timed.get(way, {})} for way in WAYS}
+            # What all prompts begin with was read by the answer that warmed up.
+            ways = {
+                way: {
+                    "positions": len(prompt.ids),
+                    "positions_read": len(prompt.ids) - prompt.opening,
+                    **timed.get(way, {}),
+                }
+                for way, prompt in self.prompts(documents).items()
+            }
             memories, text = ways["memories"], ways["text"]
             row = {"documents": documents, **memories, "text": text}
             if "first_token_seconds" in text:

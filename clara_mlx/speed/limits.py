@@ -229,7 +229,7 @@ def passes(result: dict[str, Any], clara: Clara, base: BaseShape) -> Iterator[di
             if "first_token_seconds" not in read:
                 continue
             positions = read["positions"]
-            work = base.prefill(positions)
+            work = base.prefill(read["positions_read"])
             yield beside(f"first token, {what}", work, read["first_token_seconds"])
             if read["tokens_per_second"]:
                 work = base.decode(positions + read["tokens"] // 2)
