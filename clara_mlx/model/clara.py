@@ -16,7 +16,7 @@ from clara_mlx.model import chunking, few_rows
 from clara_mlx.model.chunking import Chunk
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.decoder import Decoder
-from clara_mlx.model.encoder import MemoryTokenEmbedding, batches, encode_batch
+from clara_mlx.model.encoder import MemoryTokenEmbedding, batches, encode_batch, is_plain
 from clara_mlx.model.folder import ModelFolder, resolve
 from clara_mlx.model.generation import Sampling
 from clara_mlx.model.lora import Adapters
@@ -249,7 +249,7 @@ class Clara:
             return mx.zeros((0, memory_tokens, self.config.hidden_size))
         order: list[int] = []
         done: list[mx.array] = []
-        for batch in batches(lengths):
+        for batch in batches(lengths, padded=not is_plain(self.network)):
             with self.lora.use(adapter):
                 states = encode_batch(self.network, [input_of(i) for i in batch], memory_tokens)
             done.append(states.astype(mx.float32))

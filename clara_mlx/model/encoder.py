@@ -8,7 +8,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-#: Padded tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
+from clara_mlx.model.packed import encode_packed
+
+#: Tokens per encoder batch: enough to keep a GPU busy, small enough for its activations.
 BATCH_TOKENS = 4096
 
 
@@ -44,13 +46,18 @@ def run_layer(layer: Any, h: mx.array) -> mx.array:
     return output
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The numbers of inputs in batches, shortest inputs first, within BATCH_TOKENS when padded."""
+def batches(lengths: Sequence[int], *, padded: bool = True) -> Iterator[list[int]]:
+    """The numbers of inputs in batches of at most BATCH_TOKENS, shortest inputs first.
+
+    What is counted are the tokens of inputs ``padded`` to the longest, or their own.
+    """
     batch: list[int] = []
+    tokens = 0  # of the batch, unpadded
     for number in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[number] > BATCH_TOKENS:
+        tokens += lengths[number]
+        if batch and ((len(batch) + 1) * lengths[number] if padded else tokens) > BATCH_TOKENS:
             yield batch
-            batch = []
+            batch, tokens = [], lengths[number]
         batch.append(number)
     if batch:
         yield batch
@@ -59,9 +66,10 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int) -> mx.array:
     """States of the memory tokens after the final norm, for a batch of encoder inputs.
 
-    The inputs are padded on the right, where causal attention never looks, so each row has the
-    positions and the result of its own unpadded pass. lm_head is not run, and in the last layer
-    queries, attention and MLP are computed at the memory positions only.
+    Each input has the positions and the result of a pass of its own: a model that `is_plain`
+    computes no padding (`clara_mlx.model.packed`), for any other the inputs are padded on the
+    right, where causal attention never looks. lm_head is not run, and in the last layer of a plain
+    model queries, attention and MLP are computed at the memory positions only.
 
     Args:
         model: The base, an mlx-lm model, whose encoder adapter is active.
@@ -71,6 +79,8 @@ def encode_batch(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int)
     Returns:
         (batch, memory_tokens, hidden) in the compute dtype, not yet evaluated.
     """
+    if is_plain(model):
+        return encode_packed(model, batch, memory_tokens)
     lengths = [len(ids) for ids in batch]
     longest = max(lengths)
     ids = mx.array([[*ids, *[0] * (longest - len(ids))] for ids in batch])  # (batch, longest)

@@ -49,8 +49,8 @@ class AdaptedLinear(nn.Module):
         if self._owner.dropout:
             x = self._owner.dropout(x)
         # float32 activations meet bfloat16 matrices on a quantised base; in training, the reverse.
-        z = (x @ adapter["lora_a"].astype(x.dtype)) @ adapter["lora_b"].astype(x.dtype)
-        return y + SCALE * z
+        z = SCALE * (x @ adapter["lora_a"].astype(x.dtype))  # here, where it is smallest
+        return y + z @ adapter["lora_b"].astype(x.dtype)
 
 
 class Adapters:

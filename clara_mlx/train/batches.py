@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from clara_mlx.model.clara import Clara
 from clara_mlx.model.decoder import sources
-from clara_mlx.model.encoder import batches, encode_batch
+from clara_mlx.model.encoder import batches, encode_batch, is_plain
 from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.train.data import Dataset, Example
 from clara_mlx.train.losses import Arrays
@@ -111,7 +111,7 @@ class DocumentLatents:
         known = self._kept if self.keep else {}
         missing = [number for number in numbers if number not in known]
         lengths = [len(self.documents[number]) for number in missing]
-        for batch in batches(lengths):
+        for batch in batches(lengths, padded=not is_plain(self.clara.network)):
             chosen = [missing[i] for i in batch]
             inputs = [self.documents[number] for number in chosen]
             with self.clara.lora.use("encoder"):

@@ -55,19 +55,20 @@ def test_results_come_in_the_order_of_the_texts(clara: Any) -> None:
     assert mx.array_equal(together[1], together[4])
 
 
-@given(st.lists(st.integers(1, 300), max_size=200))
-def test_batches_stay_within_their_tokens(lengths: list[int]) -> None:
-    found = list(batches(lengths))
+@given(st.lists(st.integers(1, 300), max_size=200), st.booleans())
+def test_batches_stay_within_their_tokens(lengths: list[int], padded: bool) -> None:
+    found = list(batches(lengths, padded=padded))
     in_order = sorted(range(len(lengths)), key=lengths.__getitem__)
     assert [number for batch in found for number in batch] == in_order
     for batch in found:
-        padded = len(batch) * max(lengths[i] for i in batch)
-        assert padded <= BATCH_TOKENS or len(batch) == 1
+        of_batch = [lengths[i] for i in batch]
+        tokens = len(batch) * max(of_batch) if padded else sum(of_batch)
+        assert tokens <= BATCH_TOKENS or len(batch) == 1
 
 
 def test_one_evaluation_per_batch(clara: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = clara("c16", "e2e")
-    monkeypatch.setattr("clara_mlx.model.encoder.BATCH_TOKENS", 64)
+    monkeypatch.setattr("clara_mlx.model.encoder.BATCH_TOKENS", 32)
     loaded.encode("warm up")
     evaluated = []
     monkeypatch.setattr(mx, "eval", lambda *arrays: evaluated.append(arrays))
