@@ -22,6 +22,7 @@ from starlette.routing import Route
 from clara_mlx import serve
 from clara_mlx.context import Counter
 from clara_mlx.memory import Memory
+from clara_mlx.store.opening import beside
 
 #: Answers the body of a request.
 Reply = Callable[[dict[str, Any]], Awaitable[Response]]
@@ -223,7 +224,7 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    path: Path,
+    path: Path | str,
     reasoner: str,
     *,
     fallback: str | None = None,
@@ -235,7 +236,7 @@ def gateway(
     namespaces: dict[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Gateway]:
-    """A gateway in front of a reasoner, with a memory of its own.
+    """A gateway in front of a reasoner, with a memory of its own in a folder, or at a URL.
 
     ``timeout`` is the reasoner's; the fallback has time. ``namespaces`` have tokens by name.
     """
@@ -251,13 +252,13 @@ def gateway(
         **{"drain": 5.0, "patience": 2.0, **settings},
     )
     with (
-        Memory.open(path / "agent.db", clara) as memory,
+        Memory.open(path / "agent.db" if isinstance(path, Path) else path, clara) as memory,
         ExitStack() as stack,
     ):
         thread = memory.model_thread
         others = {
             name: stack.enter_context(
-                Memory.open(path / f"agent.{name}.db", clara, model_thread=thread)
+                Memory.open(beside(memory.path, name), clara, model_thread=thread)
             )
             for name in chosen.namespaces
         }
