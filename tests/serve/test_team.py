@@ -82,11 +82,9 @@ def work(place: Path | str) -> list[Any]:
     with upstream.running() as reasoners:
         with gateway(place, reasoners, budget=SMALL) as gate:
             replay(messages, reasoner, send)
-            seen.append({k: v for k, v in metrics(gate.http).items() if "seconds" not in k})
+            seen.append({k: v for k, v in metrics(gate.http).items() if "seconds" not in k and "_created" not in k})
         with gateway(place, reasoners, budget=SMALL, edit=True) as gate:
             send(messages)  # after a restart, the same bytes
-            recalled = gate.http.post("/v1/memory/recall", json={"query": "inventory test failed"})
-            seen.append([hit["handle"] for hit in recalled.json()["hits"]])
             first = gate.memory.page(order="largest", most=1)[0].handle
             page = gate.http.get(f"{PREFIX}memory", params={"handle": first})
             assert page.status_code == 200 and first in page.text
@@ -137,7 +135,7 @@ def test_a_namespace_is_a_schema_of_its_own(url: str) -> None:
     names = {"ann": "a" * 20, "bob": "b" * 20}
     with (
         Upstream(says("ok")).running() as reasoner,
-        gateway(url, reasoner, namespaces=names) as gate,
+        gateway(url, reasoner, namespaces=names, token="t" * 20) as gate,
     ):
         by = {name: {"authorization": f"Bearer {token}"} for name, token in names.items()}
         kept = gate.http.post("/v1/memory/remember", json={"text": "of ann"}, headers=by["ann"])
@@ -176,7 +174,7 @@ def test_a_stranger_does_not_learn_where_the_database_is(url: str) -> None:
         gateway(url, reasoner) as gate,
     ):
         gate.breaks = True
-        assert gate.status()["path"] == short_name(url)
+        assert gate.status()["memory"]["path"] == short_name(url)
         told = gate.http.get("/v1/memory/original/m-0000000000").text
         assert "no memory" in told and "pg-" not in told and short_name(url) not in told
         with Memory.open(url) as memory:
