@@ -62,12 +62,12 @@ def with_database(url: str, database: str) -> str:
 def _template() -> str:
     """The name of a database in which the tables have been made."""
     name = f"clara_mlx_{uuid.uuid4().hex}"
-    _run(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
+    run(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     PostgresStore(with_database(server_url(), name)).close()
     return name
 
 
-def _run(statement: str) -> None:
+def run(statement: str) -> None:
     with psycopg.connect(server_url(), autocommit=True) as connection:
         connection.execute(statement)
 
@@ -81,8 +81,8 @@ def new_database(*, empty: bool = False) -> Iterator[str]:
     """
     name = f"clara_mlx_{uuid.uuid4().hex}"
     template = "template0" if empty else _template()
-    _run(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE {template}")
+    run(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE {template}")
     try:
         yield with_database(server_url(), name)
     finally:
-        _run(f"DROP DATABASE {name} WITH (FORCE)")
+        run(f"DROP DATABASE {name} WITH (FORCE)")

@@ -32,6 +32,14 @@ _MOST_CONNECTIONS = 12
 # Seconds that a thread waits for one.
 _POOL_SECONDS = 15
 
+# Seconds that a thread waits while it is known that the database can't be reached: an agent goes on
+# without its memory, and must not wait for it at every step.
+_OUTAGE_SECONDS = 0.1
+
+# Seconds after which the pool gives up to connect, until somebody asks again: it waits longer and
+# longer between its attempts.
+_RECONNECT_SECONDS = 8
+
 # Seconds after which a connection that nobody uses is closed, down to one.
 _UNUSED_SECONDS = 120
 
@@ -58,6 +66,8 @@ class PostgresDatabase(Database):
         self._parts = with_defaults(conninfo_to_dict(url))
         self._local = threading.local()
         self._closed = False
+        # Why the database could not be reached when a thread waited for it last.
+        self._unreachable: psycopg.Error | None = None
         with in_plain_words(url):
             with self._connect() as first:
                 self._place = migrate(first, url)
@@ -69,6 +79,7 @@ class PostgresDatabase(Database):
                 min_size=1,
                 max_size=_MOST_CONNECTIONS,
                 timeout=_POOL_SECONDS,
+                reconnect_timeout=_RECONNECT_SECONDS,
                 max_idle=_UNUSED_SECONDS,
                 num_workers=1,
                 name="clara-mlx",
@@ -122,15 +133,24 @@ class PostgresDatabase(Database):
             StorageFailed: The database can't be reached, or other threads have all of them.
         """
         self._check_open()
+        known = self._unreachable
         try:
-            return self._pool.getconn()
+            driver = self._pool.getconn(_OUTAGE_SECONDS if known else _POOL_SECONDS)
         except PoolTimeout as error:
-            self._connect().close()  # if it can't be reached, this says why
+            if known:
+                raise known.with_traceback(None) from error
+            try:
+                self._connect().close()
+            except psycopg.Error as reason:
+                self._unreachable = reason
+                raise
             raise Busy(
                 f"{self.path}: other threads have had all {_MOST_CONNECTIONS} connections for "
                 f"{_POOL_SECONDS} s; try again",
                 transient=True,
             ) from error
+        self._unreachable = None
+        return driver
 
     def _with_connection(self, work: Callable[[Driver], T]) -> tuple[Driver, T]:
         """Do something on a connection that others may have broken meanwhile, as a server restarts.
