@@ -48,6 +48,10 @@ class LatentCompressor(Protocol):
             where every chunk has as many; or ``mean``, their mean.
         searches: Whether `encode_query` can be called; if not, only words are searched.
         separators: Positions of the decoder that a document takes beside its vectors.
+
+    It may have one attribute more, `takes_texts`. Where that is true, a memory also gives
+    `stream_answer` the texts that the documents stand for, as ``texts=``: not to be read, but to
+    make an answer faster that copies from them.
     """
 
     @property

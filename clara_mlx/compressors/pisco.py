@@ -50,6 +50,7 @@ class Pisco:
     pooling: ClassVar[Literal["flat"]] = "flat"
     searches: ClassVar[bool] = False
     separators: ClassVar[int] = 1  # <SEP>
+    takes_texts: ClassVar[bool] = True
 
     def __init__(self, model: Clara) -> None:
         self._model = model
@@ -108,6 +109,8 @@ class Pisco:
         question: str,
         latents: Latents,
         max_tokens: int = 128,
+        *,
+        texts: Sequence[str] = (),
         **sampling: Unpack[Sampling],
     ) -> str:
         """Answer a question from compressed documents (k, memory_tokens, hidden); see `Clara`.
@@ -115,27 +118,31 @@ class Pisco:
         Raises:
             PromptTooLong: Question, documents and answer exceed the window.
         """
-        return self._model.answer(question, latents, max_tokens, **sampling)
+        return self._model.answer(question, latents, max_tokens, texts=texts, **sampling)
 
     def stream_answer(
         self,
         question: str,
         latents: Latents,
         max_tokens: int = 128,
+        *,
+        texts: Sequence[str] = (),
         **sampling: Unpack[Sampling],
     ) -> Iterator[str]:
         """`answer` piece by piece, as the text becomes certain; errors are raised at once."""
-        return self._model.stream_answer(question, latents, max_tokens, **sampling)
+        return self._model.stream_answer(question, latents, max_tokens, texts=texts, **sampling)
 
     def stream_responses(
         self,
         question: str,
         latents: Latents,
         max_tokens: int = 128,
+        *,
+        texts: Sequence[str] = (),
         **sampling: Unpack[Sampling],
     ) -> Iterator[GenerationResponse]:
         """`answer` token by token: mlx-lm's responses, with token ids, counts and rates."""
-        return self._model.stream_responses(question, latents, max_tokens, **sampling)
+        return self._model.stream_responses(question, latents, max_tokens, texts=texts, **sampling)
 
     def documents_that_fit(self, question: str, max_tokens: int = 128) -> int:
         """Number of documents that `answer` can read with this question and room for its answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -156,11 +156,14 @@ def stream_answer(
     room = compressor.documents_that_fit(question, max_tokens)
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
+    stream: Callable[..., Iterator[str]] = compressor.stream_answer
+    if getattr(compressor, "takes_texts", False):
+        stream = partial(stream, texts=[hit.text for hit in hits])
     answers: list[str] = []
     passes = range(0, len(documents), room)
     for start in passes:
         batch = documents[start : start + room]
-        answer = partial(compressor.stream_answer, question, batch, max_tokens)
+        answer = partial(stream, question, batch, max_tokens)
         text = ""
         for piece in model_thread.stream(Priority.QUESTION, answer):
             text += piece

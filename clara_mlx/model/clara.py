@@ -120,6 +120,7 @@ class Clara:
     pooling: ClassVar[Literal["flat"]] = "flat"
     searches: ClassVar[bool] = True
     separators: ClassVar[int] = 1  # <SEP>
+    takes_texts: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -295,6 +296,8 @@ class Clara:
         question: str,
         latents: Latents,
         max_tokens: int = 128,
+        *,
+        texts: Sequence[str] = (),
         **sampling: Unpack[Sampling],
     ) -> str:
         """Answer a question from compressed documents, greedily unless sampling options are given.
@@ -303,29 +306,35 @@ class Clara:
             question: The question, which is never cut.
             latents: The documents' latents (k, memory_tokens, hidden), best document first.
             max_tokens: Tokens to generate at most; the answer ends earlier at ``</s>``.
+            texts: What the documents say, if it is at hand. Nothing of it is read: an answer that
+                copies from it takes fewer passes (`clara_mlx.model.lookup`).
             sampling: Options as mlx-lm names them, see `Sampling`.
 
         Raises:
             PromptTooLong: Question, documents and answer exceed the window; it says how many
                 documents would fit.
         """
-        return "".join(self.stream_answer(question, latents, max_tokens, **sampling))
+        return "".join(self.stream_answer(question, latents, max_tokens, texts=texts, **sampling))
 
     def stream_answer(
         self,
         question: str,
         latents: Latents,
         max_tokens: int = 128,
+        *,
+        texts: Sequence[str] = (),
         **sampling: Unpack[Sampling],
     ) -> Iterator[str]:
         """`answer` piece by piece, as the text becomes certain; errors are raised at once."""
-        return _texts(self.stream_responses(question, latents, max_tokens, **sampling))
+        return _texts(self.stream_responses(question, latents, max_tokens, texts=texts, **sampling))
 
     def stream_responses(
         self,
         question: str,
         latents: Latents,
         max_tokens: int = 128,
+        *,
+        texts: Sequence[str] = (),
         **sampling: Unpack[Sampling],
     ) -> Iterator[GenerationResponse]:
         """`answer` token by token: mlx-lm's responses, with token ids, counts and rates."""
@@ -334,7 +343,7 @@ class Clara:
         if len(question) > 4 * self.tokenizer.longest_token * window:  # as in _encoder_inputs
             raise PromptTooLong(window + 1, window, documents.shape[0], 0, exact=False)
         prompt = self.prompts.answer(question, documents.shape[0])
-        return self._generate(prompt, documents, max_tokens, sampling)
+        return self._generate(prompt, documents, max_tokens, sampling, texts)
 
     def documents_that_fit(self, question: str, max_tokens: int = 128) -> int:
         """Number of documents that `answer` can read with this question and room for its answer."""
@@ -358,14 +367,19 @@ class Clara:
         return "".join(_texts(self._generate(prompt, documents, max_tokens, sampling)))
 
     def _generate(
-        self, prompt: DecoderPrompt, documents: mx.array, max_tokens: int, sampling: Sampling
+        self,
+        prompt: DecoderPrompt,
+        documents: mx.array,
+        max_tokens: int,
+        sampling: Sampling,
+        texts: Sequence[str] = (),
     ) -> Iterator[GenerationResponse]:
         if max_tokens < 1:
             raise ClaraError(f"max_tokens must be at least 1, not {max_tokens}")
         if documents.shape[0] == 0:
             raise ClaraError("no latents were given, so there is nothing to answer from")
         self.prompts.check_window(prompt, max_tokens)
-        return self._decoder.stream(prompt, documents, max_tokens, sampling)
+        return self._decoder.stream(prompt, documents, max_tokens, sampling, texts)
 
 
 def _texts(responses: Iterator[GenerationResponse]) -> Iterator[str]:

@@ -54,19 +54,27 @@ class Decoder:
         return fill_slots(embeds, mx.array(sources(prompt)), latents) if prompt.slots else embeds
 
     def stream(
-        self, prompt: DecoderPrompt, latents: mx.array, max_tokens: int, sampling: Sampling
+        self,
+        prompt: DecoderPrompt,
+        latents: mx.array,
+        max_tokens: int,
+        sampling: Sampling,
+        texts: Sequence[str] = (),
     ) -> Iterator[GenerationResponse]:
         """mlx-lm's responses, one per token; their texts joined are the whole answer.
 
-        What all prompts of a kind begin with is read for the first of them only.
+        What all prompts of a kind begin with is read for the first of them only. Without sampling,
+        an answer that copies from ``texts`` takes fewer passes.
         """
         embeds = self.inputs_embeds(prompt, latents)
         # A repetition penalty counts the ids that mlx-lm reads, so it reads all of them.
         known = 0 if "repetition_penalty" in sampling else prompt.opening
         cache = self._openings.cache(prompt.ids[:known]) if known else None
-        responses = self._generator.stream(
-            prompt.ids[known:], embeds[known:], max_tokens, sampling, cache
-        )
+        given = prompt.ids[known:], embeds[known:], max_tokens
+        if texts and not sampling:
+            responses = self._generator.stream_copying(*given, texts, cache)
+        else:
+            responses = self._generator.stream(*given, sampling, cache)
         for response in responses:
             yield replace(response, prompt_tokens=len(prompt.ids))
 

@@ -9,10 +9,12 @@ from typing import Any, TypedDict
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import GenerationResponse, stream_generate
+from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 from mlx_lm.tokenizer_utils import StreamingDetokenizer, TokenizerWrapper
 from transformers import PreTrainedTokenizerFast
 
+from clara_mlx.model.lookup import DRAFTED, Lookup, Verifying
 from clara_mlx.model.tokenizer import TextTokenizer
 
 
@@ -48,9 +50,37 @@ class Generator:
 
     def __init__(self, network: nn.Module, tokenizer: TextTokenizer, stop_ids: list[int]) -> None:
         self._network = network
+        self._text_tokenizer = tokenizer
         # mlx-lm asks a Hugging Face tokenizer for its vocabulary; text is ours.
         wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer.full)
         self._tokenizer = TokenizerWrapper(wrapped, partial(Detokenizer, tokenizer), stop_ids)
+
+    def stream_copying(
+        self,
+        ids: Sequence[int],
+        embeddings: mx.array,
+        max_tokens: int,
+        texts: Sequence[str],
+        prompt_cache: list[Any] | None = None,
+    ) -> Iterator[GenerationResponse]:
+        """`stream` without sampling, faster where the answer copies from texts; see `lookup`.
+
+        The arguments are those of `stream`; the prompt's last position must be a token.
+        """
+        cache = prompt_cache or make_prompt_cache(self._network)
+        before = mx.array([list(ids[:-1])], mx.int32)
+        logits = self._network(before, cache=cache, input_embeddings=embeddings[None, :-1])
+        mx.eval([layer.state for layer in cache])  # but not the logits
+        lookup = Lookup(self._text_tokenizer.encode_batch(texts), logits.shape[-1])
+        yield from stream_generate(
+            Verifying(self._network, lookup),
+            self._tokenizer,
+            mx.array([ids[-1]]),
+            max_tokens=max_tokens,
+            draft_model=lookup,
+            num_draft_tokens=DRAFTED,
+            prompt_cache=[*cache, lookup],
+        )
 
     def stream(
         self,
