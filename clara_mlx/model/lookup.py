@@ -59,7 +59,8 @@ class Lookup(nn.Module):
     def __call__(self, inputs: mx.array, cache: Any = None) -> mx.array:
         """Logits (1, 1, vocabulary + 1) of the next draft for ids (1, length)."""
         if self._drafts is None:
-            self._seen += tuple(inputs[0].tolist())
+            new: Any = inputs[0].tolist()
+            self._seen += tuple(new)
             self._drafts, self._given = self._look_up(), 0
         else:  # its own last draft, which need not be computed to be known
             self._seen += (self._draft(self._given - 1),)
