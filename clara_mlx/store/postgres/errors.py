@@ -64,8 +64,10 @@ def translated(error: psycopg.Error, name: object) -> StoreError:
         return StorageFailed(
             f"{name}: the server's disk is full; nothing of this step was kept", transient=True
         )
-    if code in (_READ_ONLY, _NOT_ALLOWED):
+    if code == _READ_ONLY:
         return ReadOnly(f"{name}: it can't be written: {text}")
+    if code == _NOT_ALLOWED:
+        return ReadOnly(f"{name}: this role may not do that: {text}")
     if code.startswith(_IMPOSSIBLE):
         return StoreError(f"the memory can't do this: {text}")
     if is_lost(error):

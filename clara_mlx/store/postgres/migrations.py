@@ -19,6 +19,9 @@ SCHEMA = "clara_mlx"
 _LEAST_SERVER = 140000
 _LEAST_VECTOR = (0, 7)
 
+# What stores and compares vectors and bits: pgvector's name.
+_VECTOR = "vector"
+
 # The row of `meta` that says how many migrations a database has had.
 _FORMAT = "format"
 
@@ -165,8 +168,8 @@ def _make_vector(driver: Driver, schema: str, name: object) -> str:
     try:
         public = driver.execute("SELECT to_regnamespace('public') IS NOT NULL AS there").fetchone()
         where = "public" if public and public["there"] else schema
-        make = statements.SQL("CREATE EXTENSION vector SCHEMA {}")
-        driver.execute(make.format(statements.Identifier(where)))
+        make = statements.SQL("CREATE EXTENSION {} SCHEMA {}")
+        driver.execute(make.format(*map(statements.Identifier, (_VECTOR, where))))
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidSchemaName) as error:
         raise StorageFailed(
             f"{name}: it needs the extension vector, which this role may not create; have an "
@@ -184,15 +187,15 @@ def _make_vector(driver: Driver, schema: str, name: object) -> str:
 def _vector_schema(driver: Driver) -> str | None:
     row = driver.execute(
         "SELECT n.nspname AS name FROM pg_extension e JOIN pg_namespace n "
-        "ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+        "ON n.oid = e.extnamespace WHERE e.extname = $1",
+        (_VECTOR,),
     ).fetchone()
     return None if row is None else row["name"]
 
 
 def _check_vector(driver: Driver, name: object) -> None:
-    row = driver.execute(
-        "SELECT extversion AS version FROM pg_extension WHERE extname = 'vector'"
-    ).fetchone()
+    query = "SELECT extversion AS version FROM pg_extension WHERE extname = $1"
+    row = driver.execute(query, (_VECTOR,)).fetchone()
     assert row is not None
     version = tuple(int(part) for part in row["version"].split(".")[:2])
     if version < _LEAST_VECTOR:

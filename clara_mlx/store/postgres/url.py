@@ -27,11 +27,11 @@ def check_url(url: str) -> None:
     """
     try:
         parts = conninfo_to_dict(url)
-    except (ProgrammingError, UnicodeError) as error:  # their texts repeat pieces of the URL
+    except (ProgrammingError, UnicodeError):  # their texts repeat pieces of the URL
         raise StoreError(
             "this is no URL of a PostgreSQL database; one looks like this: "
             "postgresql://user@host:5432/database?sslmode=verify-full"
-        ) from error.with_traceback(None).__class__("not a connection URL")
+        ) from None
     if any(parts.get(name) for name in _SECRETS):
         shown = ", ".join(f"{name} {parts[name]}" for name in _SHOWN if parts.get(name))
         raise StoreError(f"the database's URL ({shown or 'it'}) has a password in it; {_INSTEAD}")

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from clara_mlx.errors import StorageFailed, StoreError
 from clara_mlx.store import filters, search
 from clara_mlx.store.originals import Originals
-from clara_mlx.store.store import Store
 from tests.support.sizes import sized
 
 
@@ -28,8 +27,6 @@ def remember(store: Originals, text: str, **options: Any) -> str:
 
 def found(store: Originals, query: str, k: int = 10, **where: Any) -> list[str]:
     """Handles that text search finds."""
-    if not isinstance(store, Store):
-        return [memory.handle for memory in store.memories(where or None)][:k]
     return [hit.handle for hit in search.search(store, None, None, query, k, where or None)]
 
 
@@ -222,8 +219,6 @@ def test_a_mistyped_filter_is_no_silence(
     store: Originals, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may be a key of metadata; but if nothing is found with it, that is said."""
-    if not isinstance(store, Store):
-        pytest.skip("a search says it")
     remember(store, "one text", session="a", metadata={"sources": "x"})
     assert found(store, "text", sources="x") and not found(store, "text", tool="pytest")
     assert not caplog.records
