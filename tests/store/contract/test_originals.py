@@ -214,7 +214,7 @@ def test_the_backlog(store: Originals) -> None:
 def test_what_is_leased_is_one_workers(opened: Callable[[], Originals]) -> None:
     one, other = opened().backlog, opened().backlog
     store = opened()
-    contents = [store.content_id(remember(store, f"text {i}")) for i in range(5)]
+    contents = [store.content_id(remember(store, f"text {i}")) for i in range(4)]
     first = one.lease("a", 10, 60)
     assert first == contents and other.lease("b", 10, 60) == []
     assert one.renew("a", 60)
