@@ -47,6 +47,7 @@ PANELS: dict[str, dict[str, tuple[str, ...]]] = {
             *("status", "verify", "vacuum", "compact"),
             *("export", "import", "forget", "undo"),
         ),
+        "move": ("move",),
     },
 }
 

@@ -260,20 +260,38 @@ class LatentTable:
             OtherModel: Another process has moved the file to another model.
         """
         blobs = self.codec.encode(latents)
-        crcs = [zlib.crc32(blob) for blob in blobs]
-        vectors = self.codec.pool(latents)
+        rows = list(zip(chunk_ids, blobs, digests or (None,) * len(blobs), strict=True))
+        self._put(rows, self.codec.pool(latents), done)
+
+    def put_blobs(
+        self, rows: Sequence[tuple[int, bytes, bytes | None]], done: Sequence[int] = ()
+    ) -> None:
+        """As `put`, of latents that another database has stored with the same codec.
+
+        Args:
+            rows: Each chunk with its blob and its digest.
+            done: The contents whose chunks all have latents now.
+        """
+        self._put(rows, self.codec.search_vectors([blob for _, blob, _ in rows]), done)
+
+    def _put(
+        self,
+        rows: Sequence[tuple[int, bytes, bytes | None]],
+        vectors: Floats,
+        done: Sequence[int],
+    ) -> None:
+        """Insert blobs of chunks with the sketches of ``vectors``, what a search compares."""
         epoch, sketcher = self.sketcher()
         sketches = sketcher.sketch(vectors)
-        rows = list(zip(chunk_ids, crcs, blobs, digests or (None,) * len(blobs), strict=True))
         with self.file.write() as connection:
             if self.state()[0] != epoch:  # another process has moved the mean
                 sketches = self.sketcher()[1].sketch(vectors)
             kept = []
-            for (chunk_id, crc, blob, digest), sketch in zip(rows, sketches, strict=True):
+            for (chunk_id, blob, digest), sketch in zip(rows, sketches, strict=True):
                 cursor = connection.execute(
                     "INSERT INTO latents (space_id, chunk_id, crc, data, digest) "
                     "SELECT ?, id, ?, ?, ? FROM chunks WHERE id = ? ON CONFLICT DO NOTHING",
-                    (self.id, crc, blob, digest, chunk_id),
+                    (self.id, zlib.crc32(blob), blob, digest, chunk_id),
                 )
                 if cursor.rowcount:
                     kept.append((chunk_id, sketch.tobytes()))

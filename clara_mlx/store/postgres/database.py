@@ -14,6 +14,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from clara_mlx.errors import Busy, Closed, ReadOnly, StorageFailed
 from clara_mlx.store.connection import Connection
+from clara_mlx.store.postgres import migrations
 from clara_mlx.store.postgres.dialect import POSTGRES
 from clara_mlx.store.postgres.errors import in_plain_words, is_lost, translated
 from clara_mlx.store.postgres.migrations import migrate
@@ -267,6 +268,18 @@ class PostgresDatabase(Database):
     def used_bytes(self) -> int:
         """As `size`: what is deleted is vacuumed at once, and used again."""
         return self.size()
+
+
+def is_made(url: str) -> bool:
+    """Whether a URL's database has a memory; none is made.
+
+    Raises:
+        StoreError: It can't be reached, or is another program's.
+    """
+    check_url(url)
+    parts = with_defaults(conninfo_to_dict(url))
+    with in_plain_words(url), psycopg.Connection[Row].connect(**parts, **CONNECTING) as driver:
+        return migrations.is_made(driver, url)
 
 
 _IDLE = psycopg.pq.TransactionStatus.IDLE

@@ -71,6 +71,11 @@ def migrate(driver: Driver, name: object) -> Place:
     return Place(schema, path, number["number"], _obstacle(driver, schema))
 
 
+def is_made(driver: Driver, name: object) -> bool:
+    """Whether the tables are there, in whatever format; none is made."""
+    return _version(driver, _schema(driver), name) > 0
+
+
 def _schema(driver: Driver) -> str:
     """The schema that the URL names, or ours."""
     row = driver.execute(
