@@ -290,9 +290,10 @@ def test_the_command(cli: Any, file: str, url: str) -> None:
     check = cli("move", "--from", file, "--to", url, "--check")
     assert "to be moved" in check.stdout and "24" in check.stdout
     assert json.loads(cli("move", "--from", file, "--to", url, "--json").stdout)["check"] is False
-    assert "read back from the target and are the same: 24" in cli(
-        "move", "--from", file, "--to", url
-    ).stdout
+    assert (
+        "read back from the target and are the same: 24"
+        in cli("move", "--from", file, "--to", url).stdout
+    )
     with closing(open_store(file)) as store:
         store.forget({"handle": f"m-0 {NAMES[0]}"})
         remember(store, "rewritten", 0)
