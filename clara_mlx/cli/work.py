@@ -57,6 +57,7 @@ def work(
     start_logging(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
+        # As it stays open, other commands borrow its model instead of opening their own.
         open_memory(db, model, compressor, lend=True) as memory,
         progress_bar("compressing texts") as progress,
     ):

@@ -14,7 +14,7 @@ import pytest
 from simulated_model import SimulatedModel, encoded
 from sizes import sized
 from team_process import Process
-from team_runs import compare_workers, kill
+from team_runs import compare_workers, kill, together
 
 from clara_mlx.compressors import registry
 from clara_mlx.errors import OtherModel
@@ -39,6 +39,19 @@ def test_nothing_is_lost_whoever_is_killed(postgres_url: str, tmp_path: Path) ->
     assert (figures["lost"], figures["errors"], figures["problems"]) == (0, {}, [])
     assert (figures["pending"], figures["given up"]) == (0, 0)
     assert figures["compressed"] == figures["chunks"] >= figures["acknowledged"]
+
+
+@pytest.mark.alone
+def test_many_at_once(postgres_url: str, tmp_path: Path) -> None:
+    seconds, writers, workers = sized((1, 1, 2), (60, 8, 3))
+    figures = together(
+        postgres_url, tmp_path, seconds, writers=writers, readers=writers, workers=workers
+    )
+    assert (figures["lost"], figures["errors"], figures["problems"]) == (0, {}, [])
+    assert figures["failed for a while"] == {}
+    assert figures["texts encoded more than once"] == 0
+    assert figures["texts encoded"] == figures["compressed"] == figures["chunks"]
+    assert figures["written"] and figures["reads"]
 
 
 @pytest.mark.alone
