@@ -80,6 +80,8 @@ def answer(result: dict[str, Any]) -> Figure:
     places = sorted({row["documents"] for row in result["answer"]})
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    panel.minorticks_off()
     panel.set_xticks(places, [str(place) for place in places])
     panel.set(xlabel="documents that are read", ylabel="ms to the first token")
     panel.grid(alpha=0.2)
@@ -110,8 +112,19 @@ def retrieval(rows: list[dict[str, Any]]) -> Figure:
 
 @as_svg
 def shares(passes: list[dict[str, Any]]) -> Figure:
-    """Percent of the limit that each pass reaches, whichever of the two bounds it."""
-    return _bars({row["pass"]: 100 * row["share_of_limit"] for row in passes}, "% of the limit")
+    """Percent of the limit that passes reach, whichever of the two bounds them.
+
+    Drawn are the longest chunks, the question, and what reads memories; the table has them all.
+    """
+    encoded = [row["pass"] for row in passes if row["pass"].endswith(" tokens")]
+    longest = max((name.split(" ")[-2] for name in encoded), key=int, default="")
+    drawn = {
+        row["pass"]: 100 * row["share_of_limit"]
+        for row in passes
+        if row["pass"] not in encoded or row["pass"].endswith(f" {longest} tokens")
+    }
+    read = {name: share for name, share in drawn.items() if not name.endswith(" as text")}
+    return _bars(read or drawn, "% of the limit")
 
 
 @as_svg
