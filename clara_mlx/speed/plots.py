@@ -158,7 +158,7 @@ def memory(result: dict[str, Any]) -> Figure:
     rows |= {
         "arrays, with all adapters": used["array_bytes_with_adapters"],
         "arrays, at most": used["peak_array_bytes"],
-        "the process, at most": used["peak_resident_bytes"],
+        "the process": used["resident_bytes"],
     }
     gigabytes = {name: number / 1e9 for name, number in rows.items()}
     return _bars(gigabytes, "GB", goal=MOST_GIGABYTES)

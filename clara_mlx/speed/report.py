@@ -117,8 +117,9 @@ def facts(result: dict[str, Any]) -> list[str]:
         f"matmul peak measured here: {result['matmul_flops'] / 1e12:.3g} TFLOP/s "
         f"({result['compute_dtype']} or the model's own weights, whichever is faster)",
         f"while it compressed and answered: {memory['array_bytes_with_adapters'] / 1e9:.3f} GB of "
-        f"arrays with all adapters, at most {memory['peak_array_bytes'] / 1e9:.3f} GB, and "
-        f"{memory['peak_resident_bytes'] / 1e9:.2f} GB resident",
+        f"arrays with all adapters, at most {memory['peak_array_bytes'] / 1e9:.3f} GB; the process "
+        f"had {memory['resident_bytes'] / 1e9:.2f} GB resident after it, and at most "
+        f"{memory['peak_resident_bytes'] / 1e9:.2f} GB before, the matrices of the limits included",
     ]
     for model in (result, *result["others"]):
         if query := model["query"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -151,8 +152,8 @@ def _measure_model(
     is_first: bool,
 ) -> dict[str, Any]:
     """Everything that is measured of one model, which is given back afterwards."""
+    gc.collect()  # a model's adapters and layers know each other
     mx.clear_cache()
-    mx.reset_peak_memory()
     clara = from_folder(folder)
     limit = clara.chunk_tokens
     too_long = [length for length in settings.lengths if length > limit]
@@ -186,6 +187,8 @@ def _measure_model(
     result["limits"] = steps.take(
         "limits", lambda: limits.measure_limits(clara, own, base, settings, steps.tick)
     )
+    mx.clear_cache()
+    mx.reset_peak_memory()  # the matrices of the limits are not the model's
     square = machine.matmul_flops(dtype)
     found = result["limits"]
     result["matmul_flops"] = max(square, found["flops"]) if found else square
@@ -204,6 +207,7 @@ def _measure_model(
     result["memory"] = {
         "array_bytes_with_adapters": mx.get_active_memory(),
         "peak_array_bytes": mx.get_peak_memory(),
+        "resident_bytes": machine.resident_bytes(),
         "peak_resident_bytes": machine.peak_resident_bytes(),
     }
     result["mlx_lm"] = steps.take(
