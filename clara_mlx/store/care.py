@@ -117,7 +117,7 @@ def _check_chunks(store: Originals, findings: Findings, progress: Progress | Non
         if content_id not in findings.damaged_contents and len(store.text(content_id)) != end:
             findings.problems.append(f"content {content_id}: its chunks do not cover its text")
     findings.checked["chunks"] = len(rows)
-    (indexed,) = store.read("SELECT count(*) FROM chunk_text")
+    (indexed,) = store.read(f"SELECT count(*) FROM {store.dialect.indexed_chunks}")
     if indexed[0] != len(rows):
         findings.problems.append(f"{len(rows)} chunks, but {indexed[0]} in the full-text index")
 

@@ -60,6 +60,9 @@ class Dialect(ABC):
 
     sketches: Sketches
 
+    #: The rows of the full-text index of chunks, one for each chunk.
+    indexed_chunks = "chunk_text"
+
     #: The columns by which a row of `days` is found again.
     days_key: str
 

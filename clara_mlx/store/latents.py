@@ -18,6 +18,7 @@ import numpy as np
 
 from clara_mlx.errors import OtherModel, StoreError
 from clara_mlx.store.codec import Codec
+from clara_mlx.store.connection import Connection
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import Database
@@ -39,6 +40,10 @@ _MEAN_BATCH = 64
 
 # Latents decoded at a time to remake sketches: bounds the memory.
 _SKETCH_BATCH = 256
+
+
+#: A chunk with its latents as bytes, and their digest.
+BlobRow = tuple[int, bytes, bytes | None]
 
 
 class LatentTable:
@@ -263,9 +268,7 @@ class LatentTable:
         rows = list(zip(chunk_ids, blobs, digests or (None,) * len(blobs), strict=True))
         self._put(rows, self.codec.pool(latents), done)
 
-    def put_blobs(
-        self, rows: Sequence[tuple[int, bytes, bytes | None]], done: Sequence[int] = ()
-    ) -> None:
+    def put_blobs(self, rows: Sequence[BlobRow], done: Sequence[int] = ()) -> None:
         """As `put`, of latents that another database has stored with the same codec.
 
         Args:
@@ -276,7 +279,7 @@ class LatentTable:
 
     def _put(
         self,
-        rows: Sequence[tuple[int, bytes, bytes | None]],
+        rows: Sequence[BlobRow],
         vectors: Floats,
         done: Sequence[int],
     ) -> None:
@@ -286,18 +289,28 @@ class LatentTable:
         with self.file.write() as connection:
             if self.state()[0] != epoch:  # another process has moved the mean
                 sketches = self.sketcher()[1].sketch(vectors)
-            kept = []
-            for (chunk_id, blob, digest), sketch in zip(rows, sketches, strict=True):
-                cursor = connection.execute(
-                    "INSERT INTO latents (space_id, chunk_id, crc, data, digest) "
-                    "SELECT ?, id, ?, ?, ? FROM chunks WHERE id = ? ON CONFLICT DO NOTHING",
-                    (self.id, zlib.crc32(blob), blob, digest, chunk_id),
-                )
-                if cursor.rowcount:
-                    kept.append((chunk_id, sketch.tobytes()))
+            new = self._insert(connection, rows)
+            kept = [
+                (row[0], sketch.tobytes())
+                for row, sketch in zip(rows, sketches, strict=True)
+                if row[0] in new
+            ]
             self.file.dialect.sketches.add(connection, self.id, kept)
             self.file.backlog_of(self.id).lift(connection, done)
         self._recentre_if_due()
+
+    def _insert(self, connection: Connection, rows: Sequence[BlobRow]) -> set[int]:
+        """Insert the latents of chunks that exist and have none; returns those chunks."""
+        new = set()
+        for chunk_id, blob, digest in rows:
+            cursor = connection.execute(
+                "INSERT INTO latents (space_id, chunk_id, crc, data, digest) "
+                "SELECT ?, id, ?, ?, ? FROM chunks WHERE id = ? ON CONFLICT DO NOTHING",
+                (self.id, zlib.crc32(blob), blob, digest, chunk_id),
+            )
+            if cursor.rowcount:
+                new.add(chunk_id)
+        return new
 
     def _recentre_if_due(self) -> None:
         """Remake all sketches if the latents have doubled and their mean has moved."""

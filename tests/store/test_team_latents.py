@@ -122,7 +122,8 @@ def test_an_index_is_made_once_there_are_many_and_finds_what_a_scan_finds(
             for query in x[:: COUNT // 20]
         ]
         assert np.mean(shares) > 0.95
-    assert index.misses(20) == []
+    assert near_sketches.missed(team, table.id, 20) == ([], 20)
+    assert team.damage(quick=False) == []
 
 
 @pytest.mark.usefixtures("index_from_100")
@@ -152,7 +153,7 @@ def test_the_index_is_asked_only_where_a_filter_lets_enough_through(
 def test_an_index_with_wrong_neighbours_is_noticed(
     team: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table, index = open_team(team)
+    table, _ = open_team(team)
     fill(team, table, clustered(120))
     scan = Sketches.scan
     monkeypatch.setattr(
@@ -160,7 +161,10 @@ def test_an_index_with_wrong_neighbours_is_noticed(
         "follow",
         lambda self, sketch, number, allowed: scan(self, sketch, 2 * number, allowed)[number:],
     )
-    assert len(index.misses(7)) == 7
+    chunks, checked = near_sketches.missed(team, table.id, 7)
+    assert len(chunks) == checked == 7
+    (problem,) = team.damage(quick=False)
+    assert f"REINDEX INDEX clara_mlx.sketches_{table.id}_near" in problem
 
 
 def test_others_write_while_the_sketches_are_remade(

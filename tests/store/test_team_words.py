@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clara_mlx.store import fulltext, search, terms, words
+from clara_mlx.store import care, fulltext, search, terms, words
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.postgres import vectors, word_search
 from clara_mlx.store.postgres.store import PostgresStore
@@ -146,6 +146,7 @@ def test_nothing_of_a_long_text_is_lost(team: PostgresStore, text: str) -> None:
     assert rows[1] == sum(len(column.split()) for column in columns)
     found = count(team, terms.word("needle"), Term(("needle", "in", "hay")), terms.word("lost"))
     assert found == [2, 1, 0]
+    assert care.verify(team).problems == []
 
 
 def test_words_in_a_row_are_found_wherever_a_long_text_is_divided(team: PostgresStore) -> None:

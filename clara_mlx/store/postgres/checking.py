@@ -32,11 +32,23 @@ SELECT checksum_failures FROM pg_stat_database
 WHERE datname = current_database() AND checksum_failures > 0
 """
 
+# Sketches of each model whose neighbours the index has to find.
+_CHECKED_SKETCHES = 32
+
 
 def damage(database: PostgresDatabase) -> list[str]:
     """What is wrong, a sentence each; nothing if all is well."""
+    from clara_mlx.store.postgres import near_sketches  # it brings in numpy
+
     schema = database.schema
     found = [str(row[0]) for row in database.read(_INVALID, (schema, schema))]
     for row in database.read(_CHECKSUMS):
         found.append(f"PostgreSQL: pages whose checksums were wrong: {row[0]}; see its log")
+    for row in database.read("SELECT id FROM spaces ORDER BY id"):
+        missed, checked = near_sketches.missed(database, row["id"], _CHECKED_SKETCHES)
+        if missed:
+            found.append(
+                f"the index of sketches does not find what is near {len(missed)} of {checked} "
+                f"sketches: REINDEX INDEX {schema}.sketches_{row['id']}_near"
+            )
     return found

@@ -22,6 +22,7 @@ class PostgresDialect(Dialect):
     """The words of PostgreSQL."""
 
     sketches = sketches
+    indexed_chunks = "chunk_text WHERE piece = 0"
 
     days_key = "key"
 

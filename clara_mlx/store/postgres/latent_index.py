@@ -94,28 +94,3 @@ class PostgresLatentIndex(LatentScores):
         # Asked of each chunk that the index comes to, not joined with all of them.
         condition = f"(SELECT TRUE {filters.CHUNKS} WHERE ch.id = s.chunk_id AND {wanted} LIMIT 1)"
         return Filter(condition, parameters, min(1.0, count / max(1, number)))
-
-    def misses(self, sample: int) -> list[int]:
-        """Of a sample of chunks, those that the index does not find by their own sketches.
-
-        Wrong neighbours have been reported of such indexes (pgvector's issue 972). The index is
-        asked for each sketch of the sample, and a scan for the distances that it should give.
-        """
-        if not self._of.has_index():
-            return []
-        epoch, _ = self._of.sketcher()
-        sketches = Sketches(self._of.database, self._of.id, self._of.sketch_bits, epoch)
-        missed = []
-        for id, sketch in self._of.sample(sample):
-            found = sketches.follow(sketch, _NEIGHBOURS_CHECKED, Filter())
-            right = sketches.scan(sketch, _NEIGHBOURS_CHECKED, Filter())
-            farthest = right[-1][1]
-            agreed = sum(distance <= farthest for _, distance in found)
-            if found[0][1] != right[0][1] or agreed < _LEAST_AGREEMENT * len(right):
-                missed.append(id)
-        return missed
-
-
-# Neighbours of each sketch that a check compares, and the share of them that an index has to find.
-_NEIGHBOURS_CHECKED = 50
-_LEAST_AGREEMENT = 0.8

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from clara_mlx.store import filters
+from clara_mlx.store.connection import Connection
 from clara_mlx.store.filters import Where
 from clara_mlx.store.hadamard import Floats
-from clara_mlx.store.latents import LatentTable
+from clara_mlx.store.latents import BlobRow, LatentTable
 from clara_mlx.store.postgres import sketch_indexing, sketches
 from clara_mlx.store.postgres.database import PostgresDatabase
-from clara_mlx.store.sketch import Bits, Sketcher
+from clara_mlx.store.sketch import Sketcher
 from clara_mlx.store.sketch_index import Ids
 
 #: Sketches up to which a scan of them is fast enough, so that they have no index.
@@ -61,11 +63,21 @@ class PostgresLatentTable(LatentTable):
         """Whether the sketches have an index that can be used."""
         return sketch_indexing.has_index(self.database, self.id)
 
-    def sample(self, number: int) -> list[tuple[int, Bits]]:
-        """So many chunks and their sketches, in no order."""
-        return sketch_indexing.sample(self.database, self.id, number)
-
     # -- writing ---------------------------------------------------------------------------------
+
+    def _insert(self, connection: Connection, rows: Sequence[BlobRow]) -> set[int]:
+        """Insert the latents of chunks that exist and have none, all at once."""
+        crcs = [zlib.crc32(blob) for _, blob, _ in rows]
+        ids, blobs, digests = zip(*rows, strict=True) if rows else ((), (), ())
+        added = connection.execute(
+            "INSERT INTO latents (space_id, chunk_id, crc, data, digest) "
+            "SELECT ?, ch.id, given.crc, given.data, given.digest "
+            "FROM unnest(?::bigint[], ?::bigint[], ?::bytea[], ?::bytea[]) "
+            "AS given (chunk_id, crc, data, digest) JOIN chunks ch ON ch.id = given.chunk_id "
+            "ON CONFLICT DO NOTHING RETURNING chunk_id",
+            (self.id, list(ids), crcs, list(blobs), list(digests)),
+        ).fetchall()
+        return {row[0] for row in added}
 
     def _recentre_if_due(self) -> None:
         """Remake all sketches if that is due, and index them once there are many."""

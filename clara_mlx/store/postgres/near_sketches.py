@@ -8,11 +8,13 @@ some: the more candidates it is asked for, the fewer. It is used where a scan wo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from clara_mlx.store.postgres import sketch_indexing
 from clara_mlx.store.postgres.database import PostgresDatabase
 from clara_mlx.store.postgres.sketches import bit_string
 from clara_mlx.store.sketch import Bits
@@ -36,6 +38,11 @@ _LOOKED_AT = 4
 
 # The fewest of those: pgvector's own default.
 _LEAST_LOOKED_AT = 20_000
+
+
+# Neighbours of a sketch that a check of the index compares, and the share that it has to find.
+_COMPARED = 50
+_LEAST_AGREEMENT = 0.8
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,33 @@ class Sketches:
         if not rows or rows[0]["epoch"] != self.epoch:
             raise OtherEpoch
         return [(row[0], row[1]) for row in rows if row[0] is not None]
+
+
+def missed(database: PostgresDatabase, space_id: int, number: int) -> tuple[list[int], int]:
+    """Of a sample of sketches, the chunks of those whose neighbours the index does not find.
+
+    Wrong neighbours have been reported of such indexes (pgvector's issue 972). The index is asked
+    for each sketch of the sample, and a scan for the distances that it should give.
+
+    Returns:
+        The chunks, and the size of the sample; 0 if there is no index.
+    """
+    rows = database.read("SELECT sketch_bits, epoch FROM spaces WHERE id = ?", (space_id,))
+    if not rows or not sketch_indexing.has_index(database, space_id):
+        return [], 0
+    sketches = Sketches(database, space_id, *rows[0])
+    sample = sketch_indexing.sample(database, space_id, number)
+    found = []
+    for id, sketch in sample:
+        with suppress(OtherEpoch):
+            by_index = sketches.follow(sketch, _COMPARED, Filter())
+            by_scan = sketches.scan(sketch, _COMPARED, Filter())
+            agreed = sum(distance <= by_scan[-1][1] for _, distance in by_index)
+            # That of the sketch itself comes first; a few of the others may be missing.
+            is_first = by_index[:1] and by_index[0][1] == by_scan[0][1]
+            if not is_first or agreed < _LEAST_AGREEMENT * len(by_scan):
+                found.append(id)
+    return found, len(sample)
 
 
 class ServerScan:
