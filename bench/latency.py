@@ -1,6 +1,6 @@
 """Measures what a request costs as its conversation grows: milliseconds of `prepare` and `observe`.
 
-    python bench/latency.py --trajectories FOLDER [--against CHECKOUT]
+    python bench/latency.py --trajectories FOLDER [--against CHECKOUT] [--db URL]
 
 A conversation is made of recorded runs of agents, one after the other; the format is described in
 README.md. It is sent as agents send theirs: whole, once for each answer, parsed anew each time. Of
@@ -9,6 +9,9 @@ Nothing is left out before them, so every compaction on the way took place. Ther
 is drafted ahead while a reasoner would answer (`Context.draft_blocks`) is counted as "meanwhile";
 with ``--no-pause`` it never is, as if the reasoner needed no time. Where others use the machine, it
 is the time of the processor that can be compared.
+
+With ``--db`` the same is measured with memories in schemas of a PostgreSQL database, in turns with
+files; the schemas are dropped afterwards. What each request asks of its memory is counted.
 
 With ``--against`` the same is measured with the code of another checkout, in turns with this one's,
 so that what else the machine does is the same for both. Results go to bench/results/latency.json.
@@ -24,8 +27,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -40,6 +44,8 @@ CHARACTERS_PER_TOKEN = 4
 # What is measured, in milliseconds. "processor" is what the thread computed for both, and does not
 # count what the machine did for others; "meanwhile" is what it did ahead before the next request.
 KINDS = ("prepare", "observe", "both", "processor", "meanwhile")
+# What is counted: the questions to the memory's database, and its transactions.
+COUNTS = ("reads", "writes")
 # Requests of a size: the last ones of a conversation whose history has no more tokens than that.
 REQUESTS = 60
 
@@ -56,6 +62,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=32_768)
     parser.add_argument("--conversations", type=int, default=3, help="each with its order of runs")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="code to compare with")
+    parser.add_argument("--db", metavar="URL", help="a PostgreSQL database to compare with files")
     parser.add_argument("--no-pause", action="store_true", help="nothing is drafted ahead")
     parser.add_argument("--output", type=Path, default=RESULTS / "latency.json")
     parser.add_argument("--one", type=int, metavar="SEED", help=argparse.SUPPRESS)
@@ -64,10 +71,12 @@ def main() -> None:
         print(json.dumps(measure(options.trajectories, options.one, options)))
         return
     checkouts = {"here": ROOT, **({"against": options.against} if options.against else {})}
-    taken: dict[str, list[Any]] = {name: [] for name in checkouts}
+    ways = [(name, checkout, None) for name, checkout in checkouts.items()]
+    ways += [("PostgreSQL", ROOT, options.db)] if options.db else []
+    taken: dict[str, list[Any]] = {name: [] for name, _, _ in ways}
     for seed in range(options.conversations):
-        for name, checkout in checkouts.items():
-            taken[name].append(measure_with(checkout, seed, options))
+        for name, checkout, db in ways:
+            taken[name].append(measure_with(checkout, seed, db, options))
     results = {
         "machine": machine.describe(),
         "load": os.getloadavg(),
@@ -83,11 +92,14 @@ def main() -> None:
     print(table(results))
 
 
-def measure_with(checkout: Path, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure_with(
+    checkout: Path, seed: int, db: str | None, options: argparse.Namespace
+) -> dict[str, Any]:
     """What `measure` gives with the code of a checkout, in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--one", str(seed)]
     command += ["--trajectories", str(options.trajectories), "--window", str(options.window)]
     command += ["--tokens", *map(str, options.tokens), *["--no-pause"] * options.no_pause]
+    command += ["--db", db] if db else []
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
@@ -99,19 +111,19 @@ def measure(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, A
     sizes = sorted(options.tokens)
     taken: dict[int, deque[dict[str, float]]] = {size: deque(maxlen=REQUESTS) for size in sizes}
     budget = Budget(options.window, options.window // 8)
-    with (
-        tempfile.TemporaryDirectory() as temporary,
-        Memory.open(Path(temporary) / "memory.db") as memory,
-    ):
+    with a_new_memory(options.db) as memory:
         context = Context(memory, budget=budget)
+        asked = count_questions(memory)
         for messages, tokens in requests(conversation(folder, seed)):
             if tokens > sizes[-1]:
                 break
+            asked.clear()
             begun, processor = time.perf_counter(), time.thread_time()
             context.observe(messages)
             observed = time.perf_counter()
             compacted = bool(context.prepare(messages).compacted)
             ended, computed = time.perf_counter(), time.thread_time() - processor
+            counts = {name: asked[name] for name in COUNTS}
             if not options.no_pause and hasattr(context, "draft_blocks"):
                 context.draft_blocks(session_of(messages))
             figures = {
@@ -121,11 +133,51 @@ def measure(folder: Path, seed: int, options: argparse.Namespace) -> dict[str, A
                 "processor": 1e3 * computed,
                 "meanwhile": 1e3 * (time.perf_counter() - ended),
                 "compacted": compacted,
+                **counts,
             }
             for size in sizes:
                 if tokens <= size:
                     taken[size].append(figures)
     return {str(size): list(of_size) for size, of_size in taken.items()}
+
+
+@contextmanager
+def a_new_memory(url: str | None) -> Iterator[Memory]:
+    """A memory with nothing in it: a file, or a schema of a database; it is dropped afterwards."""
+    if url is None:
+        with (
+            tempfile.TemporaryDirectory() as temporary,
+            Memory.open(Path(temporary) / "memory.db") as memory,
+        ):
+            yield memory
+        return
+    import psycopg
+
+    from clara_mlx.store.opening import DEFAULT_SCHEMA, beside
+
+    name = f"latency_{os.getpid()}"
+    try:
+        with Memory.open(beside(url, name)) as memory:
+            yield memory
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"DROP SCHEMA IF EXISTS {DEFAULT_SCHEMA}_{name} CASCADE")
+
+
+def count_questions(memory: Memory) -> Counter[str]:
+    """Counts what is asked of a memory's database from now on."""
+    asked: Counter[str] = Counter()
+    # Other checkouts may have more or fewer of these.
+    for kind, names in (("reads", ("read", "removals")), ("writes", ("write",))):
+        for name in names:
+            method = getattr(memory.file, name)
+
+            def counted(*given: Any, _kind: str = kind, _method: Any = method, **named: Any) -> Any:
+                asked[_kind] += 1
+                return _method(*given, **named)
+
+            setattr(memory.file, name, counted)
+    return asked
 
 
 def conversation(folder: Path, seed: int) -> list[Message]:
@@ -172,8 +224,8 @@ def spread(conversations: list[dict[str, Any]], size: str) -> dict[str, Any]:
                 "p95": round(quantiles(values, n=20)[-1], 2),
                 "most": round(max(values), 2),
             }
-            for name in KINDS
-            if (values := [one[name] for one in taken])
+            for name in (*KINDS, *COUNTS)
+            if (values := [one[name] for one in taken if name in one])
         },
     }
 
@@ -181,14 +233,14 @@ def spread(conversations: list[dict[str, Any]], size: str) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """The milliseconds as a table in Markdown: p50 / p95 of each kind."""
     lines = [
-        f"| tokens | code | requests | compactions | {' | '.join(KINDS)} |",
-        f"|{'---|' * (4 + len(KINDS))}",
+        f"| tokens | code | requests | compactions | {' | '.join((*KINDS, *COUNTS))} |",
+        f"|{'---|' * (4 + len(KINDS) + len(COUNTS))}",
     ]
     for code, sizes in results["milliseconds"].items():
         for size, figures in sizes.items():
             cells = [
                 f"{figures[name]['p50']} / {figures[name]['p95']}" if name in figures else "none"
-                for name in KINDS
+                for name in (*KINDS, *COUNTS)
             ]
             counts = f"{figures['requests']} | {figures.get('compactions', 0)}"
             lines.append(f"| {int(size):,} | {code} | {counts} | {' | '.join(cells)} |")
