@@ -94,19 +94,23 @@ def kept(memory: Memory) -> list[Any]:
     """What the memory's file keeps, but for times."""
     queries = (
         "SELECT handle, source, session, metadata FROM memories ORDER BY handle",
-        "SELECT hex(digest), kind, text, handle, body FROM blocks ORDER BY digest",
-        "SELECT hex(chain), part, hex(block), explains FROM edits ORDER BY chain, part",
-        "SELECT hex(sha256), kind, length FROM contents ORDER BY sha256",
+        "SELECT digest, kind, text, handle, body FROM blocks ORDER BY digest",
+        "SELECT chain, part, block, explains FROM edits ORDER BY chain, part",
+        "SELECT sha256, kind, length FROM contents ORDER BY sha256",
         "SELECT count(*) FROM chunks",
     )
     return [[tuple(row) for row in memory.file.read(query)] for query in queries]
 
 
 @pytest.mark.parametrize("counter", [None, Letters()], ids=["estimated", "counted"])
-def test_it_gives_the_same_bytes(tmp_path: Path, counter: Any) -> None:
+def test_it_gives_the_same_bytes(tmp_path: Path, postgres_url: str, counter: Any) -> None:
+    """Also if it has a team's database open, and the gateway a file."""
     results = []
-    for heavy in (NEAR, DISTANT):
-        (folder := tmp_path / str(heavy)).mkdir()
+    places: list[tuple[int, Path | str]] = [(NEAR, tmp_path / "a"), (DISTANT, tmp_path / "b")]
+    places += [(DISTANT, postgres_url)] if counter else []
+    for heavy, folder in places:
+        if isinstance(folder, Path):
+            folder.mkdir()
         upstream, other = Upstream(says("ok")), Upstream(says("seen"))
         with (
             upstream.running() as url,
@@ -122,12 +126,14 @@ def test_it_gives_the_same_bytes(tmp_path: Path, counter: Any) -> None:
         ):
             seen = talk(gate, upstream)
         bodies = [upstream.requests, other.requests]
-        with Memory.open(folder / "agent.db") as memory:  # all of it is remembered at the end
+        file = folder / "agent.db" if isinstance(folder, Path) else folder
+        with Memory.open(file) as memory:  # all of it is remembered at the end
             results.append([seen, bodies, kept(memory)])
-    near, distant = results
-    assert near[0] == distant[0]
-    assert near[1] == distant[1]
-    assert near[2] == distant[2]
+    near, *others = results
+    for distant in others:
+        assert near[0] == distant[0]
+        assert near[1] == distant[1]
+        assert near[2] == distant[2]
     statuses = [status for status, *_ in near[0]]
     assert statuses.count(200) > 10 and 400 in statuses
     assert any(int(headers.get("x-clara-compacted", 0)) for _, headers, _ in near[0])
