@@ -352,7 +352,9 @@ def test_pipes_that_break_are_quiet(tmp_path: Path) -> None:
         capture_output=True,
         check=True,
     )
-    assert done.stderr == b""
+    # A busy machine is told how far it has come.
+    said = [line for line in done.stderr.splitlines() if not line.startswith(b"remembering ")]
+    assert said == []
     assert done.stdout.split() == [b"y", b"300000"]
 
 
