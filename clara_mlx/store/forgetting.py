@@ -44,15 +44,24 @@ def _remove(file: Database, where: Mapping[str, Any], *, words: bool = True) -> 
     wanted, parameters = filters.condition(where, file.dialect)
     with file.write(alone=True) as connection:
         rows = connection.execute(
-            f"SELECT m.id, m.session FROM memories m WHERE {wanted}", parameters
+            f"SELECT m.id, m.session, m.content_id FROM memories m WHERE {wanted}", parameters
         ).fetchall()
         ids = [(row["id"],) for row in rows]
         connection.executemany("DELETE FROM memories WHERE id = ?", ids)
         _forget_sessions(connection, file.dialect, where, {row["session"] for row in rows})
-        orphans = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM memories)"
-        chunks = f"SELECT id FROM chunks WHERE content_id IN ({orphans})"
-        drop_sketches(connection, file.dialect, chunks)
-        connection.execute(f"DELETE FROM contents WHERE id IN ({orphans})")
+        orphans = [
+            row[0]
+            for row in connection.execute(
+                f"SELECT c.id FROM contents c WHERE {file.dialect.is_among('c.id')} "
+                "AND NOT EXISTS (SELECT 1 FROM memories m WHERE m.content_id = c.id)",
+                [file.dialect.many(sorted({row["content_id"] for row in rows}))],
+            ).fetchall()
+        ]
+        of_orphans = file.dialect.is_among("content_id"), [file.dialect.many(orphans)]
+        chunks = f"SELECT id FROM chunks WHERE {of_orphans[0]}"
+        drop_sketches(connection, file.dialect, chunks, of_orphans[1])
+        which = file.dialect.is_among("id")
+        connection.execute(f"DELETE FROM contents WHERE {which}", of_orphans[1])
         file.dialect.finish_removal(connection, words=words)
     file.removed += 1
     return len(ids)

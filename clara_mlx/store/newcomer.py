@@ -61,7 +61,7 @@ class Newcomer:
             prepare: Gives the compression, the data and the chunks of the content.
         """
         content_id = self.insert_content(connection, dialect, prepare)
-        self.insert_memory(connection, dialect, content_id)
+        dialect.insert_memory(connection, self.to_row(content_id))
 
     def insert_content(
         self,
@@ -89,11 +89,11 @@ class Newcomer:
         )
         return int(row["id"])
 
-    def insert_memory(self, connection: Connection, dialect: Dialect, content_id: int) -> None:
-        """Insert the memory of a content."""
+    def to_row(self, content_id: int) -> MemoryRow:
+        """The memory as a row, given its content."""
         described = descriptions.columns(self.source, self.metadata)
         about = self.source, self.session, self.created_at, self.metadata
-        dialect.insert_memory(connection, MemoryRow(self.handle, content_id, *about, described))
+        return MemoryRow(self.handle, content_id, *about, described)
 
     def content_id(self, connection: Connection) -> int | None:
         """The id of the same content, if the database has it."""

@@ -14,7 +14,7 @@ from clara_mlx.errors import NotFound, StoreError
 from clara_mlx.store import fields, filters, forgetting
 from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.connection import Connection
-from clara_mlx.store.dialect import ChunkRow
+from clara_mlx.store.dialect import ChunkRow, MemoryRow
 from clara_mlx.store.given import Given, new_memory
 from clara_mlx.store.newcomer import (
     Newcomer,
@@ -150,8 +150,8 @@ class Originals(Database):
             if not self.read(*newcomer.same_content()):
                 prepare()  # slow, so before the transaction, which holds up other writers
             with self.write() as connection:
-                self.check_new(connection, newcomer.handle)
-                newcomer.insert(connection, self.dialect, prepare)
+                content_id = newcomer.insert_content(connection, self.dialect, prepare)
+                self.insert_memories(connection, [newcomer.to_row(content_id)])
             return newcomer.handle
 
         if handle is not None:
@@ -176,7 +176,9 @@ class Originals(Database):
             for newcomer, one in zip(newcomers, many, strict=True):
                 self.let_wait(newcomer.to_record(one.original, one.spans))
             return
-        first = {newcomer.sha256: place for place, newcomer in reversed(list(enumerate(newcomers)))}
+        first: dict[str, int] = {}  # where each content is, the first time
+        for place, newcomer in enumerate(newcomers):
+            first.setdefault(newcomer.sha256, place)
 
         @cache
         def prepare(sha256: str) -> tuple[str, bytes, list[ChunkRow]]:
@@ -194,9 +196,18 @@ class Originals(Database):
                 )
                 for sha256 in self.dialect.in_common_order(first)
             }
-            for newcomer in newcomers:
-                self.check_new(connection, newcomer.handle)
-                newcomer.insert_memory(connection, self.dialect, content_ids[newcomer.sha256])
+            rows = [newcomer.to_row(content_ids[newcomer.sha256]) for newcomer in newcomers]
+            self.insert_memories(connection, rows)
+
+    def insert_memories(self, connection: Connection, rows: Sequence[MemoryRow]) -> None:
+        """Insert memories in their order, in a transaction.
+
+        Raises:
+            HandleTaken: There is one with the handle of one of them.
+        """
+        for row in rows:
+            self.check_new(connection, row.handle)
+            self.dialect.insert_memory(connection, row)
 
     def rechunk(self, content_id: int, spans: Iterable[Span]) -> None:
         """Cut a content into other chunks, which drops the latents of the old ones."""

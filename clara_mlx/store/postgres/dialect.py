@@ -85,18 +85,34 @@ class PostgresDialect(Dialect):
 
     def insert_memory(self, connection: Connection, row: MemoryRow) -> int:
         """Insert a memory with the words of its description; returns its id."""
-        id = connection.execute(
-            "INSERT INTO memories "
-            "(handle, content_id, source, session, created_at, metadata, about) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?::jsonb) RETURNING id",
+        return self.insert_memories(connection, [row])[0]
+
+    def insert_memories(self, connection: Connection, rows: Sequence[MemoryRow]) -> list[int]:
+        """Insert memories, whose ids grow in their order, by two statements; returns the ids."""
+        columns = [
             (
                 *(row.handle, row.content_id, row.source, row.session),
                 *(float(row.created_at), row.metadata, about(row.metadata)),
-            ),
-        ).fetchone()[0]
-        if row.described is not None:
-            _insert_words(connection, "memory_text", [(id, *row.described)])
-        return int(id)
+            )
+            for row in rows
+        ]
+        added = connection.execute(
+            "INSERT INTO memories "
+            "(handle, content_id, source, session, created_at, metadata, about) "
+            "SELECT handle, content_id, source, session, created_at, metadata, about::jsonb "
+            "FROM unnest(?::text[], ?::bigint[], ?::text[], ?::text[], ?::float8[], ?::text[], "
+            "?::text[]) WITH ORDINALITY AS given "
+            "(handle, content_id, source, session, created_at, metadata, about, place) "
+            "ORDER BY place RETURNING id",
+            [*map(list, zip(*columns, strict=True))],
+        ).fetchall()
+        ids = sorted(int(row["id"]) for row in added)
+        described = [
+            (id, *row.described) for id, row in zip(ids, rows, strict=True) if row.described
+        ]
+        if described:
+            _insert_words(connection, "memory_text", described)
+        return ids
 
     def insert_chunks(
         self, connection: Connection, content_id: int, rows: Sequence[ChunkRow]

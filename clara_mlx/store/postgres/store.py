@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from clara_mlx.errors import StoreError
 from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.connection import Connection
+from clara_mlx.store.dialect import MemoryRow
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.postgres import checking, moving, sweeping
 from clara_mlx.store.postgres.backlog import SharedBacklog, SpaceBacklog
@@ -50,6 +51,11 @@ class PostgresStore(Originals, PostgresDatabase):
             with suppress(StoreError):
                 found[row["id"]] = self._to_text(row)
         return found
+
+    def insert_memories(self, connection: Connection, rows: Sequence[MemoryRow]) -> None:
+        """Insert memories; a constraint finds the handles that are taken. See `Originals`."""
+        if rows:
+            self.dialect.insert_memories(connection, rows)
 
     def empty_traces(self) -> None:
         """Vacuum the tables from which something was removed; see `sweeping`."""

@@ -1,10 +1,11 @@
 """Cleaning up behind deleted rows, which PostgreSQL keeps on its pages until they are vacuumed.
 
-Nobody can read a deleted row by SQL. After a removal the tables are vacuumed at once, which takes
-the rows off their pages and their entries out of the indexes, as soon as no transaction that began
-before can still see them. `rewrite`, which `clara-mlx vacuum` runs, writes tables and indexes anew,
-so that their files have nothing of it. What the server's write-ahead log and its archives keep is
-the administrator's: see docs/TEAM.md.
+Nobody can read a deleted row by SQL. After a removal the tables are vacuumed at once, so that no
+entry of an index leads there, as soon as no transaction that began before can still see it. The
+bytes that this frees stay on their pages until others take their place, and GIN never drops a word
+from its keys; `rewrite`, which `clara-mlx vacuum` runs, writes tables and indexes anew, so that
+their files have nothing of it. What the server's write-ahead log and its archives keep is the
+administrator's: see docs/TEAM.md.
 """
 
 from __future__ import annotations

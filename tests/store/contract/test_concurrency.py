@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from clara_mlx.errors import NotFound, StoreError
@@ -48,12 +49,16 @@ def check(store: Originals, originals: dict[str, bytes]) -> None:
     assert store.backlog.count() == figures["contents"]
 
 
+def keep(stores: list[Originals], text: str, number: int) -> str:
+    return remember(stores[number % len(stores)], text)
+
+
 def test_the_same_content_at_once(opened: Callable[[], Originals]) -> None:
     stores = [opened() for _ in range(3)]
     for number in range(sized(5, 50)):
         text = f"the same text {number}\n" * 50
         before = stores[0].figures()["contents"]
-        handles = together(lambda i, text=text: remember(stores[i % 3], text))
+        handles = together(partial(keep, stores, text))
         assert len(set(handles)) == THREADS
         assert len({stores[0].content_id(handle) for handle in handles}) == 1
         assert stores[0].figures()["contents"] == before + 1

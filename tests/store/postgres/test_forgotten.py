@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -20,7 +21,7 @@ from clara_mlx.store.originals import Originals
 
 # Words that stand nowhere else; the texts are too short to be compressed, so they can be seen.
 SECRET = "zyxwsecretvutsr"
-NAMES = {
+NAMES: dict[str, Any] = {
     "handle": "handle-zyxwsecretvutsr",
     "source": "source zyxwsecretvutsr",
     "session": "session zyxwsecretvutsr",
@@ -97,7 +98,7 @@ def fill(memory: Memory, store: Originals) -> None:
     one = Round(
         at=1.0, session=NAMES["session"], project="/p", agent="a", api="chat", model="m",
         served_by="reasoner", number=0, seconds=1.0, tokens_in=9, tokens_sent=5,
-        cached_expected=0, cached_reported=None, completion_tokens=1, cache="new", why="",
+        cached_expected=0, cached_reported=None, completion_tokens=1, cache="first", why="",
         compacted=(NAMES["handle"],), reason="", before=None, after=None, lost=None,
         memory_calls=0, error=f"it said {SECRET}",
     )  # fmt: skip
