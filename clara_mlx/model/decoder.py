@@ -12,10 +12,16 @@ import mlx.nn as nn
 from mlx_lm.generate import GenerationResponse
 from mlx_lm.models.cache import make_prompt_cache
 
+from clara_mlx.model.encoder import is_plain
+from clara_mlx.model.exponentials import on_cpu
 from clara_mlx.model.generation import Generator, Sampling
 from clara_mlx.model.lora import Adapters
+from clara_mlx.model.packed import read_on
 from clara_mlx.model.prompts import DecoderPrompt
 from clara_mlx.model.tokenizer import TextTokenizer
+
+# Positions from which a pass is a prompt's, whose exponentials count on a CPU.
+_PROMPT = 16
 
 # Beginnings of prompts that are kept: one for each kind of prompt, and some room.
 _OPENINGS = 4
@@ -114,12 +120,18 @@ class _DecoderPass(nn.Module):
         super().__init__()  # type: ignore[no-untyped-call]
         self.base = base
         self._adapters = adapters
+        self._is_own = on_cpu() and is_plain(base)  # on a GPU, mlx-lm's pass is as fast
 
     def __call__(
         self, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None
     ) -> mx.array:
         with self._adapters.use("decoder"):
-            return self.base(inputs, cache, input_embeddings)
+            h = input_embeddings
+            count = inputs.shape[1] if h is None else h.shape[1]
+            if cache is None or count < _PROMPT or not self._is_own:
+                return self.base(inputs, cache, h)
+            h = self.base.model.embed_tokens(inputs) if h is None else h
+            return self.base.lm_head(read_on(self.base, h, cache))
 
     @property
     def layers(self) -> list[nn.Module]:

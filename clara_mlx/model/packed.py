@@ -79,6 +79,34 @@ def encode_packed(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int
     return states if order == sorted(order) else states[mx.argsort(mx.array(order))]
 
 
+def read_on(model: Any, h: mx.array, caches: Sequence[Any]) -> mx.array:
+    """States after the final norm at positions that follow what has been read before.
+
+    It is the decoder's pass for a model that `is_plain`, with this module's attention and MLP.
+
+    Args:
+        model: The base, an mlx-lm model, whose adapter is active.
+        h: Embeddings of the positions (1, count, hidden).
+        caches: mlx-lm's caches, one for each layer, with what has been read; these positions are
+            added to them.
+
+    Returns:
+        (1, count, hidden), not yet evaluated.
+    """
+    for layer, cache in zip(model.model.layers, caches, strict=True):
+        attention = layer.self_attn
+        normed = layer.input_layernorm(h)
+        q = _heads(attention, "q_norm", attention.q_proj(normed), attention.n_heads)
+        k = _heads(attention, "k_norm", attention.k_proj(normed), attention.n_kv_heads)
+        v = _heads(attention, None, attention.v_proj(normed), attention.n_kv_heads)
+        q = attention.rope(q, offset=cache.offset)
+        k, v = cache.update_and_fetch(attention.rope(k, offset=cache.offset), v)
+        h = h + attention.o_proj(_rows(attend(q, k, v, attention.scale)))
+        h = h + _mlp(layer, h)
+    states: mx.array = model.model.norm(h)
+    return states
+
+
 def _groups(lengths: Sequence[int]) -> list[_Group]:
     """Inputs with sorted lengths in groups; those of each need about the same padded length."""
     groups = []

@@ -10,9 +10,11 @@ import mlx.core as mx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm.models.cache import make_prompt_cache
 
 from clara_mlx import Clara
 from clara_mlx.errors import ClaraError
+from clara_mlx.model import decoder
 from clara_mlx.model.generation import Detokenizer
 from clara_mlx.model.tokenizer import TextTokenizer
 
@@ -66,18 +68,17 @@ def test_sampling_options_are_mlx_lms(model: Clara, latents: mx.array) -> None:
 
 
 class Calls:
-    """Positions of each pass that a model's decoder makes."""
+    """Positions of each pass that decoders make."""
 
-    def __init__(self, model: Clara, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.positions: list[int] = []
-        base = type(model.network)
-        run = base.__call__
+        run = decoder._DecoderPass.__call__
 
         def count(network: Any, inputs: mx.array, *rest: Any, **named: Any) -> Any:
             self.positions.append(inputs.shape[1])
             return run(network, inputs, *rest, **named)
 
-        monkeypatch.setattr(base, "__call__", count)
+        monkeypatch.setattr(decoder._DecoderPass, "__call__", count)
 
     def take(self) -> list[int]:
         """The positions of the passes since the last call of this."""
@@ -99,7 +100,7 @@ def test_what_all_prompts_begin_with_is_read_once(
     opening, whole = prompt.opening, len(prompt.ids)
     assert opening == prompt.slots[0] > 20
     assert model.prompts.answer("Another?", 5).ids[:opening] == prompt.ids[:opening]
-    calls = Calls(model, monkeypatch)
+    calls = Calls(monkeypatch)
     first = list(model.stream_responses(QUESTION, latents, 3))
     assert calls.take() == [opening, whole - opening - 1, 1, 1, 1]
     again = list(model.stream_responses(QUESTION, latents, 3))
@@ -115,7 +116,7 @@ def test_what_all_prompts_begin_with_is_read_once(
 def test_no_pass_is_made_for_a_token_that_nobody_sees(
     model: Clara, latents: mx.array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = Calls(model, monkeypatch)
+    calls = Calls(monkeypatch)
     for budget in (1, 2, 9):
         calls.take()
         tokens = [r.token for r in model.stream_responses(QUESTION, latents, budget)]
@@ -145,6 +146,18 @@ def test_a_repetition_penalty_counts_the_whole_prompt(model: Clara, latents: mx.
     fresh.answer(QUESTION, latents, max_tokens=1)  # now the beginning is known
     again = [r.token for r in fresh.stream_responses(QUESTION, latents, 8, **sampling)]
     assert again == wanted
+
+
+def test_the_pass_is_mlx_lms_own_but_for_rounding(model: Clara) -> None:
+    ids = mx.array([model.prompts.answer(QUESTION, 1).ids])
+    own, plain = make_prompt_cache(model.network), make_prompt_cache(model.network)
+    network = decoder._DecoderPass(model.network, model.lora)
+    for start, end in ((0, 40), (40, 47), (47, 48), (48, ids.shape[1])):  # as prompts are read
+        logits = network(ids[:, start:end], own)
+        with model.lora.use("decoder"):
+            wanted = model.network(ids[:, start:end], plain)
+        assert logits.shape == wanted.shape
+        assert mx.abs(logits - wanted).max().item() < 1e-4
 
 
 def test_paraphrase_takes_them_too(model: Clara, latents: mx.array) -> None:

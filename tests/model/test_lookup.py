@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clara_mlx import Clara
+from clara_mlx.model import decoder
 from clara_mlx.model.lookup import DRAFTED, Lookup
 
 VOCABULARY = 50
@@ -114,14 +115,13 @@ def test_a_copy_takes_fewer_passes(
     plain = list(model.stream_responses(question, latents, 24))
     whole = "".join(response.text for response in plain)
     passes = []
-    base = type(model.network)
-    run = base.__call__
+    run = decoder._DecoderPass.__call__
 
     def count(network: Any, inputs: mx.array, *rest: Any, **named: Any) -> Any:
         passes.append(inputs.shape[1])
         return run(network, inputs, *rest, **named)
 
-    monkeypatch.setattr(base, "__call__", count)
+    monkeypatch.setattr(decoder._DecoderPass, "__call__", count)
     copied = list(model.stream_responses(question, latents, 24, texts=[whole]))
     assert [r.token for r in copied] == [r.token for r in plain]
     assert "".join(response.text for response in copied) == whole
