@@ -330,7 +330,8 @@ def recompress(
     `clara-mlx recompress --model clara-7b-q4`
 
     Originals, handles and text search can be used in the meantime. It can be interrupted; the next
-    run, or `clara-mlx flush`, continues it.
+    run, or `clara-mlx flush`, continues it. In a team's database the old model answers until all is
+    compressed again, and `clara-mlx work` with the new one helps on other machines.
     """
     require_compressor(model, compressor, "recompressing")
     with (

@@ -13,18 +13,23 @@ from clara_mlx.store.connection import Connection
 from clara_mlx.store.protocol import Database
 from clara_mlx.store.spaces import Move
 
-# A row if there are two spaces, and the second one lacks nothing but what was given up.
-_COMPLETE = (
-    "SELECT 1 WHERE (SELECT count(*) FROM spaces) = 2 "
-    "AND NOT EXISTS (SELECT 1 FROM pending_next WHERE attempts < ?)"
+# Latents that one transaction deletes.
+_DELETED_TOGETHER = 1_000
+
+# The old space, if there are two and the second one lacks nothing but what was given up.
+_COMPLETED = (
+    "SELECT min(id) AS id FROM spaces WHERE (SELECT count(*) FROM spaces) = 2 "
+    "AND NOT EXISTS (SELECT 1 FROM pending_next WHERE attempts < ?) HAVING count(*) > 0"
 )
 
 
 def prepare(database: Database, connection: Connection) -> None:
     """Put all contents into the backlog of a new space, in the transaction that makes it.
 
-    The unfinished space of an earlier move, to yet another model, is dropped.
+    The unfinished space of an earlier move, to yet another model, is dropped; one that is complete
+    takes its place first.
     """
+    _switch(database, connection)
     for row in connection.execute("SELECT id FROM spaces ORDER BY id OFFSET 1").fetchall():
         _drop(database, connection, row["id"])
     connection.execute("DELETE FROM pending_next")
@@ -43,18 +48,32 @@ def find(database: Database) -> Move | None:
 def finish(database: Database) -> bool:
     """Let the new space take the place of the old one if it is complete; false if it is not.
 
-    Contents that were given up don't hold it up; they are in its backlog afterwards.
+    Contents that were given up don't hold it up; they are in its backlog afterwards. The old
+    latents are deleted a part at a time first, so that this holds up nobody; from then on, whoever
+    still has the old model open finds by words.
     """
-    if not database.read(_COMPLETE, (MOST_ATTEMPTS,)):
+    while old := database.read(_COMPLETED, (MOST_ATTEMPTS,)):
+        with database.write() as connection:
+            deleted = connection.execute(
+                "DELETE FROM latents WHERE id IN (SELECT id FROM latents WHERE space_id = ? "
+                f"AND EXISTS ({_COMPLETED}) LIMIT ? FOR UPDATE SKIP LOCKED)",
+                (old[0]["id"], MOST_ATTEMPTS, _DELETED_TOGETHER),
+            ).rowcount
+        if not deleted:
+            with database.write(alone=True) as connection:
+                return _switch(database, connection)
+    return False
+
+
+def _switch(database: Database, connection: Connection) -> bool:
+    """Drop the old space if the new one is complete, which is the first one then."""
+    old = connection.execute(_COMPLETED, (MOST_ATTEMPTS,)).fetchone()
+    if old is None:
         return False
-    with database.write(alone=True) as connection:
-        if not connection.execute(_COMPLETE, (MOST_ATTEMPTS,)).fetchone():
-            return False
-        (old,) = connection.execute("SELECT min(id) FROM spaces").fetchall()
-        _drop(database, connection, old[0])
-        connection.execute("DELETE FROM pending")
-        connection.execute("INSERT INTO pending SELECT * FROM pending_next")
-        connection.execute("DELETE FROM pending_next")
+    _drop(database, connection, old["id"])
+    connection.execute("DELETE FROM pending")
+    connection.execute("INSERT INTO pending SELECT * FROM pending_next")
+    connection.execute("DELETE FROM pending_next")
     return True
 
 
