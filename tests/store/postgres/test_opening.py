@@ -19,6 +19,7 @@ import pytest
 from clara_mlx.errors import Busy, Closed, ReadOnly, StorageFailed, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.store.opening import open_store
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.postgres import migrations
 from clara_mlx.store.postgres.rows import escape, unescape
 
@@ -312,3 +313,39 @@ def test_the_url_has_a_short_name(postgres_url: str) -> None:
     assert store.path.name == urlsplit(postgres_url).path[1:]
     assert store.path.name not in parse_qs(urlsplit(postgres_url).query)
     store.close()
+
+
+def test_an_older_database_is_brought_up_to_date_once(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Memory.open(postgres_url) as memory:
+        handle = memory.remember("from before")
+    newer = (*migrations.MIGRATIONS, "CREATE TABLE added (a int); INSERT INTO added VALUES (1)")
+    monkeypatch.setattr(migrations, "MIGRATIONS", newer)
+    stores: list[Originals] = []
+    threads = [
+        threading.Thread(target=lambda: stores.append(open_store(postgres_url))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [store.original(handle) for store in stores] == [(b"from before", "text")] * 4
+    assert stores[0].read("SELECT count(*) FROM added")[0][0] == 1
+    for store in stores:
+        store.close()
+    monkeypatch.setattr(migrations, "MIGRATIONS", newer[:-1])
+    with pytest.raises(StoreError, match="update clara-mlx"):
+        open_store(postgres_url)
+
+
+def test_an_upgrade_that_fails_changes_nothing(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = (*migrations.MIGRATIONS, "CREATE TABLE added (a int); SELECT nothing FROM nowhere")
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "MIGRATIONS", broken)
+        with pytest.raises(StorageFailed, match='"nowhere" does not exist'):
+            open_store(postgres_url)
+    with Memory.open(postgres_url) as memory:
+        assert memory.has(memory.remember("as before"))
