@@ -91,7 +91,7 @@ class Memory(Exports, Listings, Working):
             codec: The format in which new latents are stored: ``int8``, ``fp16`` or ``int4``.
             floor: Least centred cosine of what `ask` reads; default: see `asking.relevant`.
             most_bytes: Size of the file's used pages above which the oldest memories are
-                forgotten; None keeps everything.
+                forgotten; None keeps everything. A team's database has no such limit.
             compress: Whether to work through the backlog in the background.
             model_thread: The `model_thread` of a memory with the same compressor, which then
                 serves both and ends with that one; close this one first.
@@ -104,7 +104,7 @@ class Memory(Exports, Listings, Working):
             StoreError: The file can't be opened.
         """
         if most_bytes is not None:
-            fields.check_number("most_bytes", most_bytes)
+            care.check_limit(path, most_bytes)
         store = open_store(path)
         try:
             memory = cls(store, compressor, codec, floor, most_bytes, model_thread)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clara_mlx.errors import ClaraError, Progress, StoreError
 from clara_mlx.store import fields, salvage
+from clara_mlx.store.opening import is_url
 from clara_mlx.store.originals import Originals
 
 if TYPE_CHECKING:  # numpy is not needed before there is something to check
@@ -232,6 +233,21 @@ def vacuum(store: Originals) -> tuple[int, int]:
 
 
 # -- size ----------------------------------------------------------------------------------------
+
+
+def check_limit(place: object, most_bytes: int) -> None:
+    """Check a size that a memory is to be kept within.
+
+    Raises:
+        StoreError: It is no such number; or the memory is a team's, whose oldest memories one of
+            those who share it must not forget for all.
+    """
+    fields.check_number("most_bytes", most_bytes)
+    if is_url(place):
+        raise StoreError(
+            "most_bytes is for a file: a team's database would lose what others remember; forget "
+            "what is old with `clara-mlx forget --before TIME`"
+        )
 
 
 def evict(store: Originals, most_bytes: int) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from memory_worker import remember
@@ -12,15 +13,10 @@ from memory_worker import remember
 from clara_mlx.errors import StoreError
 from clara_mlx.store import ledger, sums
 from clara_mlx.store.ledger import Round
-from clara_mlx.store.store import Store
+from clara_mlx.store.originals import Originals
 
 NOON = datetime(2026, 11, 30, 12).timestamp()
 DAY = 86_400.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "m.db")
 
 
 def a_round(session: str = "s1", at: float = NOON, **given: object) -> Round:
@@ -28,7 +24,10 @@ def a_round(session: str = "s1", at: float = NOON, **given: object) -> Round:
     return Round(at=at, session=session, **values)  # type: ignore[arg-type]
 
 
-def test_a_round_is_read_as_it_was_written_also_by_another_process(store: Store) -> None:
+def test_a_round_is_read_as_it_was_written_also_by_another_process(
+    opened: Callable[[], Originals],
+) -> None:
+    store = opened()
     one = a_round(
         project="/p",
         agent="claude-cli",
@@ -50,12 +49,12 @@ def test_a_round_is_read_as_it_was_written_also_by_another_process(store: Store)
         asked=(("m-1", "expand"),),
     )
     ledger.write(store, [one])
-    (read,) = sums.rounds(Store(store.path))
+    (read,) = sums.rounds(opened())
     assert read == one
     assert (read.cached, read.prefilled, read.is_estimated) == (250, 150, False)
 
 
-def test_sums_by_every_key_are_those_of_the_rounds(store: Store) -> None:
+def test_sums_by_every_key_are_those_of_the_rounds(store: Originals) -> None:
     rounds = [
         a_round(),
         a_round(number=1, cached_reported=100, memory_calls=1),
@@ -86,7 +85,7 @@ def test_sums_by_every_key_are_those_of_the_rounds(store: Store) -> None:
     assert next((row.day, row.agent, row.session) for row in by_both) == ("2026-11-30", "", None)
 
 
-def test_sums_can_be_filtered_sorted_and_paged(store: Store) -> None:
+def test_sums_can_be_filtered_sorted_and_paged(store: Originals) -> None:
     ledger.write(
         store,
         [a_round(f"s{i}", NOON + i * DAY, tokens_in=100 - i, agent=f"a{i}") for i in range(5)],
@@ -107,7 +106,7 @@ def test_sums_can_be_filtered_sorted_and_paged(store: Store) -> None:
             sums.sums(store, where={wrong: 1})
 
 
-def test_rounds_are_paged_and_found_by_what_they_did_with_a_memory(store: Store) -> None:
+def test_rounds_are_paged_and_found_by_what_they_did_with_a_memory(store: Originals) -> None:
     handle = remember(store, "an output", session="s1")
     ledger.write(store, [a_round(at=NOON + i) for i in range(5)])
     ledger.write(store, [a_round(compacted=(handle,)), a_round(asked=((handle, "expand"),))])
@@ -123,7 +122,7 @@ def test_rounds_are_paged_and_found_by_what_they_did_with_a_memory(store: Store)
 
 
 def test_it_grows_no_further_than_its_bounds_and_the_sums_stay(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Originals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "MOST_ROUNDS", 20)
     monkeypatch.setattr(ledger, "MOST_SUMS", 10)
@@ -144,7 +143,7 @@ def test_it_grows_no_further_than_its_bounds_and_the_sums_stay(
 
 
 def test_names_that_others_think_of_are_bounded_too(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Originals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "MOST_SUMS", 10)
     monkeypatch.setattr(ledger, "_SLACK", 2)
@@ -156,7 +155,7 @@ def test_names_that_others_think_of_are_bounded_too(
     assert (all_.rounds, all_.tokens_in) == (60, 60_000)
 
 
-def test_a_forgotten_session_leaves_its_figures_without_its_name(store: Store) -> None:
+def test_a_forgotten_session_leaves_its_figures_without_its_name(store: Originals) -> None:
     handle = remember(store, "one", session="s1")
     other = remember(store, "two", session="s1")
     ledger.write(store, [a_round(compacted=(handle,)), a_round("s2"), a_round("s3")])
@@ -173,10 +172,38 @@ def test_a_forgotten_session_leaves_its_figures_without_its_name(store: Store) -
 
 
 @pytest.mark.alone
-def test_a_batch_is_cheap_and_nothing_of_a_failed_one_is_kept(store: Store) -> None:
+def test_a_batch_is_cheap_and_nothing_of_a_failed_one_is_kept(store: Originals) -> None:
     with pytest.raises(StoreError):
         ledger.write(store, [a_round(), a_round(tokens_in=2**70)])
     assert sums.rounds(store) == []
     begun = time.perf_counter()
     ledger.write(store, [a_round(f"s{i % 7}", NOON + i) for i in range(300)])
     assert time.perf_counter() - begun < 3  # 0.04 s on an idle core
+
+
+def test_nothing_is_lost_among_gateways_that_count_and_forget_at_once(
+    opened: Callable[[], Originals],
+) -> None:
+    gateways = [opened() for _ in range(4)]
+    errors: list[Exception] = []
+
+    def count(number: int) -> None:
+        try:
+            for step in range(12):
+                rounds = [a_round(f"s{(number + step + i) % 3}", tokens_in=1) for i in range(3)]
+                ledger.write(gateways[number], rounds)
+                if step % 4 == number:
+                    gateways[number].forget({"session": f"s{number % 3}"})
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=count, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    (total,) = sums.sums(gateways[0])
+    assert (total.requests, total.tokens_in) == (144, 144)
+    assert sum(one.tokens_in for one in sums.sums(gateways[0], ["session"])) == 144
+    assert len(sums.rounds(gateways[0], most=1_000)) == 144
