@@ -13,14 +13,14 @@ _DAYS = 800
 
 def local_date(seconds: str) -> str:
     """The date of a time in seconds since 1970, as SQL of PostgreSQL that needs no time zone."""
-    offset = _offset(seconds, int(time.time()) // _DAY)
+    offset = _offset(seconds, int(time.time()) // _DAY, (*time.tzname, time.timezone))
     local = f"to_timestamp({seconds} + {offset}) AT TIME ZONE 'UTC'"
     return f"to_char({local}, 'YYYY-MM-DD')"
 
 
 @lru_cache(maxsize=64)
-def _offset(seconds: str, today: int) -> str:
-    """The seconds that the clock here was ahead of UTC at a time."""
+def _offset(seconds: str, today: int, zone: tuple[object, ...]) -> str:
+    """The seconds that the clock here was ahead of UTC at a time, in the zone that it is set to."""
     first, last = _DAY * (today - _DAYS), _DAY * (today + 2)
     changes: list[tuple[int, int]] = []  # until when, and what it was ahead
     for start in range(first, last, _DAY):
