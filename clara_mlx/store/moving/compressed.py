@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clara_mlx.errors import Progress
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.moving.tally import Both, Counts, marks, pages
 from clara_mlx.store.shortened import ShortenedTable
@@ -25,7 +26,7 @@ class _Made:
     digest: bytes | None
 
 
-def move_latents(both: Both) -> None:
+def move_latents(both: Both, progress: Progress | None) -> None:
     """Move the latents of the source's model, if the target has none or the same model's."""
     space = next(iter(both.source.read("SELECT * FROM spaces ORDER BY id")), None)
     if space is None:
@@ -48,6 +49,10 @@ def move_latents(both: Both) -> None:
         )
     counts = both.tally.of("latents")
     source = f"{_JOINED.format('latents')} WHERE x.space_id = {int(space['id'])}"
+    (total,) = both.source.read("SELECT count(*) FROM latents WHERE space_id = ?", (space["id"],))[
+        0
+    ]
+    done = 0
     for page in pages(both.source, _PLACED, source, "x.id", 0):
         present = table.present if table else _none_of
         made = _read(both, counts, "latents", "digest", _wanted(both, counts, page, present))
@@ -55,6 +60,9 @@ def move_latents(both: Both) -> None:
         if both.writes and table and made:
             rows = [(one.chunk_id or 0, one.data, one.digest) for one in made]
             table.put_blobs(rows, _completed(both, "latents", "space_id", table.id, rows))
+        done += len(page)
+        if progress:
+            progress(min(done, total), total, "latents")
     if both.writes and table:  # what has no chunks needs no latents
         empty = "SELECT id FROM contents WHERE id NOT IN (SELECT content_id FROM chunks)"
         with both.target.write() as connection:

@@ -12,7 +12,7 @@ from clara_mlx.errors import NotFound, Progress, StoreError
 from clara_mlx.store import fields
 from clara_mlx.store.dialect import ChunkRow
 from clara_mlx.store.given import new_memory
-from clara_mlx.store.moving.tally import Both, marks, pages
+from clara_mlx.store.moving.tally import PAGE, Both, marks, pages
 from clara_mlx.store.newcomer import Newcomer, chunk_rows, compress, text_of
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import HandleTaken
@@ -172,18 +172,19 @@ def _prepared(
 def same_memories(both: Both, handles: Collection[str]) -> set[str]:
     """Those of some handles that mean the same original in both databases."""
 
-    def read(file: Originals) -> dict[str, tuple[str, bytes]]:
+    def read(file: Originals, some: list[str]) -> set[tuple[str, str, bytes]]:
         rows = file.read(
-            f"SELECT m.handle, c.kind, c.sha256 FROM {_JOINED} WHERE m.handle IN {marks(names)}",
-            names,
+            f"SELECT m.handle, c.kind, c.sha256 FROM {_JOINED} WHERE m.handle IN {marks(some)}",
+            some,
         )
-        return {row["handle"]: (row["kind"], row["sha256"]) for row in rows}
+        return {tuple(row) for row in rows}
 
-    names = list(handles)
-    if not names:
-        return set()
-    ours, theirs = read(both.source), read(both.target)
-    return {name for name in ours if ours[name] == theirs.get(name)}
+    same: set[str] = set()
+    names = list(handles)  # those of some blocks can be many
+    for start in range(0, len(names), PAGE):
+        some = names[start : start + PAGE]
+        same |= {row[0] for row in read(both.source, some) & read(both.target, some)}
+    return same
 
 
 def read_back(both: Both, progress: Progress | None) -> int:

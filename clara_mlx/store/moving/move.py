@@ -44,7 +44,7 @@ def move(source: Originals, target: Originals, progress: Progress | None = None)
     Args:
         source: What is read.
         target: What is written to.
-        progress: Told how many memories are done.
+        progress: Told how many memories, and then latents, are done.
 
     Raises:
         StoreError: One of them can't be read or written, or at the end the target lacks something.
@@ -87,7 +87,7 @@ def _walk(both: Both, progress: Progress | None) -> None:
     both.source.settle()
     both.target.settle()
     move_memories(both, progress)
-    move_latents(both)
+    move_latents(both, progress)
     move_shortened(both)
     move_blocks(both)
     move_edits(both)
