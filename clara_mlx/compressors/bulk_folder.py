@@ -180,7 +180,7 @@ class BulkFolder:
     def finish(
         self, stripe: Stripe, inputs: str, own: Mapping[str, Made], names: Mapping[str, str]
     ) -> None:
-        """Write down that a stripe is complete.
+        """Write down that a stripe is complete; lists of other divisions are superseded.
 
         Args:
             stripe: The stripe.
@@ -197,6 +197,9 @@ class BulkFolder:
             atomic.write_text(
                 self.path / f"stripe-{stripe.file_name}.json", json.dumps(lines, indent=1) + "\n"
             )
+            for count, stripes in _find_lists(self.path).items():
+                for old in stripes.values() if count != stripe.count else ():
+                    old.unlink(missing_ok=True)
         except OSError as error:
             raise ClaraError(f"{self.path}: {reason(error)}") from error
 
@@ -242,14 +245,15 @@ def merge(path: Path, progress: Progress | None = None) -> dict[str, int]:
 
 def _read_lists(path: Path) -> list[dict[str, Any]]:
     """The lists of all stripes."""
-    found: dict[int, dict[int, Path]] = {}  # number of stripes -> stripe -> file
-    for file in path.glob("stripe-*.json"):
-        if match := _STRIPE.fullmatch(file.name):
-            found.setdefault(int(match[2]), {})[int(match[1])] = file
+    found = _find_lists(path)
     if not found:
         raise StripesMissing(f"{path}: no stripe is complete there")
-    # If it was divided anew, the division that lacks least counts.
-    count, stripes = min(found.items(), key=lambda item: (item[0] - len(item[1]), item[0]))
+    if len(found) > 1:
+        raise ClaraError(
+            f"{path}: has stripes of several divisions ({', '.join(f'1/{n}' for n in found)}); "
+            "delete the files stripe-*.json of those that are out of date"
+        )
+    ((count, stripes),) = found.items()
     missing = [f"{number}/{count}" for number in range(1, count + 1) if number not in stripes]
     if missing:
         raise StripesMissing(
@@ -265,6 +269,15 @@ def _read_lists(path: Path) -> list[dict[str, Any]]:
             "machines"
         )
     return list(lists.values())
+
+
+def _find_lists(path: Path) -> dict[int, dict[int, Path]]:
+    """The lists in a folder, by the number of stripes and the number of the stripe."""
+    found: dict[int, dict[int, Path]] = {}
+    for file in sorted(path.glob("stripe-*.json")):
+        if match := _STRIPE.fullmatch(file.name):
+            found.setdefault(int(match[2]), {})[int(match[1])] = file
+    return found
 
 
 def _check_part(part: Path, contents: list[str]) -> int:

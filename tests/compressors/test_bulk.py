@@ -124,6 +124,21 @@ def test_what_does_not_belong_together_is_refused(
         merge(to)
 
 
+def test_a_new_division_takes_the_place_of_the_old_one(
+    clara: Clara, texts: Path, tmp_path: Path
+) -> None:
+    model, to = clara("c16", "e2e"), tmp_path / "to"
+    compress(model, texts, to)
+    kept = (to / "stripe-1-of-1.json").read_text()
+    (texts / "more.txt").write_text("one more")
+    for number in (0, 1):
+        compress(model, texts, to, Stripe(number, 2))
+    assert merge(to)["contents"] == len(CONTENTS) + 1
+    (to / "stripe-1-of-1.json").write_text(kept)  # copied from elsewhere
+    with pytest.raises(ClaraError, match=r"several divisions \(1/1, 1/2\)"):
+        merge(to)
+
+
 def test_a_file_that_changes_meanwhile(clara: Clara, texts: Path, tmp_path: Path) -> None:
     model = clara("c16", "e2e")
     inputs = bulk.read_inputs(bulk.list_files([texts]))

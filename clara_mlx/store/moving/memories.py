@@ -149,11 +149,11 @@ def _write(both: Both, fresh: list[_Fresh]) -> None:
                 )
                 for key in target.dialect.in_common_order(first)
             }
-            for one in fresh:
-                newcomer = one.newcomer
-                target.check_new(connection, newcomer.handle)
-                content_id = content_ids[newcomer.sha256 + newcomer.kind]
-                newcomer.insert_memory(connection, target.dialect, content_id)
+            rows = [
+                one.newcomer.to_row(content_ids[one.newcomer.sha256 + one.newcomer.kind])
+                for one in fresh
+            ]
+            target.insert_memories(connection, rows)
     except HandleTaken as error:
         raise StoreError(
             f"{target.path}: somebody else has just remembered something by the same handle "
