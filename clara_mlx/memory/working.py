@@ -39,7 +39,7 @@ class Worked:
 class WorkLeft:
     """Who compresses a memory, what is left to do, and how long that takes."""
 
-    workers: list[Worker]  # the first first; those that died too, until they are long gone
+    workers: list[Worker]  # the first first; also those that have been silent for up to an hour
     chunks: int  # that wait for compression
     tokens: int  # of these chunks, about
     seconds: float | None  # until they are done at the workers' pace; None: nobody works

@@ -14,6 +14,7 @@ import secrets
 import socket
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -25,7 +26,7 @@ from clara_mlx.store.protocol import Database
 SILENT_SECONDS = 60.0
 
 # Seconds after which the row of a silent worker is removed.
-_GONE_SECONDS = 86_400.0
+_GONE_SECONDS = 3600.0
 
 _KEY = "worker "  # what the keys of the rows begin with
 
@@ -80,7 +81,7 @@ class Workers:
         """Write down what a worker says, and remove the rows of those that are long gone."""
         now = self._now()
         said = dataclasses.asdict(dataclasses.replace(worker, heard_at=now))
-        gone = [one.name for one in self.all() if one.silent_seconds > _GONE_SECONDS]
+        gone = [one.name for one in self._read() if _is_gone(one)]
         with self._file.write() as connection:
             connection.execute(
                 "INSERT INTO meta (key, value) VALUES (?, ?) "
@@ -97,8 +98,11 @@ class Workers:
 
     def all(self) -> list[Worker]:
         """The workers that have not ended, as far as is known; the first first."""
+        return [one for one in self._read() if not _is_gone(one)]
+
+    def _read(self) -> list[Worker]:
         rows = self._file.read("SELECT value FROM meta WHERE key LIKE 'worker %'")
-        found = [worker for row in rows if (worker := _read(row["value"]))]
+        found = [worker for row in rows if (worker := _from_row(row["value"]))]
         now = self._now() if found else 0.0
         return sorted(
             (
@@ -109,7 +113,11 @@ class Workers:
         )
 
 
-def _read(said: Any) -> Worker | None:
+def _is_gone(worker: Worker) -> bool:
+    return worker.silent_seconds > _GONE_SECONDS or has_died(worker.name)
+
+
+def _from_row(said: Any) -> Worker | None:
     """A worker from its row; None if that is another version's, or damaged."""
     try:
         return Worker(**json.loads(said))
@@ -122,9 +130,15 @@ def _read(said: Any) -> Worker | None:
 
 @cache
 def _machine() -> str:
-    """What no other machine has: two may have the same host name, as many Macs do."""
+    """What no other machine has: two may have the same host name, as many Macs do.
+
+    Two containers with the same one, and with the same network, still number their processes apart.
+    """
     host = socket.gethostname().replace(" ", "-")
-    return f"{host}/{uuid.getnode():012x}"
+    numbering = ""
+    with suppress(OSError):  # not Linux
+        numbering = "-" + "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
+    return f"{host}/{uuid.getnode():012x}{numbering}"
 
 
 def new_worker_name() -> str:

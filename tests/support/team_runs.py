@@ -39,7 +39,7 @@ def kill(name: str, folder: Path, times: int, *, at_once: int = 2) -> dict[str, 
     log = folder / "encoded"
     seeds = iter(range(10**6))
     make: dict[str, Callable[[], Process]] = {
-        "writer": lambda: Process("write", name, next(seeds), 3600, 0.01),
+        "writer": lambda: Process("write", name, next(seeds), 3600, 0.1),
         "worker": lambda: Process("work", name, next(seeds), log, 0.005),
     }
     running = {kind: [one().start() for _ in range(at_once)] for kind, one in make.items()}

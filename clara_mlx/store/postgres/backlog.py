@@ -95,14 +95,16 @@ class SharedBacklog(Backlog):
 
         They have not if a worker whose lease has expired was overtaken by one that cut them anew.
         """
-        for content_id in sorted(content_ids):
-            self._file.dialect.hold_content(connection, content_id)
-            connection.execute(
-                f"DELETE FROM {self.marks} WHERE content_id = ? AND NOT EXISTS ("
-                "SELECT 1 FROM chunks c WHERE c.content_id = ? AND NOT EXISTS ("
-                f"SELECT 1 FROM {self._made} r WHERE r.chunk_id = c.id))",
-                (content_id, content_id),
-            )
+        ids = (list(content_ids),)
+        connection.execute(  # that is how `Dialect.hold_content` keeps others from cutting them
+            "SELECT 1 FROM contents WHERE id = ANY(?) ORDER BY id FOR UPDATE", ids
+        )
+        connection.execute(
+            f"DELETE FROM {self.marks} p WHERE content_id = ANY(?) AND NOT EXISTS ("
+            "SELECT 1 FROM chunks c WHERE c.content_id = p.content_id AND NOT EXISTS ("
+            f"SELECT 1 FROM {self._made} r WHERE r.chunk_id = c.id))",
+            ids,
+        )
 
     def _free_of_the_dead(self) -> bool:
         """Give back what workers have that died on this machine; whether there were any."""
