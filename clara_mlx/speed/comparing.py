@@ -194,5 +194,7 @@ def _shown(value: float, unit: str) -> str:
             return f"{1e3 * value:,.4g} ms"
         case "bytes":
             return f"{value / 1e6:,.4g} MB"
+        case "x":
+            return f"{value:.3g}"
         case _:
             return f"{value:,.4g}{unit}"

@@ -20,7 +20,7 @@ class Figure:
     Attributes:
         part: The part of the bench that it belongs to; ``machine`` for the machine's own rates.
         name: What was measured, the same in every bench.
-        unit: ``s``, ``bytes``, or ``/s``, of which more is better.
+        unit: ``s``, ``bytes``, ``x`` (a ratio), or ``/s``, of which more is better.
         median: The figure itself.
         runs: What each run gave; empty if the file does not have them.
     """
@@ -130,10 +130,23 @@ def _answer(read: str, row: dict[str, Any]) -> Iterator[Figure]:
 
 
 def _beside(found: dict[str, Any]) -> Iterator[Figure]:
-    """Yield mlx-lm's own figures: they show what the machine did meanwhile."""
+    """Yield CLaRa's times over mlx-lm's for each token, run by run, and mlx-lm's own.
+
+    The ratios hold where the machine was not equally busy; its own times show how busy it was.
+    """
     for row in found.get("prefill") or []:
-        name = f"mlx-lm prefills {row['batch']} x {row['chunk_tokens']} tokens"
-        yield _timed("machine", name, row["mlx-lm"])
+        texts = f"{row['batch']} x {row['chunk_tokens']} tokens"
+        ours, theirs = row["clara"], row["mlx-lm"]
+        scale = theirs["tokens"] / ours["tokens"]
+        pairs = zip(ours["all_seconds"], theirs["all_seconds"], strict=True)
+        runs = tuple(scale * one / other for one, other in pairs)
+        name = f"encode / mlx-lm's prefill, {texts}"
+        yield Figure("mlx-lm", name, "x", row["clara_over_mlx_lm"], runs)
+        yield _timed("machine", f"mlx-lm prefills {texts}", theirs)
+    if ratio := (decode := found.get("decode") or {}).get("clara_over_mlx_lm"):
+        rates = (decode[name]["all_tokens_per_second"] for name in ("mlx-lm", "clara"))
+        runs = tuple(theirs / ours for theirs, ours in zip(*rates, strict=True))
+        yield Figure("mlx-lm", "a token of an answer / mlx-lm's", "x", ratio, runs)
 
 
 def _memory(found: dict[str, Any]) -> Iterator[Figure]:

@@ -78,7 +78,10 @@ def _serving(*arguments: str) -> Iterator[str]:
         yield found[0]
     finally:
         process.terminate()
-        process.wait(_PATIENCE)
+        try:
+            process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
         drain.join(_PATIENCE)
 
 
