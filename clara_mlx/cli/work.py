@@ -55,6 +55,8 @@ def work(
     """
     require_compressor(model, compressor, "compressing")
     start_logging(logging.WARNING)
+    # The worker says once that the database is away; its pool would say it at each try.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         # As it stays open, other commands borrow its model instead of opening their own.
@@ -101,7 +103,7 @@ def work_figures(left: WorkLeft) -> dict[str, Any]:
         "chunks_left": left.chunks,
         "tokens_left": left.tokens,
         "seconds_left": left.seconds and round(left.seconds),
-        "move": left.move and dataclasses.asdict(left.move),
+        "next": left.second and dataclasses.asdict(left.second),
     }
 
 
@@ -109,11 +111,11 @@ def work_lines(left: WorkLeft) -> Iterator[Table | str]:
     """The same for people; nothing if nobody works and nothing waits."""
     if left.workers:
         yield _table(left)
-    if left.move:
-        done = left.move.contents - left.move.left
+    if left.second:
+        done = left.second.contents - left.second.left
         yield (
-            f"it moves to {left.move.compressor} (model {left.move.fingerprint[:12]}): "
-            f"{done:,} of {left.move.contents:,} texts; until all are done, the other one answers"
+            f"it moves to {left.second.compressor} (model {left.second.fingerprint[:12]}): "
+            f"{done:,} of {left.second.contents:,} texts; until all are done, the other one answers"
         )
     if left.seconds:
         yield (

@@ -97,10 +97,10 @@ class Compressing:
         if self._other_model:
             if self._compressor.kind == "textual":
                 drop_all_shortened(self._store)
-            elif not self._store.moves_beside:
+            elif not self._store.allows_second_space:
                 drop_all_latents(self._store)
             self._other_model = None
-            self._open(beside=self._store.moves_beside)
+            self._open(beside=self._store.allows_second_space)
         if self.background is None:
             raise NoModel("recompressing needs the new model; open the memory with it")
         self.background.start()

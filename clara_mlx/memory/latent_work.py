@@ -87,7 +87,7 @@ class LatentWork:
 
     def finish(self) -> None:
         """If these are the latents of a new model and complete, let them take the others' place."""
-        self._store.finish_move()
+        self._store.finish_second_space()
 
     def recut(self, content: int) -> list[StoredChunk]:
         """Cut a content into chunks that fit the model."""

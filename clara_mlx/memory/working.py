@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from clara_mlx.errors import NoModel, Progress
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.shortened import count_by_shortener
-from clara_mlx.store.spaces import Move, space_of
+from clara_mlx.store.spaces import SecondSpace, space_of
 from clara_mlx.store.workers import Worker, Workers
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class WorkLeft:
     chunks: int  # that wait for compression
     tokens: int  # of these chunks, about
     seconds: float | None  # until they are done at the workers' pace; None: nobody works
-    move: Move | None  # to another model, if one is under way
+    second: SecondSpace | None  # the space of a new model, while it is filled
 
 
 class Working:
@@ -128,4 +128,4 @@ class Working:
             if not one.is_silent and model in (None, one.fingerprint)
         )
         seconds = 60 * chunks / pace if pace else None
-        return WorkLeft(workers, chunks, tokens, seconds, self._store.move())
+        return WorkLeft(workers, chunks, tokens, seconds, self._store.second_space())

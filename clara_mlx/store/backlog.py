@@ -21,7 +21,7 @@ MOST_ATTEMPTS = 3
 
 # The tables of marks: of contents without all of their latents, and of those without all of their
 # shortened texts, of which there are none as long as nothing shortens. A team's database has a
-# third one, for the move to another model: of contents without all of that one's latents.
+# third one, for a second space: of contents without all of that one's latents.
 Marks = Literal["pending", "pending_next", "pending_texts"]
 
 # The names under which a file's two backlogs are leased.

@@ -101,7 +101,7 @@ class LatentTable:
             compressor: The compressor's name.
             pooling: What a search compares: all vectors of a chunk (``flat``), or their ``mean``.
             beside: Make it beside the latents of another model, whose place it takes when it is
-                complete; only where `Originals.moves_beside`.
+                complete; only where `Originals.allows_second_space`.
 
         Raises:
             OtherModel: The file's latents are another model's.
@@ -116,7 +116,7 @@ class LatentTable:
             with file.write(alone=True) as connection:
                 space = _find_space(file, fingerprint)
                 if space is not None and beside and space["fingerprint"] != fingerprint:
-                    file.prepare_move(connection)
+                    file.prepare_second_space(connection)
                     space = None
                 if space is None:
                     connection.execute(

@@ -27,7 +27,7 @@ from clara_mlx.store.newcomer import (
     text_of_record,
 )
 from clara_mlx.store.protocol import SEARCH_SECONDS, Database, HandleTaken
-from clara_mlx.store.spaces import Move
+from clara_mlx.store.spaces import SecondSpace
 
 # Texts kept in memory, as the hits of a search are often chunks of the same few.
 _CACHED_TEXTS = 32
@@ -82,18 +82,18 @@ class Originals(Database):
         """The contents that wait for the latents of a space."""
         return self.backlog
 
-    #: Whether old latents stay until those of the new model are complete.
-    moves_beside = False
+    #: Whether old latents can stay until those of a new model are complete.
+    allows_second_space = False
 
-    def prepare_move(self, connection: Connection) -> None:
+    def prepare_second_space(self, connection: Connection) -> None:
         """Make way for a second space, in the transaction that makes it."""
         raise NotImplementedError
 
-    def move(self) -> Move | None:
-        """The move that is under way; None if there is none."""
+    def second_space(self) -> SecondSpace | None:
+        """The space of a new model that is being filled; None if there is none."""
         return None
 
-    def finish_move(self) -> bool:
+    def finish_second_space(self) -> bool:
         """Let the new model's latents take the place of the old ones, if they are complete."""
         return False
 

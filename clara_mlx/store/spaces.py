@@ -8,8 +8,8 @@ from clara_mlx.store.protocol import Database
 
 
 @dataclass(frozen=True)
-class Move:
-    """A move to another model that is under way, while the first one still answers."""
+class SecondSpace:
+    """The space of a new model, which is filled while another one's still answers."""
 
     compressor: str  # the name of the new one
     fingerprint: str  # of its model

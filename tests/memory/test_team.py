@@ -153,9 +153,9 @@ def test_a_move_fills_the_new_models_place_while_the_old_one_stays(
             target=moving.recompress, args=(lambda done, total: seen.append((done, total)),)
         )
         thread.start()
-        while not (move := memory.work_left().move) or move.left > len(TEXTS) - 5:
+        while not (second := memory.work_left().second) or second.left > len(TEXTS) - 5:
             time.sleep(0.01)
-        assert (move.fingerprint, move.contents) == ("new", len(TEXTS))
+        assert (second.fingerprint, second.contents) == ("new", len(TEXTS))
         assert memory.status().compressed == chunks  # the old one is whole
         fill(postgres_url, ["one more"])
         with Memory.open(postgres_url, new, compress=False) as helper:
@@ -168,7 +168,7 @@ def test_a_move_fills_the_new_models_place_while_the_old_one_stays(
     with Memory.open(postgres_url, new, compress=False) as memory:
         status = memory.status()
         assert status.compressed == status.chunks > chunks
-        assert (status.pending, status.failed, memory.work_left().move) == (0, 0, None)
+        assert (status.pending, status.failed, memory.work_left().second) == (0, 0, None)
         assert memory.file.read("SELECT count(*) FROM latents")[0][0] == status.chunks
         assert memory.verify().problems == []
     assert set(encoded(tmp_path / "log").values()) == {1}

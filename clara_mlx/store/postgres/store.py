@@ -10,16 +10,16 @@ from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.connection import Connection
 from clara_mlx.store.dialect import MemoryRow
 from clara_mlx.store.originals import Originals
-from clara_mlx.store.postgres import checking, moving, sweeping
+from clara_mlx.store.postgres import checking, second_space, sweeping
 from clara_mlx.store.postgres.backlog import SharedBacklog, SpaceBacklog
 from clara_mlx.store.postgres.database import PostgresDatabase
-from clara_mlx.store.spaces import Move
+from clara_mlx.store.spaces import SecondSpace
 
 
 class PostgresStore(Originals, PostgresDatabase):
     """A team's memory, opened by its URL; see `Originals` and `PostgresDatabase`."""
 
-    moves_beside = True
+    allows_second_space = True
 
     def __init__(self, url: str) -> None:
         PostgresDatabase.__init__(self, url)
@@ -31,17 +31,17 @@ class PostgresStore(Originals, PostgresDatabase):
         """The contents that wait for the latents of a space."""
         return SpaceBacklog(self, space_id)
 
-    def prepare_move(self, connection: Connection) -> None:
+    def prepare_second_space(self, connection: Connection) -> None:
         """Make way for a second space, in the transaction that makes it."""
-        moving.prepare(self, connection)
+        second_space.prepare(self, connection)
 
-    def move(self) -> Move | None:
-        """The move that is under way; None if there is none."""
-        return moving.find(self)
+    def second_space(self) -> SecondSpace | None:
+        """The space of a new model that is being filled; None if there is none."""
+        return second_space.find(self)
 
-    def finish_move(self) -> bool:
+    def finish_second_space(self) -> bool:
         """Let the new model's latents take the place of the old ones, if they are complete."""
-        return moving.finish(self)
+        return second_space.finish(self)
 
     def texts(self, content_ids: Iterable[int]) -> dict[int, str]:
         """Contents as texts, without those that are damaged or were forgotten; read at once."""

@@ -1,4 +1,4 @@
-"""The move of a team's memory to another model, while the one that it has goes on answering.
+"""The second space: a team's memory changes its model, while the old one goes on answering.
 
 The space of the new model stands beside the one that answers, which is always the first of the two.
 Workers with the new model fill it; what it lacks is in ``pending_next``. When that is all done, the
@@ -11,7 +11,7 @@ from __future__ import annotations
 from clara_mlx.store.backlog import MOST_ATTEMPTS
 from clara_mlx.store.connection import Connection
 from clara_mlx.store.protocol import Database
-from clara_mlx.store.spaces import Move
+from clara_mlx.store.spaces import SecondSpace
 
 # Latents that one transaction deletes.
 _DELETED_TOGETHER = 1_000
@@ -26,8 +26,8 @@ _COMPLETED = (
 def prepare(database: Database, connection: Connection) -> None:
     """Put all contents into the backlog of a new space, in the transaction that makes it.
 
-    The unfinished space of an earlier move, to yet another model, is dropped; one that is complete
-    takes its place first.
+    An unfinished second space, of yet another model, is dropped; one that is complete takes its
+    place first.
     """
     _switch(database, connection)
     for row in connection.execute("SELECT id FROM spaces ORDER BY id OFFSET 1").fetchall():
@@ -36,13 +36,13 @@ def prepare(database: Database, connection: Connection) -> None:
     connection.execute("INSERT INTO pending_next (content_id) SELECT id FROM contents")
 
 
-def find(database: Database) -> Move | None:
-    """The move that is under way; None if there is none."""
+def find(database: Database) -> SecondSpace | None:
+    """The second space, and how far it is filled; None if there is none."""
     rows = database.read(
         "SELECT compressor, fingerprint, (SELECT count(*) FROM pending_next) AS left, "
         "(SELECT count(*) FROM contents) AS contents FROM spaces ORDER BY id OFFSET 1"
     )
-    return Move(*rows[0]) if rows else None
+    return SecondSpace(*rows[0]) if rows else None
 
 
 def finish(database: Database) -> bool:
