@@ -49,7 +49,7 @@ from clara_mlx.store.latent_search import LatentSearch, open_latents
 from clara_mlx.store.latents import LatentTable
 from clara_mlx.store.opening import open_store
 from clara_mlx.store.originals import Originals
-from clara_mlx.store.postgres import near_sketches, sketch_indexing
+from clara_mlx.store.postgres import near_sketches, parts, sketch_indexing
 from clara_mlx.store.postgres.database import PostgresDatabase
 from clara_mlx.store.postgres.near_sketches import Filter, Sketches
 
@@ -273,6 +273,14 @@ def disk(engine: Engine) -> dict[str, int]:
     return {row[0]: row[1] for row in sorted(rows, key=lambda row: -row[1]) if row[1] > 1 << 16}
 
 
+def index_of_parts(store: PostgresDatabase) -> int:
+    """Bytes of the index of parts of words, which is made for that."""
+    parts.index(store)
+    size = store.read("SELECT pg_relation_size('chunk_text_parts')")[0][0]
+    parts.drop(store)
+    return int(size)
+
+
 def query(folder: Path, url: str, count: int, output: Path) -> None:
     """Ask both databases, and write and print the figures."""
     about = json.loads((folder / "about.json").read_text())
@@ -310,6 +318,7 @@ def query(folder: Path, url: str, count: int, output: Path) -> None:
             name: json.loads((folder / f"rates_{name}.json").read_text()) for name in engines
         },
         "disk": {name: disk(engine) for name, engine in engines.items()},
+        "index_of_parts_bytes": index_of_parts(team.store),
         "load_average_before_and_after": [*load, os.getloadavg()[0]],
         "server": team.store.read("SELECT version()")[0][0],
         "machine": machine.describe(),

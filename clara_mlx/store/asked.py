@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -101,6 +102,16 @@ class Asked:
     def beginnings(self) -> list[tuple[int, str]]:
         """The words, with their indices, that are looked for where longer words begin with them."""
         return [(i, w.text) for i, w in enumerate(self.words[:_WITH_FORMS]) if w.is_beginning]
+
+    def with_longer(self, texts: Iterable[str]) -> Asked:
+        """The query with longer words that some of its words are parts of."""
+        known = {word.text for word in self.words}
+        more = [
+            Word(text, terms.word(text), _PART_WEIGHT, False)
+            for text in dict.fromkeys(texts)
+            if text not in known
+        ]
+        return replace(self, words=(*self.words, *more)[:MOST_TERMS])
 
     def has_forms(self, index: int) -> bool:
         """Whether a word, given its index, is looked for in other forms."""

@@ -35,6 +35,8 @@ def _in_brackets(between: str, pieces: Sequence[str] | Any) -> str:
 class Fts5Search:
     """The index of a file, see `WordSearch`."""
 
+    candidates = 5_000
+
     def __init__(self, file: Database) -> None:
         self._file = file
         ((self.chunks, self.memories),) = file.read(
@@ -59,6 +61,10 @@ class Fts5Search:
             return [*terms] if found else []
         half = len(terms) // 2
         return self._existing(terms[:half]) + self._existing(terms[half:])
+
+    def containing(self, parts: Sequence[str]) -> list[list[str]]:
+        """No words: a file has no index of parts but those of identifiers, which are words."""
+        return [[] for _ in parts]
 
     def count(self, groups: Sequence[Group], exactly_up_to: int) -> list[float]:
         """The number of chunks that have each group; an estimate where it is larger."""

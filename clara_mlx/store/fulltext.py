@@ -29,7 +29,8 @@ from clara_mlx.store.seen import Place, place, seen
 from clara_mlx.store.terms import Alternatives, Group, any_of
 from clara_mlx.store.word_search import open_words
 
-#: Chunks that the words which choose the candidates may have, added up.
+#: Chunks that the words which choose the candidates may have, added up, if the index has no lower
+#: limit (`WordSearch.candidates`).
 CANDIDATES = 5_000
 
 #: Chunks that the words which rank the candidates may have, added up.
@@ -75,11 +76,12 @@ class TextSearch:
         self._texts: dict[int, str] = {}  # by content, of the chunks that were ranked
         self._asked = asked.read(query)
         self._index = open_words(store)
-        words = self._with_forms()
-        groups = list(dict.fromkeys([*words, *self._phrases()]))
-        counts = self._index.count(groups, CANDIDATES)
-        self._counts = dict(zip(groups, counts, strict=True))
-        self._groups = sorted(groups, key=lambda group: self._counts[group])
+        self._candidates = min(CANDIDATES, self._index.candidates)
+        words = self._count_words()
+        if longer := self._longer_words(words):
+            self._asked = self._asked.with_longer(longer)
+            words = self._count_words()
+        self._groups = sorted(self._counts, key=lambda group: self._counts[group])
         described = self._index.count_described(words, _MOST_COUNTED)
         self._described = [word for word, count in zip(words, described, strict=True) if count]
         self._ranker = Ranker(
@@ -118,6 +120,24 @@ class TextSearch:
 
     # -- candidates ------------------------------------------------------------------------------
 
+    def _count_words(self) -> list[Group]:
+        """The words of the query with their forms; all that is looked for is counted."""
+        words = self._with_forms()
+        groups = list(dict.fromkeys([*words, *self._phrases()]))
+        counts = self._index.count(groups, self._candidates)
+        self._counts = dict(zip(groups, counts, strict=True))
+        return words
+
+    def _longer_words(self, words: Sequence[Group]) -> list[str]:
+        """The words that those which no chunk has are parts of, if there is an index of parts."""
+        nowhere = [
+            word.text
+            for word, group in zip(self._asked.words, words, strict=True)
+            if not self._counts[group]
+        ]
+        found = self._index.containing(nowhere)
+        return [one for longer in found for one in longer]
+
     def _phrases(self) -> list[Group]:
         room = max(0, asked.MOST_TERMS - len(self._asked.words))
         return [(phrase,) for phrase in self._asked.phrases[:room]]
@@ -145,7 +165,7 @@ class TextSearch:
         """From few candidates to all: what they must match, if anything, and what ranks them."""
         groups = [group for group in self._groups if self._counts[group]]
         sums = list(accumulate(self._counts[group] for group in groups))
-        number = bisect_right(sums, CANDIDATES)
+        number = bisect_right(sums, self._candidates)
         rare, common = any_of(groups[:number]), groups[number:]
         ranking = groups[: max(number + 2, bisect_right(sums, POSTINGS))]
         if common:
@@ -176,7 +196,7 @@ class TextSearch:
 
     def _fit(self, ids: Sequence[int], where: Where) -> dict[int, float]:
         """How well chunks fit; those whose texts would take too long to read are left out."""
-        candidates = self._candidates(ids)
+        candidates = self._places(ids)
         commands: dict[int, frozenset[str]] = {}
         if self._described:
             contents = {one.content_id for one in candidates}
@@ -207,7 +227,7 @@ class TextSearch:
                 size += one.size
         return wanted
 
-    def _candidates(self, ids: Sequence[int]) -> list[_Candidate]:
+    def _places(self, ids: Sequence[int]) -> list[_Candidate]:
         """The places of chunks, in the order given, without those that were forgotten."""
         dialect = self._store.dialect
         rows = self._store.read(

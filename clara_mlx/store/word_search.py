@@ -20,13 +20,19 @@ class WordSearch(Protocol):
     Attributes:
         chunks: Number of chunks; a little more if some were forgotten.
         memories: Number of memories, likewise.
+        candidates: Chunks that the words which choose candidates for `rank` should have, added up,
+            at most: more would take it long.
     """
 
     chunks: int
     memories: int
+    candidates: int
 
     def existing(self, forms: Sequence[Sequence[Term]]) -> list[list[Term]]:
         """Of each list, the terms that any chunk or description has."""
+
+    def containing(self, parts: Sequence[str]) -> list[list[str]]:
+        """For each part, some words of chunks that it is a part of; none without an index of it."""
 
     def count(self, groups: Sequence[Group], exactly_up_to: int) -> list[float]:
         """The number of chunks that have each group; an estimate where it is larger."""

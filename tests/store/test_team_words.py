@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clara_mlx.store import care, fulltext, search, terms, words
 from clara_mlx.store.originals import Originals
-from clara_mlx.store.postgres import vectors, word_search
+from clara_mlx.store.postgres import parts, vectors, word_search
 from clara_mlx.store.postgres.store import PostgresStore
 from clara_mlx.store.postgres.word_search import PostgresWordSearch
 from clara_mlx.store.store import Store
@@ -184,3 +184,18 @@ def test_forgotten_words_are_gone(team: PostgresStore) -> None:
     team.forget({"handle": handle})
     assert count(team, terms.word("secret"), terms.word("another")) == [0, 1]
     assert team.read("SELECT count(*) FROM chunk_text")[0][0] == 1
+
+
+def test_parts_of_words_are_found_once_they_are_indexed(team: PostgresStore) -> None:
+    wanted = remember(team, "the kubeconfiguration was reloaded by the gateway")
+    for number in range(5):
+        remember(team, f"another text of the gateway, {number}")
+    assert hits(team, "econfigurat") == []
+    parts.index(team)
+    parts.index(team)  # again
+    assert [hit[0] for hit in hits(team, "econfigurat")] == [wanted]
+    assert next(hit[0] for hit in hits(team, "econfigurat gateway")) == wanted
+    assert hits(team, "econfiguratx") == hits(team, "eco") == []
+    assert team.damage(quick=False) == []
+    parts.drop(team)
+    assert hits(team, "econfigurat") == []

@@ -18,13 +18,13 @@ import numpy as np
 from clara_mlx.store import filters
 from clara_mlx.store.filters import Where
 from clara_mlx.store.postgres import bm25, vectors
+from clara_mlx.store.postgres import parts as word_parts
 from clara_mlx.store.postgres.bm25 import FREQUENCY, Candidates, Collection
 from clara_mlx.store.postgres.database import PostgresDatabase
 from clara_mlx.store.protocol import Database
 from clara_mlx.store.terms import Alternatives, Group, Term, any_of
 
-# Chunks that the words which choose the candidates may have, added up: fewer than in a file, as
-# what ranks them is read from the server.
+# See `WordSearch.candidates`: fewer than in a file, as what ranks them is read from the server.
 _CANDIDATES = 2_000
 
 # The most candidates that are read where only words choose them that more chunks have.
@@ -97,6 +97,12 @@ class PostgresWordSearch:
             ([*queries],),
         )
         return {queries[row["q"]] for row in rows}
+
+    def containing(self, parts: Sequence[str]) -> list[list[str]]:
+        """For each part, some words of chunks that it is a part of, if there is an index of it."""
+        if not parts or not word_parts.is_indexed(self._database):
+            return [[] for _ in parts]
+        return word_parts.containing(self._database, parts)
 
     def count(self, groups: Sequence[Group], exactly_up_to: int) -> list[float]:
         """The number of chunks that have each group; an estimate where it is larger."""
