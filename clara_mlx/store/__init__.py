@@ -1,1 +1,1 @@
-"""The memory's file: SQLite with sqlite-vec. Vectors in, rows out; no model is ever imported."""
+"""The memory's rows, in SQLite or PostgreSQL. Vectors in, rows out; no model is ever imported."""
