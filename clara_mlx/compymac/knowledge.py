@@ -12,8 +12,8 @@ from typing import Any
 
 from clara_mlx.compymac.settings import Settings, shared_memory
 from clara_mlx.memory import Memory
-from clara_mlx.store.originals import StoredMemory
 from clara_mlx.store.results import Hit
+from clara_mlx.store.stored import StoredMemory
 
 # The source of a unit's memory is this and the unit's id, by which it is found.
 _UNIT = "unit:"

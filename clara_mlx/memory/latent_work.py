@@ -12,7 +12,8 @@ from clara_mlx.memory.cutting import Measure, cut
 from clara_mlx.model.thread import ModelThread
 from clara_mlx.store.hadamard import Floats
 from clara_mlx.store.latent_search import open_latents
-from clara_mlx.store.originals import Originals, StoredChunk
+from clara_mlx.store.originals import Originals
+from clara_mlx.store.stored import StoredChunk
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import LatentCompressor

@@ -17,11 +17,12 @@ from clara_mlx.store.filters import Where
 from clara_mlx.store.given import Given
 from clara_mlx.store.newcomer import readable, text_of
 from clara_mlx.store.opening import open_store
-from clara_mlx.store.originals import Originals, StoredMemory
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import Database
 from clara_mlx.store.results import Hit, Status
 from clara_mlx.store.shortened import count_by_shortener
 from clara_mlx.store.spaces import space_of
+from clara_mlx.store.stored import StoredMemory
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import Compressor, LatentCompressor

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from clara_mlx.memory.asking import NOTHING_FOUND, Answer
 from clara_mlx.model.thread import ModelThread, Priority
-from clara_mlx.store.originals import Originals, StoredChunk
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.results import Hit
 from clara_mlx.store.shortened import ShortenedTable
+from clara_mlx.store.stored import StoredChunk
 
 if TYPE_CHECKING:
     from clara_mlx.compressors.compressor import TextualCompressor

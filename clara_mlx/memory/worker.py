@@ -19,7 +19,8 @@ from clara_mlx.model.thread import ModelThread, Priority
 from clara_mlx.store import reindexing
 from clara_mlx.store.backlog import Backlog
 from clara_mlx.store.driver import BUSY_SECONDS
-from clara_mlx.store.originals import Originals, StoredChunk
+from clara_mlx.store.originals import Originals
+from clara_mlx.store.stored import StoredChunk
 from clara_mlx.store.workers import Workers
 
 logger = logging.getLogger(__name__)

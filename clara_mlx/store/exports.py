@@ -14,8 +14,9 @@ from typing import IO, Any
 
 from clara_mlx.errors import Progress, StorageFailed, StoreError
 from clara_mlx.store import fields, salvage
-from clara_mlx.store.originals import Originals, StoredMemory
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import DatabaseUrl
+from clara_mlx.store.stored import StoredMemory
 
 
 class Incomplete(StoreError):

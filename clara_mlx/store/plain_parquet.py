@@ -10,8 +10,9 @@ from typing import Any
 from clara_mlx.errors import NotFound, Progress, StoreError
 from clara_mlx.store import salvage
 from clara_mlx.store.exports import Incomplete
-from clara_mlx.store.originals import Gone, Originals
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.plain_sqlite import metadata_of, project_of, read_original
+from clara_mlx.store.stored import Gone
 
 # Bytes of originals that are in memory at a time, and become one group of rows.
 _GROUP_BYTES = 16 << 20

@@ -21,8 +21,9 @@ from clara_mlx.store.exports import Incomplete
 from clara_mlx.store.ledger import KEYS, SUMS
 from clara_mlx.store.newcomer import readable, text_of
 from clara_mlx.store.opening import short_name
-from clara_mlx.store.originals import Gone, Originals, StoredMemory
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.plain_schema import AT_THE_END, FORMAT, SCHEMA
+from clara_mlx.store.stored import Gone, StoredMemory
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 

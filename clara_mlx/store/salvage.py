@@ -8,7 +8,8 @@ from typing import Any, Literal
 from clara_mlx.errors import Closed, StoreError
 from clara_mlx.store import filters
 from clara_mlx.store.filters import Where
-from clara_mlx.store.originals import Originals, StoredMemory
+from clara_mlx.store.originals import Originals
+from clara_mlx.store.stored import StoredMemory
 
 # The most ids that are tried; a damaged file may say any number.
 _MOST_IDS = 10_000_000

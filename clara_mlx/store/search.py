@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from clara_mlx.store import filters, fulltext
 from clara_mlx.store.calibration import UNMEASURED, Calibration
 from clara_mlx.store.filters import Where
-from clara_mlx.store.originals import Gone, Originals
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import SEARCH_SECONDS
 from clara_mlx.store.results import Hit
+from clara_mlx.store.stored import Gone
 
 if TYPE_CHECKING:  # numpy is not needed for a search by words
     from clara_mlx.store.hadamard import Floats

@@ -12,8 +12,9 @@ from typing import Any
 
 from clara_mlx.errors import NotFound, StoreError
 from clara_mlx.store.given import Given
-from clara_mlx.store.originals import Gone, Originals
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import HandleTaken
+from clara_mlx.store.stored import Gone
 from tests.support.sizes import sized
 
 THREADS = 8

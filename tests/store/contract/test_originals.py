@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from clara_mlx.errors import Closed, NotFound, StorageFailed, StoreError
 from clara_mlx.memory import Memory
 from clara_mlx.store.given import Given
-from clara_mlx.store.originals import Gone, Originals, StoredChunk
+from clara_mlx.store.originals import Originals
 from clara_mlx.store.protocol import HandleTaken
+from clara_mlx.store.stored import Gone, StoredChunk
 from tests.support.sizes import sized
 
 
