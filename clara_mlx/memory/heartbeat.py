@@ -81,6 +81,7 @@ class Heartbeat:
             self._thread.join()
         with suppress(ClaraError):  # what can't be given back now will expire
             self._backlog.give_back(self.name)
+        with suppress(ClaraError):
             if self._is_said:
                 self._workers.leave(self.name)
 

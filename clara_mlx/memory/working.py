@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clara_mlx.errors import NoModel, Progress
+from clara_mlx.errors import NoModel, Progress, StoreError
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.shortened import count_by_shortener
 from clara_mlx.store.spaces import SecondSpace, space_of
@@ -65,7 +65,7 @@ class Working:
         Raises:
             OtherModel: The memory has what another model made.
             NoModel: It was opened without a compressor.
-            StoreError: It can't be written.
+            StoreError: It can't be written, or was opened to be compressed in the background.
         """
         self._store.check_writable()
         if self._compressing is None:
@@ -74,6 +74,11 @@ class Working:
         background = self._compressing.background
         if background is None:
             raise NoModel(f"{self._store.path}: nothing can be compressed here")
+        if background.running:
+            raise StoreError(
+                f"{self._store.path}: it is compressed in the background already; open it with "
+                "compress=False to work"
+            )
         begun = time.monotonic()
 
         def worked() -> Worked:

@@ -68,17 +68,18 @@ def test_a_worker_shows_itself_and_how_fast_it_is(
             assert other.work_left().workers == [] and other.work_left().chunks == 0
 
 
+@pytest.mark.alone
 def test_a_lease_is_kept_while_a_batch_takes_longer(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(heartbeat, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(heartbeat, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(worker, "IDLE_SECONDS", 0.02)
-    remember(path)
+    remember(path, TEXTS[:5])
     log = tmp_path / "log"
     with (
-        Memory.open(path, SimulatedModel(log, 0.04), compress=False) as one,
-        Memory.open(path, SimulatedModel(log, 0.04), compress=False) as two,
+        Memory.open(path, SimulatedModel(log, 0.1), compress=False) as one,
+        Memory.open(path, SimulatedModel(log, 0.1), compress=False) as two,
     ):
         threads = [in_thread(memory, once=True) for memory in (one, two)]
         for thread in threads:
@@ -174,6 +175,14 @@ def test_a_worker_whose_memory_moves_to_another_model_ends_with_that_error(path:
             assert not thread.is_alive() and len(raised) == 1
             new.flush(10)
             assert new.status().compressed == new.status().chunks
+
+
+def test_a_memory_that_is_compressed_in_the_background_does_not_work_twice(path: Path) -> None:
+    with (
+        Memory.open(path, SimulatedModel()) as memory,
+        pytest.raises(StoreError, match="compress=False"),
+    ):
+        memory.work(once=True)
 
 
 def test_names_say_on_which_machine_a_worker_was() -> None:
