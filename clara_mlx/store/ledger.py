@@ -180,10 +180,8 @@ def _add_sums(
     connection.execute(
         f"INSERT INTO days ({', '.join(KEYS)}, first_at, last_at, {', '.join(SUMS)}) {select} "
         f"ON CONFLICT ({dialect.days_key}) DO UPDATE SET {added}, "
-        "first_at = CASE WHEN excluded.first_at < days.first_at "
-        "THEN excluded.first_at ELSE days.first_at END, "
-        "last_at = CASE WHEN excluded.last_at > days.last_at "
-        "THEN excluded.last_at ELSE days.last_at END",
+        f"first_at = {dialect.lesser('days.first_at', 'excluded.first_at')}, "
+        f"last_at = {dialect.greater('days.last_at', 'excluded.last_at')}",
         tuple(parameters),
     )
 
