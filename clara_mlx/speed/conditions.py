@@ -19,6 +19,9 @@ from clara_mlx.plan.passes import BaseShape
 # Load average per core above which others used the machine when the bench began.
 _BUSY = 0.25
 
+# Load average per core at the end that the bench alone does not make, one process added.
+_BUSY_MEANWHILE = 2.0
+
 # Bytes by which swap may grow unnoticed.
 _SWAPPED = 64 << 20
 
@@ -31,6 +34,10 @@ def find_disturbances(state: dict[str, Any], cores: int | None) -> list[str]:
         found.append(
             f"the machine was busy before the bench began: load average "
             f"{start['load_average']:.1f} on {cores} cores"
+        )
+    if end["load_average"] > _BUSY_MEANWHILE * (cores or 1) + 1:
+        found.append(
+            f"others used the machine meanwhile: load average {end['load_average']:.1f} at the end"
         )
     swaps = start["swap_used_bytes"], end["swap_used_bytes"]
     if None not in swaps and swaps[1] - swaps[0] > _SWAPPED:

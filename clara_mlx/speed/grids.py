@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clara_mlx.evaluate.tables import Grid
-from clara_mlx.speed.grids_of_limits import limit_grids
+from clara_mlx.speed.grids_of_limits import limit_grids, number
 
 
 def grids(result: dict[str, Any]) -> Iterator[Grid]:
@@ -57,8 +57,7 @@ def ms(row: dict[str, Any], prefix: str = "") -> tuple[str, str, str]:
 
 def milliseconds(seconds: float) -> str:
     """Seconds as milliseconds, with as many digits as say something."""
-    value = 1e3 * seconds
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return number(1e3 * seconds)
 
 
 def gigabytes(nbytes: float) -> str:

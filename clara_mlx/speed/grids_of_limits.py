@@ -8,7 +8,7 @@ from typing import Any
 from clara_mlx.evaluate.tables import Grid
 from clara_mlx.evaluate.verdicts import MOST_CHUNK_SECONDS, MOST_SEARCH_SECONDS
 
-# Fewer rows of a pass than this share of the limit's time say little: its weights may be cached.
+# Said of a pass whose weights are so few that the memory's rate need not bound it.
 _CACHED = " (its weights may lie in a cache)"
 
 
@@ -20,6 +20,11 @@ def limit_grids(model: dict[str, Any], of: str) -> Iterator[Grid]:
     yield _bandwidth_grid(found, of)
     if model["passes"]:
         yield _pass_grid(model["passes"], of)
+
+
+def number(value: float) -> str:
+    """A figure with as many digits as say something."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _rate(flops: float) -> str:
@@ -74,11 +79,11 @@ def _pass_grid(passes: list[dict[str, Any]], of: str) -> Grid:
     rows: list[tuple[str, ...]] = [
         (
             row["pass"],
-            f"{row['operations'] / 1e9:,.3g}",
-            f"{row['nbytes'] / 1e6:,.3g}",
-            f"{1e3 * row['limit_seconds']:,.3g}",
+            number(row["operations"] / 1e9),
+            number(row["nbytes"] / 1e6),
+            number(1e3 * row["limit_seconds"]),
             row["bound"] + (_CACHED if row["may_be_cached"] and row["bound"] == "memory" else ""),
-            f"{1e3 * row['seconds']:,.3g}",
+            number(1e3 * row["seconds"]),
             f"{row['share_of_limit']:.0%}",
         )
         for row in passes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from clara_mlx.evaluate.drawing import BLUE, GREEN, INK, ORANGE, PURPLE, as_svg, new_figure
 from clara_mlx.evaluate.verdicts import MOST_CHUNK_SECONDS, MOST_GIGABYTES, MOST_SEARCH_SECONDS
 from clara_mlx.speed.grids import memory_rows, stored_as
+from clara_mlx.speed.grids_of_limits import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +187,7 @@ def _bars(
             end = max(length, ends[place])
             panel.plot([length, end], [place] * 2, lw=1, color=INK)
         panel.annotate(
-            f"{length:,.3g}",
+            number(length),
             (end, place),
             xytext=(5, 0),
             textcoords="offset points",

@@ -29,7 +29,7 @@ from clara_mlx.speed.settings import Settings
 from clara_mlx.speed.through_gateway import measure_gateway
 from clara_mlx.version import __version__
 
-#: Of bench.json; one without a format is of clara-mlx 0.3 or older.
+#: Of bench.json; the first ones, of 2026-11-23 to 30, have no format.
 FORMAT = 2
 
 # Parts that say nothing new of another quantisation of the same model.

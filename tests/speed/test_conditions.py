@@ -29,6 +29,7 @@ def disturbed(start: dict[str, Any], end: dict[str, Any]) -> list[str]:
         ({}, {}, ""),
         ({"load_average": 3.0}, {}, "busy before the bench began: load average 3.0 on 4 cores"),
         ({}, {"load_average": 3.0}, ""),  # the bench itself
+        ({}, {"load_average": 9.5}, "others used the machine meanwhile: load average 9.5"),
         ({}, {"swap_used_bytes": 2_000_000_000}, "swap grew from 0.0 to 2.0 GB"),
         ({"swap_used_bytes": None}, {"swap_used_bytes": 5}, ""),
         ({}, {"power": "Battery Power"}, "changed from AC Power to Battery Power"),
