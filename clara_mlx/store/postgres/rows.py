@@ -18,6 +18,11 @@ from psycopg.pq import Format
 from psycopg.types.numeric import NumericBinaryLoader
 from psycopg.types.string import StrDumperUnknown
 
+# Statements that are kept with their numbers, and the length of the longest, in characters: longer
+# ones have as many marks as there are rows, and hardly come again.
+_KEPT = 4096
+_LONGEST_KEPT = 4096
+
 # The character that begins those two, which is doubled if it is in a text itself; and the second
 # one that stands for NUL.
 ESCAPE = "\x10"
@@ -97,8 +102,14 @@ def adapt(connection: psycopg.Connection[Any]) -> None:
     adapters.register_loader("numeric", _NumberLoader)
 
 
-@lru_cache(maxsize=4096)
 def numbered(sql: str) -> str:
     """A statement with its marks as PostgreSQL has them: ``$1``, ``$2`` ..."""
+    return _kept(sql) if len(sql) <= _LONGEST_KEPT else _number(sql)
+
+
+def _number(sql: str) -> str:
     first, *rest = sql.split("?")
     return first + "".join(f"${place}{piece}" for place, piece in enumerate(rest, 1))
+
+
+_kept = lru_cache(maxsize=_KEPT)(_number)
