@@ -47,11 +47,11 @@ def compress(result: dict[str, Any]) -> Figure:
     figure = new_figure(_WIDTH, 3.2)
     panel = figure.subplots()
     rows = result["compress"]
-    for number, batch in enumerate(sorted({row["batch"] for row in rows})):
+    for place, batch in enumerate(sorted({row["batch"] for row in rows})):
         line = sorted((row["chunk_tokens"], row) for row in rows if row["batch"] == batch)
         places = [tokens for tokens, _ in line]
         heights = [1e3 * row["seconds_per_chunk"] for _, row in line]
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = _COLOURS[place % len(_COLOURS)]
         label = "alone" if batch == 1 else f"{batch} together"
         panel.plot(places, heights, "o-", ms=4, color=colour, label=label)
     panel.set(xlabel="tokens of the chunk", ylabel="ms for each chunk")
@@ -161,7 +161,7 @@ def memory(result: dict[str, Any]) -> Figure:
         "arrays, at most": used["peak_array_bytes"],
         "the process": used["resident_bytes"],
     }
-    gigabytes = {name: number / 1e9 for name, number in rows.items()}
+    gigabytes = {name: nbytes / 1e9 for name, nbytes in rows.items()}
     return _bars(gigabytes, "GB", goal=MOST_GIGABYTES)
 
 
