@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from clara_mlx.errors import ClaraError, Progress, PromptTooLong, TextTooLong
-from clara_mlx.model import chunking, few_rows
+from clara_mlx.model import chunking, few_rows, many_rows
 from clara_mlx.model.chunking import Chunk
 from clara_mlx.model.config import ClaraConfig
 from clara_mlx.model.decoder import Decoder
@@ -74,6 +74,7 @@ def from_folder(folder: ModelFolder, dtype: mx.Dtype | None = None) -> Clara:
     if not folder.is_quantised:
         network.set_dtype(dtype)
     few_rows.use_blocks(network)
+    many_rows.use_float32(network)
     network.model.embed_tokens = MemoryTokenEmbedding(
         network.model.embed_tokens, folder.memory_rows(), folder.config.base_vocab_size, dtype
     )
