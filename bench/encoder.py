@@ -83,11 +83,12 @@ def build(hidden: int, layers: int) -> tuple[Any, Adapters]:
 
 def inputs(count: int, mix: str) -> list[list[int]]:
     """Encoder inputs of a mix of lengths; their ids are random and do not matter."""
-    chosen = {
+    mixes: dict[str, Callable[[int], list[int]]] = {
         "files": file_lengths,
         "full": lambda count: [LIMIT] * count,
         "outputs": lambda count: spread(LENGTHS, "runs", count, one_chunk=True),
-    }[mix](count)
+    }
+    chosen = mixes[mix](count)
     ids: Any = mx.random.randint(3, 32000, (len(chosen), LIMIT)).tolist()
     memory = list(range(32000, 32000 + MEMORY))
     return [[32017, 1, *row[:length], 2, *memory] for row, length in zip(ids, chosen, strict=True)]

@@ -32,17 +32,15 @@ class ManyRowsQuantizedLinear(nn.QuantizedLinear):
         rows = x.size // x.shape[-1]
         on_cpu = mx.default_device().type == mx.DeviceType.cpu
         if rows < FEWEST_ROWS or not on_cpu or x.dtype != mx.float32:
-            output: mx.array = super().__call__(x)
+            output: mx.array = super().__call__(x)  # type: ignore[no-untyped-call]
             return output
+        scales, biases = self.scales, self.get("biases")
+        if biases is not None:  # affine: what it gives is rounded to the dtype of these
+            scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
         weight = mx.dequantize(
-            self.weight,
-            self.scales,
-            self.get("biases"),
-            group_size=self.group_size,
-            bits=self.bits,
-            mode=self.mode,
+            self.weight, scales, biases, self.group_size, self.bits, self.mode, dtype=mx.float32
         )
-        y = x @ weight.astype(mx.float32).T
+        y = x @ weight.T
         return y + self.bias if "bias" in self else y
 
 

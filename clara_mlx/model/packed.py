@@ -70,9 +70,7 @@ def encode_packed(model: Any, batch: Sequence[Sequence[int]], memory_tokens: int
     memory = mx.array(ends)[:, None] - memory_tokens + mx.arange(memory_tokens)  # (batch, count)
     h = model.model.embed_tokens(mx.array([id for i in order for id in batch[i]]))
     *layers, last = model.model.layers
-    for layer in layers:
-        h = h + _attention(layer, layer.input_layernorm(h), groups)
-        h = h + _mlp(layer, h)
+    h = _run(layers, h, groups)
     h = h[memory.reshape(-1)] + _last_attention(last, last.input_layernorm(h), groups, memory)
     h = h + _mlp(last, h)
     states = model.model.norm(h).reshape(len(batch), memory_tokens, -1)
@@ -105,6 +103,26 @@ def read_on(model: Any, h: mx.array, caches: Sequence[Any]) -> mx.array:
         h = h + _mlp(layer, h)
     states: mx.array = model.model.norm(h)
     return states
+
+
+def all_packed_states(model: Any, h: mx.array, lengths: Sequence[int]) -> mx.array:
+    """States after the final norm at every token, (tokens, hidden), of a model that `is_plain`.
+
+    Args:
+        model: An mlx-lm model.
+        h: Input embeddings (tokens, hidden) of inputs that stand behind one another.
+        lengths: Their numbers of tokens, ascending.
+    """
+    states: mx.array = model.model.norm(_run(model.model.layers, h, _groups(lengths)))
+    return states
+
+
+def _run(layers: Sequence[Any], h: mx.array, groups: Sequence[_Group]) -> mx.array:
+    """Whole blocks at every token: (tokens, hidden)."""
+    for layer in layers:
+        h = h + _attention(layer, layer.input_layernorm(h), groups)
+        h = h + _mlp(layer, h)
+    return h
 
 
 def _groups(lengths: Sequence[int]) -> list[_Group]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
@@ -10,7 +11,8 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from clara_mlx.errors import Progress
-from clara_mlx.model.encoder import all_states, batches
+from clara_mlx.model.encoder import all_states, batches, is_plain
+from clara_mlx.model.packed import all_packed_states
 
 
 class Adapter(nn.Module):
@@ -63,20 +65,30 @@ class Encoder:
     ) -> list[mx.array]:
         """The pooled states of each window, (groups, hidden) float32; evaluated batch by batch.
 
-        Windows are padded on the right, where causal attention never looks.
+        Windows stand behind one another, or, where the network can't be run block by block, are
+        padded on the right, where causal attention never looks.
         """
         pooled: dict[int, mx.array] = {}
-        for batch in batches([len(window) for window in windows]):
+        padded = not is_plain(self.network)
+        for batch in batches([len(window) for window in windows], padded=padded):
             rows = [windows[i] for i in batch]
-            longest = max(map(len, rows))
-            ids = mx.array([[*row, *[0] * (longest - len(row))] for row in rows])
-            states = all_states(self.network, self.embed(ids))  # (batch, longest, hidden)
-            for i, row, state in zip(batch, rows, states, strict=True):
-                pooled[i] = self.pool(state[: len(row)])
+            for i, states in zip(batch, self._states(rows, padded=padded), strict=True):
+                pooled[i] = self.pool(states)
             mx.eval([pooled[i] for i in batch])
             if progress:
                 progress(len(pooled), len(windows))
         return [pooled[i] for i in range(len(windows))]
+
+    def _states(self, rows: Sequence[Sequence[int]], *, padded: bool) -> list[mx.array]:
+        """States of each row of a batch, shortest first: (tokens, hidden)."""
+        lengths = [len(row) for row in rows]
+        if padded:
+            ids = mx.array([[*row, *[0] * (lengths[-1] - len(row))] for row in rows])
+            states = all_states(self.network, self.embed(ids))  # (batch, longest, hidden)
+            return [state[:n] for state, n in zip(states, lengths, strict=True)]
+        h = self.embed(mx.array([id for row in rows for id in row]))
+        packed = all_packed_states(self.network, h, lengths)  # (tokens, hidden)
+        return list(mx.split(packed, [*accumulate(lengths[:-1])]))
 
     def pool(self, states: mx.array) -> mx.array:
         """Means over groups of states (tokens, hidden), the last of which may be short: float32."""
