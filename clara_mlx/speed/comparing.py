@@ -197,4 +197,5 @@ def _shown(value: float, unit: str) -> str:
         case "x":
             return f"{value:.3g}"
         case _:
-            return f"{value:,.4g}{unit}"
+            large = value >= 1e9  # operations or bytes
+            return f"{value / 1e9:,.4g} G/s" if large else f"{value:,.4g}/s"

@@ -98,9 +98,10 @@ def _of_model(model: dict[str, Any]) -> Iterator[Figure]:
     if model.get("query"):
         yield _timed("query", "encode a question", model["query"])
     for row in _rows(model, "answer"):
-        yield from _answer(f"{row['documents']} memories", row)
+        count = row["documents"]
+        yield from _answer("1 memory" if count == 1 else f"{count} memories", row)
         if "text" in row:
-            yield from _answer(f"{row['documents']} documents as text", row["text"])
+            yield from _answer(f"{count} document{'s' * (count > 1)} as text", row["text"])
     yield from _beside(model.get("mlx_lm") or {})
     yield from _memory(model.get("memory_file") or {})
     for row in _rows(model, "retrieval"):
