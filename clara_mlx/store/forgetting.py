@@ -49,22 +49,23 @@ def _remove(file: Database, where: Mapping[str, Any], *, words: bool = True) -> 
         ids = [(row["id"],) for row in rows]
         connection.executemany("DELETE FROM memories WHERE id = ?", ids)
         _forget_sessions(connection, file.dialect, where, {row["session"] for row in rows})
-        orphans = [
-            row[0]
-            for row in connection.execute(
-                f"SELECT c.id FROM contents c WHERE {file.dialect.is_among('c.id')} "
-                "AND NOT EXISTS (SELECT 1 FROM memories m WHERE m.content_id = c.id)",
-                [file.dialect.many(sorted({row["content_id"] for row in rows}))],
-            ).fetchall()
-        ]
-        of_orphans = file.dialect.is_among("content_id"), [file.dialect.many(orphans)]
-        chunks = f"SELECT id FROM chunks WHERE {of_orphans[0]}"
-        drop_sketches(connection, file.dialect, chunks, of_orphans[1])
-        which = file.dialect.is_among("id")
-        connection.execute(f"DELETE FROM contents WHERE {which}", of_orphans[1])
+        _remove_orphans(connection, file.dialect, {row["content_id"] for row in rows})
         file.dialect.finish_removal(connection, words=words)
     file.removed += 1
     return len(ids)
+
+
+def _remove_orphans(connection: Connection, dialect: Dialect, content_ids: set[int]) -> None:
+    """Remove those contents of which no memory is left, with all that was made of them."""
+    rows = connection.execute(
+        f"SELECT c.id FROM contents c WHERE {dialect.is_among('c.id')} "
+        "AND NOT EXISTS (SELECT 1 FROM memories m WHERE m.content_id = c.id)",
+        [dialect.many(sorted(content_ids))],
+    ).fetchall()
+    orphans = [dialect.many([row["id"] for row in rows])]
+    chunks = f"SELECT id FROM chunks WHERE {dialect.is_among('content_id')}"
+    drop_sketches(connection, dialect, chunks, orphans)
+    connection.execute(f"DELETE FROM contents WHERE {dialect.is_among('id')}", orphans)
 
 
 def _forget_sessions(

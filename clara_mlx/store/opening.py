@@ -79,7 +79,7 @@ def open_store(name: str | os.PathLike[str]) -> Originals:
         StoreError: It can't be opened; the message says what to do.
     """
     if not is_url(name):
-        return Store(Path(name) if isinstance(name, os.PathLike) else name)
+        return Store(name)
     try:
         from clara_mlx.store.postgres.store import PostgresStore
     except ImportError as error:

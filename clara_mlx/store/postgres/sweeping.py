@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 
-from clara_mlx.errors import StorageFailed, StoreError
+from clara_mlx.errors import ReadOnly, StoreError
 from clara_mlx.store.postgres.database import PostgresDatabase
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,13 @@ def sweep(database: PostgresDatabase) -> None:
     """Vacuum the tables after a removal, unless they are large; never fails."""
     try:
         if database.size() <= _MOST_SWEPT:
-            with database.outside() as session:
-                session.run(f"VACUUM (INDEX_CLEANUP ON) {', '.join(_tables(database))}")
-    except StorageFailed as error:
-        logger.warning("forgotten text may still be on the pages of the database: %s", error)
+            _vacuum(database, "INDEX_CLEANUP ON")
+    except StoreError as error:
+        logger.warning(
+            "%s; until the server's autovacuum comes to it, forgotten text may still be on the "
+            "pages of its tables",
+            error,
+        )
 
 
 def rewrite(database: PostgresDatabase) -> tuple[int, int]:
@@ -37,23 +40,23 @@ def rewrite(database: PostgresDatabase) -> tuple[int, int]:
     Each table is locked meanwhile.
 
     Raises:
-        StoreError: This role may not.
+        ReadOnly: This role does not own them.
     """
     database.check_writable()
     before = database.size()
-    try:
-        with database.outside() as session:
-            session.run(f"VACUUM (FULL, ANALYZE) {', '.join(_tables(database))}")
-    except StoreError as error:
-        raise StorageFailed(f"{error}; run it as the owner of the tables") from error
+    _vacuum(database, "FULL, ANALYZE")
     return before, database.size()
 
 
-def _tables(database: PostgresDatabase) -> list[str]:
+def _vacuum(database: PostgresDatabase, options: str) -> None:
+    """Vacuum all tables; PostgreSQL itself only skips those that this role may not vacuum."""
     rows = database.read(
-        "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c "
-        "JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT c.oid::regclass::text AS name, pg_has_role(c.relowner, 'USAGE') AS allowed "
+        "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = ? AND c.relkind = 'r' ORDER BY 1",
         (database.schema,),
     )
-    return [row[0] for row in rows]
+    if not all(row["allowed"] for row in rows):
+        raise ReadOnly(f"{database.path}: only the owner of its tables can vacuum them")
+    with database.outside() as session:
+        session.run(f"VACUUM ({options}) {', '.join(row['name'] for row in rows)}")

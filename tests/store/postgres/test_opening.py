@@ -179,7 +179,9 @@ def test_a_role_that_may_not_make_what_is_needed(empty_postgres_url: str) -> Non
             assert memory.has(memory.remember("now it may"))
 
 
-def test_a_role_that_may_only_read(postgres_url: str) -> None:
+def test_a_role_that_may_only_read_or_write_rows(
+    postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with Memory.open(postgres_url) as memory:
         handle = memory.remember("for all to read")
     with a_role(postgres_url, "reader") as url:
@@ -192,6 +194,16 @@ def test_a_role_that_may_only_read(postgres_url: str) -> None:
             assert memory.original(handle) == "for all to read"
             with pytest.raises(ReadOnly, match="this role may not write it"):
                 memory.remember("no")
+        run(
+            postgres_url,
+            "GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA clara_mlx TO reader",
+        )
+        with Memory.open(url) as memory:
+            forgotten = memory.remember("a guest's")
+            assert memory.forget(forgotten) == 1
+            assert "only the owner of its tables can vacuum" in caplog.text
+            with pytest.raises(ReadOnly, match="only the owner"):
+                memory.vacuum()
         read_only = with_option(postgres_url, "options=-cdefault_transaction_read_only%3Don")
         with Memory.open(read_only) as memory, pytest.raises(ReadOnly, match="read-only"):
             memory.forget(handle)
