@@ -240,7 +240,7 @@ _json = st.recursive(
 
 
 @settings(
-    max_examples=sized(100, 3000),
+    max_examples=sized(60, 3000),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
