@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from gateway import Upstream, gateway, says, wait_until
+from gateway import Gateway, Upstream, gateway, says, wait_until
 from heavy_conversations import long_output, turn
 from mcp import StdioServerParameters
 from mcp.client.client import Client
@@ -26,6 +26,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.serve.inspector.entry import PREFIX
 from clara_mlx.store.opening import short_name
 from clara_mlx.store.postgres import database
+from clara_mlx.store.sums import Sums
 
 SMALL = Budget(window=5_000, reserve=500, trigger=0.7, target=0.4)
 AGENT = {"user-agent": "claude-cli/2.1.0 (external, cli)", "x-clara-session": "work"}
@@ -131,9 +132,13 @@ def test_two_gateways_share_a_conversation_and_what_is_forgotten(url: str) -> No
         one.memory.forget(handles[0])
         other.chat(messages, tools=[TOOL], extra_headers=AGENT)
         assert handles[0] not in str(upstream.requests[-1]["messages"])
+
         # Whoever asks, there is one ledger, and one memory.
-        total = [gate.memory.ledger.sums(("session",)) for gate in (one, other)]
-        assert total[0] == total[1]
+        def counted(gate: Gateway) -> list[Sums]:
+            return gate.memory.ledger.sums(("session",))
+
+        wait_until(lambda: sum(row.requests for row in counted(one)) == 17)  # in a second
+        assert counted(one) == counted(other)
 
 
 def test_a_namespace_is_a_schema_of_its_own(url: str) -> None:
