@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clara_mlx.errors import Progress
-from clara_mlx.store.latents import LatentTable
+from clara_mlx.store.latent_search import open_latents
 from clara_mlx.store.moving.tally import Both, Counts, marks, pages
 from clara_mlx.store.shortened import ShortenedTable
 
@@ -38,11 +38,10 @@ def move_latents(both: Both, progress: Progress | None) -> None:
         return
     table = None
     if same or both.writes:
-        table = LatentTable.open(
+        table, _ = open_latents(
             both.target,
             space["fingerprint"],
-            space["memory_tokens"],
-            space["hidden"],
+            (space["memory_tokens"], space["hidden"]),
             space["codec"],
             compressor=space["compressor"],
             pooling=space["pooling"],
