@@ -35,6 +35,9 @@ class Sampling(TypedDict, total=False):
 _PROCESSOR_OPTIONS = ("repetition_penalty", "repetition_context_size")
 
 
+# Positions of a prompt that are read in one pass, as in mlx-lm; it bounds the activations.
+_READ_AT_ONCE = 2048
+
 # How the bytes of a character that has more of them are decoded.
 _UNFINISHED = "\ufffd"
 
@@ -68,9 +71,11 @@ class Generator:
         The arguments are those of `stream`; the prompt's last position must be a token.
         """
         cache = prompt_cache or make_prompt_cache(self._network)
-        before = mx.array([list(ids[:-1])], mx.int32)
-        logits = self._network(before, cache=cache, input_embeddings=embeddings[None, :-1])
-        mx.eval([layer.state for layer in cache])  # but not the logits
+        for start in range(0, len(ids) - 1, _READ_AT_ONCE):
+            end = min(start + _READ_AT_ONCE, len(ids) - 1)
+            read = mx.array([list(ids[start:end])], mx.int32)
+            logits = self._network(read, cache=cache, input_embeddings=embeddings[None, start:end])
+            mx.eval([layer.state for layer in cache])  # but not the logits
         lookup = Lookup(self._text_tokenizer.encode_batch(texts), logits.shape[-1])
         yield from stream_generate(
             Verifying(self._network, lookup),
