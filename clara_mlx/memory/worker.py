@@ -174,7 +174,7 @@ class Worker:
                     continue
                 pause = _FIRST_PAUSE_SECONDS
                 if worked:
-                    idle = IDLE_SECONDS
+                    self.error, idle = None, IDLE_SECONDS
                 elif not reindexing.work(self._store, IDLE_SECONDS):
                     # Another process may add to the backlog, or lose its lease: look again soon.
                     self._woken.wait(idle)
