@@ -47,11 +47,15 @@ def _add(connection: Connection, table: str, sketches: Iterable[tuple[int, bytes
 
 
 def remove(connection: Connection, space_id: int, chunk_ids: Sequence[int]) -> None:
-    """Delete the sketches of chunks, and begin a new epoch."""
-    connection.execute(
+    """Delete the sketches of chunks, and begin a new epoch if there were any.
+
+    Workers cut texts anew, which have none yet, all the time; searches must not begin again for it.
+    """
+    deleted = connection.execute(
         f"DELETE FROM sketches_{space_id} WHERE chunk_id = ANY(?)", (list(chunk_ids),)
-    )
-    connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (space_id,))
+    ).rowcount
+    if deleted:
+        connection.execute("UPDATE spaces SET epoch = epoch + 1 WHERE id = ?", (space_id,))
 
 
 def ids(file: Reader, space_id: int) -> set[int]:
