@@ -188,7 +188,7 @@ def train(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
     Args:
         command: The program and its arguments.
         log: Where it writes a line of JSON for each step that it reports.
-        seconds: After which it is asked to end.
+        seconds: After which it is asked to end, and soon after made to.
     """
     began = time.monotonic()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
@@ -197,6 +197,9 @@ def train(command: list[str], log: Path, seconds: float) -> dict[str, Any]:
     ended = process.poll()
     if ended is None:
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LAST_SECONDS / 2)
+        process.kill()  # what it saves is whole at every moment
         process.wait()
     lines = log.read_text().splitlines() if log.exists() else []
     reports = [json.loads(line) for line in lines]
