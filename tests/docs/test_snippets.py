@@ -34,7 +34,7 @@ ONLY_READ = {
     "clara-mlx doctor": "tests/agents/test_doctor.py",
     "clara-mlx serve": "tests/cli/test_serve_command.py",
     "clara-mlx ui": "tests/serve/inspector",
-    "clara-mlx work --db postgresql": "tests/serve/test_team.py, and the contract tests of the store",
+    "clara-mlx work --db postgresql": "tests/store/contract, tests/serve/test_team.py",
     "pip install": "the release workflow, on a fresh machine",
 }
 
