@@ -282,13 +282,14 @@ def index_of_parts(store: PostgresDatabase) -> int:
 
 
 def query(folder: Path, url: str, count: int, output: Path) -> None:
-    """Ask both databases, and write and print the figures."""
+    """Ask both databases, or the one that is built, and write and print the figures."""
     about = json.loads((folder / "about.json").read_text())
     queries = dict(zip(KINDS, np.load(folder / "queries.npy"), strict=True))
     questions = json.loads((folder / "questions.json").read_text())
     truth = dict(zip(KINDS, np.load(folder / "truth.npy").tolist(), strict=True))
     engines = {"postgres": Engine(url, about["tokens"])}
-    engines["sqlite"] = Engine(folder / "memory.db", about["tokens"])
+    if (folder / "rates_sqlite.json").exists():  # else its build has not come to an end
+        engines["sqlite"] = Engine(folder / "memory.db", about["tokens"])
     team = engines["postgres"]
     assert isinstance(team.store, PostgresDatabase)
     load = [os.getloadavg()[0]]
@@ -315,7 +316,9 @@ def query(folder: Path, url: str, count: int, output: Path) -> None:
             near_sketches.missed(team.store, team.table.id, 50)[0]
         ),
         "rates": {
-            name: json.loads((folder / f"rates_{name}.json").read_text()) for name in engines
+            name: json.loads(rates.read_text())
+            for name in engines
+            if (rates := folder / f"rates_{name}.json").exists()
         },
         "disk": {name: disk(engine) for name, engine in engines.items()},
         "index_of_parts_bytes": index_of_parts(team.store),
