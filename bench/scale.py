@@ -201,12 +201,16 @@ class Engine:
             for id, _ in self.index.search(query.reshape(self.shape), K, where=where, exact=exact)
         ]
 
-    def recall(self, where: filters.Where = None) -> Way:
-        """All that `Memory.recall` does once the query is encoded."""
+    def recall(self, where: filters.Where = None, *, words: bool = True) -> Way:
+        """All that `Memory.recall` does once the query is encoded, exact lines included.
+
+        With words it is the mode ``hybrid``, without them ``latent``.
+        """
 
         def ask(query: Array, question: str) -> list[int]:
             shaped = query.reshape(self.shape)
-            hits = search.search(self.store, self.index, shaped, question, K, where)
+            asked = question if words else None
+            hits = search.search(self.store, self.index, shaped, asked, K, where)
             return [self.number[hit.chunk_id] for hit in hits]
 
         return ask
@@ -298,6 +302,9 @@ def query(folder: Path, url: str, count: int, output: Path) -> None:
         for kind in KINDS
     }
     ways = {f"{name}, latents": engine.latents() for name, engine in engines.items()}
+    ways |= {
+        f"{name}, recall by latents": engine.recall(words=False) for name, engine in engines.items()
+    }
     ways |= {f"{name}, recall": engine.recall() for name, engine in engines.items()}
     ways["postgres, candidates by a scan"] = team.candidates(by_index=False)
     if indexed := sketch_indexing.has_index(team.store, team.table.id):
