@@ -296,6 +296,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--bits", default="8,4")
     parser.add_argument("--layers", type=int, default=LAYERS, help="fewer for a first look")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "full_size.json")
     parser.add_argument("--step", choices=("write", "copy", "load"), help=argparse.SUPPRESS)
     parser.add_argument("--bytes", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -309,9 +310,7 @@ def main() -> None:
         print(json.dumps(load_model(options.work / f"q{options.bits}")))
     else:
         results = measure(options.work, options.bits.split(","), options.layers)
-        path = HERE / "results" / "full_size.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(results, indent=2) + "\n")
+        options.output.write_text(json.dumps(results, indent=2) + "\n")
         print(table(results))
         missed = [
             bits
