@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
@@ -13,13 +16,17 @@ MOST_ROWS = 16
 # several times as long as a product with one row, which reads every weight once.
 _SMALL_PRODUCT = 1_000_000
 
+# By thread, the stream that computes half of the blocks: each works on one core.
+_second = threading.local()
+
 
 def multiply(x: mx.array, weight: mx.array) -> mx.array:
     """``x @ weight.T`` for ``x`` (..., in) and a weight (out, in); gives (..., out).
 
     Few rows in float32 on a CPU are multiplied with blocks of the weight's rows, without copying
-    any: an answer's tokens come one by one, and take as long as their products read weights.
-    Results differ from the plain product's by float32 rounding.
+    any: an answer's tokens come one by one, and take as long as their products read weights. Half
+    of the blocks are left to another core. Results differ from the plain product's by float32
+    rounding.
     """
     rows = x.size // x.shape[-1]
     if rows > MOST_ROWS or not _is_on_cpu() or weight.dtype != mx.float32:
@@ -31,7 +38,11 @@ def multiply(x: mx.array, weight: mx.array) -> mx.array:
         return x @ weight.T
     flat = x.reshape(rows, inputs)
     blocks = weight[: count * height].reshape(count, height, inputs).swapaxes(1, 2)
-    y = (flat @ blocks).swapaxes(0, 1).reshape(rows, count * height)  # from (count, rows, height)
+    half = count // 2
+    products = [flat @ blocks[half:]]  # (count, rows, height), in two parts
+    if half:
+        products.insert(0, mx.matmul(flat, blocks[:half], stream=_second_stream()))
+    y = mx.concatenate(products).swapaxes(0, 1).reshape(rows, count * height)
     if count * height < outputs:
         y = mx.concatenate([y, flat @ weight[count * height :].T], axis=1)
     return y.reshape(*x.shape[:-1], outputs)
@@ -62,6 +73,14 @@ def use_blocks(network: nn.Module) -> None:
         if type(module) is nn.Linear
     ]
     network.update_modules(tree_unflatten(layers))
+
+
+def _second_stream() -> mx.Stream | None:
+    """A second stream of this thread; None on a machine with one core."""
+    if not hasattr(_second, "stream"):
+        _second.stream = mx.new_stream(mx.cpu) if (os.cpu_count() or 1) > 1 else None
+    stream: mx.Stream | None = _second.stream
+    return stream
 
 
 def _is_on_cpu() -> bool:
