@@ -21,6 +21,7 @@ _FULL = "53100"
 _READ_ONLY = "25006"
 _NOT_ALLOWED = "42501"
 _DUPLICATE = "23505"
+_REFERS_TO_NOTHING = "23503"
 # A number too large, a text too long, a statement too complex: no such value can be kept.
 _IMPOSSIBLE = ("22", "54")
 # No connection, no room for one, or the server is going down or coming up.
@@ -54,6 +55,8 @@ def translated(error: psycopg.Error, name: object) -> StoreError:
         return HandleTaken(name)
     if code in _WAITED:
         return Busy(f"{name}: others have been writing for too long; try again", transient=True)
+    if code == _REFERS_TO_NOTHING:  # as a text was cut anew, or forgotten, by another process
+        return Busy(f"{name}: others removed what this belongs to; try again", transient=True)
     if code == _CANCELLED:
         return Busy(
             f"{name}: it took longer than its time-out allows ({text}); try again, or set a longer "

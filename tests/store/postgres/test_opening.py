@@ -21,6 +21,7 @@ from clara_mlx.memory import Memory
 from clara_mlx.store.opening import open_store
 from clara_mlx.store.originals import Originals
 from clara_mlx.store.postgres import migrations
+from clara_mlx.store.postgres.errors import translated
 from clara_mlx.store.postgres.rows import escape, unescape
 
 PASSWORD = "ought-not-be-seen"
@@ -361,3 +362,8 @@ def test_an_upgrade_that_fails_changes_nothing(
             open_store(postgres_url)
     with Memory.open(postgres_url) as memory:
         assert memory.has(memory.remember("as before"))
+
+
+def test_what_another_process_removed_is_tried_again() -> None:
+    error = translated(psycopg.errors.ForeignKeyViolation("chunks_fkey"), "postgresql:///team")
+    assert error.transient and "others removed what this belongs to; try again" in str(error)
