@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def stream_answer(
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
     stream: Callable[..., Iterator[str]] = compressor.stream_answer
-    if getattr(compressor, "takes_texts", False):
+    if getattr(compressor, "takes_texts", False) and "texts" in signature(stream).parameters:
         stream = partial(stream, texts=[hit.text for hit in hits])
     answers: list[str] = []
     passes = range(0, len(documents), room)

@@ -50,6 +50,7 @@ def verify(store: Originals, progress: Progress | None = None) -> Findings:
             findings.problems.append(f"{name}: {error}")
 
     store.settle()
+    store.read("SELECT 1")  # of a memory that is closed, nothing can be said
     try:
         findings.problems += store.damage()
     except StoreError as error:

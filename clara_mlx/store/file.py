@@ -291,7 +291,13 @@ class File(Database):
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of a query."""
         with self.errors():
-            return self.connection.execute(sql, parameters).fetchall()
+            try:
+                return self.connection.execute(sql, parameters).fetchall()
+            except driver().OperationalError as error:
+                # Another connection was changing the tables, as it moves to another model.
+                if "vtable constructor failed" not in str(error):
+                    raise
+                return self.connection.execute(sql, parameters).fetchall()
 
 
 def _size(path: str) -> int:

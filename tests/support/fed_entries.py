@@ -193,6 +193,7 @@ OTHERS: dict[str, Callable[[Given], Any]] = {
 
 #: Makes the object whose methods are called, by its class.
 OBJECTS: dict[str, Callable[[Given], Any]] = {
+    "Asked": lambda given: asked.read(given.text),
     "BlockTable": lambda given: given.context.freezer.table,
     "Compaction": lambda given: Compaction(given.view, given.context.freezer, Estimate()),
     "Context": lambda given: given.context,
