@@ -158,7 +158,7 @@ def stream_answer(
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
     stream: Callable[..., Iterator[str]] = compressor.stream_answer
-    if getattr(compressor, "takes_texts", False) and "texts" in signature(stream).parameters:
+    if getattr(compressor, "takes_texts", False) and _has_option(stream, "texts"):
         stream = partial(stream, texts=[hit.text for hit in hits])
     answers: list[str] = []
     passes = range(0, len(documents), room)
@@ -178,6 +178,12 @@ def stream_answer(
     whole = "\n".join(answers)
     grounded = is_grounded(whole, question, hits)
     yield Answer(whole, hits, read, tokens - read, len(passes), grounded)
+
+
+def _has_option(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function can be called with an option of this name."""
+    parameters = signature(function).parameters
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _documents(
