@@ -55,10 +55,10 @@ def test_many_at_once(postgres_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.skipif(sized(True, False), reason="measures time: CLARA_MLX_TEST_SIZE=full runs it")
 def test_several_workers_do_more_than_one(postgres_url: str, tmp_path: Path) -> None:
-    contents, seconds, number, times = sized((30, 0.05, 2, 1.2), (300, 0.1, 3, 2.5))
-    figures = compare_workers(postgres_url, tmp_path, contents, seconds, (1, number), repeats=1)
-    assert figures["times as fast as one"][number] > times  # a busy machine may be slow
+    figures = compare_workers(postgres_url, tmp_path, 300, 0.1, (1, 3), repeats=1)
+    assert figures["times as fast as one"][3] > 2.5
 
 
 def test_each_worker_gets_other_contents(postgres_url: str) -> None:
