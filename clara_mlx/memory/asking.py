@@ -158,6 +158,7 @@ def stream_answer(
     if room == 0:
         raise ClaraError("the question leaves no room for a document; shorten it")
     stream: Callable[..., Iterator[str]] = compressor.stream_answer
+    # What stands in a compressor's place may have the attribute and not the option.
     if getattr(compressor, "takes_texts", False) and _has_option(stream, "texts"):
         stream = partial(stream, texts=[hit.text for hit in hits])
     answers: list[str] = []

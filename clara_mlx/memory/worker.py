@@ -38,8 +38,8 @@ SHARE_SECONDS = LEASE_SECONDS / 6
 #: Chunks encoded and written at a time; a question waits for no more than these.
 CHUNKS = 16
 
-#: The share of the time that is worked while a reasoner on this machine answers somebody
-#: (bench/beside.py): the rest is left to it.
+#: The share of the time that is worked while a reasoner on this machine answers somebody; the rest
+#: is left to it. Chosen by judgement: bench/beside.py measures it, and has not been run on a Mac.
 SHARE_BESIDE_REASONER = 0.25
 
 # Seconds between two looks at whether it still does.

@@ -192,6 +192,11 @@ def is_unwritable(error: object) -> bool:
     return _code(error) in (_READ_ONLY, _IO_ERROR, _FULL, _CANT_OPEN)
 
 
+def is_outdated(error: object) -> bool:
+    """Whether another connection was changing the tables, so that the same step succeeds now."""
+    return "vtable constructor failed" in str(error)
+
+
 def is_damage(error: object) -> bool:
     """Whether SQLite found a file that it did not write so."""
     return _code(error) in (_CORRUPT, _NO_DATABASE)

@@ -21,6 +21,7 @@ from clara_mlx.store.driver import (
     is_busy,
     is_full,
     is_impossible,
+    is_outdated,
     is_transient,
     is_unwritable,
     transaction,
@@ -294,8 +295,7 @@ class File(Database):
             try:
                 return self.connection.execute(sql, parameters).fetchall()
             except driver().OperationalError as error:
-                # Another connection was changing the tables, as it moves to another model.
-                if "vtable constructor failed" not in str(error):
+                if not is_outdated(error):
                     raise
                 return self.connection.execute(sql, parameters).fetchall()
 

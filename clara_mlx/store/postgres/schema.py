@@ -66,30 +66,23 @@ CREATE INDEX chunks_content ON chunks (content_id, start);
 # What a search by words looks for, see `vectors`. Words and frequencies are kept outside of their
 # rows, which makes counting those that have a word fast; and their index has no list of pending
 # entries, which each search would read.
-_WORDS = """
-CREATE TABLE chunk_text (
-    id bigint NOT NULL REFERENCES chunks (id) ON DELETE CASCADE,
+_WORDS_OF = """
+CREATE TABLE {table} (
+    id bigint NOT NULL REFERENCES {of} (id) ON DELETE CASCADE,
     piece integer NOT NULL,              -- 0; a text with very many words has more
     length integer NOT NULL,             -- words, and parts of them
     frequencies bytea NOT NULL,          -- how often it has each, see `bm25`
     words tsvector NOT NULL,
     PRIMARY KEY (id, piece)
 ) WITH (toast_tuple_target = 128);
-ALTER TABLE chunk_text ALTER words SET STATISTICS 0, ALTER frequencies SET STATISTICS 0,
+ALTER TABLE {table} ALTER words SET STATISTICS 0, ALTER frequencies SET STATISTICS 0,
     ALTER words SET STORAGE EXTERNAL, ALTER frequencies SET STORAGE EXTERNAL;
-CREATE INDEX chunk_text_words ON chunk_text USING gin (words) WITH (fastupdate = off);
-CREATE TABLE memory_text (
-    id bigint NOT NULL REFERENCES memories (id) ON DELETE CASCADE,
-    piece integer NOT NULL,              -- 0; a text with very many words has more
-    length integer NOT NULL,             -- words, and parts of them
-    frequencies bytea NOT NULL,          -- how often it has each, see `bm25`
-    words tsvector NOT NULL,
-    PRIMARY KEY (id, piece)
-) WITH (toast_tuple_target = 128);
-ALTER TABLE memory_text ALTER words SET STATISTICS 0, ALTER frequencies SET STATISTICS 0,
-    ALTER words SET STORAGE EXTERNAL, ALTER frequencies SET STORAGE EXTERNAL;
-CREATE INDEX memory_text_words ON memory_text USING gin (words) WITH (fastupdate = off);
+CREATE INDEX {table}_words ON {table} USING gin (words) WITH (fastupdate = off);
 """
+_WORDS = "".join(
+    _WORDS_OF.format(table=table, of=of)
+    for table, of in (("chunk_text", "chunks"), ("memory_text", "memories"))
+)
 
 # The sketches of a space are in a table of their own, ``sketches_<id>``, made with the space.
 _COMPRESSED = """
